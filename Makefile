@@ -1,0 +1,39 @@
+# Every target makes its own environment first: uv where it is installed, the standard venv and pip where it isn't.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint bench setup clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  test -x $(PY) || uv venv --quiet --python $(PYTHON) $(VENV); \
+	  uv pip install --quiet --python $(PY) -e '.[dev]'; \
+	else \
+	  test -x $(PY) || $(PYTHON) -m venv $(VENV); \
+	  $(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	fi
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## the main job: teacher pairs, FTD training, one-step upscaling, report.html
+	$(PY) -m fluxsr demo --output outputs/demo
+
+test: $(STAMP)
+	$(PY) -m pytest
+
+test-slow: $(STAMP)  ## everything but what needs a GPU or a hub
+	$(PY) -m pytest -m "not gpu and not network" --timeout 1800
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy fluxsr/flows fluxsr/losses fluxsr/protocols.py
+
+bench: $(STAMP)  ## ratios, all measured in one run on this machine
+	$(PY) -m benchmarks
+
+clean:
+	rm -rf $(VENV) outputs build dist

@@ -1,0 +1,29 @@
+"""Flow trajectories: paths, times, solvers and objectives. Needs torch alone."""
+
+from fluxsr.flows.calibration import LRTimeEstimate, calibrate_lr_time
+from fluxsr.flows.flow_matching import FlowMatching
+from fluxsr.flows.flow_trajectory_distillation import FlowTrajectoryDistillation
+from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse
+from fluxsr.flows.paths import expand_times, linear_path
+from fluxsr.flows.solvers import euler
+from fluxsr.flows.timesteps import LogitNormalTimes, TimeSampler, UniformTimes, resolution_shift, shift_times
+
+__all__ = [
+    "Distance",
+    "FlowMatching",
+    "FlowObjective",
+    "FlowOutput",
+    "FlowTrajectoryDistillation",
+    "LRTimeEstimate",
+    "LatentPair",
+    "LogitNormalTimes",
+    "TimeSampler",
+    "UniformTimes",
+    "calibrate_lr_time",
+    "euler",
+    "expand_times",
+    "latent_mse",
+    "linear_path",
+    "resolution_shift",
+    "shift_times",
+]

@@ -1,0 +1,129 @@
+"""FluxSR's flow trajectory distillation: the teacher's noise-to-image flow, turned into one step from LR to HR."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse, require_member
+from fluxsr.flows.paths import expand_times, mix, require_finite, require_same_shape
+from fluxsr.flows.solvers import euler
+from fluxsr.flows.timesteps import TimeSampler, UniformTimes
+from fluxsr.protocols import VelocityModel
+
+
+class FlowTrajectoryDistillation(FlowObjective):
+    """Flow trajectory distillation, FTD (FluxSR, arXiv 2502.01993, eq. 14 to 18).
+
+    The LR latents stand at the time ``lr_time`` (T_L) of the path from noise. The loss asks the velocity, anywhere on
+    the noise-to-LR path, for the direction that takes LR to HR::
+
+        z_t = (1-t)/(1-T_L) z_L + (t-T_L)/(1-T_L) eps            t ~ U[T_L, 1]      (eq. 16)
+        L   = E || (u - T_L v(z_t, t)) - (eps - z_L) ||^2,  u = eps - z_0           (eq. 17)
+            = E || (z_L - T_L v(z_t, t)) - z_0 ||^2                                 (the same, simplified)
+
+    and the restoration is the one step ``x0_hat = z_L - T_L v(z_L, T_L)`` (eq. 18). The teacher is not needed in
+    training: it is in the pairs ``(eps, z_0)``.
+
+    Args:
+        lr_time: T_L in (0, 1). The paper publishes no value; 0.25 is our default. ``calibrate_lr_time`` finds one
+            from data.
+        time_sampler: density of ``(t - T_L) / (1 - T_L)``; uniform as in the paper's algorithm 1.
+
+    Raises:
+        ValueError: if ``lr_time`` lies outside (0, 1).
+
+    Example:
+        >>> import torch
+        >>> from fluxsr.flows import FlowTrajectoryDistillation, LatentPair
+        >>> hr, lr, noise = torch.randn(3, 2, 4, 8, 8)
+        >>> objective = FlowTrajectoryDistillation(lr_time=0.25)
+        >>> oracle = lambda xt, t: (lr - hr) / 0.25
+        >>> objective(oracle, LatentPair(hr, lr, noise)).loss.item() < 1e-10
+        True
+        >>> torch.allclose(objective.restore(oracle, lr), hr, atol=1e-6)
+        True
+    """
+
+    def __init__(self, lr_time: float = 0.25, time_sampler: TimeSampler | None = None) -> None:
+        super().__init__()
+        self.lr_time = lr_time
+        self.time_sampler = time_sampler if time_sampler is not None else UniformTimes()
+
+    @property
+    def lr_time(self) -> float:
+        """T_L, the time at which the LR latents stand."""
+        return self._lr_time
+
+    @lr_time.setter
+    def lr_time(self, value: float) -> None:
+        if not 0 < value < 1:
+            raise ValueError(f"lr_time must lie in (0, 1), got {value}; 0.25 is a good start")
+        self._lr_time = float(value)
+
+    @property
+    def start_time(self) -> float:
+        """Restoration starts at the LR latents' own time."""
+        return self.lr_time
+
+    def get_extra_state(self) -> dict[str, float]:
+        """Keep a calibrated ``lr_time`` in checkpoints."""
+        return {"lr_time": self.lr_time}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore ``lr_time`` from a checkpoint."""
+        self.lr_time = state["lr_time"]
+
+    def extra_repr(self) -> str:
+        """Show T_L."""
+        return f"lr_time={self.lr_time}"
+
+    def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw times ``(batch_size,)`` in ``[T_L, 1]``."""
+        return self.lr_time + (1 - self.lr_time) * self.time_sampler(batch_size, generator=generator)
+
+    def path(self, lr: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return ``z_t`` on the noise-to-LR path: ``lr`` at ``t = T_L``, ``noise`` at ``t = 1`` (eq. 16).
+
+        The paper's figure prints the second term with a minus; only the plus gives the noise at t = 1.
+
+        Raises:
+            ValueError: if shapes differ or a time lies before T_L, where this path does not exist.
+        """
+        require_same_shape(lr=lr, noise=noise)
+        share = (expand_times(t, lr) - self.lr_time) / (1 - self.lr_time)
+        if bool((share < -1e-4).any()) or bool((share > 1 + 1e-4).any()):
+            raise ValueError(f"times must lie in [lr_time, 1] = [{self.lr_time}, 1], got {t.tolist()}")
+        return mix(lr, noise, share)
+
+    def restore(self, velocity: VelocityModel, start: Tensor, steps: int = 1) -> Tensor:
+        """Return ``z_L - T_L v(z_L, T_L)`` (eq. 18), or that stretch in several Euler steps."""
+        return euler(velocity, start, self.lr_time, 0.0, steps)
+
+    def forward(
+        self,
+        velocity: VelocityModel,
+        pair: LatentPair,
+        *,
+        times: Tensor | None = None,
+        distance: Distance = latent_mse,
+        generator: torch.Generator | None = None,
+    ) -> FlowOutput:
+        """Return the FTD loss and the one-step restoration; needs all three members of the pair.
+
+        The velocity model is called twice: at ``(z_t, t)`` for the loss, then at ``(z_L, T_L)`` for the restoration.
+
+        Raises:
+            ValueError: if a member is missing, shapes differ, values are not finite, or a time lies before T_L.
+        """
+        lr = require_member(pair, "lr", self)
+        noise = require_member(pair, "noise", self)
+        require_same_shape(hr=pair.hr, lr=lr, noise=noise)
+        require_finite(hr=pair.hr, lr=lr, noise=noise)
+        t = self.sample_times(len(lr), generator=generator) if times is None else times
+        t = t.to(lr.device)
+        v = velocity(self.path(lr, noise, t), t)
+        loss = distance(lr - self.lr_time * v, pair.hr)
+        return FlowOutput(loss=loss, x0_hat=self.restore(velocity, lr), x0_target=pair.hr)

@@ -1,0 +1,82 @@
+"""The straight path between two latents, and the check of what comes in.
+
+One convention, FLUX's own: ``t = 0`` is data, ``t = 1`` is the other end (noise, or the low-resolution image).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def expand_times(t: Tensor, like: Tensor) -> Tensor:
+    """Reshape times ``(B,)`` to broadcast over ``like`` ``(B, ...)``, on its device.
+
+    The result is float32 even beside bfloat16 latents (float64 beside float64 ones): bfloat16 knows only 256 times between
+    0.5 and 1, so paths are computed in the wider type and their result is rounded once.
+
+    Raises:
+        ValueError: if ``t`` is not one number per sample of ``like``.
+    """
+    if t.ndim != 1 or t.shape[0] != like.shape[0]:
+        raise ValueError(f"times must have shape ({like.shape[0]},), one per sample of the batch; got {tuple(t.shape)}")
+    return t.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32)).reshape(
+        -1, *([1] * (like.ndim - 1))
+    )
+
+
+def linear_path(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+    """Return the state ``xt = (1 - t) x0 + t x1`` of the straight path.
+
+    Args:
+        x0: the data end, ``(B, ...)``.
+        x1: the other end, shaped as ``x0``.
+        t: times ``(B,)`` in ``[0, 1]``.
+
+    Raises:
+        ValueError: if the shapes of the ends differ, or ``t`` is not one number per sample.
+
+    Source: rectified flow's straight path; FluxSR (arXiv 2502.01993), section 3.
+    """
+    require_same_shape(x0=x0, x1=x1)
+    return mix(x0, x1, expand_times(t, x0))
+
+
+def mix(x0: Tensor, x1: Tensor, weight: Tensor) -> Tensor:
+    """Return ``(1 - weight) x0 + weight x1`` in the dtype of ``x0``; exact at both ends.
+
+    Not ``torch.lerp``, which wants the weight in the latents' own dtype.
+    """
+    return ((1 - weight) * x0 + weight * x1).to(x0.dtype)
+
+
+def step_to_data(xt: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+    """Return the one-step estimate ``x0_hat = xt - t v`` of the data end, in the dtype of ``xt``."""
+    return (xt - expand_times(t, xt) * velocity).to(xt.dtype)
+
+
+def require_same_shape(**tensors: Tensor) -> None:
+    """Check that all named tensors share one shape and have a floating dtype.
+
+    Raises:
+        ValueError: naming the tensors and their shapes or dtypes.
+    """
+    if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"these latents must have one shape: {shapes}")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be a floating-point tensor, got {tensor.dtype}; encode images first")
+
+
+def require_finite(**tensors: Tensor) -> None:
+    """Check that all named tensors are finite: one NaN in the data would silently ruin every weight.
+
+    Raises:
+        ValueError: naming the tensor and the rows of the batch that hold NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        # One reduction and one synchronisation per tensor; only the failing case looks closer.
+        if not bool(torch.isfinite(tensor.sum(dtype=torch.float32))) and not bool(torch.isfinite(tensor).all()):
+            rows = torch.isfinite(tensor).flatten(1).all(dim=1).logical_not().nonzero().flatten().tolist()
+            raise ValueError(f"{name} holds NaN or infinity in rows {rows} of the batch; check the data or its encoder")
