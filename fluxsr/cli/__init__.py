@@ -1,0 +1,1 @@
+"""The ``fluxsr`` commands, one per file. Nothing else imports them."""

@@ -1,0 +1,59 @@
+"""The ``fluxsr`` command: finds the subcommand before anything heavy is imported."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+# name -> (module, one line of help); the module's main(arguments) runs it.
+COMMANDS = {
+    "demo": ("fluxsr.cli.demo", "the whole of it in six minutes, on any machine, with a report"),
+    "fit": ("fluxsr.cli.lightning", "train"),
+    "validate": ("fluxsr.cli.lightning", "measure on the validation images"),
+    "test": ("fluxsr.cli.lightning", "measure on the test images"),
+    "predict": ("fluxsr.cli.lightning", "upscale images with a configuration and a checkpoint"),
+    "pairs": ("fluxsr.cli.pairs", "make teacher pairs (noise, latents, image) for flow trajectory distillation"),
+    "prompt": ("fluxsr.cli.prompt", "encode a prompt once, into a file that training reads"),
+}
+
+USAGE = """\
+fluxsr: one-step image super-resolution by flow distillation on FLUX
+
+usage: fluxsr COMMAND [options]      (`fluxsr COMMAND --help` explains each)
+
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a subcommand; a user's mistake ends in one line on stderr and exit code 2, never in a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS)) + 2
+        print(USAGE + "\n".join(f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items()))
+        return
+    if arguments[0] == "--version":
+        from fluxsr import __version__
+
+        print(__version__)
+        return
+    name = arguments[0]
+    if name not in COMMANDS:
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(COMMANDS)}"
+        fail(f"unknown command {name!r}{hint}")
+    try:
+        import_module(COMMANDS[name][0]).main(
+            arguments if COMMANDS[name][0] == "fluxsr.cli.lightning" else arguments[1:]
+        )
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on where it can", code=130)
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        fail(str(error))
+
+
+def fail(message: str, code: int = 2) -> None:
+    """Print one line to stderr and exit."""
+    print(f"fluxsr: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,193 @@
+"""LoRA adapters on one frozen base: a role per adapter, in the file format that plain diffusers loads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxsr.models.files import read_safetensors, write_safetensors
+
+# Attention and MLP linears of both kinds of blocks; the modulation (norm*.linear) and the embedders stay as they are.
+IMAGE_LINEARS = (
+    r"(single_)?transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2)|proj_mlp|proj_out)"
+)
+# The double-stream blocks' text side: without text tokens its adapters would never get a gradient.
+TEXT_LINEARS = r"transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.(0\.proj|2))"
+
+FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for in a folder
+
+
+class AdapterRoles:
+    """The adapters of one transformer, and which of them is in use.
+
+    peft's own ``set_adapter`` also switches ``requires_grad``, so choosing another role before ``backward()`` silently
+    gives a zero gradient. Here every LoRA layer reads *one shared list* of active names: choosing a role writes that
+    list and touches nothing else.
+
+    Args:
+        transformer: a diffusers transformer. Its parameters are frozen when the first adapter is added.
+    """
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.transformer = transformer
+        self.active: list[str] = []
+        self.names: list[str] = []
+
+    def add(
+        self,
+        name: str,
+        *,
+        rank: int,
+        alpha: float | None = None,
+        targets: str | Sequence[str] | None = None,
+        text: bool = True,
+        trainable: bool = True,
+    ) -> None:
+        """Add an adapter named ``name``; its ``requires_grad`` is set here and never changed again.
+
+        Args:
+            name: of the role, for example ``student``.
+            rank: of the two matrices.
+            alpha: the update is scaled by ``alpha / rank``; the rank itself by default.
+            targets: names of linears as peft takes them (suffixes, or one regular expression for the full name);
+                attention and MLP linears by default.
+            text: whether there are text tokens; without them the text stream gets no adapters.
+            trainable: whether the adapter's parameters take gradients.
+
+        Raises:
+            ValueError: for a rank below 1, a name in use, or targets that match nothing.
+        """
+        from peft import LoraConfig
+
+        if rank < 1:
+            raise ValueError(f"the LoRA rank must be at least 1, got {rank}")
+        if name in self.names:
+            raise ValueError(f"there is an adapter {name!r} already; choose another name")
+        if targets is None:
+            targets = f"{IMAGE_LINEARS}|{TEXT_LINEARS}" if text else IMAGE_LINEARS
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank if alpha is None else alpha,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            exclude_modules=None if text else rf"(.*\.)?{TEXT_LINEARS}",
+        )
+        self.transformer.requires_grad_(False)
+        trainable_before = set(self.parameter_names(*self.names)) if self.names else set()
+        was_trainable = {n for n, p in self.transformer.named_parameters() if n in trainable_before and p.requires_grad}
+        self.transformer.add_adapter(config, adapter_name=name)
+        self.names.append(name)
+        for parameter_name, parameter in self.transformer.named_parameters():
+            new = is_adapter_parameter(parameter_name, name)
+            parameter.requires_grad_((new and trainable) or parameter_name in was_trainable)
+            if new:
+                # The optimiser's small steps are lost in bfloat16; peft casts activations as needed.
+                parameter.data = parameter.data.float()
+        for layer in self.layers():
+            layer._active_adapter = self.active
+
+    def layers(self) -> Iterator[Any]:
+        """Yield the LoRA layers."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        return (module for module in self.transformer.modules() if isinstance(module, BaseTunerLayer))
+
+    def parameter_names(self, *names: str) -> list[str]:
+        """Return the names of the parameters of the given adapters."""
+        return [
+            n for n, _ in self.transformer.named_parameters() if any(is_adapter_parameter(n, name) for name in names)
+        ]
+
+    @contextmanager
+    def use(self, name: str | None) -> Iterator[None]:
+        """Run the body with the adapter ``name``; ``None`` is the frozen base alone.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        if name is not None and name not in self.names:
+            raise ValueError(f"no adapter {name!r}; there are: {', '.join(self.names) or 'none'}")
+        before = self.active[:]
+        self.active[:] = [] if name is None else [name]
+        try:
+            yield
+        finally:
+            self.active[:] = before
+
+    def state_dict(self, name: str) -> dict[str, Tensor]:
+        """Return one adapter's tensors under diffusers' keys, ``transformer.<module>.lora_A.weight``."""
+        from peft.utils import get_peft_model_state_dict
+
+        state = get_peft_model_state_dict(self.transformer, adapter_name=name)
+        return {f"transformer.{key}": tensor for key, tensor in state.items()}
+
+    def load_state_dict(self, name: str, state: dict[str, Tensor]) -> None:
+        """Copy tensors under diffusers' keys into the adapter ``name``; every key and shape must match.
+
+        Raises:
+            ValueError: naming the first keys that are missing, unknown or of another shape.
+        """
+        own = self.state_dict(name)
+        wrong = sorted(own.keys() ^ state.keys()) or [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if own[key].shape != state[key].shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"the adapter does not fit this model ({len(wrong)} tensors differ, for example {', '.join(wrong[:3])}); "
+                "was it trained on another base, or with another rank or other targets?"
+            )
+        with torch.no_grad():
+            for key, tensor in own.items():
+                tensor.copy_(state[key])  # state_dict shares memory with the parameters
+
+
+def is_adapter_parameter(parameter_name: str, adapter: str) -> bool:
+    """Say whether a parameter's name belongs to the adapter (``...lora_A.<adapter>.weight``)."""
+    return bool(re.search(rf"\.lora_\w+\.{re.escape(adapter)}(\.|$)", parameter_name))
+
+
+def save_lora(roles: AdapterRoles, path: str | Path, name: str) -> Path:
+    """Write one adapter as a file that ``FluxPipeline.load_lora_weights`` loads; return its path.
+
+    Args:
+        roles: the adapters.
+        path: a ``.safetensors`` file, or a folder that gets ``pytorch_lora_weights.safetensors``.
+        name: of the adapter.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        path = path / FILE_NAME
+    scaling = next(iter(roles.layers())).scaling[name]
+    state = roles.state_dict(name)
+    # The file format has no place for alpha but this: kohya-style files hold a scalar per module. Folding the scale
+    # into B keeps the format plain: every loader's default (alpha = rank) is then right.
+    state = {key: tensor * scaling if ".lora_B." in key else tensor for key, tensor in state.items()}
+    write_safetensors(path, state, metadata={"format": "pt"})
+    return path
+
+
+def read_lora(path: str | Path) -> dict[str, Tensor]:
+    """Read an adapter file, or a folder that holds one, under diffusers' keys.
+
+    Raises:
+        ValueError: if there is no such file, it is damaged, or it holds no LoRA.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    state, _ = read_safetensors(path)
+    if not any(".lora_A." in key for key in state):
+        raise ValueError(f"{path} holds no LoRA adapter in diffusers' or peft's format")
+    return state
+
+
+def lora_rank(state: dict[str, Tensor]) -> int:
+    """Return the rank of an adapter's tensors."""
+    return next(tensor.shape[0] for key, tensor in state.items() if ".lora_A." in key)

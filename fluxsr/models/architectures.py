@@ -1,0 +1,59 @@
+"""The transformer architectures that are known by name, without a network and without weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FLUX_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    # FLUX.1-dev's own configuration: 11,901,408,320 parameters, distilled guidance, non-commercial licence.
+    "flux.1-dev": {
+        "patch_size": 1,
+        "in_channels": 64,
+        "num_layers": 19,
+        "num_single_layers": 38,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "pooled_projection_dim": 768,
+        "guidance_embeds": True,
+        "axes_dims_rope": [16, 56, 56],
+    },
+    # FLUX.1-schnell: the same without guidance, 11,891,178,560 parameters, Apache-2.0.
+    "flux.1-schnell": {
+        "patch_size": 1,
+        "in_channels": 64,
+        "num_layers": 19,
+        "num_single_layers": 38,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "pooled_projection_dim": 768,
+        "guidance_embeds": False,
+        "axes_dims_rope": [16, 56, 56],
+    },
+    # The embedded model: FLUX's blocks on 4x4-pixel tokens (2x2 space-to-depth, then FLUX's own 2x2 packing).
+    # One token is one pixel of a x4 LR image. No text: joint_attention_dim is as small as the architecture allows.
+    "nano": {
+        "patch_size": 1,
+        "in_channels": 48,
+        "num_layers": 1,
+        "num_single_layers": 4,
+        "attention_head_dim": 32,
+        "num_attention_heads": 4,
+        "joint_attention_dim": 16,
+        "pooled_projection_dim": 16,
+        "guidance_embeds": False,
+        "axes_dims_rope": [4, 14, 14],
+    },
+}
+
+
+def flux_architecture(name: str) -> dict[str, Any]:
+    """Return a copy of the named configuration of ``FluxTransformer2DModel``.
+
+    Raises:
+        ValueError: for an unknown name, with the list of the known ones.
+    """
+    if name not in FLUX_ARCHITECTURES:
+        raise ValueError(f"unknown architecture {name!r}; known: {', '.join(FLUX_ARCHITECTURES)}")
+    return dict(FLUX_ARCHITECTURES[name])

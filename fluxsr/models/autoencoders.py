@@ -1,0 +1,160 @@
+"""Autoencoders between images in [0, 1] and normalised latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxsr.models.files import explain_loading
+
+
+class PixelAutoencoder(nn.Module):
+    """A lossless "autoencoder": space-to-depth, so that small models need no VAE.
+
+    Args:
+        downsample: pixels along one side of a latent position.
+        shift: subtracted from the image, in units of the image.
+        scale: multiplies the difference. 4 gives photos (standard deviation about 0.25) the unit variance that the
+            noise at the other end of the path has.
+
+    Raises:
+        ValueError: if ``downsample`` or ``scale`` is not positive.
+    """
+
+    def __init__(self, downsample: int = 2, shift: float = 0.5, scale: float = 4.0) -> None:
+        super().__init__()
+        if downsample < 1 or not scale > 0:
+            raise ValueError(f"downsample and scale must be positive, got {downsample} and {scale}")
+        self.downsample = downsample
+        self.latent_channels = 3 * downsample**2
+        self.shift = shift
+        self.scale = scale
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` in ``[0, 1]`` to ``(B, 3 d^2, H / d, W / d)``, exactly."""
+        check_image(image, self.downsample)
+        return nn.functional.pixel_unshuffle((image - self.shift) * self.scale, self.downsample)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Undo :meth:`encode`."""
+        return nn.functional.pixel_shuffle(latents, self.downsample) / self.scale + self.shift
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what teacher pairs must agree on."""
+        return {"kind": "pixel", "downsample": self.downsample, "shift": self.shift, "scale": self.scale}
+
+
+class LatentAutoencoder(nn.Module):
+    """FLUX's latent space: diffusers' ``AutoencoderKL`` or ``AutoencoderTiny``, frozen, with its scale and shift.
+
+    Latents are ``(mode - shift_factor) * scaling_factor``: the mode and not a sample, or every encoding of an image would
+    differ. For ``AutoencoderTiny`` of FLUX (taef1) the factors are 1 and 0, since it is trained in the scaled space.
+
+    Args:
+        vae: the diffusers model. Its parameters are frozen.
+        checkpoint_decode: recompute the decoder's blocks in the backward pass instead of keeping their activations.
+            The decoder in the loss is what fills the memory in training.
+    """
+
+    def __init__(self, vae: nn.Module, checkpoint_decode: bool = False) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(False).eval()
+        config: Any = vae.config
+        self.scaling_factor = float(config.scaling_factor)
+        self.shift_factor = float(config.shift_factor or 0.0)
+        self.latent_channels = int(config.latent_channels)
+        blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
+        self.downsample = 2 ** (len(blocks) - 1)
+        if checkpoint_decode:
+            vae.enable_gradient_checkpointing()
+
+    def train(self, mode: bool = True) -> LatentAutoencoder:
+        """Stay in evaluation mode: the autoencoder is never trained."""
+        return super().train(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.vae.parameters()).dtype
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` in ``[0, 1]`` to float32 latents ``(B, C, H / 8, W / 8)``.
+
+        Raises:
+            ValueError: if the image's shape or dtype is not right.
+        """
+        check_image(image, self.downsample)
+        encoded = self.vae.encode((image * 2 - 1).to(self.dtype))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return (latents.float() - self.shift_factor) * self.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Map latents to float32 images, nominally in ``[0, 1]``; the gradient passes through."""
+        decoded = self.vae.decode((latents / self.scaling_factor + self.shift_factor).to(self.dtype)).sample
+        return decoded.float() / 2 + 0.5
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what teacher pairs must agree on."""
+        return {
+            "kind": type(self.vae).__name__,
+            "downsample": self.downsample,
+            "shift": self.shift_factor,
+            "scale": self.scaling_factor,
+        }
+
+
+def check_image(image: Tensor, multiple: int) -> None:
+    """Check that an image batch can be encoded.
+
+    Raises:
+        ValueError: naming the shape or dtype and what to do.
+    """
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(image.shape)}")
+    if not image.is_floating_point():
+        raise ValueError(f"images must be floating point in [0, 1], got {image.dtype}; divide 8-bit values by 255")
+    if image.shape[-2] % multiple or image.shape[-1] % multiple:
+        raise ValueError(
+            f"image sides must be multiples of {multiple}, got {image.shape[-2]}x{image.shape[-1]}; pad or crop"
+        )
+
+
+def load_autoencoder(
+    source: str = "pixel",
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    checkpoint_decode: bool = False,
+) -> PixelAutoencoder | LatentAutoencoder:
+    """Load an autoencoder.
+
+    Args:
+        source: ``"pixel"`` for the lossless one; else a hub id or a local folder of an ``AutoencoderKL`` or
+            ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with ``subfolder="vae"``, ``madebyollin/taef1``).
+        subfolder: of the source; found by itself for a local pipeline folder with a ``vae`` inside.
+        revision: of the hub repository.
+        dtype: of the weights, a torch dtype's name.
+        checkpoint_decode: see :class:`LatentAutoencoder`.
+
+    Raises:
+        ValueError: if the source can't be loaded, with what to do.
+    """
+    if source == "pixel":
+        return PixelAutoencoder()
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    if subfolder is None and (Path(source) / "vae" / "config.json").is_file():
+        subfolder = "vae"
+    where = {"subfolder": subfolder, "revision": revision}
+    with explain_loading(source):
+        config = AutoencoderKL.load_config(source, **where)
+        kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+        name = config.get("_class_name")
+        if name not in kinds:
+            raise ValueError(f"its config names {name!r}, which is neither {' nor '.join(kinds)}")
+        vae = kinds[name].from_pretrained(source, torch_dtype=getattr(torch, dtype), **where)
+    return LatentAutoencoder(vae, checkpoint_decode=checkpoint_decode)

@@ -1,0 +1,73 @@
+"""Collecting the outputs of a FLUX backbone's layers, for losses on features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+BLOCKS = ("transformer_blocks", "single_transformer_blocks")
+
+
+class FeatureTap:
+    """Hears the image tokens that leave each transformer block, in the passes that are asked for.
+
+    Nothing is kept outside :meth:`record`: not by other passes, and not when gradient checkpointing runs a block again in
+    the backward pass. Gradients flow through the collected tensors.
+
+    Args:
+        model: a :class:`fluxsr.models.FluxBackbone` or any module with FLUX's ``transformer_blocks`` and
+            ``single_transformer_blocks`` (also deeper inside, and under LoRA).
+        layers: which blocks, counted through both kinds in order; negative counts from the end; all by default.
+
+    Raises:
+        ValueError: if the model has no such blocks, or not that many.
+
+    Example:
+        ``with tap.record() as features: backbone(xt, t)`` leaves in ``features`` one ``(B, N, D)`` tensor per layer.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[int] | None = None) -> None:
+        blocks = find_blocks(model)
+        chosen = range(len(blocks)) if layers is None else layers
+        for layer in chosen:
+            if not -len(blocks) <= layer < len(blocks):
+                raise ValueError(f"layer {layer} does not exist: the model has {len(blocks)} blocks")
+        self._features: list[Tensor] | None = None
+        self._handles = [blocks[layer].register_forward_hook(self._hear) for layer in chosen]
+
+    @contextmanager
+    def record(self) -> Iterator[list[Tensor]]:
+        """Collect during the body, into the list that it yields: one ``(B, N, D)`` tensor per tapped layer and pass."""
+        before = self._features
+        features: list[Tensor] = []
+        self._features = features
+        try:
+            yield features
+        finally:
+            self._features = before
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hear(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._features is not None:
+            # Both kinds of blocks return (text tokens, image tokens).
+            self._features.append(output[1])
+
+
+def find_blocks(model: nn.Module) -> list[nn.Module]:
+    """Return FLUX's blocks, the double-stream ones first.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    for module in model.modules():
+        if all(isinstance(getattr(module, name, None), nn.ModuleList) for name in BLOCKS):
+            return [block for name in BLOCKS for block in getattr(module, name)]
+    raise ValueError(f"{type(model).__name__} has no {' and '.join(BLOCKS)}: FeatureTap taps FLUX transformers")

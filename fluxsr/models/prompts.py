@@ -1,0 +1,91 @@
+"""A prompt as embeddings: made once by a command, cached in a file, never encoded in training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fluxsr.models.files import read_safetensors, write_safetensors
+
+
+class PromptEmbedding(NamedTuple):
+    """What FLUX wants to know of a text.
+
+    Attributes:
+        prompt_embeds: T5's token features ``(1, T, joint_attention_dim)``; T may be 0.
+        pooled_prompt_embeds: CLIP's pooled feature ``(1, pooled_projection_dim)``.
+        text: the prompt, for people and fingerprints.
+    """
+
+    prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor
+    text: str = ""
+
+    def save(self, path: str | Path) -> None:
+        """Write the embeddings to a safetensors file, whole or not at all."""
+        tensors = {"prompt_embeds": self.prompt_embeds, "pooled_prompt_embeds": self.pooled_prompt_embeds}
+        write_safetensors(path, tensors, metadata={"fluxsr_prompt": json.dumps({"text": self.text})})
+
+    @classmethod
+    def load(cls, path: str | Path) -> PromptEmbedding:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: if the file is missing, damaged, or holds something else.
+        """
+        tensors, metadata = read_safetensors(path)
+        try:
+            text = json.loads(metadata["fluxsr_prompt"])["text"]
+            return cls(tensors["prompt_embeds"], tensors["pooled_prompt_embeds"], text)
+        except KeyError:
+            raise ValueError(f"{path} is no prompt file; make one with `fluxsr prompt`") from None
+
+
+def no_prompt(joint_attention_dim: int, pooled_projection_dim: int) -> PromptEmbedding:
+    """Return the empty prompt: no text tokens, a zero pooled vector."""
+    return PromptEmbedding(torch.zeros(1, 0, joint_attention_dim), torch.zeros(1, pooled_projection_dim))
+
+
+@torch.no_grad()
+def encode_prompt(
+    text: str,
+    model: str = "black-forest-labs/FLUX.1-dev",
+    *,
+    revision: str | None = None,
+    max_tokens: int = 512,
+    trim: bool = True,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+) -> PromptEmbedding:
+    """Encode one prompt with FLUX's two text encoders (T5-XXL and CLIP-L, about 10 GB).
+
+    Args:
+        text: the prompt.
+        model: hub id or local folder in diffusers' layout.
+        revision: of the hub repository.
+        max_tokens: T5's length before trimming; FLUX.1-dev was trained with 512, -schnell with 256.
+        trim: keep only the prompt's own tokens. FLUX runs with any number of them, and every token less saves time
+            in each step; the padding that FLUX was trained with changes the result a little, so it is a choice.
+        device: where the encoders run.
+        dtype: of the encoders.
+
+    Raises:
+        ValueError: if the model can't be loaded, with what to do.
+    """
+    from diffusers import FluxPipeline
+
+    from fluxsr.models.files import explain_loading
+
+    with explain_loading(model):
+        pipeline = FluxPipeline.from_pretrained(
+            model, revision=revision, transformer=None, vae=None, torch_dtype=dtype
+        ).to(device)
+    embeds, pooled, _ = pipeline.encode_prompt(prompt=text, prompt_2=None, max_sequence_length=max_tokens)
+    if trim:
+        length = len(pipeline.tokenizer_2(text, truncation=True, max_length=max_tokens).input_ids)
+        embeds = embeds[:, :length]
+    return PromptEmbedding(embeds.cpu().contiguous(), pooled.cpu().contiguous(), text)

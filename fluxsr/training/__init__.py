@@ -1,0 +1,6 @@
+"""The LightningModule, its loss terms and callbacks."""
+
+from fluxsr.training.module import OneStepSR, psnr_y
+from fluxsr.training.terms import FeatureTerm, ImageTerm, LatentTerm, LossTerm, StepOutputs
+
+__all__ = ["FeatureTerm", "ImageTerm", "LatentTerm", "LossTerm", "OneStepSR", "StepOutputs", "psnr_y"]

@@ -1,0 +1,109 @@
+"""An exponential moving average of what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class EMA(Callback):
+    """Keeps ``average = decay * average + (1 - decay) * weight`` of the trainable parameters, after every optimiser step.
+
+    Only what is trained is averaged, so on a frozen base the memory is that of the adapters. Validation, test, prediction and
+    :class:`ExportBackbone` use the average; it is saved with checkpoints and restored with them.
+
+    Args:
+        decay: in ``[0, 1)``; 0.999 remembers about the last thousand steps.
+
+    Raises:
+        ValueError: if ``decay`` lies outside ``[0, 1)``.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}; 0.999 is usual")
+        self.decay = decay
+        self.average: dict[str, Tensor] = {}
+        self._seen = 0
+        self._kept: dict[str, Tensor] | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from the current weights, unless a checkpoint brought an average."""
+        current = _trainable(pl_module)
+        if self.average.keys() != current.keys():
+            self.average = {name: weight.detach().clone() for name, weight in current.items()}
+        self.average = {name: tensor.to(current[name].device) for name, tensor in self.average.items()}
+        self._seen = trainer.global_step
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Take in the new weights, once per optimiser step (not per accumulated batch)."""
+        if trainer.global_step == self._seen:
+            return
+        self._seen = trainer.global_step
+        current = _trainable(pl_module)
+        torch._foreach_lerp_(
+            list(self.average.values()), [current[name].detach() for name in self.average], 1 - self.decay
+        )
+
+    @contextmanager
+    def averaged(self, pl_module: LightningModule) -> Iterator[None]:
+        """Run the body with the average in place of the weights."""
+        if self._kept is not None:  # a validation is running on the average already
+            yield
+            return
+        self._swap_in(pl_module)
+        try:
+            yield
+        finally:
+            self._swap_out(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the average."""
+        self._swap_in(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on training the weights."""
+        self._swap_out(pl_module)
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the weights back, so that a checkpoint written on the way out holds them."""
+        self._swap_out(pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average, for the checkpoint."""
+        return {"average": self.average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the average of a checkpoint."""
+        self.average = dict(state_dict["average"])
+
+    @torch.no_grad()
+    def _swap_in(self, pl_module: LightningModule) -> None:
+        if not self.average or self._kept is not None:
+            return
+        current = _trainable(pl_module)
+        self._kept = {name: weight.detach().clone() for name, weight in current.items()}
+        for name, tensor in self.average.items():
+            current[name].copy_(tensor)
+
+    @torch.no_grad()
+    def _swap_out(self, pl_module: LightningModule) -> None:
+        if self._kept is None:
+            return
+        current = _trainable(pl_module)
+        for name, tensor in self._kept.items():
+            current[name].copy_(tensor)
+        self._kept = None
+
+
+def _trainable(module: LightningModule) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,48 @@
+"""Writing the trained backbone in a form that needs no Lightning to load."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+
+from fluxsr.training.callbacks.ema import EMA
+
+
+class ExportBackbone(Callback):
+    """Writes the backbone when training ends, and after each validation: its averaged weights if there is an :class:`EMA`.
+
+    A LoRA is written as plain diffusers loads it; a backbone that was trained in full as one file that
+    ``load_flux("file.safetensors")`` and ``Upscaler.from_pretrained`` load. The file is renamed into place, so a reader never
+    sees half of one.
+
+    Args:
+        path: file ending in ``.safetensors``; ``None``: ``backbone.safetensors`` in the trainer's ``default_root_dir``.
+        dtype: of a full backbone's stored weights; float16 halves the file.
+    """
+
+    def __init__(self, path: str | None = None, dtype: str = "float32") -> None:
+        if path is not None and Path(path).suffix != ".safetensors":
+            raise ValueError(f"path must end in .safetensors, got {path!r}")
+        self.path = None if path is None else Path(path)
+        self.dtype = dtype
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the state so far; a validation runs on the averaged weights already."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self.export(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the final state."""
+        self.export(trainer, pl_module)
+
+    def export(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the file, on the first process."""
+        ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
+        if trainer.is_global_zero:
+            with ema.averaged(pl_module) if ema is not None else nullcontext():
+                metadata = {"start_time": str(pl_module.objective.start_time), "steps": str(trainer.global_step)}
+                path = self.path or Path(trainer.default_root_dir) / "backbone.safetensors"
+                pl_module.backbone.save(path, dtype=self.dtype, metadata=metadata)

@@ -1,0 +1,305 @@
+"""The LightningModule that composes a backbone, an autoencoder, an objective and loss terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
+from fluxsr.models import FeatureTap
+from fluxsr.models.tiling import TiledVelocity
+from fluxsr.training.colour import luma
+from fluxsr.training.randomness import step_generator
+from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs
+
+FLOW = "flow"  # the objective's own name among the terms
+
+
+class OneStepSR(LightningModule):
+    """Trains a velocity model to super-resolve in one step; every part is an argument.
+
+    One training step, each arrow a short method that a subclass may override::
+
+        batch -> encode -> LatentPair -> flow -> FlowOutput -> losses -> weighted sum -> one optimiser step
+
+    Args:
+        backbone: a velocity model ``(xt, t) -> v``, usually :class:`fluxsr.models.FluxBackbone`.
+        autoencoder: between images in ``[0, 1]`` and normalised latents; it is frozen.
+        objective: any :class:`fluxsr.flows.FlowObjective`.
+        losses: further terms by name; each is logged as ``train/<name>``.
+        flow_weight: multiplier of the objective's own loss; 0 trains on the other terms alone (an ablation).
+        distance: image loss ``(a, b) -> scalar`` that the objective measures decoded latents with; ``None``: the mean
+            squared error of the latents, which is FluxSR's.
+        optimizer: makes the optimiser from the trainable parameters; AdamW at 5e-5 by default (ours: the papers
+            publish none).
+        scheduler: makes a learning-rate scheduler from the optimiser, stepped every step.
+        val_losses: image losses that validation and test log as ``val/<name>`` and ``test/<name>``.
+        scale: magnification; what :meth:`forward` upscales by.
+        tile: side in image pixels of the tiles that validation, test and prediction work in; ``None``: whole images.
+        seed: of times, noise and crops.
+        log_gradient_norms: log the gradient norm of every term each so many steps; 0: never. It costs a backward
+            pass per term.
+
+    Raises:
+        ValueError: if a loss is named ``flow`` or ``loss``, nothing is trainable, or a number is out of range.
+
+    Logs:
+        ``train/loss`` (the weighted total, mean over processes), ``train/flow``, ``train/<name>``, ``train/grad_norm/<name>``;
+        ``val/psnr_y`` in dB (BT.601 luma), ``val/psnr_y_bicubic``, ``val/<name>``; ``val/flow`` for a teacher.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        autoencoder: nn.Module,
+        objective: FlowObjective,
+        losses: dict[str, LossTerm] | None = None,
+        flow_weight: float = 1.0,
+        distance: nn.Module | None = None,
+        optimizer: Callable[[Iterable], torch.optim.Optimizer] | None = None,
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        val_losses: dict[str, nn.Module] | None = None,
+        scale: int = 4,
+        tile: int | None = None,
+        seed: int = 0,
+        log_gradient_norms: int = 0,
+    ) -> None:
+        super().__init__()
+        taken = {FLOW, "loss"} & set(losses or {})
+        if taken:
+            raise ValueError(
+                f"a loss can't be named {taken.pop()!r}: that name is logged for the objective or the total"
+            )
+        if flow_weight < 0:
+            raise ValueError(f"flow_weight must not be negative, got {flow_weight}")
+        if scale < 1:
+            raise ValueError(f"scale must be at least 1, got {scale}")
+        self.backbone = backbone
+        self.autoencoder = autoencoder.requires_grad_(False)
+        self.objective = objective
+        self.losses = nn.ModuleDict(losses or {})
+        self.losses.requires_grad_(False)
+        self.flow_weight = flow_weight
+        self.distance = None if distance is None else distance.requires_grad_(False)
+        self.val_losses = nn.ModuleDict(val_losses or {}).requires_grad_(False)
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.scale = scale
+        self.tile = tile
+        self.seed = seed
+        self.log_gradient_norms = log_gradient_norms
+        # Checkpoints hold what is trained; the frozen rest is loaded from its own source.
+        self.strict_loading = False
+        taps = any(isinstance(term, FeatureTerm) for term in self.losses.values())
+        self._tap = FeatureTap(backbone) if taps else None
+
+    # ---- one training step, arrow by arrow -------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the weighted total of all terms that are due."""
+        step = self.trainer.fit_loop.total_batch_idx
+        pair = self.encode(batch, step)
+        output, passes = self.flow(pair, step)
+        # Rows of hr_image belong to x0_hat only where the objective used the whole batch in order.
+        hr_image = batch.hr_image if output.x0_target is pair.hr else None
+        outputs = StepOutputs(
+            output, hr_image, self.autoencoder.decode, self.autoencoder.downsample, passes, self.generator(step, "crop")
+        )
+        terms = self.compute_terms(outputs)
+        if self.log_gradient_norms and step % self.log_gradient_norms == 0:
+            self._log_gradient_norms(terms)
+        total = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        logs = {f"train/{name}": value.detach() for name, (_, value) in terms.items()}
+        logs |= {f"train/{name}": value for name, value in output.logs.items()}
+        batch_size = len(batch.hr_image)
+        self.log_dict(logs, batch_size=batch_size)
+        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=batch_size)
+        return total
+
+    def encode(self, batch: Any, step: int = 0) -> LatentPair:
+        """Return the latents of a batch; what the batch does not bring (HR latents, noise) is made here.
+
+        The LR image is resized to the target size (bicubic) and then encoded, so ``lr`` has the shape of ``hr``.
+        """
+        with torch.no_grad():
+            hr = self.autoencoder.encode(batch.hr_image) if batch.hr_latents is None else batch.hr_latents.float()
+            lr = self.autoencoder.encode(self.enlarge(batch.lr_image, batch.hr_image.shape[-2:]))
+        noise = self._global_noise(hr, step) if batch.noise is None else batch.noise.to(hr)
+        return LatentPair(hr, lr, noise)
+
+    def flow(self, pair: LatentPair, step: int = 0) -> tuple[FlowOutput, list[list[Tensor]]]:
+        """Return the objective's output, and the features of each velocity call if a term wants them."""
+        times = self._rows(
+            self.objective.sample_times(len(pair.hr) * self._world_size, generator=self.generator(step, "times"))
+        )
+        passes: list[list[Tensor]] = []
+
+        def velocity(xt: Tensor, t: Tensor) -> Tensor:
+            if self._tap is None:
+                return self.backbone(xt, t)
+            with self._tap.record() as features:
+                v = self.backbone(xt, t)
+            passes.append(features)
+            return v
+
+        return self.objective(velocity, pair, times=times.to(self.device), distance=self._distance()), passes
+
+    def compute_terms(self, outputs: StepOutputs) -> dict[str, tuple[float, Tensor]]:
+        """Return ``(weight, value)`` of the objective and of every term that is due, by name."""
+        terms = {FLOW: (self.flow_weight, outputs.flow.loss)}
+        for name, term in self.losses.items():
+            if term.due(self.global_step):
+                terms[name] = (term.weight, term(outputs))
+        return terms
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser of all trainable parameters, with its scheduler."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise ValueError("nothing is trainable: give the backbone a LoRA (trainable='lora') or train it in full")
+        make = self.make_optimizer or (lambda trainable: torch.optim.AdamW(trainable, lr=5e-5))
+        optimizer = make(parameters)
+        if self.make_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
+
+    # ---- restoration -----------------------------------------------------------------------------------------
+
+    def forward(self, lr_image: Tensor, steps: int = 1) -> Tensor:
+        """Upscale LR images ``(B, 3, h, w)`` in ``[0, 1]`` to ``(B, 3, scale h, scale w)``, clamped to ``[0, 1]``."""
+        height, width = lr_image.shape[-2] * self.scale, lr_image.shape[-1] * self.scale
+        return self.restore_image(self.enlarge(lr_image, (height, width)), steps)
+
+    def restore_image(self, image: Tensor, steps: int = 1) -> Tensor:
+        """Restore an image that already has its final size; any size, padded inside to what the model takes."""
+        multiple = 2 * self.autoencoder.downsample
+        height, width = image.shape[-2:]
+        padded = pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        latents = self.objective.restore(self._whole_velocity(), self.autoencoder.encode(padded), steps)
+        return self.autoencoder.decode(latents)[..., :height, :width].clamp(0, 1)
+
+    @staticmethod
+    def enlarge(image: Tensor, size: Iterable[int]) -> Tensor:
+        """Resize to ``size`` (height, width): bicubic, clamped to ``[0, 1]``; where restoration starts, and its baseline."""
+        return interpolate(image, size=tuple(size), mode="bicubic", align_corners=False).clamp(0, 1)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log PSNR-Y and the validation losses of the restored images, or a teacher's flow loss."""
+        self._evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """As :meth:`validation_step`, under ``test/``."""
+        self._evaluate(batch, batch_idx, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the upscaled images of a batch with ``lr_image``."""
+        return self(batch.lr_image)
+
+    def _evaluate(self, batch: Any, batch_idx: int, stage: str) -> None:
+        if self.objective.starts_from_noise:
+            output, _ = self.flow(self.encode(batch, batch_idx), batch_idx)
+            values = {FLOW: output.loss}
+        else:
+            bicubic = self.enlarge(batch.lr_image, batch.hr_image.shape[-2:])
+            sr_image = self.restore_image(bicubic)
+            values = {
+                "psnr_y": psnr_y(sr_image, batch.hr_image),
+                "psnr_y_bicubic": psnr_y(bicubic, batch.hr_image),
+            }
+            values |= {name: loss(sr_image, batch.hr_image) for name, loss in self.val_losses.items()}
+        self.log_dict(
+            {f"{stage}/{name}": value for name, value in values.items()},
+            batch_size=len(batch.hr_image),
+            sync_dist=True,
+            prog_bar=True,
+        )
+
+    def _whole_velocity(self) -> Any:
+        if self.tile is None:
+            return self.backbone
+        tile = max(2, self.tile // self.autoencoder.downsample // 2 * 2)
+        return TiledVelocity(self.backbone, tile, overlap=tile // 4)
+
+    # ---- checkpoints hold what is trained ----------------------------------------------------------------------
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return the trainable parameters by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen weights out of the checkpoint."""
+        trained = self.trainable_state()
+        checkpoint["state_dict"] = {
+            key: value
+            for key, value in checkpoint["state_dict"].items()
+            if key in trained or key.startswith("objective.")
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not hold exactly what is trained here.
+
+        Raises:
+            ValueError: naming the first weights that are missing or unknown.
+        """
+        own = set(self.trainable_state())
+        saved = {key for key in checkpoint["state_dict"] if not key.startswith("objective.")}
+        if own != saved:
+            missing, unknown = sorted(own - saved), sorted(saved - own)
+            raise ValueError(
+                f"the checkpoint does not fit this model: {len(missing)} trainable weights are missing from it "
+                f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
+                "use the configuration that it was trained with"
+            )
+
+    # ---- helpers ---------------------------------------------------------------------------------------------
+
+    def generator(self, step: int, purpose: str) -> torch.Generator:
+        """Return the generator of one step for one purpose, the same on every process."""
+        return step_generator(self.seed, step, purpose)
+
+    @property
+    def _world_size(self) -> int:
+        return self._trainer.world_size if self._trainer is not None else 1
+
+    def _rows(self, drawn: Tensor) -> Tensor:
+        """Return this process's rows of what was drawn for the global batch: every so-manieth, as the sampler deals."""
+        return drawn if self._trainer is None else drawn[self.global_rank :: self._world_size]
+
+    def _global_noise(self, like: Tensor, step: int) -> Tensor:
+        shape = (len(like) * self._world_size, *like.shape[1:])
+        return self._rows(torch.randn(shape, generator=self.generator(step, "noise"))).to(like)
+
+    def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
+        loss = self.distance
+        if loss is None:
+            return latent_mse
+        return lambda a, b: loss(self.autoencoder.decode(a), self.autoencoder.decode(b))
+
+    def _log_gradient_norms(self, terms: dict[str, tuple[float, Tensor]]) -> None:
+        self.log_dict({f"train/grad_norm/{name}": norm for name, norm in self.gradient_norms(terms).items()})
+
+    def gradient_norms(self, terms: dict[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
+        """Return the norm of each weighted term's gradient over all trainable parameters; the graph is kept."""
+        parameters = list(self.trainable_state().values())
+        norms = {}
+        for name, (weight, value) in terms.items():
+            gradients = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
+            used = [gradient.float().norm() for gradient in gradients if gradient is not None]
+            norms[name] = torch.stack(used).norm() if used else value.new_zeros(())
+        return norms
+
+
+def psnr_y(image: Tensor, target: Tensor) -> Tensor:
+    """Mean over images of the PSNR in dB of the BT.601 luma; both ``(B, 3, H, W)`` in ``[0, 1]``."""
+    return peak_signal_noise_ratio(
+        luma(image), luma(target), data_range=(0.0, 1.0), dim=(1, 2, 3), reduction="elementwise_mean"
+    )

@@ -1,0 +1,160 @@
+"""Loss terms: a loss, where it looks (images, latents or features), how much it counts and how often."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fluxsr.flows import FlowOutput
+
+
+class StepOutputs:
+    """What one training step made, for the terms to look at. Images are decoded on demand, once per crop size.
+
+    Args:
+        flow: what the objective returned.
+        hr_image: the target images ``(B, 3, H, W)`` in ``[0, 1]``, row-aligned with ``flow.x0_hat``; ``None``: decoded
+            from ``flow.x0_target`` when asked for.
+        decode: latents to images.
+        downsample: image pixels along one side of a latent position.
+        passes: features of each velocity call that was recorded; the restoration pass last.
+        generator: places the crops.
+    """
+
+    def __init__(
+        self,
+        flow: FlowOutput,
+        hr_image: Tensor | None,
+        decode: Callable[[Tensor], Tensor],
+        downsample: int,
+        passes: Sequence[Sequence[Tensor]] = (),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.flow = flow
+        self.passes = passes
+        self._hr_image = hr_image
+        self._decode = decode
+        self._downsample = downsample
+        self._generator = generator
+        self._decoded: dict[int | None, tuple[Tensor, Tensor]] = {}
+
+    def images(self, crop: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return ``(sr_image, hr_image)``; with ``crop``, of one random square of so many image pixels a side.
+
+        Only the crop is decoded, with gradient: the decoder in the loss is what fills the memory.
+        """
+        if crop not in self._decoded:
+            x0_hat, x0_target, hr_image = self.flow.x0_hat, self.flow.x0_target, self._hr_image
+            if crop is not None:
+                size = max(1, crop // self._downsample)
+                top, left = (self._place(side, size) for side in x0_hat.shape[-2:])
+                window = (..., slice(top, top + size), slice(left, left + size))
+                x0_hat, x0_target = x0_hat[window], x0_target[window]
+                if hr_image is not None:
+                    d = self._downsample
+                    hr_image = hr_image[..., top * d : (top + size) * d, left * d : (left + size) * d]
+            if hr_image is None:
+                with torch.no_grad():
+                    hr_image = self._decode(x0_target).clamp(0, 1)
+            self._decoded[crop] = (self._decode(x0_hat), hr_image)
+        return self._decoded[crop]
+
+    def _place(self, length: int, size: int) -> int:
+        return int(torch.randint(max(length - size, 0) + 1, (1,), generator=self._generator))
+
+
+class LossTerm(nn.Module, ABC):
+    """One named, weighted term of the training loss.
+
+    Args:
+        loss: the module that measures.
+        weight: multiplier in the total.
+        every: the term counts in every so many optimiser steps only.
+
+    Raises:
+        ValueError: if ``weight`` is negative or ``every`` below 1.
+    """
+
+    def __init__(self, loss: nn.Module, weight: float = 1.0, every: int = 1) -> None:
+        super().__init__()
+        if weight < 0:
+            raise ValueError(f"weight must not be negative, got {weight}")
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.loss = loss
+        self.weight = weight
+        self.every = every
+
+    def due(self, step: int) -> bool:
+        """Say whether the term counts in this optimiser step; a weight of zero never does, and costs nothing."""
+        return self.weight > 0 and step % self.every == 0
+
+    @abstractmethod
+    def forward(self, outputs: StepOutputs) -> Tensor:
+        """Return the unweighted value, a scalar."""
+
+
+class ImageTerm(LossTerm):
+    """A loss on images: ``loss(sr_image, hr_image)``, both ``(B, 3, H, W)``, nominally in ``[0, 1]``.
+
+    Args:
+        loss: any module of two images, for example :class:`fluxsr.losses.TVLPIPSLoss`.
+        weight: multiplier in the total.
+        every: the term counts in every so many optimiser steps only.
+        crop: decode and compare only a random square of so many pixels a side; ``None``: the whole image.
+    """
+
+    def __init__(self, loss: nn.Module, weight: float = 1.0, every: int = 1, crop: int | None = None) -> None:
+        super().__init__(loss, weight, every)
+        if crop is not None and crop < 1:
+            raise ValueError(f"crop must be at least 1 pixel, or null for the whole image, got {crop}")
+        self.crop = crop
+
+    def forward(self, outputs: StepOutputs) -> Tensor:
+        """Decode and compare."""
+        return self.loss(*outputs.images(self.crop))
+
+
+class LatentTerm(LossTerm):
+    """A loss on latents: ``loss(x0_hat, x0_target)``, both ``(B, C, h, w)``; no decoding, so it is cheap."""
+
+    def forward(self, outputs: StepOutputs) -> Tensor:
+        """Compare the latents."""
+        return self.loss(outputs.flow.x0_hat, outputs.flow.x0_target)
+
+
+class FeatureTerm(LossTerm):
+    """A loss on the backbone's layer outputs: ``loss(features)``, a list of ``(B, N, D)``, one per layer.
+
+    Args:
+        loss: for example :class:`fluxsr.losses.AttentionDiversificationLoss`.
+        weight: multiplier in the total.
+        every: the term counts in every so many optimiser steps only.
+        passes: which velocity calls of the step feed it. FluxSR's figure taps the restoration pass, which is the default;
+            ``all`` takes every call.
+        layers: which blocks, counted from the first double-stream block; negative from the end; all by default.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        weight: float = 1.0,
+        every: int = 1,
+        passes: Literal["restoration", "all"] = "restoration",
+        layers: list[int] | None = None,
+    ) -> None:
+        super().__init__(loss, weight, every)
+        if passes not in ("restoration", "all"):
+            raise ValueError(f"passes must be 'restoration' or 'all', got {passes!r}")
+        self.passes = passes
+        self.layers = layers
+
+    def forward(self, outputs: StepOutputs) -> Tensor:
+        """Pick the passes and layers, and measure."""
+        passes = outputs.passes if self.passes == "all" else outputs.passes[-1:]
+        chosen = [one if self.layers is None else [one[i] for i in self.layers] for one in passes]
+        return self.loss([feature for one in chosen for feature in one])
