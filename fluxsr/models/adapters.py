@@ -77,14 +77,13 @@ class AdapterRoles:
             target_modules=targets if isinstance(targets, str) else list(targets),
             exclude_modules=None if text else rf"(.*\.)?{TEXT_LINEARS}",
         )
-        self.transformer.requires_grad_(False)
-        trainable_before = set(self.parameter_names(*self.names)) if self.names else set()
-        was_trainable = {n for n, p in self.transformer.named_parameters() if n in trainable_before and p.requires_grad}
+        keep = {n for n, p in self.transformer.named_parameters() if p.requires_grad} if self.names else set()
         self.transformer.add_adapter(config, adapter_name=name)
         self.names.append(name)
         for parameter_name, parameter in self.transformer.named_parameters():
             new = is_adapter_parameter(parameter_name, name)
-            parameter.requires_grad_((new and trainable) or parameter_name in was_trainable)
+            # peft has just frozen the other adapters and freed this one.
+            parameter.requires_grad_((new and trainable) or parameter_name in keep)
             if new:
                 # The optimiser's small steps are lost in bfloat16; peft casts activations as needed.
                 parameter.data = parameter.data.float()

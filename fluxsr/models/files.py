@@ -29,6 +29,7 @@ def write_safetensors(
             temporary,
             dict(metadata or {}),
         )
+        os.chmod(temporary, 0o644)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     except Exception as error:
         temporary.unlink(missing_ok=True)

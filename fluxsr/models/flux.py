@@ -250,13 +250,18 @@ def load_flux(
     return backbone
 
 
+def shipped_file(name: str) -> Path:
+    """Return the file of weights that come with the package."""
+    return ASSETS / SHIPPED[name]
+
+
 def _load_transformer(model: str, weights: bool, dtype: torch.dtype, revision: str | None) -> nn.Module:
     from diffusers import FluxTransformer2DModel
 
     if not weights:
         return FluxTransformer2DModel(**flux_architecture(model)).to(dtype)
     if model in SHIPPED or model.endswith(".safetensors"):
-        return _load_file(ASSETS / SHIPPED[model] if model in SHIPPED else Path(model), dtype)
+        return _load_file(shipped_file(model) if model in SHIPPED else Path(model), dtype)
     if model in FLUX_ARCHITECTURES:
         raise ValueError(f"{model!r} names an architecture without shipped weights; give the hub id, or weights=False")
     local = Path(model)

@@ -192,19 +192,23 @@ class OneStepSR(LightningModule):
         """Resize to ``size`` (height, width): bicubic, clamped to ``[0, 1]``; where restoration starts, and its baseline."""
         return interpolate(image, size=tuple(size), mode="bicubic", align_corners=False).clamp(0, 1)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Log PSNR-Y and the validation losses of the restored images, or a teacher's flow loss."""
-        self._evaluate(batch, batch_idx, "val")
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Log PSNR-Y and the validation losses of the restored images, or a teacher's flow loss.
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+        Returns the images ``sr_image``, ``hr_image`` and ``bicubic`` for callbacks; nothing for a teacher.
+        """
+        return self._evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """As :meth:`validation_step`, under ``test/``."""
-        self._evaluate(batch, batch_idx, "test")
+        return self._evaluate(batch, batch_idx, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the upscaled images of a batch with ``lr_image``."""
         return self(batch.lr_image)
 
-    def _evaluate(self, batch: Any, batch_idx: int, stage: str) -> None:
+    def _evaluate(self, batch: Any, batch_idx: int, stage: str) -> dict[str, Tensor]:
+        images: dict[str, Tensor] = {}
         if self.objective.starts_from_noise:
             output, _ = self.flow(self.encode(batch, batch_idx), batch_idx)
             values = {FLOW: output.loss}
@@ -215,6 +219,7 @@ class OneStepSR(LightningModule):
                 "psnr_y": psnr_y(sr_image, batch.hr_image),
                 "psnr_y_bicubic": psnr_y(bicubic, batch.hr_image),
             }
+            images = {"sr_image": sr_image, "hr_image": batch.hr_image, "bicubic": bicubic}
             values |= {name: loss(sr_image, batch.hr_image) for name, loss in self.val_losses.items()}
         self.log_dict(
             {f"{stage}/{name}": value for name, value in values.items()},
@@ -222,6 +227,7 @@ class OneStepSR(LightningModule):
             sync_dist=True,
             prog_bar=True,
         )
+        return images
 
     def _whole_velocity(self) -> Any:
         if self.tile is None:

@@ -1,6 +1,10 @@
 """Lightning callbacks: averaging, previews, the artefact meter, calibration and files."""
 
+from fluxsr.training.callbacks.artefacts import ArtefactMeter
+from fluxsr.training.callbacks.calibrate import CalibrateLRTime
 from fluxsr.training.callbacks.ema import EMA
 from fluxsr.training.callbacks.export import ExportBackbone
+from fluxsr.training.callbacks.preview import PreviewGrid
+from fluxsr.training.callbacks.writer import ImageWriter
 
-__all__ = ["EMA", "ExportBackbone"]
+__all__ = ["EMA", "ArtefactMeter", "CalibrateLRTime", "ExportBackbone", "ImageWriter", "PreviewGrid"]

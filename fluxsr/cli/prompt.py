@@ -1,0 +1,46 @@
+"""``fluxsr prompt``: run FLUX's text encoders once and keep the result."""
+
+from __future__ import annotations
+
+import torch
+
+from fluxsr.cli.run import run
+from fluxsr.models import encode_prompt
+
+
+def make_prompt(
+    output: str,
+    text: str = "",
+    model: str = "black-forest-labs/FLUX.1-dev",
+    revision: str | None = None,
+    max_tokens: int = 512,
+    trim: bool = True,
+    device: str = "cpu",
+    dtype: str = "bfloat16",
+) -> None:
+    """Encode one prompt with FLUX's text encoders (T5 and CLIP, about 10 GB) into a small file.
+
+    Training and upscaling read the file; the encoders are never in memory then.
+
+    Args:
+        output: the file, ending in .safetensors.
+        text: the prompt; FluxSR uses one fixed prompt for every image, and publishes none.
+        model: hub id or local folder with the text encoders.
+        revision: of the hub repository.
+        max_tokens: T5's length before trimming; 512 for FLUX.1-dev, 256 for -schnell.
+        trim: keep the prompt's own tokens only; every token less saves time in each step.
+        device: where the encoders run.
+        dtype: of the encoders.
+    """
+    if not output.endswith(".safetensors"):
+        raise ValueError(f"output must end in .safetensors, got {output!r}")
+    embedding = encode_prompt(
+        text, model, revision=revision, max_tokens=max_tokens, trim=trim, device=device, dtype=getattr(torch, dtype)
+    )
+    embedding.save(output)
+    print(f"{output}: {embedding.prompt_embeds.shape[1]} tokens of {text!r}")
+
+
+def main(arguments: list[str]) -> None:
+    """Run the command."""
+    run(make_prompt, "prompt", arguments)

@@ -1,0 +1,47 @@
+"""What the commands share: a function's signature as its options, and a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def run(function: Callable[..., Any], name: str, arguments: list[str]) -> Any:
+    """Parse ``arguments`` by the signature and docstring of ``function`` (jsonargparse), and call it.
+
+    A parameter without default is required. ``--config FILE`` reads the options from YAML.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"fluxsr {name}", description=(function.__doc__ or "").split("\n\n    Args:")[0])
+    parser.add_argument("--config", action="config", help="YAML file with these options")
+    parser.add_function_arguments(function, as_group=False)
+    options = parser.parse_args(arguments).as_dict()
+    options.pop("config", None)
+    return function(**options)
+
+
+@contextmanager
+def progress(text: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr during the body; yields ``advance(n)``. Says nothing where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(text, total=total, completed=done)
+        yield lambda count: bar.advance(task, count)

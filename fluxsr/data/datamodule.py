@@ -1,0 +1,247 @@
+"""All data of an experiment behind one LightningDataModule whose arguments are plain values."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fluxsr.data.folders import LRFolder, PairedFolders, PhotoFolder
+from fluxsr.data.reading import OnError, checked_index
+from fluxsr.data.samples import EpochSampler, LRSample, SampleIndex, SRSample, collate, collate_lr
+from fluxsr.data.teacher_pairs import TeacherPairs
+
+
+class SRDataModule(LightningDataModule):
+    """Serves photos, paired folders, teacher pairs and images to upscale.
+
+    Training batches are `SRBatch`es of the photos and the teacher pairs together, in an order that depends on `seed`
+    and the epoch only: on any number of workers and processes the same global batches come. Only batches that consist
+    of teacher pairs alone have `hr_latents` and `noise`. Validation and test images are degraded the same way each
+    time; prediction gives `LRBatch`es.
+
+    Args:
+        photos: folder, or several, of HR photos to train on.
+        paired_lr: folder of LR counterparts of `photos`, then one folder; None: photos are degraded on the fly.
+        pairs: folder of teacher pairs to train on, alone or with the photos.
+        val_photos: as `photos`, for validation; none: no validation.
+        val_paired_lr: as `paired_lr`, for validation.
+        test_photos: as `photos`, for the test.
+        test_paired_lr: as `paired_lr`, for the test.
+        predict: images to upscale: a folder, a file, or several.
+        scale: magnification.
+        crop: side of training crops in HR pixels; None: whole images, which then must be of one size.
+        val_crop: side of validation crops, the same each time; None: whole images, one at a time.
+        val_multiple_of: what both sides of whole validation and test images are cut to multiples of; None: `scale`.
+        degradation: makes LR from HR; None: `RealESRGANDegradation(scale)`.
+        flip: mirror every other training crop of photos.
+        batch_size: images per step and process.
+        num_workers: worker processes per process.
+        seed: seed of order, crops and degradations.
+        samples_per_image: training crops of each photo in one epoch.
+        cache: keep decoded photos in memory (3 bytes a pixel, in each worker process).
+        on_error: "raise", or "skip" photos that can't be read, with a warning.
+        pairs_expect: what the manifest of `pairs` must say, as in `TeacherPairs`.
+        verify_pairs: check the checksums of `pairs` at the start.
+
+    Raises:
+        ValueError: when a set is set up: for folders, images or pair stores that can't be used, and for fewer training
+            samples than one global batch.
+    """
+
+    def __init__(
+        self,
+        photos: str | Path | list[str] | None = None,
+        paired_lr: str | Path | None = None,
+        pairs: str | Path | None = None,
+        val_photos: str | Path | list[str] | None = None,
+        val_paired_lr: str | Path | None = None,
+        test_photos: str | Path | list[str] | None = None,
+        test_paired_lr: str | Path | None = None,
+        predict: str | Path | list[str] | None = None,
+        scale: int = 4,
+        crop: int | None = 512,
+        val_crop: int | None = None,
+        val_multiple_of: int | None = None,
+        degradation: Callable[..., Tensor] | None = None,
+        flip: bool = True,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        samples_per_image: int = 1,
+        cache: bool = False,
+        on_error: OnError = "raise",
+        pairs_expect: dict[str, object] | None = None,
+        verify_pairs: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(f"batch_size must be at least 1 and num_workers 0, got {batch_size} and {num_workers}")
+        self.photos = photos
+        self.paired_lr = paired_lr
+        self.pairs = pairs
+        self.val_photos = val_photos
+        self.val_paired_lr = val_paired_lr
+        self.test_photos = test_photos
+        self.test_paired_lr = test_paired_lr
+        self.predict = predict
+        self.scale = scale
+        self.crop = crop
+        self.val_crop = val_crop
+        self.val_multiple_of = val_multiple_of
+        self.degradation = degradation
+        self.flip = flip
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.samples_per_image = samples_per_image
+        self.cache = cache
+        self.on_error: OnError = on_error
+        self.pairs_expect = pairs_expect
+        self.verify_pairs = verify_pairs
+        self.train_set: Dataset[SRSample] | None = None
+        self.val_set: Dataset[SRSample] | None = None
+        self.test_set: Dataset[SRSample] | None = None
+        self.predict_set: Dataset[LRSample] | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the sets of a stage ("fit", "validate", "test", "predict"; None: all that are configured)."""
+        trains = stage == "fit" or (stage is None and bool(self.photos or self.pairs))
+        if trains and self.train_set is None:
+            self.train_set = self._training_set()
+        if stage in ("fit", "validate", None) and self.val_set is None:
+            self.val_set = self._evaluation_set("val", required=stage == "validate")
+        if stage in ("test", None) and self.test_set is None:
+            self.test_set = self._evaluation_set("test", required=stage == "test")
+        if stage in ("predict", None) and self.predict_set is None:
+            if self.predict is None and stage == "predict":
+                raise ValueError("nothing to upscale: give data.predict, a folder of images or an image file")
+            self.predict_set = None if self.predict is None else LRFolder(self.predict)
+
+    def train_dataloader(self) -> DataLoader[SRSample]:
+        """Shuffled `SRBatch`es of `batch_size`; the last incomplete one is dropped."""
+        dataset = self.train_set if self.train_set is not None else self._training_set()
+        world_size = self.trainer.world_size if self.trainer else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        length = len(dataset)  # type: ignore[arg-type]
+        if length < world_size * self.batch_size:
+            raise ValueError(
+                f"{length} training samples are fewer than one batch of {self.batch_size} on each of {world_size} "
+                "process(es): give more images, a smaller data.batch_size, or a larger data.samples_per_image"
+            )
+        sampler = EpochSampler(length, num_replicas=world_size, rank=rank, seed=self.seed)
+        return self._loader(dataset, self.batch_size, collate, sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[SRSample] | list[DataLoader[SRSample]]:
+        """`SRBatch`es in the order of names: whole images one by one, crops in batches. No loader without a set."""
+        batch_size = 1 if self.val_crop is None else self.batch_size
+        return [] if self.val_set is None else self._loader(self.val_set, batch_size, collate)
+
+    def test_dataloader(self) -> DataLoader[SRSample] | list[DataLoader[SRSample]]:
+        """As `val_dataloader`, with whole images always."""
+        return [] if self.test_set is None else self._loader(self.test_set, 1, collate)
+
+    def predict_dataloader(self) -> DataLoader[LRSample] | list[DataLoader[LRSample]]:
+        """`LRBatch`es of one image each, in the order of names."""
+        return [] if self.predict_set is None else self._loader(self.predict_set, 1, collate_lr)
+
+    def _training_set(self) -> Dataset[SRSample]:
+        sets: list[Dataset[SRSample]] = []
+        if self.photos is not None:
+            sets.append(
+                self._photo_set(
+                    "photos", self.photos, "paired_lr", self.paired_lr, crop=self.crop, flip=self.flip,
+                    samples_per_image=self.samples_per_image, cache=self.cache,
+                )
+            )  # fmt: skip
+        elif self.paired_lr is not None:
+            raise ValueError("data.paired_lr was given without data.photos, the folder of HR images")
+        if self.pairs is not None:
+            sets.append(
+                TeacherPairs(
+                    self.pairs, degradation=self.degradation, scale=self.scale, crop=self.crop, seed=self.seed,
+                    expect=self.pairs_expect, verify=self.verify_pairs,
+                )
+            )  # fmt: skip
+        if not sets:
+            raise ValueError("nothing to train on: give data.photos, a folder of photos, or data.pairs, a pair store")
+        return sets[0] if len(sets) == 1 else _Mixture(sets)
+
+    def _evaluation_set(self, name: str, required: bool) -> Dataset[SRSample] | None:
+        photos = self.val_photos if name == "val" else self.test_photos
+        paired_lr = self.val_paired_lr if name == "val" else self.test_paired_lr
+        if photos is None:
+            if paired_lr is not None or required:
+                raise ValueError(f"nothing to evaluate on: give data.{name}_photos, a folder of HR photos")
+            return None
+        crop = self.val_crop if name == "val" else None
+        return self._photo_set(
+            f"{name}_photos", photos, f"{name}_paired_lr", paired_lr,
+            crop=crop, flip=False, multiple_of=self.val_multiple_of,
+        )  # fmt: skip
+
+    def _photo_set(
+        self,
+        photos_name: str,
+        photos: str | Path | list[str],
+        lr_name: str,
+        lr_path: str | Path | None,
+        *,
+        crop: int | None,
+        flip: bool,
+        samples_per_image: int = 1,
+        cache: bool = False,
+        multiple_of: int | None = None,
+    ) -> Dataset[SRSample]:
+        if lr_path is None:
+            return PhotoFolder(
+                photos, crop, self.scale, self.degradation, flip, samples_per_image, cache, self.seed, self.on_error,
+                multiple_of,
+            )  # fmt: skip
+        if not isinstance(photos, str | Path):
+            raise ValueError(f"data.{lr_name} goes with one folder in data.{photos_name}, got {len(photos)}: {photos}")
+        return PairedFolders(
+            photos, lr_path, crop, self.scale, flip, samples_per_image, cache, self.seed, self.on_error, multiple_of
+        )
+
+    def _loader(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        collate_fn: Callable[[list[Any]], Any],
+        sampler: EpochSampler | None = None,
+        drop_last: bool = False,
+    ) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate_fn,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=drop_last,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class _Mixture(Dataset[SRSample]):
+    """Several datasets one after the other; `ConcatDataset` for indices that may be `(epoch, index)`."""
+
+    def __init__(self, sets: Sequence[Dataset[SRSample]]) -> None:
+        self.sets = list(sets)
+        self.lengths: list[int] = [len(part) for part in sets]  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __getitem__(self, index: SampleIndex) -> SRSample:
+        epoch, position = checked_index(index, len(self))
+        inner = position
+        for part, length in zip(self.sets, self.lengths, strict=True):
+            if inner < length:
+                return part[(epoch, inner)]._replace(index=position)
+            inner -= length
+        raise AssertionError("checked_index lets no other position through")

@@ -1,0 +1,225 @@
+"""Datasets over folders of images: photos degraded on the fly, pairs of folders, and images to upscale."""
+
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from fluxsr.data.degradation import Degradation, RealESRGANDegradation
+from fluxsr.data.images import PixelArray, read_image, to_tensor
+from fluxsr.data.reading import (
+    OnError,
+    Paths,
+    PixelReader,
+    check_photo_arguments,
+    checked_index,
+    draw_coin,
+    draw_corner,
+    list_all,
+    match_pairs,
+    read_good,
+    shown,
+    usable_sizes,
+)
+from fluxsr.data.samples import (
+    CROP_STREAM,
+    DEGRADATION_STREAM,
+    LRSample,
+    SampleIndex,
+    SRSample,
+    sample_generator,
+    sample_seed,
+)
+
+
+class PhotoFolder(Dataset[SRSample]):
+    """High-resolution photos, cropped, flipped and degraded on the fly.
+
+    Sample `(epoch, index)` depends on `(seed, epoch, index)` and the folder's content only; `index` alone means epoch
+    0.
+
+    Args:
+        path: a folder, searched with its subfolders, or several.
+        crop: side of the random square crop in HR pixels, a multiple of `scale`; None: the whole photo, unflipped, cut
+            at the right and bottom to multiples of `multiple_of`: for validation.
+        scale: magnification.
+        degradation: makes LR from HR; None: `RealESRGANDegradation(scale)`.
+        flip: mirror every other crop.
+        samples_per_image: crops taken of each photo in one epoch.
+        cache: keep decoded photos in memory (3 bytes a pixel, in each worker process).
+        seed: seed of crops, flips and degradations.
+        on_error: "raise", or "skip": leave out photos that are too small or can't be read, with a warning that names
+            them. A photo found damaged only when it is its turn is replaced by the next good one.
+        multiple_of: what both sides of a whole photo are made multiples of, itself a multiple of `scale`; None:
+            `scale`.
+
+    Raises:
+        ValueError: if a folder is missing or empty, an argument makes no sense, photos are smaller than the crop, or
+            (on access) a photo can't be read.
+    """
+
+    def __init__(
+        self,
+        path: Paths,
+        crop: int | None = 512,
+        scale: int = 4,
+        degradation: Degradation | None = None,
+        flip: bool = True,
+        samples_per_image: int = 1,
+        cache: bool = False,
+        seed: int = 0,
+        on_error: OnError = "raise",
+        multiple_of: int | None = None,
+    ) -> None:
+        check_photo_arguments(crop, scale, multiple_of, samples_per_image, on_error)
+        least, what = _least_side(crop, multiple_of, scale)
+        self.paths = list(usable_sizes(list_all(path), least, what, on_error))
+        self.crop = crop
+        self.scale = scale
+        self.degradation: Degradation = degradation or RealESRGANDegradation(scale)
+        self.flip = flip
+        self.samples_per_image = samples_per_image
+        self.seed = seed
+        self.on_error: OnError = on_error
+        self.multiple_of = multiple_of or scale
+        self._read = PixelReader(cache)
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.samples_per_image
+
+    def __getitem__(self, index: SampleIndex) -> SRSample:
+        epoch, index = checked_index(index, len(self))
+        pixels = read_good(self._read, self.paths, index % len(self.paths), self.on_error)
+        generator = sample_generator(self.seed, epoch, index, CROP_STREAM)
+        if self.crop is None:
+            hr_image = to_tensor(_cut_to_multiple(pixels, self.multiple_of))
+        else:
+            top, left = draw_corner(_size(pixels), self.crop, 1, generator)
+            hr_image = to_tensor(pixels[top : top + self.crop, left : left + self.crop])
+            if self.flip and draw_coin(generator):
+                hr_image = hr_image.flip(-1)
+        lr_image = self.degradation(hr_image, seeds=sample_seed(self.seed, epoch, index, DEGRADATION_STREAM))
+        return SRSample(hr_image, lr_image, index)
+
+
+class PairedFolders(Dataset[SRSample]):
+    """Photos with LR counterparts of their own, such as two shots by a real camera.
+
+    Files are matched by their path in the folder, without suffix and, where needed, without marks such as x4, _LR4,
+    _HR. The LR image must be exactly `scale` times smaller, and not resized to the HR size already.
+
+    Args:
+        hr_path: folder of HR images, searched with its subfolders.
+        lr_path: folder of LR images.
+        crop: as in `PhotoFolder`; both images are cropped alike.
+        scale: magnification between the folders.
+        flip: mirror every other crop, both images alike.
+        samples_per_image: crops taken of each pair in one epoch.
+        cache: keep decoded images in memory (3 bytes a pixel, in each worker process).
+        seed: seed of crops and flips.
+        on_error: as in `PhotoFolder`; names and sizes that don't match always raise.
+        multiple_of: as in `PhotoFolder`.
+
+    Raises:
+        ValueError: if names or sizes don't match, or as `PhotoFolder`.
+    """
+
+    def __init__(
+        self,
+        hr_path: str | Path,
+        lr_path: str | Path,
+        crop: int | None = 512,
+        scale: int = 4,
+        flip: bool = True,
+        samples_per_image: int = 1,
+        cache: bool = False,
+        seed: int = 0,
+        on_error: OnError = "raise",
+        multiple_of: int | None = None,
+    ) -> None:
+        check_photo_arguments(crop, scale, multiple_of, samples_per_image, on_error)
+        pairs = match_pairs(Path(hr_path), Path(lr_path))
+        least, what = _least_side(crop, multiple_of, scale)
+        hr_sizes = usable_sizes([hr for hr, _ in pairs], least, what, on_error)
+        lr_sizes = usable_sizes([lr for hr, lr in pairs if hr in hr_sizes], 1, "an image", on_error)
+        self.paths = [(hr, lr) for hr, lr in pairs if hr in hr_sizes and lr in lr_sizes]
+        _check_pair_sizes([(hr, hr_sizes[hr], lr, lr_sizes[lr]) for hr, lr in self.paths], scale)
+        self.crop = crop
+        self.scale = scale
+        self.flip = flip
+        self.samples_per_image = samples_per_image
+        self.seed = seed
+        self.on_error: OnError = on_error
+        self.multiple_of = multiple_of or scale
+        self._read = PixelReader(cache)
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.samples_per_image
+
+    def __getitem__(self, index: SampleIndex) -> SRSample:
+        epoch, index = checked_index(index, len(self))
+        hr_pixels, lr_pixels = read_good(self._read_pair, self.paths, index % len(self.paths), self.on_error)
+        if self.crop is None:
+            hr_image = to_tensor(_cut_to_multiple(hr_pixels, self.multiple_of))
+            lr_image = to_tensor(_cut_to_multiple(lr_pixels, self.multiple_of // self.scale))
+            return SRSample(hr_image, lr_image, index)
+        generator = sample_generator(self.seed, epoch, index, CROP_STREAM)
+        lr_crop = self.crop // self.scale
+        top, left = draw_corner(_size(lr_pixels), lr_crop, 1, generator)
+        lr_image = to_tensor(lr_pixels[top : top + lr_crop, left : left + lr_crop])
+        top, left = top * self.scale, left * self.scale
+        hr_image = to_tensor(hr_pixels[top : top + self.crop, left : left + self.crop])
+        if self.flip and draw_coin(generator):
+            hr_image, lr_image = hr_image.flip(-1), lr_image.flip(-1)
+        return SRSample(hr_image, lr_image, index)
+
+    def _read_pair(self, paths: tuple[Path, Path]) -> tuple[PixelArray, PixelArray]:
+        return self._read(paths[0]), self._read(paths[1])
+
+
+class LRFolder(Dataset[LRSample]):
+    """Images to upscale, of any size, in the order of their names.
+
+    Args:
+        path: a folder, searched with its subfolders, an image file, or several of both.
+
+    Raises:
+        ValueError: if one is missing or a folder has no image, or (on access) an image can't be read.
+    """
+
+    def __init__(self, path: Paths) -> None:
+        self.paths = list_all(path, files=True)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: SampleIndex) -> LRSample:
+        _, index = checked_index(index, len(self))
+        return LRSample(read_image(self.paths[index]), index, str(self.paths[index]))
+
+
+def _least_side(crop: int | None, multiple_of: int | None, scale: int) -> tuple[int, str]:
+    if crop is not None:
+        return crop, f"crop={crop}"
+    return (multiple_of, f"multiple_of={multiple_of}") if multiple_of else (scale, f"scale={scale}")
+
+
+def _check_pair_sizes(pairs: list[tuple[Path, tuple[int, int], Path, tuple[int, int]]], scale: int) -> None:
+    wrong = [
+        f"{hr} is {hr_size[1]}x{hr_size[0]}, {lr} is {lr_size[1]}x{lr_size[0]}"
+        for hr, hr_size, lr, lr_size in pairs
+        if hr_size != (lr_size[0] * scale, lr_size[1] * scale)
+    ]
+    if wrong:
+        raise ValueError(
+            f"HR images must be exactly scale={scale} times as large as their LR images; {len(wrong)} of "
+            f"{len(pairs)} aren't: {shown(wrong)}. Crop them, set scale=, or give LR images at their own small size"
+        )
+
+
+def _size(pixels: PixelArray) -> tuple[int, int]:
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _cut_to_multiple(pixels: PixelArray, multiple: int) -> PixelArray:
+    height, width = _size(pixels)
+    return pixels[: height - height % multiple, : width - width % multiple]

@@ -1,0 +1,215 @@
+"""What a degradation may draw (`StageRanges`) and what it has drawn for one image (`Recipe`)."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fluxsr.data.distortions import RESIZE_MODES
+from fluxsr.data.kernels import gaussian_kernel, generalised_gaussian_kernel, plateau_kernel, sinc_kernel
+
+Range = tuple[float, float]
+
+KERNEL_KINDS = ("iso", "aniso", "generalised_iso", "generalised_aniso", "plateau_iso", "plateau_aniso")
+_LARGE_KERNEL = 13
+
+
+class Resize(NamedTuple):
+    """A factor on the side lengths, and an entry of `RESIZE_MODES`."""
+
+    factor: float
+    mode: str
+
+
+class Noise(NamedTuple):
+    """Gaussian noise of `strength` in 1/255, or Poisson noise times `strength`; the same in all channels if `gray`."""
+
+    gaussian: bool
+    strength: float
+    gray: bool
+
+
+class Stage(NamedTuple):
+    """One round of blur (None: left out), resize, noise and JPEG."""
+
+    kernel: Tensor | None
+    resize: Resize
+    noise: Noise
+    jpeg_quality: int
+
+
+class Recipe(NamedTuple):
+    """All that is drawn for one image, its noise fields aside."""
+
+    first: Stage
+    second: Stage
+    final_kernel: Tensor | None
+    final_mode: str
+    jpeg_last: bool
+
+
+class Dice:
+    """Uniform numbers for one recipe, drawn from a generator at once: one call, and always as many."""
+
+    _COUNT = 64
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._numbers = iter(torch.rand(self._COUNT, generator=generator, dtype=torch.float64).tolist())
+
+    def uniform(self, bounds: Range) -> float:
+        """Draw from [low, high)."""
+        low, high = bounds
+        return low + (high - low) * float(next(self._numbers))
+
+    def chance(self, probability: float) -> bool:
+        """Draw True with a probability."""
+        return float(next(self._numbers)) < probability
+
+    def integer(self, low: int, high: int) -> int:
+        """Draw from low..high, both included."""
+        return low + math.floor((high - low + 1) * float(next(self._numbers)))
+
+    def choice(self, probabilities: tuple[float, ...]) -> int:
+        """Draw a position with the given probabilities, which sum to 1."""
+        number = float(next(self._numbers))
+        for position, probability in enumerate(probabilities):
+            number -= probability
+            if number < 0:
+                return position
+        return max(position for position, probability in enumerate(probabilities) if probability > 0)
+
+
+@dataclass(frozen=True)
+class StageRanges:
+    """The ranges of one round; `RealESRGANDegradation` documents each under the same name.
+
+    Args:
+        suffix: what the constructor's arguments of this round end in, for error messages.
+    """
+
+    suffix: str
+    kernel_sizes: tuple[int, int]
+    kernel_probs: tuple[float, ...]
+    sinc_prob: float
+    blur_sigma: Range
+    betag: Range
+    betap: Range
+    resize_prob: tuple[float, float, float]
+    resize_range: Range
+    gaussian_noise_prob: float
+    noise_range: Range
+    poisson_scale_range: Range
+    gray_noise_prob: float
+    jpeg_range: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        check_kernel_sizes(self._named("kernel_sizes"), self.kernel_sizes)
+        check_distribution(self._named("kernel_probs"), self.kernel_probs, KERNEL_KINDS)
+        check_distribution(self._named("resize_prob"), self.resize_prob, ("up", "down", "keep"))
+        for name in ("sinc_prob", "gaussian_noise_prob", "gray_noise_prob"):
+            check_probability(self._named(name), getattr(self, name))
+        check_range(self._named("blur_sigma"), self.blur_sigma, above=0.0)
+        for name in ("betag", "betap", "resize_range"):
+            check_range(self._named(name), getattr(self, name), above=0.0, around=1.0)
+        for name in ("noise_range", "poisson_scale_range"):
+            check_range(self._named(name), getattr(self, name), least=0.0)
+        check_range(self._named("jpeg_range"), self.jpeg_range, least=1, most=100)
+
+    def _named(self, name: str) -> str:
+        return name + self.suffix
+
+    def draw(self, dice: Dice, *, blur: bool, cutoff: Range, cutoff_large: Range) -> Stage:
+        """Draw one round; without `blur` its kernel is None."""
+        return Stage(
+            kernel=self._draw_kernel(dice, cutoff, cutoff_large) if blur else None,
+            resize=self._draw_resize(dice),
+            noise=self._draw_noise(dice),
+            jpeg_quality=dice.integer(*self.jpeg_range),
+        )
+
+    def _draw_kernel(self, dice: Dice, cutoff: Range, cutoff_large: Range) -> Tensor:
+        size = draw_kernel_size(dice, self.kernel_sizes)
+        if dice.chance(self.sinc_prob):
+            return sinc_kernel(size, dice.uniform(cutoff if size < _LARGE_KERNEL else cutoff_large))
+        family, shape = KERNEL_KINDS[dice.choice(self.kernel_probs)].rpartition("_")[::2]
+        sigma_x = sigma_y = dice.uniform(self.blur_sigma)
+        rotation = 0.0
+        if shape == "aniso":
+            sigma_y = dice.uniform(self.blur_sigma)
+            rotation = dice.uniform((-math.pi, math.pi))
+        sigma = (sigma_x, sigma_y)
+        if family == "generalised":
+            return generalised_gaussian_kernel(size, sigma, rotation, _draw_around_one(dice, self.betag))
+        if family == "plateau":
+            return plateau_kernel(size, sigma, rotation, _draw_around_one(dice, self.betap))
+        return gaussian_kernel(size, sigma, rotation)
+
+    def _draw_resize(self, dice: Dice) -> Resize:
+        low, high = self.resize_range
+        bounds = ((1.0, high), (low, 1.0), (1.0, 1.0))[dice.choice(self.resize_prob)]
+        return Resize(dice.uniform(bounds), draw_mode(dice))
+
+    def _draw_noise(self, dice: Dice) -> Noise:
+        gaussian = dice.chance(self.gaussian_noise_prob)
+        strength = dice.uniform(self.noise_range if gaussian else self.poisson_scale_range)
+        return Noise(gaussian, strength, dice.chance(self.gray_noise_prob))
+
+
+def draw_kernel_size(dice: Dice, bounds: tuple[int, int]) -> int:
+    """Draw an odd size between two odd ones, both included."""
+    low, high = bounds
+    return low + 2 * dice.integer(0, (high - low) // 2)
+
+
+def draw_mode(dice: Dice) -> str:
+    """Draw one of `RESIZE_MODES`, all equally likely."""
+    return RESIZE_MODES[dice.integer(0, len(RESIZE_MODES) - 1)]
+
+
+def _draw_around_one(dice: Dice, bounds: Range) -> float:
+    # Half of the draws below 1 and half above, as in Real-ESRGAN's code, wherever 1 lies in the range.
+    low, high = bounds
+    return dice.uniform((low, 1.0) if dice.chance(0.5) else (1.0, high))
+
+
+def check_range(
+    name: str,
+    bounds: Range,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    around: float | None = None,
+) -> None:
+    """Raise a ValueError unless `bounds` is an ordered pair within the limits, and with `around` inside it."""
+    if len(bounds) != 2 or not all(math.isfinite(bound) for bound in bounds) or bounds[0] > bounds[1]:
+        raise ValueError(f"{name} must be (low, high) with low <= high, got {tuple(bounds)}")
+    low, high = bounds
+    if low <= above or low < least or high > most:
+        limits = [f"above {above:g}"] if above > -math.inf else []
+        limits += [f"at least {least:g}"] if least > -math.inf else []
+        limits += [f"at most {most:g}"] if most < math.inf else []
+        raise ValueError(f"{name} must be {' and '.join(limits)}, got {tuple(bounds)}")
+    if around is not None and not low <= around <= high:
+        raise ValueError(f"{name} must contain {around:g}, got {tuple(bounds)}")
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raise a ValueError unless `value` lies in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} is a probability and must lie in [0, 1], got {value}")
+
+
+def check_distribution(name: str, values: tuple[float, ...], kinds: tuple[str, ...]) -> None:
+    """Raise a ValueError unless there is one probability per kind and they sum to 1."""
+    if len(values) != len(kinds) or min(values) < 0 or abs(sum(values) - 1.0) > 1e-6:
+        raise ValueError(f"{name} must be {len(kinds)} probabilities {kinds} that sum to 1, got {tuple(values)}")
+
+
+def check_kernel_sizes(name: str, sizes: tuple[int, int]) -> None:
+    """Raise a ValueError unless `sizes` is an ordered pair of odd positive sizes."""
+    check_range(name, sizes, least=1)
+    if any(size % 2 == 0 for size in sizes):
+        raise ValueError(f"{name} must be odd, got {tuple(sizes)}")

@@ -1,0 +1,182 @@
+"""The dataset over a store of teacher pairs."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fluxsr.data.degradation import Degradation, RealESRGANDegradation, check_scale
+from fluxsr.data.pair_store import PairStore
+from fluxsr.data.reading import checked_index, draw_corner, shown
+from fluxsr.data.samples import (
+    CROP_STREAM,
+    DEGRADATION_STREAM,
+    SampleIndex,
+    SRSample,
+    sample_generator,
+    sample_seed,
+)
+
+_CHUNK_BYTES = 1 << 20
+_REMAKE = "Delete these files and run the `fluxsr pairs` command that made them once more: it makes only those again"
+
+
+class TeacherPairs(Dataset[SRSample]):
+    """Images that a teacher made, with the very noise and latents: the data of FluxSR (arXiv 2502.01993, algorithm 1).
+
+    The image is degraded on the fly. Pairs are never mirrored: the latents of a mirrored image aren't the mirrored
+    latents. Sample `(epoch, index)` depends on `(seed, epoch, index)` and the store only; `index` alone means epoch 0.
+
+    Args:
+        path: the store's folder, made by `fluxsr pairs`.
+        degradation: makes LR from HR; None: `RealESRGANDegradation(scale)`.
+        scale: magnification.
+        crop: side of a random square crop in image pixels, aligned to the latents and cut from them and the noise, too:
+            a multiple of `scale` and of the autoencoder's factor; None: the whole image.
+        seed: seed of crops and degradations.
+        expect: entries that the store's fingerprint must have, such as the autoencoder's scaling, so that nobody trains
+            on pairs of another model.
+        verify: compare the shards with their checksums; without it only their sizes are checked.
+
+    Raises:
+        ValueError: if the store is missing, unfinished, damaged, made otherwise than `expect` says, or from noise that
+            this torch version doesn't draw; if `crop` doesn't fit; or (on access) if latents aren't finite.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        degradation: Degradation | None = None,
+        scale: int = 4,
+        crop: int | None = None,
+        seed: int = 0,
+        expect: Mapping[str, Any] | None = None,
+        verify: bool = True,
+    ) -> None:
+        check_scale(scale)
+        self.store = PairStore.open(path)
+        self.scale = scale
+        self.degradation: Degradation = degradation or RealESRGANDegradation(scale)
+        self.crop = crop
+        self.seed = seed
+        self._files: dict[int, Any] = {}
+        self._check_expected(expect or {})
+        self._check_shards(verify)
+        self.store.check_noise()
+        self.image_size: tuple[int, int] = tuple(self._file(0).get_slice("images").get_shape()[-2:])
+        self.latent_factor = self.image_size[0] // self.store.latent_shape[1]
+        self._check_crop()
+
+    def __len__(self) -> int:
+        return self.store.num_pairs
+
+    def __getitem__(self, index: SampleIndex) -> SRSample:
+        epoch, index = checked_index(index, len(self))
+        height, width = self.image_size
+        top = left = 0
+        if self.crop is not None:
+            height = width = self.crop
+            generator = sample_generator(self.seed, epoch, index, CROP_STREAM)
+            top, left = draw_corner(self.image_size, self.crop, self.latent_factor, generator)
+        image = self._read("images", index, top, left, height, width)
+        hr_image = image.float() / 255 if not image.is_floating_point() else image.float()
+        factor = self.latent_factor
+        latent_window = (top // factor, left // factor, height // factor, width // factor)
+        hr_latents = self._read("latents", index, *latent_window).float()
+        if not bool(hr_latents.isfinite().all()):
+            path = self.store.shard_path(index // self.store.shard_size)
+            raise ValueError(f"the latents of pair {index} in {path} have NaN or infinite values. {_REMAKE}")
+        if self.store.noise_is_stored:
+            noise = self._read("noise", index, *latent_window)
+        else:
+            row, column, rows, columns = latent_window
+            noise = self.store.noise(index)[:, row : row + rows, column : column + columns].contiguous()
+        lr_image = self.degradation(hr_image, seeds=sample_seed(self.seed, epoch, index, DEGRADATION_STREAM))
+        return SRSample(hr_image, lr_image, index, hr_latents, noise)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files don't travel to a worker process; it opens its own.
+        return {**self.__dict__, "_files": {}}
+
+    def _file(self, shard_index: int) -> Any:
+        if shard_index not in self._files:
+            path = self.store.shard_path(shard_index)
+            try:
+                self._files[shard_index] = safe_open(path, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"can't read the pairs in {path}: {error}. {_REMAKE}") from error
+        return self._files[shard_index]
+
+    def _read(self, key: str, index: int, top: int, left: int, height: int, width: int) -> Tensor:
+        shard_index, row = divmod(index, self.store.shard_size)
+        part: Tensor = self._file(shard_index).get_slice(key)[row : row + 1, :, top : top + height, left : left + width]
+        return part[0]
+
+    def _check_expected(self, expect: Mapping[str, Any]) -> None:
+        found = self.store.fingerprint
+        stale = [
+            f"{key} is {found.get(key)!r}, not {value!r}" for key, value in expect.items() if found.get(key) != value
+        ]
+        if stale:
+            raise ValueError(
+                f"the pairs in {self.store.path} were made for something else: {'; '.join(stale)}. "
+                "Make new ones with `fluxsr pairs`, or train with the settings they were made with"
+            )
+
+    def _check_shards(self, verify: bool) -> None:
+        store = self.store
+        unfinished = [index for index in range(store.num_shards) if store.shard_record(index) is None]
+        if unfinished:
+            pairs = sum(len(store.shard_indices(index)) for index in unfinished)
+            raise ValueError(
+                f"{store.path} is unfinished: {pairs} of {store.num_pairs} pairs are missing. "
+                "Run the `fluxsr pairs` command that began it once more to resume it"
+            )
+        bad = []
+        for index in range(store.num_shards):
+            fault = self._fault(index, verify)
+            if fault:
+                bad.append(f"{store.shard_path(index).name} {fault}")
+        if bad:
+            raise ValueError(f"{len(bad)} shards of {store.path} are bad: {shown(bad)}. {_REMAKE}")
+
+    def _fault(self, shard_index: int, verify: bool) -> str | None:
+        path, record = self.store.shard_path(shard_index), self.store.shard_record(shard_index)
+        assert record is not None
+        if not path.is_file():
+            return "is missing"
+        size = path.stat().st_size
+        if size != record["bytes"]:
+            return f"has {size:,} of {record['bytes']:,} bytes"
+        if verify:
+            with path.open("rb") as file:
+                digest = hashlib.sha256()
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+            if digest.hexdigest() != record["sha256"]:
+                return "doesn't have the recorded checksum"
+        return None
+
+    def _check_crop(self) -> None:
+        if self.crop is None:
+            if self.image_size[0] % self.scale or self.image_size[1] % self.scale:
+                raise ValueError(
+                    f"images of {_text(self.image_size)} are no multiple of scale={self.scale}: set a crop"
+                )
+            return
+        multiple = math.lcm(self.scale, self.latent_factor)
+        if not 0 < self.crop <= min(self.image_size) or self.crop % multiple:
+            raise ValueError(
+                f"crop={self.crop} doesn't fit the pairs in {self.store.path}: their images are "
+                f"{_text(self.image_size)}, and a crop must be a multiple of {multiple} "
+                f"(the scale is {self.scale}, the latents' factor {self.latent_factor})"
+            )
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,26 @@
+"""Losses for image super-resolution, on PyTorch alone.
+
+Image losses are called ``loss(sr_image, hr_image)`` on ``(B, 3, H, W)`` images in [0, 1], feature losses on what a
+transformer computes inside. Pure functions are in :mod:`fluxsr.losses.functional`.
+
+    from fluxsr.losses import TVLPIPSLoss
+    loss = TVLPIPSLoss(net="nano")          # or "vgg", "alex", "squeeze", or your own network
+    loss(sr_image, hr_image).backward()
+"""
+
+from fluxsr.losses.dists import DISTSLoss
+from fluxsr.losses.feature import AttentionDiversificationLoss, AttentionMapDiversificationLoss
+from fluxsr.losses.perceptual import LPIPSLoss, TVLPIPSLoss, load_network
+from fluxsr.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
+
+__all__ = [
+    "AttentionDiversificationLoss",
+    "AttentionMapDiversificationLoss",
+    "CharbonnierLoss",
+    "DISTSLoss",
+    "L1Loss",
+    "LPIPSLoss",
+    "MSELoss",
+    "TVLPIPSLoss",
+    "load_network",
+]

@@ -1,0 +1,63 @@
+"""Losses on what a transformer computes inside: token features and attention maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fluxsr.losses import functional
+
+
+class AttentionDiversificationLoss(nn.Module):
+    """FluxSR's ADL on the output tokens of transformer layers: makes tokens differ, which lowers periodic artefacts.
+
+    ``mean over layers of mean_i cos(A_i, A_bar)``, then the mean over the batch (paper eq. 22, 23). Per layer it is
+    :func:`fluxsr.losses.functional.token_diversity`.
+    """
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the scalar loss.
+
+        Args:
+            features: one ``(B, N, D)`` per layer; N and D may differ between layers, B may not.
+
+        Raises:
+            ValueError: no layers, a single tensor, wrong shapes, or batches of different size.
+        """
+        _check_layers(features, "features", "(batch, tokens, width)")
+        return torch.stack([functional.token_diversity(tokens) for tokens in features]).mean()
+
+
+class AttentionMapDiversificationLoss(nn.Module):
+    """The ADL of "Robustifying Token Attention for Vision Transformers" (ICCV 2023), on softmax attention maps.
+
+    FluxSR's loss of that name is :class:`AttentionDiversificationLoss`. Per layer this one is
+    :func:`fluxsr.losses.functional.attention_map_diversity`; layers and batch are averaged.
+    """
+
+    def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the scalar loss.
+
+        Args:
+            maps: softmax attention of one layer, ``(B, heads, N, N)``, or a sequence of such.
+
+        Raises:
+            ValueError: no layers, wrong shapes, or batches of different size.
+        """
+        layers = [maps] if isinstance(maps, Tensor) else maps
+        _check_layers(layers, "maps", "(batch, heads, tokens, tokens)")
+        return torch.stack([functional.attention_map_diversity(layer) for layer in layers]).mean()
+
+
+def _check_layers(layers: Sequence[Tensor], name: str, shape: str) -> None:
+    if isinstance(layers, Tensor):
+        raise ValueError(
+            f"{name} must be a sequence of tensors {shape}, one per layer, got one tensor of shape "
+            f"{tuple(layers.shape)}: wrap it in a list"
+        )
+    if len(layers) == 0:
+        raise ValueError(f"{name} is empty: hand over at least one layer's tensor of shape {shape}")
+    if len({layer.shape[:1] for layer in layers}) > 1:
+        raise ValueError(f"the layers of {name} differ in batch size: {[tuple(layer.shape) for layer in layers]}")

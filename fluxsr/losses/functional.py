@@ -1,0 +1,125 @@
+"""The losses' arithmetic as pure functions, without state and without networks.
+
+Half-precision input is computed in float32, under autocast too; float64 stays float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fluxsr.losses._checks import at_least_float32, check_images
+
+
+def total_variation_map(image: Tensor) -> Tensor:
+    """How much each pixel differs from the one below and the one to its right, per channel (FluxSR eq. 20).
+
+    ``TV(x)[i, j] = |x[i+1, j] - x[i, j]| + |x[i, j+1] - x[i, j]|``; the difference of the last row, and that of the
+    last column, is 0, so the size is kept (our default, the paper doesn't say).
+
+    Shape: ``(..., H, W) -> (..., H, W)``, of the same dtype. Range: [0, 2] for images in [0, 1].
+
+    Raises:
+        ValueError: fewer than two dimensions, or an integer dtype.
+    """
+    if image.ndim < 2:
+        raise ValueError(f"an image needs at least two dimensions (height, width), got shape {tuple(image.shape)}")
+    if not image.is_floating_point():
+        raise ValueError(f"an image must be floating point in [0, 1], got {image.dtype}: divide by 255 first")
+    down = F.pad(image.diff(dim=-2).abs(), (0, 0, 0, 1))
+    right = F.pad(image.diff(dim=-1).abs(), (0, 1))
+    return down + right
+
+
+def mse(sr_image: Tensor, hr_image: Tensor) -> Tensor:
+    """Mean of squared differences, the first term of FluxSR eq. 21.
+
+    Shape: two ``(B, C, H, W)`` to a scalar. Range: [0, 1] for images in [0, 1].
+
+    Raises:
+        ValueError: not two floating images of one shape.
+    """
+    check_images(sr_image, hr_image)
+    return (at_least_float32(sr_image) - at_least_float32(hr_image)).square().mean()
+
+
+def l1(sr_image: Tensor, hr_image: Tensor) -> Tensor:
+    """Mean of absolute differences; shapes, range and errors as :func:`mse`."""
+    check_images(sr_image, hr_image)
+    return (at_least_float32(sr_image) - at_least_float32(hr_image)).abs().mean()
+
+
+def charbonnier(sr_image: Tensor, hr_image: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean of ``sqrt(difference^2 + epsilon^2)``: L1 with a slope at 0 (Charbonnier et al. 1994).
+
+    ``epsilon`` is in units of the image; 1e-3 is what super-resolution commonly uses (our default). Equal images cost
+    ``epsilon``. Shapes and errors as :func:`mse`.
+
+    Raises:
+        ValueError: ``epsilon`` isn't positive, or not two floating images of one shape.
+    """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon={epsilon} must be positive: the slope at equal pixels would be undefined")
+    check_images(sr_image, hr_image)
+    difference = at_least_float32(sr_image) - at_least_float32(hr_image)
+    return (difference.square() + epsilon**2).sqrt().mean()
+
+
+def token_diversity(tokens: Tensor) -> Tensor:
+    """Mean cosine between each token and the mean token, ``mean_i cos(A_i, A_bar)`` (FluxSR eq. 22).
+
+    Minimised, it makes tokens differ. 1 where all tokens point the same way; 0 where they cancel out, and there the
+    gradient is 0 as well, since the mean token has no direction.
+
+    Shape: ``(B, N, D) -> (B,)``. Range: [0, 1] where all tokens have one length, [-1, 1] at most.
+
+    Raises:
+        ValueError: not three dimensions, no tokens, or an integer dtype.
+    """
+    if tokens.ndim != 3:
+        raise ValueError(
+            f"tokens must have shape (batch, tokens, width), got {tuple(tokens.shape)}"
+            + (": flatten a feature map with x.flatten(2).transpose(1, 2)" if tokens.ndim == 4 else "")
+        )
+    if not tokens.is_floating_point():
+        raise ValueError(f"tokens must be floating point, got {tokens.dtype}")
+    if tokens.numel() == 0:
+        raise ValueError(f"tokens are empty: shape {tuple(tokens.shape)}")
+    tokens = at_least_float32(tokens)
+    length = torch.linalg.vector_norm(tokens, dim=2, keepdim=True)
+    mean_token = tokens.mean(dim=1)
+    # mean_i cos(A_i, A_bar) = (mean_i A_i / |A_i|) . A_bar / |A_bar|: no second tensor of the tokens' size is kept.
+    mean_direction = (tokens * torch.where(length > 0, length, 1.0).reciprocal()).mean(dim=1)
+    mean_length = torch.linalg.vector_norm(mean_token, dim=1)
+    # Tokens that cancel out leave rounding noise, and the direction of noise is no direction.
+    noise = 8 * torch.finfo(tokens.dtype).eps * length.detach().mean(dim=(1, 2))
+    has_direction = mean_length > noise
+    cosine = (mean_direction * mean_token).sum(dim=1) / torch.where(has_direction, mean_length, 1.0)
+    return torch.where(has_direction, cosine, 0.0)
+
+
+def attention_map_diversity(maps: Tensor) -> Tensor:
+    """Mean cosine between each row of an attention map and the mean row, after dropping small entries.
+
+    Maps are averaged over heads; entries at or below ``2 / N`` are zeroed in each row and in the mean row
+    ("Robustifying Token Attention for Vision Transformers", ICCV 2023). A row with nothing left counts 0, so uniform
+    attention costs nothing. This is the namesake of FluxSR's loss (:func:`token_diversity`), not the same.
+
+    Shape: softmax attention ``(B, heads, N, N) -> (B,)``, each row summing to 1. Range: [0, 1].
+
+    Raises:
+        ValueError: not four dimensions, not square, empty, or an integer dtype.
+    """
+    if maps.ndim != 4 or maps.shape[-1] != maps.shape[-2]:
+        raise ValueError(f"attention maps must have shape (batch, heads, tokens, tokens), got {tuple(maps.shape)}")
+    if not maps.is_floating_point():
+        raise ValueError(f"attention maps must be floating point, got {maps.dtype}")
+    if maps.numel() == 0:
+        raise ValueError(f"attention maps are empty: shape {tuple(maps.shape)}")
+    rows = at_least_float32(maps).mean(dim=1)
+    threshold = 2.0 / maps.shape[-1]
+    mean_row = F.threshold(rows.mean(dim=1, keepdim=True), threshold, 0.0)
+    rows = F.threshold(rows, threshold, 0.0)
+    lengths = torch.linalg.vector_norm(rows, dim=2) * torch.linalg.vector_norm(mean_row, dim=2)
+    return ((rows * mean_row).sum(dim=2) / torch.where(lengths > 0, lengths, 1.0)).mean(dim=1)

@@ -1,0 +1,147 @@
+"""LPIPS (Zhang et al. 2018) as a frozen network: same numbers as ``lpips.LPIPS``, about half its memory.
+
+Only the learned linear heads are read from the ``lpips`` package; the package itself is never imported (it prints,
+fetches full ImageNet classifiers and imports torchvision).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from fluxsr.losses.backbones import CHANNELS, SMALLEST_SIDE, FeatureTower, load_tower
+from fluxsr.losses.weights import read_state_dict
+
+# lpips.LPIPS adds this to the norm, not to its square.
+_EPSILON = 1e-10
+
+
+class LPIPSNet(nn.Module):
+    """``net(x, y) -> distance``, called as ``lpips.LPIPS`` is.
+
+    Shape: two ``(B, 3, H, W)`` images in [-1, 1] to ``(B, 1, 1, 1)``. The distance is 0 for equal images and grows
+    without a fixed upper bound (about 1 for unrelated photos).
+
+    Args:
+        tower: the frozen feature tower.
+        heads: per tap, the non-negative weights of its channels, each ``(C_l,)``.
+        name: ``"vgg"``, ``"alex"`` or ``"squeeze"``; for messages and the smallest size.
+        double_backward: keep the graph of the distance itself, so that gradients can be differentiated again.
+            Otherwise its gradient is computed with it, which stores one map per tap instead of five.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, tower: FeatureTower, heads: list[Tensor], *, name: str = "vgg", double_backward: bool = False
+    ) -> None:
+        super().__init__()
+        if [tuple(head.shape) for head in heads] != [(channels,) for channels in CHANNELS[name]]:
+            raise ValueError(f"heads have shapes {[tuple(h.shape) for h in heads]}; {name} needs {CHANNELS[name]}")
+        self.tower = tower
+        self.name = name
+        self.double_backward = double_backward
+        for index, head in enumerate(heads):
+            self.register_buffer(f"head{index}", head.clone())
+        # ImageNet's mean and standard deviation, for images in [-1, 1] (the paper's own rounding).
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
+
+    @classmethod
+    def load(cls, name: str = "vgg", weights: str | Path | None = None, *, double_backward: bool = False) -> LPIPSNet:
+        """LPIPS v0.1 with the backbone's weights from ``weights`` (see :func:`fluxsr.losses.weights.load_weights`).
+
+        Raises:
+            ValueError: an unknown ``name``, or weights of another network.
+            FileNotFoundError: no weights found; the message lists the places.
+        """
+        if name not in CHANNELS:
+            raise ValueError(f"net={name!r} is not one of {', '.join(map(repr, CHANNELS))}")
+        return cls(load_tower(name, weights), load_heads(name), name=name, double_backward=double_backward).eval()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the distance of each pair, ``(B, 1, 1, 1)``."""
+        if min(x.shape[-2:]) < SMALLEST_SIDE[self.name]:
+            raise ValueError(
+                f"LPIPS ({self.name}) needs sides of at least {SMALLEST_SIDE[self.name]} pixels, got {tuple(x.shape)}"
+            )
+        return torch.stack(self.layer_distances(x, y)).sum(dim=0).view(-1, 1, 1, 1)
+
+    def layer_distances(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """The summands of the distance, one ``(B,)`` per tap."""
+        # y first: where it carries no gradient nothing but its tapped maps is alive while x runs.
+        y_maps = self.tower((y - self.shift) / self.scale)
+        x_maps = self.tower((x - self.shift) / self.scale)
+        distances = []
+        for index, x_map in enumerate(x_maps):
+            head: Tensor = getattr(self, f"head{index}")
+            y_map, y_maps[index] = y_maps[index], y_maps[index].new_empty(0)
+            distances.append(head_distance(x_map, y_map, head, double_backward=self.double_backward))
+            del y_map
+        return distances
+
+
+def load_heads(name: str) -> list[Tensor]:
+    """The learned channel weights of LPIPS v0.1, from the files of the ``lpips`` package.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+    """
+    spec = find_spec("lpips")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("the linear heads of LPIPS come with the package lpips: pip install lpips")
+    state: Mapping[str, Tensor] = read_state_dict(
+        Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / f"{name}.pth"
+    )
+    return [state[f"lin{index}.model.1.weight"].flatten() for index in range(len(CHANNELS[name]))]
+
+
+def head_distance(x: Tensor, y: Tensor, head: Tensor, *, double_backward: bool = False) -> Tensor:
+    """Spatial mean of ``sum_c head_c (x_c / |x| - y_c / |y|)^2``, the summand of LPIPS (Zhang et al. 2018, eq. 1).
+
+    Shape: two ``(B, C, H, W)`` maps and ``(C,)`` weights to ``(B,)``.
+    """
+    # A compiler fuses the plain form better than it could an opaque function.
+    if double_backward or y.requires_grad or torch.compiler.is_compiling():
+        x_norm = x.square().sum(dim=1, keepdim=True)
+        # The square root has no finite slope at 0, and a ReLU map can be all zero at a pixel.
+        x_unit = x / (torch.where(x_norm > 0, x_norm, torch.ones_like(x_norm)).sqrt() + _EPSILON)
+        y_norm = y.square().sum(dim=1, keepdim=True)
+        y_unit = y / (torch.where(y_norm > 0, y_norm, torch.ones_like(y_norm)).sqrt() + _EPSILON)
+        return ((x_unit - y_unit).square() * head.view(1, -1, 1, 1)).sum(dim=1).mean(dim=(1, 2))
+    distance: Tensor = _HeadDistance.apply(x, y, head)
+    return distance
+
+
+class _HeadDistance(torch.autograd.Function):
+    """:func:`head_distance` with its gradient in ``x`` computed in the forward pass, the only thing it stores."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor) -> Tensor:
+        pixels = x.shape[-2] * x.shape[-1]
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        unit = x / (norm + _EPSILON)
+        difference = y / (torch.linalg.vector_norm(y, dim=1, keepdim=True) + _EPSILON)
+        torch.sub(unit, difference, out=difference)
+        weighted = difference * head.view(1, -1, 1, 1)
+        distance = (weighted * difference).flatten(1).sum(dim=1) / pixels
+        if ctx.needs_input_grad[0]:
+            # d/dx of x / (|x| + e) applied to 2 * weighted / pixels; x / |x| stands for unit: they differ by 1e-10.
+            along = torch.mul(weighted, unit, out=difference).sum(dim=1, keepdim=True)
+            gradient = weighted.sub_(unit.mul_(along)).mul_(2.0 / pixels).div_(norm + _EPSILON)
+            # Where x is all zero its direction is undefined; a huge slope there would be an artefact.
+            ctx.save_for_backward(gradient.masked_fill_(norm == 0, 0.0))
+        return distance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0].view(-1, 1, 1, 1), None, None

@@ -1,0 +1,107 @@
+"""LPIPS and TV-LPIPS on images in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fluxsr.losses.functional import total_variation_map
+from fluxsr.losses.network import NetworkLoss, WeightedView
+
+NETWORKS = ("vgg", "alex", "squeeze", "nano")
+
+
+def load_network(
+    net: str | nn.Module = "vgg", weights: str | Path | None = None, *, double_backward: bool = False
+) -> nn.Module:
+    """A frozen perceptual network, called ``net(x, y)`` on [-1, 1] images, returning ``(B, 1, 1, 1)``.
+
+    Args:
+        net: ``"vgg"``, ``"alex"``, ``"squeeze"`` (LPIPS v0.1), ``"nano"`` (ships with the package, needs no download;
+            trained to rank as LPIPS-VGG does), or a module that is returned as it is.
+        weights: file or folder of the backbone's weights. None: the folder that ``FLUXSR_WEIGHTS`` names, torch hub's
+            cache, then a download; for ``"nano"`` the shipped file.
+        double_backward: see :class:`TVLPIPSLoss`.
+
+    Raises:
+        ValueError: an unknown name, weights of another network, or ``weights`` for a module.
+        FileNotFoundError: no weights; the message lists where they were looked for.
+    """
+    if isinstance(net, nn.Module):
+        if weights is not None:
+            raise ValueError(f"weights={str(weights)!r} go with a name such as net='vgg', not with a module")
+        return net
+    if net == "nano":
+        from fluxsr.losses.perceptual_nano import load_perceptual_nano
+
+        return load_perceptual_nano(weights)
+    if net in NETWORKS:
+        from fluxsr.losses.lpips_net import LPIPSNet
+
+        return LPIPSNet.load(net, weights, double_backward=double_backward)
+    raise ValueError(f"net={net!r} is unknown: choose {', '.join(map(repr, NETWORKS))}, or hand over a module")
+
+
+class LPIPSLoss(NetworkLoss):
+    """LPIPS (Zhang et al. 2018) between two images.
+
+    Args:
+        net, weights: as for :func:`load_network`. The network is frozen, and a module that is handed over is too.
+        double_backward: allow the gradient to be differentiated again, at about twice the memory.
+    """
+
+    def __init__(
+        self, net: str | nn.Module = "vgg", weights: str | Path | None = None, *, double_backward: bool = False
+    ) -> None:
+        network = load_network(net, weights, double_backward=double_backward)
+        super().__init__(network, (WeightedView(1.0, _to_signed),), double_backward=double_backward)
+
+
+class TVLPIPSLoss(NetworkLoss):
+    """``LPIPS(x, y) + weight_tv * LPIPS(TV(x), TV(y))`` (FluxSR eq. 19).
+
+    The TV map (eq. 20) of a [0, 1] image lies in [0, 2], so the network, which wants [-1, 1], sees ``TV - 1``: a fixed
+    map, the same for every batch (our default; the paper doesn't say).
+
+    Args:
+        weight_tv: the paper's gamma, not published; 0.5 is our default. 0 leaves the second pass out.
+        net, weights: as for :func:`load_network`; eq. 19 with VGG is our default.
+        double_backward: allow the gradient to be differentiated again. The default computes it in the forward pass,
+            which takes half the memory.
+
+    Raises:
+        ValueError: ``weight_tv`` is negative or not finite; otherwise as :func:`load_network`.
+    """
+
+    def __init__(
+        self,
+        weight_tv: float = 0.5,
+        net: str | nn.Module = "vgg",
+        weights: str | Path | None = None,
+        *,
+        double_backward: bool = False,
+    ) -> None:
+        if isinstance(weight_tv, bool) or not isinstance(weight_tv, (int, float)):
+            raise ValueError(f"weight_tv={weight_tv!r} must be a number; the network is the second argument, net=...")
+        if not (math.isfinite(weight_tv) and weight_tv >= 0):
+            raise ValueError(f"weight_tv={weight_tv} must be 0 or more")
+        views = [WeightedView(1.0, _to_signed)]
+        if weight_tv > 0:
+            views.append(WeightedView(float(weight_tv), _tv_to_signed))
+        network = load_network(net, weights, double_backward=double_backward)
+        super().__init__(network, tuple(views), double_backward=double_backward)
+        self.weight_tv = weight_tv
+
+    def extra_repr(self) -> str:
+        """Show the constructor's arguments."""
+        return f"weight_tv={self.weight_tv}"
+
+
+def _to_signed(image: Tensor) -> Tensor:
+    return image * 2 - 1
+
+
+def _tv_to_signed(image: Tensor) -> Tensor:
+    return total_variation_map(image) - 1

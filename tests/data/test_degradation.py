@@ -1,0 +1,247 @@
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import poisson
+
+from fluxsr.data import BicubicDegradation, RealESRGANDegradation
+from fluxsr.data.distortions import add_gaussian_noise, add_poisson_noise, blur, resize
+from fluxsr.data.kernels import gaussian_kernel
+from fluxsr.data.recipe import KERNEL_KINDS, Dice
+
+# As published for RealESRGAN_x4plus.
+PUBLISHED = {
+    "scale": 4,
+    "kernel_sizes": (7, 21),
+    "kernel_probs": (0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
+    "sinc_prob": 0.1,
+    "blur_sigma": (0.2, 3.0),
+    "betag": (0.5, 4.0),
+    "betap": (1.0, 2.0),
+    "resize_prob": (0.2, 0.7, 0.1),
+    "resize_range": (0.15, 1.5),
+    "gaussian_noise_prob": 0.5,
+    "noise_range": (1, 30),
+    "poisson_scale_range": (0.05, 3.0),
+    "gray_noise_prob": 0.4,
+    "jpeg_range": (30, 95),
+    "second_blur_prob": 0.8,
+    "kernel_sizes2": (7, 21),
+    "kernel_probs2": (0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
+    "sinc_prob2": 0.1,
+    "blur_sigma2": (0.2, 1.5),
+    "betag2": (0.5, 4.0),
+    "betap2": (1.0, 2.0),
+    "resize_prob2": (0.3, 0.4, 0.3),
+    "resize_range2": (0.3, 1.2),
+    "gaussian_noise_prob2": 0.5,
+    "noise_range2": (1, 25),
+    "poisson_scale_range2": (0.05, 2.5),
+    "gray_noise_prob2": 0.4,
+    "jpeg_range2": (30, 95),
+    "final_sinc_prob": 0.8,
+    "final_kernel_sizes": (7, 21),
+    "sinc_cutoff": (math.pi / 3, math.pi),
+    "sinc_cutoff_large": (math.pi / 5, math.pi),
+    "jpeg_last_prob": 0.5,
+}
+
+
+def test_defaults_are_the_published_ranges() -> None:
+    parameters = inspect.signature(RealESRGANDegradation).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == PUBLISHED
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_batch_equals_its_images_alone(photo_like, scale: int) -> None:
+    degradation = RealESRGANDegradation(scale)
+    images = torch.stack([photo_like(64, 80, seed=seed) for seed in range(4)])
+    seeds = [3, 1_000_003, 2**62 + 1, 7]
+    together = degradation(images, seeds=seeds)
+    assert together.shape == (4, 3, 64 // scale, 80 // scale)
+    for image, seed, row in zip(images, seeds, together, strict=True):
+        assert torch.equal(degradation(image, seeds=seed), row)
+
+
+def test_results_are_8_bit_images_and_depend_on_the_seed_alone(photo_like) -> None:
+    degradation = RealESRGANDegradation()
+    image = photo_like(64, 64)
+    copy = image.clone()
+    state = torch.random.get_rng_state()
+    results = [degradation(image, seeds=seed) for seed in range(60)]
+    assert torch.equal(image, copy)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(results[5], degradation(image, seeds=5))
+    for result in results:
+        assert result.dtype == torch.float32
+        assert 0 <= float(result.min()) <= float(result.max()) <= 1
+        torch.testing.assert_close((result * 255).round() / 255, result, atol=1e-6, rtol=0)
+    assert len({result.numpy().tobytes() for result in results}) == 60
+    # Degraded, but still the same picture.
+    plain = BicubicDegradation()(image)
+    errors = torch.stack([(result - plain).abs().mean() for result in results])
+    assert 0.01 < float(errors.median()) < 0.15
+
+
+def test_tiny_images_and_other_dtypes(photo_like) -> None:
+    degradation = RealESRGANDegradation()
+    for seed in range(30):
+        assert degradation(photo_like(8, 4, seed=seed), seeds=seed).shape == (3, 2, 1)
+    image = photo_like(16, 16)
+    assert torch.equal(degradation(image.double(), seeds=0), degradation(image.double().float(), seeds=0))
+
+
+def test_draws_follow_the_ranges() -> None:
+    degradation = RealESRGANDegradation(kernel_sizes=(9, 11), jpeg_range=(40, 42), resize_prob=(1.0, 0.0, 0.0))
+    recipes = [degradation.draw(torch.Generator().manual_seed(seed)) for seed in range(600)]
+    assert {recipe.first.kernel.shape[0] for recipe in recipes} == {9, 11}
+    assert {recipe.first.jpeg_quality for recipe in recipes} == {40, 41, 42}
+    assert all(1.0 <= recipe.first.resize.factor <= 1.5 for recipe in recipes)
+    assert all(0.3 <= recipe.second.resize.factor <= 1.2 for recipe in recipes)
+    assert {recipe.final_mode for recipe in recipes} == {"area", "bilinear", "bicubic"}
+    blurred = sum(recipe.second.kernel is not None for recipe in recipes) / 600
+    filtered = sum(recipe.final_kernel is not None for recipe in recipes) / 600
+    assert blurred == pytest.approx(0.8, abs=0.06)
+    assert filtered == pytest.approx(0.8, abs=0.06)
+    for noise, limit in (("first", 30), ("second", 25)):
+        drawn = [getattr(recipe, noise).noise for recipe in recipes]
+        assert sum(entry.gaussian for entry in drawn) / 600 == pytest.approx(0.5, abs=0.07)
+        assert all(1 <= entry.strength <= limit for entry in drawn if entry.gaussian)
+        assert all(0.05 <= entry.strength <= 3 for entry in drawn if not entry.gaussian)
+
+
+def test_choices_have_their_probabilities() -> None:
+    probabilities = PUBLISHED["kernel_probs"]
+    counts = np.zeros(len(KERNEL_KINDS))
+    for seed in range(400):
+        dice = Dice(torch.Generator().manual_seed(seed))
+        for _ in range(20):
+            counts[dice.choice(probabilities)] += 1
+    np.testing.assert_allclose(counts / counts.sum(), probabilities, atol=0.015)
+
+
+def test_blur_equals_the_direct_sum(photo_like) -> None:
+    kernel = gaussian_kernel(13, (2.0, 0.7), 0.4)
+    for size in [(40, 56), (9, 30)]:
+        image = photo_like(*size)
+        padded = torch.nn.functional.pad(image[None], (6, 6, 6, 6), mode="reflect")
+        expected = torch.nn.functional.conv2d(padded.transpose(0, 1), kernel[None, None])[:, 0]
+        torch.testing.assert_close(blur(image, kernel), expected, atol=2e-6, rtol=0)
+
+
+def test_blur_keeps_constants_at_any_size() -> None:
+    kernel = gaussian_kernel(21, (3.0, 3.0))
+    for size in [(1, 1), (2, 5), (33, 17)]:
+        torch.testing.assert_close(blur(torch.full((3, *size), 0.4), kernel), torch.full((3, *size), 0.4))
+
+
+@pytest.mark.parametrize("mode", ["area", "bilinear", "bicubic"])
+def test_resize(photo_like, mode: str) -> None:
+    image = photo_like(32, 48)
+    assert resize(image, (32, 48), mode) is image
+    assert resize(image, (11, 60), mode).shape == (3, 11, 60)
+    assert float((resize(image, (16, 24), mode).mean() - image.mean()).abs()) < 0.01
+
+
+def test_gaussian_noise_has_its_strength() -> None:
+    image = torch.full((3, 128, 128), 0.5)
+    generator = torch.Generator().manual_seed(1)
+    colour = add_gaussian_noise(image, 20.0, False, generator) - image
+    gray = add_gaussian_noise(image, 20.0, True, generator) - image
+    assert float(colour.std()) * 255 == pytest.approx(20.0, rel=0.02)
+    assert float(gray.std()) * 255 == pytest.approx(20.0, rel=0.02)
+    assert torch.equal(gray[0], gray[2])
+    assert not torch.equal(colour[0], colour[2])
+
+
+@pytest.mark.parametrize("level", [3, 60, 200])
+def test_poisson_noise_follows_its_law(level: int) -> None:
+    # All 256 levels occur, so a full-scale pixel counts 256 photons; only the wanted level is looked at.
+    ramp = torch.arange(256.0).repeat_interleave(4).reshape(1, 1, 1024) / 255
+    flat = torch.full((1, 255, 1024), level / 255)
+    image = torch.cat([ramp, flat], dim=1).expand(3, -1, -1)
+    generator = torch.Generator().manual_seed(level)
+    noisy = add_poisson_noise(image, 0.25, False, generator)[:, 1:].flatten()
+    counts = ((noisy - level / 255) / 0.25 + level / 255) * 256
+    law = poisson(level / 255 * 256)
+    torch.testing.assert_close(counts, counts.round(), atol=0.02, rtol=0)
+    found = np.bincount(counts.round().long().numpy(), minlength=400)[:400] / counts.numel()
+    np.testing.assert_allclose(found, law.pmf(np.arange(400)), atol=0.002)
+    assert float(counts.mean()) == pytest.approx(law.mean(), rel=0.005)
+
+
+def test_gray_poisson_noise_is_the_same_in_all_channels(photo_like) -> None:
+    image = photo_like(32, 32) * 0.5 + 0.25
+    noise = add_poisson_noise(image, 0.1, True, torch.Generator().manual_seed(0)) - image
+    torch.testing.assert_close(noise[0], noise[1])
+    assert float(noise.abs().mean()) > 0
+    black = torch.zeros(3, 8, 8)
+    assert torch.equal(add_poisson_noise(black, 3.0, False, torch.Generator().manual_seed(0)), black)
+
+
+def test_bicubic_equals_pillow_closely(photo_like) -> None:
+    image = photo_like(64, 96)
+    pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    expected = np.asarray(Image.fromarray(pixels).resize((24, 16), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    difference = BicubicDegradation(4)(image, seeds=9) * 255 - torch.from_numpy(expected.astype(np.float32))
+    assert float(difference.abs().max()) <= 1.01
+    batch = BicubicDegradation(2)(torch.stack([image, image.flip(-1)]), seeds=[0, 1])
+    assert batch.shape == (2, 3, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": 0}, "scale must be a whole number of at least 1, got 0"),
+        ({"kernel_sizes": (7, 20)}, "kernel_sizes must be odd"),
+        ({"kernel_sizes2": (21, 7)}, "kernel_sizes2 must be .low, high. with low <= high"),
+        ({"kernel_probs": (0.5, 0.5)}, "kernel_probs must be 6 probabilities"),
+        ({"resize_prob2": (0.5, 0.4, 0.3)}, "resize_prob2 must be 3 probabilities .* sum to 1"),
+        ({"sinc_prob": 1.5}, "sinc_prob is a probability .* got 1.5"),
+        ({"final_sinc_prob": -0.1}, "final_sinc_prob is a probability"),
+        ({"blur_sigma": (0.0, 3.0)}, "blur_sigma must be above 0"),
+        ({"betag2": (2.0, 4.0)}, "betag2 must contain 1"),
+        ({"resize_range": (0.2, 0.9)}, "resize_range must contain 1"),
+        ({"noise_range": (-1.0, 30.0)}, "noise_range must be at least 0"),
+        ({"jpeg_range": (30, 101)}, "jpeg_range must be at least 1 and at most 100"),
+        ({"sinc_cutoff": (1.0, 4.0)}, "sinc_cutoff must be above 0 and at most 3.14"),
+        ({"poisson_scale_range2": (0.1, math.nan)}, "poisson_scale_range2 must be"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RealESRGANDegradation(**arguments)
+
+
+@pytest.mark.parametrize("degradation", [RealESRGANDegradation(), BicubicDegradation()])
+def test_bad_images(degradation) -> None:
+    with pytest.raises(ValueError, match=r"30x32: both sides must be positive multiples of scale=4"):
+        degradation(torch.rand(3, 30, 32), seeds=0)
+    with pytest.raises(ValueError, match=r"\(3, H, W\) or \(B, 3, H, W\), got \(1, 32, 32\)"):
+        degradation(torch.rand(1, 32, 32), seeds=0)
+    with pytest.raises(ValueError, match=r"uint8"):
+        degradation(torch.zeros(3, 32, 32, dtype=torch.uint8), seeds=0)
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        degradation(torch.full((3, 32, 32), 255.0), seeds=0)
+    with pytest.raises(ValueError, match="nan"):
+        degradation(torch.full((3, 32, 32), math.nan), seeds=0)
+
+
+def test_wrong_number_of_seeds() -> None:
+    with pytest.raises(ValueError, match="2 seeds were given for 3 images"):
+        RealESRGANDegradation()(torch.rand(3, 3, 32, 32), seeds=[0, 1])
+    with pytest.raises(ValueError, match="1 seeds were given for 2 images"):
+        RealESRGANDegradation()(torch.rand(2, 3, 32, 32), seeds=0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_a_cpu_gives(photo_like) -> None:
+    degradation = RealESRGANDegradation()
+    images = torch.stack([photo_like(128, 128, seed=seed) for seed in range(16)])
+    on_cpu = degradation(images, seeds=range(16))
+    on_gpu = degradation(images.cuda(), seeds=range(16)).cpu()
+    # Where rounding to 8 bit or a JPEG coefficient tips over, single pixels differ.
+    assert float((on_cpu - on_gpu).abs().mean()) < 0.002

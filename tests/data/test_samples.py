@@ -1,0 +1,106 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fluxsr.data import EpochSampler, PhotoFolder, SRBatch, sample_seed
+from fluxsr.data.samples import SRSample, collate
+
+
+def test_seeds_are_stable_and_distinct() -> None:
+    # A hash that changes would silently change every experiment.
+    assert sample_seed(0, 0, 0) == 5310911532126010105
+    assert sample_seed(0, 1) != sample_seed(0, 1, 0)
+    assert sample_seed(1, 11) != sample_seed(11, 1)
+    seeds = {sample_seed(seed, epoch, index) for seed in range(3) for epoch in range(3) for index in range(500)}
+    assert len(seeds) == 4500
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_sampler_is_a_permutation_of_its_epoch() -> None:
+    sampler = EpochSampler(10, seed=3)
+    first = list(sampler)
+    assert [epoch for epoch, _ in first] == [0] * 10
+    assert sorted(index for _, index in first) == list(range(10))
+    assert first == list(sampler)
+    sampler.set_epoch(4)
+    assert [epoch for epoch, _ in sampler] == [4] * 10
+    assert [index for _, index in sampler] != [index for _, index in first]
+
+
+@pytest.mark.parametrize("length", [12, 13, 15])
+def test_global_batches_are_the_same_on_one_and_two_ranks(length: int) -> None:
+    def batches(world_size: int, rank: int) -> list[list[tuple[int, int]]]:
+        sampler = EpochSampler(length, num_replicas=world_size, rank=rank, seed=5)
+        sampler.set_epoch(2)
+        size = 4 // world_size
+        rows = list(sampler)
+        return [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
+
+    one = batches(1, 0)
+    two = [[*first, *second] for first, second in zip(batches(2, 0), batches(2, 1), strict=True)]
+    assert [sorted(batch) for batch in one] == [sorted(batch) for batch in two]
+
+
+def test_thousand_samples_are_the_same_with_any_number_of_workers(photos) -> None:
+    dataset = PhotoFolder(photos, crop=16, samples_per_image=167, cache=True, seed=1)
+    assert len(dataset) == 1002
+
+    def epoch_of(workers: int, epoch: int) -> list[SRBatch]:
+        sampler = EpochSampler(len(dataset), seed=1)
+        sampler.set_epoch(epoch)
+        loader = DataLoader(
+            dataset, batch_size=50, sampler=sampler, num_workers=workers, collate_fn=collate, drop_last=True
+        )
+        return list(loader)
+
+    reference = epoch_of(0, epoch=0)
+    assert len(reference) == 20
+    for workers in (1, 2):
+        for batch, expected in zip(epoch_of(workers, epoch=0), reference, strict=True):
+            assert torch.equal(batch.index, expected.index)
+            assert torch.equal(batch.hr_image, expected.hr_image)
+            assert torch.equal(batch.lr_image, expected.lr_image)
+    assert not torch.equal(epoch_of(0, epoch=1)[0].index, reference[0].index)
+
+
+def test_an_epoch_changes_the_sample_and_a_bare_index_means_epoch_zero(photos) -> None:
+    dataset = PhotoFolder(photos, crop=32)
+    assert torch.equal(dataset[2].lr_image, dataset[(0, 2)].lr_image)
+    assert not torch.equal(dataset[(0, 2)].lr_image, dataset[(1, 2)].lr_image)
+    assert torch.equal(dataset[-1].hr_image, dataset[len(dataset) - 1].hr_image)
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+def test_collate_keeps_latents_only_where_all_have_them() -> None:
+    image, small, latents = torch.rand(3, 8, 8), torch.rand(3, 2, 2), torch.rand(4, 2, 2)
+    pair, photo = SRSample(image, small, 0, latents, latents), SRSample(image, small, 1)
+    batch = collate([pair, pair])
+    assert isinstance(batch, SRBatch)
+    assert batch.hr_image.shape == (2, 3, 8, 8)
+    assert batch.hr_latents.shape == batch.noise.shape == (2, 4, 2, 2)
+    assert batch.index.tolist() == [0, 0]
+    mixed = collate([pair, photo])
+    assert mixed.hr_latents is None
+    assert mixed.noise is None
+    with pytest.raises(ValueError, match=r"\(8, 8\), \(12, 8\).* don't fit in one batch"):
+        collate([photo, photo._replace(hr_image=torch.rand(3, 12, 8))])
+
+
+def test_import_is_cheap() -> None:
+    code = "import fluxsr.data, sys; print([m for m in ('torch', 'lightning', 'PIL', 'numpy') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_all_names_are_exported() -> None:
+    import fluxsr.data
+
+    for name in fluxsr.data.__all__:
+        assert getattr(fluxsr.data, name).__module__.startswith("fluxsr.data."), name
+    assert set(fluxsr.data.__all__) <= set(dir(fluxsr.data))
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        fluxsr.data.Nonsense  # noqa: B018

@@ -1,0 +1,119 @@
+import pytest
+import torch
+
+from fluxsr.flows import FlowTrajectoryDistillation, LatentPair
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
+def pair(request, generator):
+    return LatentPair(*torch.randn(3, 4, 4, 8, 8, generator=generator, dtype=torch.float64).to(request.param))
+
+
+@pytest.mark.parametrize("lr_time", [0.02, 0.25, 0.7])
+def test_oracle_has_no_loss_and_restores_exactly(lr_time, generator):
+    pair = LatentPair(*torch.randn(3, 4, 4, 8, 8, generator=generator, dtype=torch.float64))
+    oracle = lambda xt, t: (pair.lr - pair.hr) / lr_time
+    objective = FlowTrajectoryDistillation(lr_time)
+    output = objective(oracle, pair, generator=generator)
+    assert output.loss < 1e-28
+    torch.testing.assert_close(output.x0_hat, pair.hr, rtol=0, atol=1e-14)
+    for steps in (1, 3):
+        torch.testing.assert_close(objective.restore(oracle, pair.lr, steps), pair.hr, rtol=0, atol=1e-13)
+
+
+def test_the_exact_flow_to_noise_is_not_the_oracle(pair, generator):
+    # Another base model's sign or time convention must not pass unnoticed: minus the oracle's velocity restores wrongly.
+    objective = FlowTrajectoryDistillation(0.25)
+    wrong = lambda xt, t: (pair.hr - pair.lr) / 0.25
+    assert objective(wrong, pair, generator=generator).loss > 1
+
+
+def test_equals_the_papers_equations_written_out(pair, generator):
+    """Eq. 13 to 18, each as printed, with an arbitrary velocity field."""
+    t_l = 0.3
+    z_0, z_l, eps = pair
+    v_field = lambda z, t: torch.tanh(z) * (1 + t.to(z).reshape(-1, 1, 1, 1))
+    objective = FlowTrajectoryDistillation(t_l)
+    times = objective.sample_times(4, generator=generator)
+    output = objective(v_field, pair, times=times)
+
+    t = times.to(z_0).reshape(-1, 1, 1, 1)
+    u = eps - z_0  # eq. 8
+    u_l = (eps - z_l) / (1 - t_l)  # eq. 13
+    z_t = (1 - t) / (1 - t_l) * z_l + (t - t_l) / (1 - t_l) * eps  # eq. 16
+    v = v_field(z_t, times)
+    v_phi = (u - t_l * v) / (1 - t_l)  # eq. 15
+    written_out = ((1 - t_l) * v_phi - (eps - z_l)).square().mean()  # eq. 17
+    torch.testing.assert_close(output.loss, written_out, rtol=1e-6, atol=0)
+    by_u_l = (1 - t_l) ** 2 * (v_phi - u_l).square().mean()
+    torch.testing.assert_close(output.loss, by_u_l, rtol=1e-6, atol=0)
+    z_hat = z_l - t_l * v_field(z_l, torch.full((4,), t_l))  # eq. 18
+    torch.testing.assert_close(output.x0_hat, z_hat, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("lr_time", [0.25, 0.3, 0.37])
+def test_path_ends(pair, lr_time):
+    objective = FlowTrajectoryDistillation(lr_time)
+    start, end = (objective.path(pair.lr, pair.noise, torch.full((4,), t)) for t in (lr_time, 1.0))
+    torch.testing.assert_close(start, pair.lr, rtol=0, atol=1e-6)
+    torch.testing.assert_close(end, pair.noise, rtol=0, atol=1e-6)
+
+
+def test_path_in_bfloat16(generator):
+    # In bfloat16 the time 0.301 is 0.30078: computed there, the share would be negative and the check would fire.
+    lr, noise = torch.randn(2, 3, 1, 2, 2, generator=generator).bfloat16()
+    state = FlowTrajectoryDistillation(0.301).path(lr, noise, torch.full((3,), 0.301))
+    assert torch.equal(state, lr)
+
+
+def test_times_lie_on_the_path_and_are_uniform(generator):
+    t = FlowTrajectoryDistillation(0.4).sample_times(100_000, generator=generator)
+    assert 0.4 <= t.min() and t.max() <= 1
+    assert abs(t.mean() - 0.7) < 0.003
+    assert abs(t.var() - 0.6**2 / 12) < 0.001
+
+
+def test_restoration_is_the_last_call_of_the_model(pair):
+    calls = []
+    output = FlowTrajectoryDistillation(0.25)(lambda xt, t: calls.append((xt, t)) or xt, pair)
+    assert len(calls) == 2
+    assert calls[-1][0] is pair.lr
+    assert torch.equal(calls[-1][1], torch.full((4,), 0.25))
+    torch.testing.assert_close(output.x0_hat, pair.lr - 0.25 * pair.lr)
+
+
+def test_both_terms_give_the_model_a_gradient(pair):
+    weight = torch.ones((), requires_grad=True)
+    output = FlowTrajectoryDistillation()(lambda xt, t: weight * xt, pair)
+    for value in (output.loss, output.x0_hat.square().mean()):
+        (gradient,) = torch.autograd.grad(value, weight, retain_graph=True)
+        assert gradient != 0 and gradient.isfinite()
+
+
+def test_lr_time_survives_a_state_dict():
+    calibrated = FlowTrajectoryDistillation(0.25)
+    calibrated.lr_time = 0.31
+    fresh = FlowTrajectoryDistillation()
+    fresh.load_state_dict(calibrated.state_dict())
+    assert fresh.lr_time == 0.31
+
+
+@pytest.mark.parametrize("lr_time", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_lr_time_outside_is_refused(lr_time):
+    with pytest.raises(ValueError, match=r"lr_time must lie in \(0, 1\), got"):
+        FlowTrajectoryDistillation(lr_time)
+
+
+def test_errors(pair):
+    objective = FlowTrajectoryDistillation(0.25)
+    model = lambda xt, t: xt
+    with pytest.raises(ValueError, match=r"needs LatentPair.lr, which is None"):
+        objective(model, LatentPair(pair.hr, noise=pair.noise))
+    with pytest.raises(ValueError, match=r"one shape: hr .* lr"):
+        objective(model, pair._replace(lr=pair.lr[..., :4]))
+    with pytest.raises(ValueError, match=r"times must lie in \[lr_time, 1\]"):
+        objective(model, pair, times=torch.full((4,), 0.1))
+    broken = pair.lr.clone()
+    broken[2, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"lr holds NaN or infinity in rows \[2\]"):
+        objective(model, pair._replace(lr=broken))

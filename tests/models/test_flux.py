@@ -1,0 +1,247 @@
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fluxsr.models import FluxBackbone, load_flux
+from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
+
+
+def by_hand(transformer, xt, t, prompt=None, guidance=None):
+    """The velocity as FluxPipeline computes it, with the pipeline's own helpers."""
+    from diffusers import FluxPipeline
+
+    batch, channels, height, width = xt.shape
+    embeds = torch.zeros(batch, 0, 24) if prompt is None else prompt.prompt_embeds.expand(batch, -1, -1)
+    pooled = torch.zeros(batch, 12) if prompt is None else prompt.pooled_prompt_embeds.expand(batch, -1)
+    tokens = transformer(
+        hidden_states=FluxPipeline._pack_latents(xt, batch, channels, height, width),
+        timestep=t,
+        guidance=None if guidance is None else torch.full((batch,), guidance),
+        encoder_hidden_states=embeds,
+        pooled_projections=pooled,
+        img_ids=FluxPipeline._prepare_latent_image_ids(batch, height // 2, width // 2, "cpu", torch.float32),
+        txt_ids=torch.zeros(embeds.shape[1], 3),
+    ).sample
+    return FluxPipeline._unpack_latents(tokens, height * 8, width * 8, vae_scale_factor=8)
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("guidance", [None, 3.5])
+def test_velocity_is_the_pipelines_own(state, text, guidance):
+    transformer = tiny_transformer(guidance_embeds=guidance is not None)
+    prompt = tiny_prompt() if text else None
+    velocity = FluxBackbone.from_transformer(transformer, prompt, guidance)(*state)
+    torch.testing.assert_close(velocity, by_hand(transformer, *state, prompt, guidance))
+
+
+def test_bfloat16_weights_give_a_float32_velocity(state):
+    full = FluxBackbone.from_transformer(tiny_transformer())(*state)
+    half = FluxBackbone.from_transformer(tiny_transformer().to(torch.bfloat16))(*state)
+    assert half.dtype == torch.float32
+    assert (half - full).norm() / full.norm() < 0.05
+
+
+def test_lora_starts_as_the_base_and_trains_alone(backbone, state):
+    before = backbone(*state)
+    backbone.add_lora(rank=2)
+    torch.testing.assert_close(backbone(*state), before, rtol=0, atol=0)
+    perturb(backbone)
+    backbone(*state).square().mean().backward()
+    for name, parameter in backbone.named_parameters():
+        if ".lora_" in name:
+            assert parameter.grad.isfinite().all() and parameter.grad.norm() > 0, name
+        else:
+            assert parameter.grad is None and not parameter.requires_grad, name
+
+
+def test_text_adapters_exist_only_where_there_is_text(state):
+    names = {}
+    for tokens in (0, 3):
+        backbone = FluxBackbone.from_transformer(tiny_transformer(), tiny_prompt(tokens))
+        backbone.add_lora(rank=2)
+        perturb(backbone)
+        backbone(*state).square().mean().backward()
+        adapters = {name: parameter for name, parameter in backbone.named_parameters() if ".lora_" in name}
+        assert all(parameter.grad.norm() > 0 for parameter in adapters.values())
+        names[tokens] = {name for name in adapters if re.search("add_[qkv]_proj|ff_context|to_add", name)}
+    assert not names[0]
+    assert len(names[3]) == 2 * 2 * (3 + 1 + 2)  # two blocks; A and B; add_[qkv]_proj, to_add_out, two of ff_context
+
+
+def three_passes(checkpointing: bool):
+    """Gradients of a student pass, a no-grad teacher pass, a student pass and one that goes *through* the teacher."""
+    backbone = FluxBackbone.from_transformer(tiny_transformer(), gradient_checkpointing=checkpointing)
+    backbone.add_lora("student", rank=2)
+    backbone.add_lora("teacher", rank=2, trainable=False)
+    perturb(backbone)
+    generator = torch.Generator().manual_seed(1)
+    xt, t = torch.randn(2, 4, 8, 8, generator=generator), torch.rand(2, generator=generator)
+    first = backbone(xt, t)
+    with torch.no_grad():
+        target = backbone.as_role("teacher")(xt, t)
+    second = backbone.as_role("student")(xt + first, t)
+    judged = backbone.as_role("teacher")(second, t)
+    base = backbone.as_role(None)(first, t)
+    ((second - target).square().mean() + judged.square().mean() + base.square().mean()).backward()
+    gradients = {name: parameter.grad for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    frozen = {name: parameter.grad for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    return gradients, frozen
+
+
+def test_roles_keep_their_gradients_with_and_without_checkpointing():
+    plain, frozen = three_passes(checkpointing=False)
+    assert plain and all(".student." in name and gradient.norm() > 0 for name, gradient in plain.items())
+    assert all(gradient is None for gradient in frozen.values())
+    recomputed, frozen = three_passes(checkpointing=True)
+    assert all(gradient is None for gradient in frozen.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_roles_are_different_models_on_one_base(backbone, state):
+    base = {name: parameter.clone() for name, parameter in backbone.named_parameters()}
+    plain = backbone(*state)
+    backbone.add_lora("student", rank=2)
+    backbone.add_lora("teacher", rank=2, trainable=False)
+    perturb(backbone)
+    outputs = [backbone.as_role(role)(*state) for role in ("student", "teacher", None)]
+    assert torch.equal(outputs[2], plain)
+    assert not torch.allclose(outputs[0], outputs[1]) and not torch.allclose(outputs[0], plain)
+    now = {name.replace(".base_layer", ""): p for name, p in backbone.named_parameters() if ".lora_" not in name}
+    assert all(torch.equal(now[name], parameter) for name, parameter in base.items())
+
+
+def test_choosing_a_role_leaves_requires_grad_alone(backbone, state):
+    backbone.add_lora("student", rank=2)
+    backbone.add_lora("teacher", rank=2, trainable=False)
+    before = {name: parameter.requires_grad for name, parameter in backbone.named_parameters()}
+    loss = backbone(*state).square().mean()
+    backbone.as_role("teacher")(*state)
+    loss.backward()  # with peft's set_adapter this would give exactly zero gradient
+    assert {name: parameter.requires_grad for name, parameter in backbone.named_parameters()} == before
+    assert any(p.grad is not None and p.grad.norm() > 0 for n, p in backbone.named_parameters() if "student" in n)
+
+
+def test_the_adapter_loads_in_plain_diffusers(tmp_path, state):
+    backbone = FluxBackbone.from_transformer(tiny_transformer())
+    backbone.add_lora(rank=2, alpha=6.0)  # a scale of 3 must survive the file, which has no place for it
+    perturb(backbone)
+    expected = backbone(*state)
+    backbone.save_lora(tmp_path)
+    plain = tiny_transformer()
+    plain.load_lora_adapter(str(tmp_path / "pytorch_lora_weights.safetensors"), prefix="transformer")
+    torch.testing.assert_close(by_hand(plain, *state), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_adapter_loads_here(tmp_path, state):
+    backbone = FluxBackbone.from_transformer(tiny_transformer())
+    backbone.add_lora(rank=2, targets=["to_q", "proj_mlp"])
+    perturb(backbone)
+    file = backbone.save_lora(tmp_path / "adapter.safetensors")
+    fresh = FluxBackbone.from_transformer(tiny_transformer())
+    fresh.load_lora(file)
+    assert torch.equal(fresh(*state), backbone(*state))
+
+
+def test_a_foreign_adapter_is_refused(tmp_path):
+    backbone = FluxBackbone.from_transformer(tiny_transformer())
+    backbone.add_lora(rank=2)
+    file = backbone.save_lora(tmp_path / "adapter.safetensors")
+    deeper = FluxBackbone.from_transformer(tiny_transformer(num_single_layers=1))
+    with pytest.raises(ValueError, match="which this model does not have: it was made for another base"):
+        deeper.load_lora(file)
+    wider = FluxBackbone.from_transformer(tiny_transformer(num_attention_heads=4))
+    with pytest.raises(ValueError, match="the adapter does not fit this model"):
+        wider.load_lora(file)
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds no LoRA adapter"):
+        backbone.load_lora(tmp_path / "other.safetensors", "more")
+
+
+def test_a_trained_transformer_goes_through_a_file(tmp_path, state):
+    backbone = FluxBackbone.from_transformer(tiny_transformer())
+    file = backbone.save(tmp_path / "model.safetensors", metadata={"note": "x"})
+    loaded = load_flux(str(file), trainable="none")
+    assert torch.equal(loaded(*state), backbone(*state))
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_local_diffusers_folder_loads(tmp_path, state):
+    transformer = tiny_transformer()
+    transformer.save_pretrained(tmp_path / "alone")
+    transformer.save_pretrained(tmp_path / "pipeline" / "transformer")
+    expected = by_hand(transformer, *state)
+    for folder in ("alone", "pipeline"):
+        backbone = load_flux(str(tmp_path / folder), trainable="none")
+        torch.testing.assert_close(backbone(*state), expected, rtol=0, atol=0)
+
+
+def test_a_prompt_is_read_from_its_file(tmp_path, state):
+    tiny_transformer().save_pretrained(tmp_path / "model")
+    tiny_prompt().save(tmp_path / "prompt.safetensors")
+    backbone = load_flux(str(tmp_path / "model"), prompt=str(tmp_path / "prompt.safetensors"), lora_rank=2)
+    assert backbone.text_tokens == 3 and backbone.prompt_text == "a photo"
+    expected = by_hand(tiny_transformer(), *state, tiny_prompt())
+    torch.testing.assert_close(backbone(*state), expected)
+
+
+def test_prompt_embeddings_are_not_in_the_state_dict(backbone):
+    assert not [key for key in backbone.state_dict() if "prompt" in key]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: FluxBackbone(tiny_transformer(guidance_embeds=True)), "has a guidance embedding .*give guidance"),
+        (lambda: FluxBackbone(tiny_transformer(), guidance=3.5), "no guidance embedding, so guidance must be None"),
+        (
+            lambda: FluxBackbone(tiny_transformer(joint_attention_dim=16), tiny_prompt()),
+            r"prompt has widths \(24, 12\), the model wants \(16, 12\)",
+        ),
+        (lambda: FluxBackbone(tiny_transformer()).add_lora(rank=0), "rank must be at least 1, got 0"),
+        (lambda: FluxBackbone(tiny_transformer()).as_role("ghost"), "no adapter 'ghost'; there are: none"),
+        (lambda: load_flux("flux.1-dev"), "names an architecture without shipped weights"),
+        (lambda: load_flux("nano", weights=False, trainable="some"), "trainable must be lora, full or none"),
+        (lambda: load_flux("missing.safetensors"), "missing.safetensors does not exist"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_wrong_latents_are_named(backbone):
+    with pytest.raises(ValueError, match=r"must have shape \(B, 4, h, w\), got \(1, 3, 8, 8\)"):
+        backbone(torch.zeros(1, 3, 8, 8), torch.zeros(1))
+
+
+def test_an_unreachable_hub_id_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="can't load 'nobody/nothing': check the name; without a network give a local"):
+        load_flux("nobody/nothing")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    file = tmp_path / "cut.safetensors"
+    FluxBackbone(tiny_transformer()).save(file)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"cut.safetensors is damaged or no safetensors file"):
+        load_flux(str(file))
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="does not name its architecture"):
+        load_flux(str(tmp_path / "other.safetensors"))
+
+
+def test_the_files_header_is_readable_by_people(tmp_path):
+    from fluxsr.models.files import read_safetensors
+
+    FluxBackbone(tiny_transformer()).save(tmp_path / "m.safetensors", metadata={"steps": "7"})
+    _, metadata = read_safetensors(tmp_path / "m.safetensors")
+    assert metadata["steps"] == "7"
+    assert json.loads(metadata["architecture"])["num_layers"] == 2
