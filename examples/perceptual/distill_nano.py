@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.losses.perceptual_nano import PerceptualNano
+from fluxsr.losses.perceptual_nano import PerceptualNano, load_perceptual_nano
 
 FLOOR = 0.004  # distances below it needn't be told apart
 
@@ -30,19 +30,23 @@ FLOOR = 0.004  # distances below it needn't be told apart
 class Store:
     """Chunks of groups, read as they appear; all stay in memory (about 1 MB per 10 groups)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, descents: float) -> None:
         self.folder = folder
-        self.chunks: list[dict[str, np.ndarray]] = []
+        self.descents = descents
+        self.chunks: dict[str, list[dict[str, np.ndarray]]] = {"targets": [], "descent": []}
         self.refresh()
 
     def refresh(self) -> None:
-        for path in sorted(self.folder.glob("targets-*.npz"))[len(self.chunks) :]:
-            with np.load(path) as file:
-                self.chunks.append({name: file[name] for name in file.files})
+        for kind, chunks in self.chunks.items():
+            for path in sorted(self.folder.glob(f"{kind}-*.npz"))[len(chunks) :]:
+                with np.load(path) as file:
+                    chunks.append({name: file[name] for name in file.files})
 
     def batch(self, rng: np.random.Generator, groups: int) -> tuple[Tensor, Tensor]:
         """Network inputs ``(groups, 9, 3, H, W)`` and target maps ``(groups, 9, 9, 8, 8)``."""
-        chunk = self.chunks[rng.integers(len(self.chunks))]
+        descents = self.chunks["descent"] and rng.random() < self.descents
+        chunks = self.chunks["descent" if descents else "targets"]
+        chunk = chunks[rng.integers(len(chunks))]
         rows = rng.choice(len(chunk["tv"]), groups, replace=False)
         images = torch.stack([to_input(chunk["images"][row], bool(chunk["tv"][row])) for row in rows])
         targets = torch.from_numpy(chunk["maps"][rows].astype(np.float32))
@@ -126,13 +130,17 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--descents", type=float, default=0.5, help="share of batches from descent-*.npz, if any")
+    parser.add_argument("--start", type=Path, default=None, help="safetensors file to go on from (default: random)")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
-    store = Store(args.store)
-    if not store.chunks:
+    store = Store(args.store, args.descents)
+    if not store.chunks["targets"]:
         raise SystemExit(f"no targets-*.npz in {args.store}: run make_targets.py first")
     net, average = PerceptualNano().to(memory_format=torch.channels_last), PerceptualNano()
+    if args.start is not None:
+        net.load_state_dict(load_perceptual_nano(args.start).state_dict())
     optimiser = torch.optim.AdamW(net.parameters(), lr=args.learning_rate, weight_decay=1e-4)
     checkpoint = args.output.with_name(args.output.name + ".checkpoint")
     first, seconds = 0, 0.0
@@ -179,7 +187,7 @@ def main() -> None:
                 "seed": str(args.seed),
                 "step": f"{step + 1} of {args.steps}",
                 "command": f"distill_nano.py --store STORE --output OUTPUT --steps {args.steps} --groups {args.groups}"
-                f" --learning-rate {args.learning_rate} --seed {args.seed}",
+                f" --learning-rate {args.learning_rate} --seed {args.seed}" + (" --start START" if args.start else ""),
             }
             save(average, args.output, metadata)
             content = {

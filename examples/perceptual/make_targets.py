@@ -5,6 +5,10 @@
 All pairs within a group get a target, and not one number only but an 8x8 map of where the distance comes from: nine
 images cost nine passes of VGG and teach 36 x 64 distances. About a third of the groups hold TV maps (minus 1, as
 TVLPIPSLoss feeds its network) instead of images. One file per 40 groups; an interrupted run continues.
+
+    python examples/perceptual/make_targets.py ... --groups 400 --descend-on perceptual_nano.safetensors --name descent-1
+
+adds groups that are stages of a descent on a network trained so far (see descent.py).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from descent import descend, start_of_descent
 from distortions import SEEN, UNSEEN, Array, distort
 from PIL import Image
 from torch import Tensor
@@ -23,6 +28,7 @@ from torch.nn import functional as F
 
 from fluxsr.losses.functional import total_variation_map
 from fluxsr.losses.lpips_net import LPIPSNet
+from fluxsr.losses.perceptual_nano import PerceptualNano, load_perceptual_nano
 
 GROUP_SIZE = 9
 CHUNK = 40
@@ -105,11 +111,23 @@ def pair_maps(net: LPIPSNet, images: Tensor, *, half: bool = True) -> Tensor:
     return total
 
 
-def make_chunk(index: int, photos: list[Path], net: LPIPSNet, seed: int, *, unseen: bool = False) -> dict[str, Array]:
+def make_chunk(
+    index: int,
+    photos: list[Path],
+    net: LPIPSNet,
+    seed: int,
+    *,
+    unseen: bool = False,
+    nano: PerceptualNano | None = None,
+) -> dict[str, Array]:
     rng = np.random.default_rng([seed, index])
-    side = 128 if unseen else 96 if index % 5 == 4 else 64
-    make = make_unseen_group if unseen else make_group
-    images = np.stack([make(photos[rng.integers(len(photos))], side, rng) for _ in range(CHUNK)])
+    if nano is not None:
+        crops = np.stack([random_crop(photos[rng.integers(len(photos))], 64, rng) for _ in range(CHUNK)])
+        images = descend(nano, crops, np.stack([start_of_descent(crop, rng) for crop in crops]), rng)
+    else:
+        side = 128 if unseen else 96 if index % 5 == 4 else 64
+        make = make_unseen_group if unseen else make_group
+        images = np.stack([make(photos[rng.integers(len(photos))], side, rng) for _ in range(CHUNK)])
     tv = np.asarray(rng.random(CHUNK) < 0.33)
     maps = [pair_maps(net, to_input(group, bool(flag))).numpy() for group, flag in zip(images, tv, strict=True)]
     return {"images": images, "tv": tv, "maps": np.stack(maps).astype(np.float16)}
@@ -129,7 +147,10 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vgg", default=None, help="file of VGG16's weights (default: FLUXSR_WEIGHTS, torch hub)")
+    parser.add_argument("--name", default="targets", help="how the files' names begin")
+    parser.add_argument("--descend-on", default=None, help="safetensors file of a nano network")
     args = parser.parse_args()
+    nano = load_perceptual_nano(args.descend_on) if args.descend_on else None
     photos, held_out = find_photos(args.photos)
     net = LPIPSNet.load("vgg", args.vgg)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -139,10 +160,10 @@ def main() -> None:
     if not (args.output / "held_out.npz").exists():
         write(args.output / "held_out.npz", make_chunk(0, held_out, net, args.seed + 1, unseen=True))
     for index in range(chunks):
-        path = args.output / f"targets-{index:05d}.npz"
+        path = args.output / f"{args.name}-{index:05d}.npz"
         if path.exists():
             continue
-        write(path, make_chunk(index, photos, net, args.seed))
+        write(path, make_chunk(index, photos, net, args.seed, nano=nano))
         print(f"\r{index + 1}/{chunks} files, {time.perf_counter() - start:.0f} s", end="", flush=True)
     print()
 

@@ -31,6 +31,9 @@ class FluxSRCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Make the pairs before the data module looks for them."""
         config = self.config[self.subcommand]
+        # Checkpoints are never unpickled: they hold tensors and plain values only.
+        if config.get("ckpt_path") is not None:
+            config.weights_only = True
         if config.data.pairs is None:
             return
         path = Path(config.data.pairs).expanduser()

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fluxsr.data.degradation import Degradation
 from fluxsr.data.folders import LRFolder, PairedFolders, PhotoFolder
 from fluxsr.data.reading import OnError, checked_index
 from fluxsr.data.samples import EpochSampler, LRSample, SampleIndex, SRSample, collate, collate_lr
@@ -66,7 +66,7 @@ class SRDataModule(LightningDataModule):
         crop: int | None = 512,
         val_crop: int | None = None,
         val_multiple_of: int | None = None,
-        degradation: Callable[..., Tensor] | None = None,
+        degradation: Degradation | None = None,
         flip: bool = True,
         batch_size: int = 1,
         num_workers: int = 0,

@@ -1,8 +1,9 @@
 """From a sharp image to the low-resolution one that a camera, a chat program and a web page would have made of it."""
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -25,15 +26,18 @@ from fluxsr.data.recipe import (
 )
 
 
-class Degradation(Protocol):
-    """Makes LR images from HR ones: `RealESRGANDegradation`, `BicubicDegradation` or any callable like them."""
+class Degradation(ABC):
+    """Makes LR images from HR ones; the base of what a YAML's `degradation` may name.
 
+    In Python any callable with this signature serves as well.
+    """
+
+    @abstractmethod
     def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:
         """Degrade `(3, H, W)` or `(B, 3, H, W)` in [0, 1] to 1/scale of its size; one seed per image."""
-        ...
 
 
-class RealESRGANDegradation:
+class RealESRGANDegradation(Degradation):
     """The second-order degradation of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, section 3).
 
     Two rounds of blur, resize, noise and JPEG, and a sinc filter at the end. Defaults are those published for x4plus;
@@ -44,7 +48,8 @@ class RealESRGANDegradation:
 
     Calling it gives, for `hr_image` `(3, H, W)` or `(B, 3, H, W)` in [0, 1], the LR image `(..., H / scale, W /
     scale)`, float32 on the same device, in whole multiples of 1/255. `seeds` is one int per image; image b of a batch
-    comes out as it would alone with seed b. Equal seeds give equal images.
+    comes out as it would alone with seed b. Equal seeds give equal images. On a CPU it takes one
+    thread: give a data loader workers.
 
     Args:
         scale: magnification that the model is to learn; H and W must be multiples of it.
@@ -163,7 +168,8 @@ class RealESRGANDegradation:
         images, seeds = checked_images(hr_image, seeds, self.scale)
         # One by one: every image has its own intermediate sizes, and must not depend on its neighbours even in
         # rounding.
-        lr_images = [self._degrade(image, seed) for image, seed in zip(images, seeds, strict=True)]
+        with _one_thread():
+            lr_images = [self._degrade(image, seed) for image, seed in zip(images, seeds, strict=True)]
         return torch.stack(lr_images) if hr_image.ndim == 4 else lr_images[0]
 
     def _degrade(self, image: Tensor, seed: int) -> Tensor:
@@ -191,7 +197,7 @@ class RealESRGANDegradation:
         return _rounded(image)
 
 
-class BicubicDegradation:
+class BicubicDegradation(Degradation):
     """Antialiased bicubic downsampling, the degradation of classic super-resolution benchmarks.
 
     It is called like `RealESRGANDegradation`, with the same shapes, ranges and errors; `seeds` change nothing. Torch's
@@ -245,6 +251,21 @@ def checked_images(hr_image: Tensor, seeds: int | Sequence[int], scale: int) -> 
     if len(seeds) != len(images):
         raise ValueError(f"{len(seeds)} seeds were given for {len(images)} images: give one per image")
     return images, seeds
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one CPU thread, as a data worker does anyway.
+
+    Transforms and matrix products may round otherwise on two threads, so a sample would depend on the number of
+    workers; and for small crops on a busy machine, threads wait for each other for many times as long as they work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class PhotoFolder(Dataset[SRSample]):
     0.
 
     Args:
-        path: a folder, searched with its subfolders, or several.
+        path: a folder, searched with its subfolders, or several; a photo that is found twice counts once.
         crop: side of the random square crop in HR pixels, a multiple of `scale`; None: the whole photo, unflipped, cut
             at the right and bottom to multiples of `multiple_of`: for validation.
         scale: magnification.

@@ -2,7 +2,6 @@
 
 import os
 import struct
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     try:
         with _opened(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+            turned = _has_exif(image) and image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
     except _DECODING_ERRORS as error:
         raise ValueError(_unreadable(path, error)) from error
     return (width, height) if turned else (height, width)
@@ -117,13 +116,15 @@ def write_image(path: str | Path, image: Tensor) -> None:
 
 
 def _opened(path: Path) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns from 89 million pixels on and refuses twice that; big photos are this library's trade.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            return Image.open(path)
-        except Image.DecompressionBombError as error:
-            raise ValueError(str(error)) from error
+    try:
+        return Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+
+
+def _has_exif(image: Image.Image) -> bool:
+    # Of a PNG without EXIF data in its header, `getexif` would decode the whole image to look behind it.
+    return image.format != "PNG" or "exif" in image.info or "Raw profile type exif" in image.info
 
 
 def _rgb_pixels(image: Image.Image) -> PixelArray:

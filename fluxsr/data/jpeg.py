@@ -80,7 +80,10 @@ def jpeg_compress(image: Tensor, quality: int | Sequence[int]) -> Tensor:
     chroma = _code(halved.add_(0.5).floor_(), chroma_table)
 
     chroma = chroma[..., : math.ceil(height / 2), : math.ceil(width / 2)]
-    chroma = F.interpolate(chroma, scale_factor=2.0, mode="bilinear", align_corners=False).round_()
+    chroma = F.interpolate(chroma, scale_factor=2.0, mode="bilinear", align_corners=False)
+    # The filter's results are whole sixteenths; halves go up in even columns and down in odd ones.
+    chroma[..., 1::2] -= 1 / 16
+    chroma = _round_half_up(chroma)
     decoded = torch.cat([luma[..., :height, :width] + 128.0, chroma[..., :height, :width]], dim=1)
     return _mix_channels(decoded, _TO_RGB).round_().clamp_(0.0, 255.0).float().div_(255.0)
 
@@ -93,11 +96,18 @@ def _code(plane: Tensor, table: Tensor) -> Tensor:
     blocks = blocks.reshape(batch, -1, _BLOCK * _BLOCK)
     basis = _cosine_basis().to(plane.device)
     steps = table[:, None]
-    coefficients = (blocks @ basis.T).div_(steps).round_().mul_(steps)
+    # The library's transform ends in whole eighths, and its divisions round halves away from zero: halves are frequent.
+    coefficients = (blocks @ basis.T).mul_(8.0).round_().div_(8.0 * steps)
+    coefficients = (coefficients.abs() + 0.5).floor_().mul_(coefficients.sign()).mul_(steps)
     blocks = (coefficients @ basis).reshape(batch, channels, rows, columns, _BLOCK, _BLOCK).transpose(3, 4)
     blocks = blocks.reshape(batch, channels, height, width)
     # A decoder stores 8-bit samples: shifted by 128 they lie in [-128, 127].
-    return blocks.round_().clamp_(-128.0, 127.0)
+    return _round_half_up(blocks).clamp_(-128.0, 127.0)
+
+
+def _round_half_up(values: Tensor) -> Tensor:
+    """Round in place; what the transform left a hair below a half counts as a half."""
+    return values.add_(0.5 + 1e-6).floor_()
 
 
 def _mix_channels(image: Tensor, matrix: tuple[tuple[float, float, float], ...]) -> Tensor:

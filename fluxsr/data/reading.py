@@ -16,6 +16,7 @@ OnError = Literal["raise", "skip"]
 Paths = str | Path | Sequence[str | Path]
 
 _NAMES_SHOWN = 5
+_warned: set[str] = set()
 # "0001x4", "Canon_004_LR4" and "Canon_004_HR": what the names of two paired images may differ in.
 _PAIR_MARK = re.compile(r"(x\d|[-_](hr|lr|gt|lq)\d*)$", re.IGNORECASE)
 
@@ -46,9 +47,15 @@ def read_good(read: Callable[[Item], Content], items: Sequence[Item], start: int
         except ValueError as error:
             if on_error == "raise":
                 raise
-            # A warning with the same text from the same place is shown once per process.
-            warnings.warn(f"skipped, and replaced by the next good image: {error}", stacklevel=3)
+            _warn_once(f"skipped, and replaced by the next good image: {error}")
     raise ValueError(f"none of the {len(items)} images can be read; the first is {items[0]}")
+
+
+def _warn_once(text: str) -> None:
+    # Python's own "once" forgets whenever anybody touches the warning filters.
+    if text not in _warned:
+        _warned.add(text)
+        warnings.warn(text, stacklevel=4)
 
 
 def list_all(paths: Paths, *, files: bool = False) -> list[Path]:

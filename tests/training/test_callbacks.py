@@ -1,0 +1,151 @@
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
+
+from fluxsr.flows import FlowMatching, calibrate_lr_time
+from fluxsr.losses import MSELoss
+from fluxsr.models import load_flux
+from fluxsr.training import ImageTerm
+from fluxsr.training.callbacks import EMA, ArtefactMeter, CalibrateLRTime, ExportBackbone, ImageWriter, PreviewGrid
+from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
+
+MSE = {"mse": ImageTerm(MSELoss())}
+
+
+
+def test_ema_has_its_closed_form():
+    from lightning import Callback
+
+    weights = []
+
+    class Record(Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            weights.append({name: p.detach().clone() for name, p in module.trainable_state().items()})
+
+    module = tiny_module(losses=MSE)
+    start = {name: p.detach().clone() for name, p in module.trainable_state().items()}
+    ema = EMA(decay=0.8)
+    tiny_trainer(max_steps=4, callbacks=[Record(), ema]).fit(module, loader(4))
+    for name, average in ema.average.items():
+        expected = 0.8**4 * start[name] + sum(0.2 * 0.8 ** (3 - k) * weights[k][name] for k in range(4))
+        torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_ema_counts_optimiser_steps_not_accumulated_batches():
+    ema, module = EMA(decay=0.0), tiny_module(losses=MSE)
+    tiny_trainer(max_steps=2, accumulate_grad_batches=2, callbacks=[ema]).fit(module, loader(4))
+    for name, average in ema.average.items():
+        torch.testing.assert_close(average, module.trainable_state()[name].detach())
+
+
+def test_ema_validates_the_average_and_gives_the_weights_back(tmp_path):
+    module, ema = tiny_module(losses=MSE), EMA(decay=0.5)
+    trainer = tiny_trainer(tmp_path, max_steps=2, callbacks=[ema])
+    trainer.fit(module, loader(2))
+    weights = {name: p.detach().clone() for name, p in module.trainable_state().items()}
+    seen = {}
+    module.validation_step = lambda batch, batch_idx: seen.update({n: p.detach().clone() for n, p in module.trainable_state().items()})
+    trainer.validate(module, loader(1), verbose=False)
+    assert all(torch.equal(seen[name], ema.average[name]) for name in seen)
+    assert any(not torch.equal(seen[name], weights[name]) for name in seen)
+    assert all(torch.equal(p, weights[name]) for name, p in module.trainable_state().items())
+
+
+def test_ema_survives_a_checkpoint(tmp_path):
+    callbacks = [EMA(decay=0.5), ModelCheckpoint(tmp_path, save_last=True)]
+    tiny_trainer(tmp_path, max_epochs=1, enable_checkpointing=True, callbacks=callbacks).fit(
+        tiny_module(losses=MSE), loader(2)
+    )
+    resumed = EMA(decay=0.5)
+    tiny_trainer(tmp_path, max_epochs=2, callbacks=[resumed]).fit(
+        tiny_module(losses=MSE), loader(2), ckpt_path=tmp_path / "last.ckpt", weights_only=True
+    )
+    straight = EMA(decay=0.5)
+    tiny_trainer(tmp_path, max_epochs=2, callbacks=[straight]).fit(tiny_module(losses=MSE), loader(2))
+    for name, average in straight.average.items():
+        torch.testing.assert_close(resumed.average[name], average, rtol=0, atol=0)
+
+
+def test_preview_grid_holds_four_columns(tmp_path):
+    tiny_trainer(tmp_path, max_steps=1, callbacks=[PreviewGrid(images=3, size=24)]).fit(
+        tiny_module(losses=MSE), loader(1), loader(2)
+    )
+    (path,) = (tmp_path / "previews").iterdir()
+    assert path.name == "step-00000001.png"
+    assert Image.open(path).size == (4 * 24, 3 * 24)
+
+
+def test_preview_grid_of_a_teacher_holds_samples(tmp_path):
+    module = tiny_module(lora=None, losses={}, objective=FlowMatching())
+    tiny_trainer(tmp_path, max_steps=1, callbacks=[PreviewGrid(images=2, sample_steps=2)]).fit(module, loader(1), loader(1))
+    assert Image.open(tmp_path / "previews" / "step-00000001.png").size == (4 * 32, 2 * 32)
+
+
+def test_artefact_meter_logs_both(tmp_path):
+    trainer = tiny_trainer(callbacks=[ArtefactMeter()])
+    trainer.validate(tiny_module(losses=MSE), loader(1, side=64), verbose=False)
+    assert trainer.callback_metrics["val/artefact_db"].isfinite()
+    assert trainer.callback_metrics["val/artefact_db_hr"].isfinite()
+
+
+def test_calibration_sets_lr_time_before_the_first_step(photo_folder):
+    from fluxsr.data import SRDataModule
+
+    data = SRDataModule(photos=photo_folder, crop=32, batch_size=2, samples_per_image=4)
+    module = tiny_module(losses=MSE)
+    tiny_trainer(max_steps=1, callbacks=[CalibrateLRTime(batches=2)]).fit(module, datamodule=data)
+    batches = [batch for batch, _ in zip(data.train_dataloader(), range(2), strict=False)]
+    expected = calibrate_lr_time(module.encode(batch, i) for i, batch in enumerate(batches)).lr_time
+    assert module.objective.lr_time == pytest.approx(expected, rel=1e-6)
+    assert module.objective.lr_time != 0.25
+
+
+def test_export_writes_the_average(tmp_path):
+    module, ema = tiny_module(lora=None, losses=MSE), EMA(decay=0.9)
+    tiny_trainer(tmp_path, max_steps=2, callbacks=[ema, ExportBackbone()]).fit(module, loader(2))
+    loaded = load_flux(str(tmp_path / "backbone.safetensors"), trainable="none")
+    for name, parameter in loaded.named_parameters():
+        torch.testing.assert_close(parameter, ema.average[f"backbone.{name}"], rtol=0, atol=0)
+
+
+def test_export_of_a_lora_is_an_adapter(tmp_path):
+    module = tiny_module(losses=MSE)
+    tiny_trainer(max_steps=1, callbacks=[ExportBackbone(str(tmp_path / "lora.safetensors"))]).fit(module, loader(1))
+    fresh = tiny_module(lora=None).backbone
+    fresh.load_lora(tmp_path / "lora.safetensors")
+    pair, t = tiny_module().encode(tiny_batch()), torch.full((2,), 0.25)
+    assert torch.equal(fresh(pair.lr, t), module.backbone(pair.lr, t))
+
+
+def test_image_writer_names_files_by_their_sources(tmp_path, photo_folder):
+    from fluxsr.data import SRDataModule
+
+    writer = ImageWriter(str(tmp_path / "out"))
+    data = SRDataModule(predict=photo_folder)
+    tiny_trainer(callbacks=[writer]).predict(tiny_module(tile=64), datamodule=data, return_predictions=False)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "astronaut.png", "chelsea.png", "coffee.png", "rocket.png"
+    ]  # fmt: skip
+    assert Image.open(tmp_path / "out" / "coffee.png").size == (512, 512)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EMA(decay=1.0), r"decay must lie in \[0, 1\), got 1.0"),
+        (lambda: ArtefactMeter(period=1), "period must be at least 2 pixels, got 1"),
+        (lambda: PreviewGrid(images=0), "images and sample_steps must be at least 1"),
+        (lambda: CalibrateLRTime(batches=0), "batches must be at least 1, got 0"),
+        (lambda: ExportBackbone("model.ckpt"), r"path must end in .safetensors, got 'model.ckpt'"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_calibrating_an_objective_without_lr_time_is_refused():
+    module = tiny_module(losses={}, objective=FlowMatching())
+    with pytest.raises(ValueError, match="which FlowMatching doesn't have; leave it out"):
+        tiny_trainer(max_steps=1, callbacks=[CalibrateLRTime()]).fit(module, loader(1))

@@ -1,0 +1,241 @@
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from fluxsr.flows import FlowMatching, FlowOutput, FlowTrajectoryDistillation, LatentPair
+from fluxsr.losses import L1Loss, MSELoss
+from fluxsr.training import ImageTerm, OneStepSR, psnr_y
+from tests.models.conftest import perturb
+from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
+
+
+def one_step_terms(module: OneStepSR, batch):
+    """The terms of one step, outside a trainer."""
+    from fluxsr.training import StepOutputs
+
+    pair = module.encode(batch)
+    output, passes = module.flow(pair)
+    decode = module.autoencoder.decode
+    return module.compute_terms(StepOutputs(output, batch.hr_image, decode, module.autoencoder.downsample, passes))
+
+
+def test_every_term_gives_the_lora_a_gradient():
+    module = tiny_module()
+    perturb(module.backbone)
+    norms = module.gradient_norms(one_step_terms(module, tiny_batch()))
+    assert set(norms) == {"flow", "mse", "tv_lpips", "adl", "latent"}
+    assert all(norm.isfinite() and norm > 0 for norm in norms.values()), norms
+
+
+def test_every_single_lora_tensor_gets_one_and_nothing_frozen_does():
+    module = tiny_module()
+    perturb(module.backbone)
+    terms = one_step_terms(module, tiny_batch())
+    sum(weight * value for weight, value in terms.values()).backward()
+    for name, parameter in module.named_parameters():
+        if ".lora_" in name:
+            assert parameter.grad.norm() > 0 and parameter.grad.isfinite().all(), name
+        else:
+            assert parameter.grad is None and not parameter.requires_grad, name
+
+
+def test_pixel_losses_reach_the_student_only_through_the_decoder(monkeypatch):
+    # The bug of public attempts: the reconstruction on a detached latent trains nothing, and nobody notices.
+    module = tiny_module(losses={"mse": ImageTerm(MSELoss())}, flow_weight=0.0)
+    perturb(module.backbone)
+    terms = one_step_terms(module, tiny_batch())
+    assert module.gradient_norms(terms)["mse"] > 0
+    decode = module.autoencoder.decode
+    monkeypatch.setattr(module.autoencoder, "decode", lambda latents: decode(latents.detach()))
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        module.gradient_norms(one_step_terms(module, tiny_batch()))
+
+
+def test_lr_images_are_enlarged_then_encoded():
+    module, batch = tiny_module(), tiny_batch()
+    pair = module.encode(batch)
+    enlarged = torch.nn.functional.interpolate(batch.lr_image, size=(32, 32), mode="bicubic").clamp(0, 1)
+    assert torch.equal(pair.lr, module.autoencoder.encode(enlarged))
+    assert torch.equal(pair.hr, module.autoencoder.encode(batch.hr_image))
+    assert pair.noise.shape == pair.hr.shape
+
+
+def test_teacher_pairs_are_used_as_they_come():
+    module, batch = tiny_module(), tiny_batch()
+    latents, noise = torch.randn(2, 2, 12, 16, 16, generator=torch.Generator().manual_seed(1))
+    pair = module.encode(batch._replace(hr_latents=latents, noise=noise))
+    assert torch.equal(pair.hr, latents) and torch.equal(pair.noise, noise)
+
+
+class HalfOfTheBatch(FlowTrajectoryDistillation):
+    """An objective whose estimates are of some rows only."""
+
+    def forward(self, velocity, pair, **options):
+        return super().forward(velocity, LatentPair(*(tensor[1:] for tensor in pair)), **{**options, "times": None})
+
+
+def test_targets_stay_row_aligned_when_an_objective_takes_part_of_the_batch():
+    seen = {}
+
+    class Spy(torch.nn.Module):
+        def forward(self, sr_image, hr_image):
+            seen["hr"] = hr_image
+            return (sr_image - hr_image).square().mean()
+
+    module = tiny_module(losses={"spy": ImageTerm(Spy())}, objective=HalfOfTheBatch(0.25))
+    tiny_trainer(max_steps=1).fit(module, loader(1))
+    torch.testing.assert_close(seen["hr"], tiny_batch(seed=0).hr_image[1:], rtol=0, atol=1e-6)
+
+
+def test_an_image_distance_is_handed_to_the_objective():
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, a, b):
+            seen.append(a.shape)
+            return (a - b).abs().mean()
+
+    module = tiny_module(losses={}, distance=Spy())
+    one_step_terms(module, tiny_batch())
+    assert seen == [(2, 3, 32, 32)]
+
+
+def test_overfits_one_batch():
+    """200 steps on one batch reach 35 dB: the whole chain trains."""
+    module = tiny_module(
+        lora=None,
+        losses={"mse": ImageTerm(MSELoss(), weight=10.0)},
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=200, pct_start=0.1),
+    )
+    batch = tiny_batch()
+    tiny_trainer(max_steps=200).fit(module, torch.utils.data.DataLoader([batch] * 200, batch_size=None))
+    with torch.no_grad():
+        assert psnr_y(module(batch.lr_image), batch.hr_image) >= 35
+
+
+def train(seed: int = 0, **arguments) -> dict[str, torch.Tensor]:
+    torch.manual_seed(123)
+    module = tiny_module(seed=seed)
+    tiny_trainer(max_steps=3, **arguments).fit(module, loader(3))
+    return {name: tensor.clone() for name, tensor in module.trainable_state().items()}
+
+
+def test_one_seed_gives_the_same_weights_bit_for_bit():
+    first, second, other = train(), train(), train(seed=1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_draws_do_not_depend_on_the_number_of_processes(monkeypatch):
+    alone = tiny_module()
+    whole, wide = tiny_batch(4), alone.encode(tiny_batch(4), step=7)
+    parts = []
+    for rank in (0, 1):
+        module = tiny_module()
+        monkeypatch.setattr(type(module), "_world_size", 2)
+        monkeypatch.setattr(type(module), "_rows", lambda self, drawn, rank=rank: drawn[rank::2])
+        rows = type(whole)(whole.hr_image[rank::2], whole.lr_image[rank::2], whole.index[rank::2])
+        parts.append(module.encode(rows, step=7).noise)
+        monkeypatch.undo()
+    assert torch.equal(wide.noise[0::2], parts[0]) and torch.equal(wide.noise[1::2], parts[1])
+
+
+def test_everything_is_logged_by_name():
+    module = tiny_module(log_gradient_norms=1)
+    trainer = tiny_trainer(max_steps=1)
+    trainer.fit(module, loader(1))
+    names = {"loss", "flow", "mse", "tv_lpips", "adl", "latent"}
+    norms = {f"grad_norm/{name}" for name in names - {"loss"}}
+    assert {f"train/{name}" for name in names | norms} <= set(trainer.callback_metrics)
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    total = logged["train/flow"] + sum(t.weight * logged[f"train/{n}"] for n, t in module.losses.items())
+    assert logged["train/loss"] == pytest.approx(total, rel=1e-6)
+
+
+def test_validation_measures_against_bicubic():
+    module = tiny_module(val_losses={"l1": L1Loss()})
+    metrics = tiny_trainer().validate(module, loader(2), verbose=False)[0]
+    assert {"val/psnr_y", "val/psnr_y_bicubic", "val/l1"} <= set(metrics)
+    batches = [tiny_batch(seed=i) for i in range(2)]
+    expected = sum(float(psnr_y(module.enlarge(b.lr_image, (32, 32)), b.hr_image)) for b in batches) / 2
+    assert metrics["val/psnr_y_bicubic"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_teacher_trains_and_validates_by_its_flow():
+    module = tiny_module(lora=None, losses={}, objective=FlowMatching())
+    trainer = tiny_trainer(max_steps=2)
+    trainer.fit(module, loader(2), loader(1))
+    assert trainer.callback_metrics["val/flow"].isfinite()
+
+
+@pytest.mark.parametrize("size", [(7, 13), (1, 1), (8, 8), (3, 30)])
+def test_any_size_comes_out_four_times_as_large(size):
+    module = tiny_module(tile=16).eval()
+    with torch.no_grad():
+        assert module(torch.rand(1, 3, *size)).shape == (1, 3, 4 * size[0], 4 * size[1])
+
+
+def test_restoration_is_the_one_step(monkeypatch):
+    """x_hat = D(z_L - T_L v(z_L, T_L)), with an oracle velocity exactly the HR image."""
+    module, batch = tiny_module(), tiny_batch()
+    pair = module.encode(batch)
+    monkeypatch.setattr(module, "_whole_velocity", lambda: lambda xt, t: (pair.lr - pair.hr) / 0.25)
+    torch.testing.assert_close(module(batch.lr_image), batch.hr_image, rtol=0, atol=1e-6)
+
+
+def test_checkpoints_hold_what_is_trained_and_resume(tmp_path):
+    module = tiny_module()
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    tiny_trainer(tmp_path, max_epochs=1, enable_checkpointing=True, callbacks=[keep]).fit(module, loader(2))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert set(saved["state_dict"]) == set(module.trainable_state()) | {"objective._extra_state"}
+    again = tiny_module(objective=FlowTrajectoryDistillation(0.5), seed=0)
+    resumed = tiny_trainer(tmp_path, max_epochs=2)
+    resumed.fit(again, loader(2), weights_only=True, ckpt_path=tmp_path / "last.ckpt")
+    assert resumed.global_step == 4
+    assert again.objective.lr_time == 0.25  # what it was trained with
+    torch.manual_seed(0)
+    straight = tiny_module()
+    tiny_trainer(max_steps=4).fit(straight, loader(2))
+    for name, tensor in straight.trainable_state().items():
+        torch.testing.assert_close(again.trainable_state()[name], tensor, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    trainer = tiny_trainer(max_steps=1)
+    trainer.fit(tiny_module(lora=None), loader(1))
+    trainer.save_checkpoint(tmp_path / "full.ckpt")
+    with pytest.raises(ValueError, match="the checkpoint does not fit this model: .* trainable weights are missing"):
+        tiny_trainer(max_steps=2).fit(tiny_module(), loader(1), weights_only=True, ckpt_path=tmp_path / "full.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"losses": {"flow": ImageTerm(MSELoss())}}, "a loss can't be named 'flow'"),
+        ({"flow_weight": -1.0}, "flow_weight must not be negative, got -1.0"),
+        ({"scale": 0}, "scale must be at least 1, got 0"),
+    ],
+)
+def test_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_module(**arguments)
+
+
+def test_nothing_trainable_is_refused_before_training():
+    module = tiny_module()
+    module.backbone.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing is trainable: give the backbone a LoRA"):
+        tiny_trainer(max_steps=1).fit(module, loader(1))
+
+
+def test_an_objective_may_log(monkeypatch):
+    class Logging(FlowTrajectoryDistillation):
+        def forward(self, *args, **options) -> FlowOutput:
+            output = super().forward(*args, **options)
+            return output._replace(logs={"answer": torch.tensor(42.0)})
+
+    trainer = tiny_trainer(max_steps=1)
+    trainer.fit(tiny_module(losses={}, objective=Logging()), loader(1))
+    assert trainer.callback_metrics["train/answer"] == 42
