@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,15 @@ def _save_photo(path: Path, image: Tensor, **options: object) -> Path:
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)
     return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tests that call the parts of the degradation, which are slow with several threads on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
+import json
+
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
@@ -68,6 +71,7 @@ def test_a_training_run(tmp_path, photos) -> None:
     assert module.validated[0].hr_image.shape == (1, 3, 96, 80)
 
 
+@pytest.mark.filterwarnings("ignore:Total length of `list`")
 def test_pairs_alone_have_latents(tmp_path, pairs) -> None:
     module = Recorder()
     data = SRDataModule(pairs=pairs.path, crop=16, batch_size=4, pairs_expect={"model": "m"})
@@ -114,6 +118,30 @@ def test_prediction_and_test(tmp_path, photos) -> None:
     module = Recorder()
     trainer.test(module, data)
     assert [tuple(batch.hr_image.shape[2:]) for batch in module.validated][:2] == [(96, 80), (80, 112)]
+
+
+@pytest.mark.filterwarnings("ignore:[\\s\\S]*instantiate_classes")
+def test_a_yaml_names_the_degradation(tmp_path, photos) -> None:
+    config = {
+        "class_path": "fluxsr.data.SRDataModule",
+        "init_args": {
+            "photos": str(photos),
+            "crop": 64,
+            "degradation": {
+                "class_path": "fluxsr.data.RealESRGANDegradation",
+                "init_args": {"blur_sigma": [0.2, 1.0], "jpeg_range": [60, 95]},
+            },
+        },
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": config}))  # JSON is YAML
+    parser = ArgumentParser(parser_mode="omegaconf+")
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(SRDataModule, "data")
+    arguments = [f"--config={tmp_path / 'config.yaml'}", "--data.crop=32", "--data.degradation.jpeg_range=[50,60]"]
+    data = parser.instantiate_classes(parser.parse_args(arguments)).data
+    assert data.degradation.first.blur_sigma == (0.2, 1.0)
+    assert data.degradation.first.jpeg_range == (50, 60)
+    assert next(iter(data.train_dataloader())).lr_image.shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize(

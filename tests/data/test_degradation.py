@@ -12,6 +12,8 @@ from fluxsr.data.distortions import add_gaussian_noise, add_poisson_noise, blur,
 from fluxsr.data.kernels import gaussian_kernel
 from fluxsr.data.recipe import KERNEL_KINDS, Dice
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # As published for RealESRGAN_x4plus.
 PUBLISHED = {
     "scale": 4,
@@ -84,6 +86,21 @@ def test_results_are_8_bit_images_and_depend_on_the_seed_alone(photo_like) -> No
     plain = BicubicDegradation()(image)
     errors = torch.stack([(result - plain).abs().mean() for result in results])
     assert 0.01 < float(errors.median()) < 0.15
+
+
+def test_the_number_of_threads_changes_nothing(photo_like) -> None:
+    degradation = RealESRGANDegradation()
+    images = [photo_like(128, 128, seed=seed) for seed in range(8)]
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append([degradation(image, seeds=5) for image in images])
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
 def test_tiny_images_and_other_dtypes(photo_like) -> None:
@@ -187,7 +204,9 @@ def test_bicubic_equals_pillow_closely(photo_like) -> None:
     pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
     expected = np.asarray(Image.fromarray(pixels).resize((24, 16), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     difference = BicubicDegradation(4)(image, seeds=9) * 255 - torch.from_numpy(expected.astype(np.float32))
-    assert float(difference.abs().max()) <= 1.01
+    # Pillow rounds, and clips the overshoot, between its two passes.
+    assert float(difference.abs().max()) <= 2.01
+    assert float(difference.abs().mean()) < 0.2
     batch = BicubicDegradation(2)(torch.stack([image, image.flip(-1)]), seeds=[0, 1])
     assert batch.shape == (2, 3, 32, 48)
 

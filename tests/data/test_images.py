@@ -141,9 +141,6 @@ def test_bombs_and_floats_are_refused(tmp_path, photo_like, save_photo, monkeypa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(ValueError, match=r"big\.png: .*1600 pixels"):
         read_image(path)
-    # Between the limit and twice that Pillow only warns, and here it stays quiet.
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
-    assert read_image(path).shape == (3, 40, 40)
     Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(ValueError, match="floating-point values of unknown range"):
         read_image(tmp_path / "float.tif")

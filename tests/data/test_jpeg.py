@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fluxsr.data.jpeg import jpeg_compress
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def through_pillow(image: Tensor, quality: int) -> Tensor:
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -19,15 +21,15 @@ def through_pillow(image: Tensor, quality: int) -> Tensor:
 @pytest.mark.parametrize("quality", [10, 30, 50, 75, 90, 95, 100])
 @pytest.mark.parametrize("size", [(64, 64), (97, 120), (33, 17)])
 def test_equals_pillow_closely(photo_like, quality: int, size: tuple[int, int]) -> None:
-    # Not exact: libjpeg's integer transforms and colour conversion round otherwise, and where a coefficient tips
-    # over, a block moves by a quantiser step. Both decoders agree to well below the loss of JPEG itself.
+    # Not exact: libjpeg's transforms are in integers, and where a coefficient tips over, a block moves by a quantiser
+    # step. On average over pixels and channels both agree within 0.4 of 255, and well below the loss of JPEG itself.
     image = photo_like(*size, seed=quality)
     ours, theirs = jpeg_compress(image[None], quality)[0], through_pillow(image, quality)
     assert ours.shape == image.shape
     difference = float((ours - theirs).abs().mean()) * 255
     loss = float((image - theirs).abs().mean()) * 255
-    assert difference < 0.8
-    assert difference < 0.35 * loss
+    assert difference < 0.4
+    assert difference < 0.15 * loss
 
 
 def test_real_photos_equal_pillow_closely(assets) -> None:
@@ -37,7 +39,7 @@ def test_real_photos_equal_pillow_closely(assets) -> None:
             image = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1).float()[:, :250, :251] / 255
         for quality in (30, 60, 95):
             difference = (jpeg_compress(image[None], quality)[0] - through_pillow(image, quality)).abs() * 255
-            assert float(difference.mean()) < 0.6, (path.name, quality)
+            assert float(difference.mean()) < 0.2, (path.name, quality)
 
 
 def test_each_image_of_a_batch_has_its_quality(photo_like) -> None:

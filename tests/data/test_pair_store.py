@@ -99,7 +99,7 @@ def test_stores_are_not_mixed(tmp_path) -> None:
     changed = {**FINGERPRINT, "steps": 4, "guidance": 3.5}
     with pytest.raises(ValueError, match=r"guidance is None there, 3\.5 here; steps is 28 there, 4 here.*new folder"):
         make(tmp_path / "store", fingerprint=changed)
-    with pytest.raises(ValueError, match="num_pairs is 10 there, 12 here; seed is 7 there, 0 here"):
+    with pytest.raises(ValueError, match=r"num_pairs is 10 there, 12 here; seed is 7 there, 0 here"):
         make(tmp_path / "store", num_pairs=12, seed=0)
     assert len(make(tmp_path / "store", fingerprint={**FINGERPRINT, "image_size": (32, 32)}).missing_shards()) == 2
     (tmp_path / "photos").mkdir()
@@ -200,7 +200,7 @@ def test_bad_manifests(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
         PairStore.open(tmp_path)
     path.write_text(json.dumps({**json.loads(text), "version": 99}))
-    with pytest.raises(ValueError, match="version 99; this release reads .* version 1"):
+    with pytest.raises(ValueError, match=r"version 99; this release reads .* version 1"):
         PairStore.open(tmp_path)
     path.write_text(text)
     assert not re.search(r"20\d\d-|/", text.replace("some/flow", "")), "no dates or paths in a manifest"

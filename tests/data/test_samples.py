@@ -11,7 +11,7 @@ from fluxsr.data.samples import SRSample, collate
 
 def test_seeds_are_stable_and_distinct() -> None:
     # A hash that changes would silently change every experiment.
-    assert sample_seed(0, 0, 0) == 5310911532126010105
+    assert sample_seed(0, 0, 0) == 2278555635313361279
     assert sample_seed(0, 1) != sample_seed(0, 1, 0)
     assert sample_seed(1, 11) != sample_seed(11, 1)
     seeds = {sample_seed(seed, epoch, index) for seed in range(3) for epoch in range(3) for index in range(500)}
