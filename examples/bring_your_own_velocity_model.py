@@ -25,7 +25,9 @@ class UNetVelocity(nn.Module):
 
 torch.manual_seed(0)
 blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-unet = UNet2DModel(sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), norm_num_groups=4, **blocks)
+unet = UNet2DModel(
+    sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), norm_num_groups=4, **blocks
+)
 velocity = UNetVelocity(unet)
 
 hr_latents, noise = torch.randn(2, 8, 4, 16, 16)  # your autoencoder's latents, and the noise that they came from

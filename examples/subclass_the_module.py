@@ -29,7 +29,9 @@ class SharperSR(OneStepSR):
 
     def validation_step(self, batch, batch_idx):
         images = super().validation_step(batch, batch_idx)
-        self.log("val/ssim", structural_similarity_index_measure(images["sr_image"], images["hr_image"], data_range=1.0))
+        self.log(
+            "val/ssim", structural_similarity_index_measure(images["sr_image"], images["hr_image"], data_range=1.0)
+        )
         return images
 
     def configure_optimizers(self):

@@ -44,7 +44,9 @@ def _peaks(gray: Tensor, period: int) -> Tensor:
     window = torch.hann_window(length, device=gray.device)
     rows = gray[..., :length]
     spectrum = torch.fft.rfft((rows - rows.mean(dim=-1, keepdim=True)) * window).abs().square().mean(dim=1)
-    harmonics = torch.arange(1, (period + 1) // 2, device=gray.device) if period > 2 else torch.ones(1, dtype=torch.long)
+    harmonics = (
+        torch.arange(1, (period + 1) // 2, device=gray.device) if period > 2 else torch.ones(1, dtype=torch.long)
+    )
     bins = harmonics * repeats
     # The Hann window spreads a line over the bins next to it, so the background is read from two bins away on.
     offsets = torch.tensor([-4, -3, -2, 2, 3, 4], device=gray.device)

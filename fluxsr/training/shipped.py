@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fluxsr.flows import FlowTrajectoryDistillation
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.files import read_safetensors
@@ -9,15 +11,17 @@ from fluxsr.models.flux import shipped_file
 from fluxsr.training.module import OneStepSR
 
 
-def nano_student(tile: int | None = 128) -> OneStepSR:
+def nano_student(path: str | Path | None = None, tile: int | None = 128) -> OneStepSR:
     """Return the shipped nano student: ``nano_student()(lr_image)`` upscales ``(B, 3, h, w)`` four times in one step.
 
     Args:
+        path: a student of your own that ``ExportBackbone`` wrote; ``None``: the shipped one.
         tile: side in pixels of the tiles that larger images are restored in; ``None``: whole images.
     """
-    _, metadata = read_safetensors(shipped_file("nano-student"))
+    file = shipped_file("nano-student") if path is None else Path(path)
+    _, metadata = read_safetensors(file)
     return OneStepSR(
-        backbone=load_flux("nano-student", trainable="none"),
+        backbone=load_flux(str(file), trainable="none"),
         autoencoder=PixelAutoencoder(),
         objective=FlowTrajectoryDistillation(lr_time=float(metadata["start_time"])),
         tile=tile,

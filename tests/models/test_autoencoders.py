@@ -125,5 +125,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     from tests.models.conftest import tiny_transformer
 
     tiny_transformer().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="'FluxTransformer2DModel', which is neither AutoencoderKL nor AutoencoderTiny"):
+    with pytest.raises(
+        ValueError, match="'FluxTransformer2DModel', which is neither AutoencoderKL nor AutoencoderTiny"
+    ):
         load_autoencoder(str(tmp_path))

@@ -28,7 +28,9 @@ def test_tiles_cover_everything_on_even_starts_and_bounded_size(tile, overlap, s
 def test_neighbours_blend_without_a_step():
     # Every tile answers with its own number: across a border the result must move gradually.
     counter = iter(range(100))
-    result = TiledVelocity(lambda x, t: torch.full_like(x, next(counter)), 16, 8)(torch.zeros(1, 1, 16, 40), torch.zeros(1))
+    result = TiledVelocity(lambda x, t: torch.full_like(x, next(counter)), 16, 8)(
+        torch.zeros(1, 1, 16, 40), torch.zeros(1)
+    )
     assert result.diff(dim=-1).abs().max() <= 2 / 9 + 1e-6  # two ramps of 8 meet
 
 

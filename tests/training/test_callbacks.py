@@ -13,7 +13,6 @@ from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_traine
 MSE = {"mse": ImageTerm(MSELoss())}
 
 
-
 def test_ema_has_its_closed_form():
     from lightning import Callback
 
@@ -45,7 +44,11 @@ def test_ema_validates_the_average_and_gives_the_weights_back(tmp_path):
     trainer.fit(module, loader(2))
     weights = {name: p.detach().clone() for name, p in module.trainable_state().items()}
     seen = {}
-    module.validation_step = lambda batch, batch_idx: seen.update({n: p.detach().clone() for n, p in module.trainable_state().items()})
+
+    def validation_step(batch, batch_idx):
+        seen.update({name: p.detach().clone() for name, p in module.trainable_state().items()})
+
+    module.validation_step = validation_step
     trainer.validate(module, loader(1), verbose=False)
     assert all(torch.equal(seen[name], ema.average[name]) for name in seen)
     assert any(not torch.equal(seen[name], weights[name]) for name in seen)
@@ -78,7 +81,9 @@ def test_preview_grid_holds_four_columns(tmp_path):
 
 def test_preview_grid_of_a_teacher_holds_samples(tmp_path):
     module = tiny_module(lora=None, losses={}, objective=FlowMatching())
-    tiny_trainer(tmp_path, max_steps=1, callbacks=[PreviewGrid(images=2, sample_steps=2)]).fit(module, loader(1), loader(1))
+    tiny_trainer(tmp_path, max_steps=1, callbacks=[PreviewGrid(images=2, sample_steps=2)]).fit(
+        module, loader(1), loader(1)
+    )
     assert Image.open(tmp_path / "previews" / "step-00000001.png").size == (4 * 32, 2 * 32)
 
 

@@ -106,7 +106,9 @@ def test_overfits_one_batch():
         lora=None,
         losses={"mse": ImageTerm(MSELoss(), weight=10.0)},
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
-        scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=200, pct_start=0.1),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 5e-3, total_steps=200, pct_start=0.1
+        ),
     )
     batch = tiny_batch()
     tiny_trainer(max_steps=200).fit(module, torch.utils.data.DataLoader([batch] * 200, batch_size=None))
@@ -206,7 +208,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     trainer = tiny_trainer(max_steps=1)
     trainer.fit(tiny_module(lora=None), loader(1))
     trainer.save_checkpoint(tmp_path / "full.ckpt")
-    with pytest.raises(ValueError, match="the checkpoint does not fit this model: .* trainable weights are missing"):
+    with pytest.raises(ValueError, match=r"the checkpoint does not fit this model: .* trainable weights are missing"):
         tiny_trainer(max_steps=2).fit(tiny_module(), loader(1), weights_only=True, ckpt_path=tmp_path / "full.ckpt")
 
 

@@ -51,9 +51,7 @@ def test_without_an_image_the_target_is_decoded(made):
 
 def test_latent_term(made):
     outputs, flow, _, decoded = made
-    torch.testing.assert_close(
-        LatentTerm(torch.nn.MSELoss())(outputs), (flow.x0_hat - flow.x0_target).square().mean()
-    )
+    torch.testing.assert_close(LatentTerm(torch.nn.MSELoss())(outputs), (flow.x0_hat - flow.x0_target).square().mean())
     assert not decoded
 
 

@@ -1,0 +1,1 @@
+"""Measurements of this machine, as ratios of one run: ``make bench``."""

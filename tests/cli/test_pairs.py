@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fluxsr.cli.main import main
+from fluxsr.cli.pairs import make_pairs, middle_square
+from fluxsr.data import PairStore, TeacherPairs
+from fluxsr.data.pair_store import draw_noise
+from fluxsr.flows import euler, resolution_shift
+from fluxsr.models import PromptEmbedding, load_autoencoder, load_flux
+from tests.cli.conftest import euler_by_hand, files
+from tests.models.conftest import tiny_prompt, tiny_transformer
+
+# Shards of three in batches of two: a batch border inside a shard, and an incomplete batch.
+SMALL = {"num": 6, "steps": 2, "batch_size": 2, "shard_size": 3, "size": 32, "seed": 4}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """An uninterrupted store of the teacher's own images."""
+    return make_pairs(str(tmp_path_factory.mktemp("store") / "pairs"), **SMALL)
+
+
+@pytest.fixture
+def copy(store, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(store, tmp_path / "copy")
+
+
+def test_the_latents_are_the_teachers_from_the_stores_noise(store, teacher):
+    opened = PairStore.open(store)
+    noise = torch.stack([opened.noise(index) for index in range(6)])
+    assert noise.equal(torch.stack([draw_noise(4, index, (12, 16, 16)) for index in range(6)]))
+    shards = [load_file(opened.shard_path(index)) for index in range(2)]
+    latents = torch.cat([shard["latents"] for shard in shards])
+    torch.testing.assert_close(latents, euler_by_hand(teacher, noise, steps=2), rtol=0, atol=1e-5)
+
+
+def test_the_images_are_the_decoded_latents_to_8_bit(store, pixel):
+    shard = load_file(store / "pairs-00001.safetensors")
+    assert shard["images"].dtype == torch.uint8
+    assert shard["images"].shape == (3, 3, 32, 32)
+    difference = shard["images"].float() / 255 - pixel.decode(shard["latents"]).clamp(0, 1)
+    assert difference.abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_training_reads_the_store(store):
+    pairs = TeacherPairs(store, crop=16)
+    assert len(pairs) == 6
+    sample = pairs[3]
+    assert sample.hr_image.shape == (3, 16, 16)
+    assert sample.hr_latents.shape == sample.noise.shape == (12, 8, 8)
+
+
+def test_the_manifest_says_what_made_the_pairs(store):
+    fingerprint = PairStore.open(store).fingerprint
+    assert fingerprint["model"] == "nano"
+    assert (fingerprint["steps"], fingerprint["size"], fingerprint["shift"]) == (2, 32, 1.0)
+    assert fingerprint["autoencoder"] == {"kind": "pixel", "downsample": 2, "shift": 0.5, "scale": 4.0}
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_lost_shard_is_made_again_the_same(store, copy, shard, capsys):
+    (copy / f"pairs-{shard:05d}.safetensors").unlink()
+    make_pairs(str(copy), **SMALL)
+    assert files(copy) == files(store)
+    assert "3 of them done before" in capsys.readouterr().out
+
+
+def test_a_cut_off_shard_is_made_again_the_same(store, copy):
+    path = copy / "pairs-00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    make_pairs(str(copy), **SMALL)
+    assert files(copy) == files(store)
+
+
+def test_an_interrupted_store_is_finished_the_same(store, tmp_path, monkeypatch, capsys):
+    write = PairStore.write_shard
+
+    def interrupted(self, shard_index, *tensors):
+        if shard_index == 1:
+            raise KeyboardInterrupt
+        write(self, shard_index, *tensors)
+
+    folder = tmp_path / "pairs"
+    arguments = [word for key, value in SMALL.items() for word in (f"--{key}", str(value))]
+    with monkeypatch.context() as patch:
+        patch.setattr(PairStore, "write_shard", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            main(["pairs", "--output", str(folder), *arguments])
+    assert stopped.value.code == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert set(files(folder)) == {"manifest.json", "pairs-00000.safetensors"}
+    with pytest.raises(ValueError, match="3 of 6 pairs are missing"):
+        TeacherPairs(folder)
+    main(["pairs", "--output", str(folder), *arguments])
+    assert files(folder) == files(store)
+
+
+def test_a_finished_store_is_left_alone(store, copy, monkeypatch):
+    monkeypatch.setattr(PairStore, "write_shard", None)
+    make_pairs(str(copy), **SMALL)
+    assert files(copy) == files(store)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 3}, "steps is 2 there, 3 here"),
+        ({"seed": 5}, "seed is 4 there, 5 here"),
+        ({"size": 36}, "size is 32 there, 36 here"),
+        ({"num": 7}, "num_pairs is 6 there, 7 here"),
+        ({"batch_size": 3}, "batch_size is 2 there, 3 here"),
+        ({"shift": 2.0}, "shift is 1.0 there, 2.0 here"),
+    ],
+)
+def test_pairs_of_two_kinds_are_not_mixed(store, copy, change, message):
+    with pytest.raises(ValueError, match=message):
+        make_pairs(str(copy), **{**SMALL, **change})
+    assert files(copy) == files(store)
+
+
+def test_another_teacher_under_the_same_name_is_refused(tmp_path):
+    def save(seed: int) -> None:
+        tiny_transformer(seed=seed, in_channels=48).save_pretrained(tmp_path / "model")
+
+    options = {**SMALL, "model": str(tmp_path / "model"), "autoencoder": "pixel", "size": 8}
+    save(0)
+    make_pairs(str(tmp_path / "pairs"), **options)
+    save(1)
+    with pytest.raises(ValueError, match="weights is"):
+        make_pairs(str(tmp_path / "pairs"), **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num": 0}, "num.* at least 1, got 0"),
+        ({"steps": 0}, "steps.* at least 1, got 6, 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"shard_size": 0}, "shard_size must be at least 1"),
+        ({"size": 34}, "size must be a multiple of 4.* got 34"),
+        ({"size": -32}, "size must be a multiple of 4.* got -32"),
+        ({"noise": "other"}, "inversion or independent, got 'other'"),
+        ({"dtype": "float99"}, "float99"),
+        ({"device": "abacus"}, "abacus"),
+        ({"guidance": 3.5}, "guidance must be None, got 3.5"),
+        ({"model": "nowhere.safetensors"}, "nowhere.safetensors does not exist"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        make_pairs(str(tmp_path / "pairs"), **{**SMALL, **change})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_autoencoder_must_fit_the_model(pipeline, tmp_path):
+    with pytest.raises(ValueError, match="12 latent channels and the autoencoder 4"):
+        make_pairs(str(tmp_path / "pairs"), **SMALL, autoencoder=str(pipeline))
+
+
+# ---- photos ---------------------------------------------------------------------------------------------------------
+
+
+def paired_photos(photos, folder, capsys, **changes):
+    """Pair the four photos; returns the first shard and what was printed."""
+    capsys.readouterr()
+    make_pairs(str(folder), **{**SMALL, "images": str(photos), "shard_size": 8, **changes})
+    return load_file(folder / "pairs-00000.safetensors"), capsys.readouterr().out
+
+
+def test_an_inverted_photo_comes_back_the_closer_the_more_steps(photos, tmp_path, capsys, teacher, pixel):
+    errors = []
+    for steps in (4, 16):
+        shard, printed = paired_photos(photos, tmp_path / str(steps), capsys, steps=steps)
+        assert len(shard["latents"]) == 4  # one for each photo, though six were asked for
+        back = euler_by_hand(teacher, shard["noise"], steps)
+        errors.append(float((back - shard["latents"]).square().mean(dim=(1, 2, 3)).sqrt().mean()))
+        said = re.search(r"rms error of the latents ([\d.]+), worst ([\d.]+)", printed)
+        assert float(said[1]) == pytest.approx(errors[-1], abs=1e-3)
+        assert float(said[2]) >= float(said[1])
+        assert 0.7 < shard["noise"].std() < 1.3  # noise, not a photo
+        torch.testing.assert_close(pixel.encode(shard["images"] / 255), shard["latents"], rtol=0, atol=2.5 / 255)
+    assert errors[1] < 0.6 * errors[0], errors
+    assert errors[1] < 0.25, errors
+
+
+def test_independent_noise_is_the_seeded_draw(photos, tmp_path, capsys):
+    shard, printed = paired_photos(photos, tmp_path / "pairs", capsys, noise="independent")
+    assert shard["noise"].equal(torch.stack([draw_noise(4, index, (12, 16, 16)) for index in range(4)]))
+    assert "rms" not in printed
+    sample = TeacherPairs(tmp_path / "pairs", crop=16, seed=1)[2]
+    assert sample.noise.shape == (12, 8, 8)
+
+
+def test_interrupted_photo_pairs_are_finished_the_same(photos, tmp_path, capsys):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    paired_photos(photos, whole, capsys, shard_size=2)
+    shutil.copytree(whole, resumed)
+    (resumed / "pairs-00001.safetensors").unlink()
+    paired_photos(photos, resumed, capsys, shard_size=2)
+    assert files(resumed) == files(whole)
+
+
+def test_other_photos_and_other_noise_are_another_store(photos, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    paired_photos(folder, tmp_path / "pairs", capsys, noise="independent")
+    with pytest.raises(ValueError, match="source is"):
+        paired_photos(folder, tmp_path / "pairs", capsys, noise="inversion")
+    shutil.copy(folder / "coffee.png", folder / "rocket.png")
+    with pytest.raises(ValueError, match="source is"):
+        paired_photos(folder, tmp_path / "pairs", capsys, noise="independent")
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no images in .*empty"):
+        make_pairs(str(tmp_path / "pairs"), **SMALL, images=str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match=r"nowhere doesn't exist"):
+        make_pairs(str(tmp_path / "pairs"), **SMALL, images=str(tmp_path / "nowhere"))
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_a_truncated_photo_is_named_and_the_finished_pairs_are_kept(photos, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    broken = folder / "rocket.png"  # the last of four
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    with pytest.raises(ValueError, match=r"can't read the image .*rocket\.png"):
+        paired_photos(folder, tmp_path / "pairs", capsys, shard_size=2, noise="independent")
+    assert set(files(tmp_path / "pairs")) == {"manifest.json", "pairs-00000.safetensors"}
+
+
+def test_the_middle_square_is_cut_and_resized(generator):
+    image = torch.rand(3, 8, 12, generator=generator)
+    assert middle_square(image, 8).equal(image[:, :, 2:10])
+    small = middle_square(torch.full((3, 20, 10), 0.25), 5)
+    torch.testing.assert_close(small, torch.full((3, 5, 5), 0.25))
+
+
+# ---- a FLUX.1-dev of one's own ---------------------------------------------------------------------------------------
+
+LOCAL = {"num": 3, "steps": 2, "batch_size": 2, "shard_size": 2, "size": 16, "guidance": 3.5}
+
+
+def test_a_local_pipeline_with_prompt_and_guidance(pipeline, tmp_path):
+    prompt = str(pipeline / "prompt.safetensors")
+    folder = make_pairs(str(tmp_path / "pairs"), model=str(pipeline), prompt=prompt, **LOCAL)
+    opened = PairStore.open(folder)
+    assert opened.latent_shape == (4, 8, 8)
+    fingerprint = opened.fingerprint
+    assert (fingerprint["prompt"], fingerprint["guidance"]) == ("a photo", 3.5)
+    assert fingerprint["autoencoder"]["scaling_factor"] == 0.3611
+    shift = resolution_shift(16)
+    assert fingerprint["shift"] == shift
+
+    backbone = load_flux(str(pipeline), trainable="none", prompt=prompt, guidance=3.5)
+    noise = torch.stack([opened.noise(index) for index in range(3)])
+    with torch.no_grad():
+        latents = euler(backbone, noise, 1.0, 0.0, 2, shift=shift)
+        images = load_autoencoder(str(pipeline)).decode(latents).clamp(0, 1)
+    pairs = TeacherPairs(folder)
+    for index in range(3):
+        sample = pairs[index]
+        torch.testing.assert_close(sample.hr_latents, latents[index], rtol=0, atol=1e-5)
+        torch.testing.assert_close(sample.hr_image, images[index], rtol=0, atol=0.51 / 255)
+        assert sample.noise.equal(noise[index])
+
+
+def test_another_prompt_or_guidance_is_refused(pipeline, tmp_path):
+    prompt = str(pipeline / "prompt.safetensors")
+    options = {"output": str(tmp_path / "pairs"), "model": str(pipeline), **LOCAL}
+    make_pairs(**options, prompt=prompt)
+    with pytest.raises(ValueError, match=r"guidance is 3\.5 there, 2\.0 here"):
+        make_pairs(**{**options, "guidance": 2.0}, prompt=prompt)
+    with pytest.raises(ValueError, match="prompt is 'a photo' there"):
+        make_pairs(**options)
+    # The same words encoded otherwise are another prompt.
+    longer = PromptEmbedding(tiny_prompt(5).prompt_embeds, tiny_prompt().pooled_prompt_embeds, "a photo")
+    longer.save(tmp_path / "longer.safetensors")
+    with pytest.raises(ValueError, match="prompt"):
+        make_pairs(**options, prompt=str(tmp_path / "longer.safetensors"))
+
+
+def test_a_model_with_guidance_asks_for_it(pipeline, tmp_path):
+    with pytest.raises(ValueError, match=r"give guidance, for example 3\.5"):
+        make_pairs(str(tmp_path / "pairs"), model=str(pipeline), **{**LOCAL, "guidance": None})
+
+
+def test_a_hub_models_own_autoencoder_is_in_its_vae_folder(monkeypatch, tmp_path):
+    asked = {}
+
+    def load(source, **options):
+        asked.update(options, source=source)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("fluxsr.cli.pairs.load_flux", lambda *a, **k: torch.nn.Linear(1, 1))
+    monkeypatch.setattr("fluxsr.cli.pairs.load_autoencoder", load)
+    with pytest.raises(ValueError, match="enough"):
+        make_pairs(str(tmp_path / "pairs"), model="black-forest-labs/FLUX.1-dev", revision="main", guidance=3.5)
+    assert asked["source"] == "black-forest-labs/FLUX.1-dev"
+    assert (asked["subfolder"], asked["revision"]) == ("vae", "main")
+
+
+def test_the_command_reads_its_options_from_yaml_too(store, tmp_path):
+    (tmp_path / "pairs.yaml").write_text(json.dumps(SMALL))
+    main(["pairs", "--config", str(tmp_path / "pairs.yaml"), "--output", str(tmp_path / "pairs")])
+    assert files(tmp_path / "pairs") == files(store)

@@ -1,0 +1,151 @@
+"""What every loss with a frozen network promises, on small networks."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fluxsr.losses import LPIPSLoss, TVLPIPSLoss
+from fluxsr.losses.network import FrozenNetwork
+
+
+class Tiny(nn.Module):
+    """Called as lpips.LPIPS is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 4, 3)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        gap = self.drop(torch.tanh(self.conv(x)) - torch.tanh(self.conv(y)))
+        return gap.square().mean((1, 2, 3)).view(-1, 1, 1, 1)
+
+
+def gradient(loss: nn.Module, pair: tuple[Tensor, Tensor], **kwargs) -> Tensor:
+    image = pair[0].clone().requires_grad_()
+    return torch.autograd.grad(loss(image, pair[1]), image, **kwargs)[0]
+
+
+def test_network_is_frozen_and_stays_in_evaluation_mode(pair) -> None:
+    loss = TVLPIPSLoss(net=Tiny())
+    loss.train()
+    assert not any(module.training for module in loss.network.modules() if module is not loss.network)
+    assert not loss.network.net.training
+    assert not any(p.requires_grad for p in loss.parameters())
+    assert torch.equal(loss(*pair), loss(*pair))
+    gradient(loss, pair)
+    assert all(p.grad is None for p in loss.parameters())
+
+
+def test_gradient_inside_equals_plain_autograd(pair) -> None:
+    inside, plain = TVLPIPSLoss(net=Tiny()), TVLPIPSLoss(net=Tiny(), double_backward=True)
+    torch.testing.assert_close(inside(*pair), plain(*pair))
+    torch.testing.assert_close(gradient(inside, pair), gradient(plain, pair), rtol=1e-5, atol=1e-9)
+
+
+def test_gradient_is_scaled_by_what_comes_from_outside(pair) -> None:
+    loss = TVLPIPSLoss(net=Tiny())
+    image = pair[0].clone().requires_grad_()
+    (3 * loss(image, pair[1]) + image.mean()).backward()
+    expected = 3 * gradient(loss, pair) + 1 / image.numel()
+    torch.testing.assert_close(image.grad, expected)
+
+
+def test_gradient_flows_on_into_what_made_the_image(pair) -> None:
+    gain = torch.tensor(0.9, requires_grad=True)
+    TVLPIPSLoss(net=Tiny())(pair[0] * gain, pair[1]).backward()
+    assert gain.grad is not None
+    assert gain.grad != 0
+
+
+@pytest.mark.parametrize("double_backward", [False, True])
+def test_only_the_sr_image_gets_a_gradient(double_backward: bool, pair) -> None:
+    sr_image, hr_image = (image.clone().requires_grad_() for image in pair)
+    TVLPIPSLoss(net=Tiny(), double_backward=double_backward)(sr_image, hr_image).backward()
+    assert sr_image.grad is not None
+    assert hr_image.grad is None
+
+
+def test_under_autocast_values_and_gradients_stay_float32(pair) -> None:
+    loss = TVLPIPSLoss(net=Tiny())
+    expected, expected_gradient = loss(*pair), gradient(loss, pair)
+    for frozen in (loss, TVLPIPSLoss(net=Tiny(), double_backward=True)):
+        with torch.autocast("cpu", torch.bfloat16):
+            value, found = frozen(*pair), gradient(frozen, pair)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(found, expected_gradient, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_images_of_other_dtypes(dtype: torch.dtype, pair) -> None:
+    loss = TVLPIPSLoss(net=Tiny())
+    image = pair[0].to(dtype).requires_grad_()
+    value = loss(image, pair[1].to(dtype))
+    value.backward()
+    assert value.dtype == torch.float32
+    assert image.grad is not None
+    assert image.grad.dtype == dtype
+    torch.testing.assert_close(value, loss(*pair), rtol=0.05, atol=1e-4)
+
+
+def test_a_second_derivative_is_refused_or_exact(pair) -> None:
+    with pytest.raises(RuntimeError, match="double_backward=True"):
+        gradient(TVLPIPSLoss(net=Tiny()), pair, create_graph=True)
+    loss = LPIPSLoss(net=Tiny().double(), double_backward=True)
+    image = pair[0][:1, :, :5, :5].double().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: loss(x, pair[1][:1, :, :5, :5].double()), (image,))
+
+
+def test_no_gradient_is_computed_where_none_is_asked_for(pair) -> None:
+    with torch.no_grad():
+        assert not TVLPIPSLoss(net=Tiny())(pair[0].clone().requires_grad_(), pair[1]).requires_grad
+    assert not TVLPIPSLoss(net=Tiny())(*pair).requires_grad
+
+
+def test_weights_are_neither_rounded_nor_saved(pair) -> None:
+    loss = TVLPIPSLoss(net=Tiny())
+    before = loss(*pair)
+    model = nn.ModuleDict({"student": nn.Linear(2, 2), "loss": loss}).to(torch.bfloat16).half()
+    assert model["student"].weight.dtype == torch.float16
+    assert loss.network.dtype == torch.float32
+    assert torch.equal(loss(*pair), before)
+    assert set(model.state_dict()) == {"student.weight", "student.bias"}
+    model.load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(copy.deepcopy(loss)(*pair), before)
+
+
+def test_moving_to_a_device_moves_the_network() -> None:
+    frozen = FrozenNetwork(Tiny()).to("meta")
+    assert all(p.is_meta for p in frozen.parameters())
+
+
+def test_a_checkpoint_that_does_carry_the_weights_still_loads() -> None:
+    loss = LPIPSLoss(net=Tiny())
+    state = {f"network.net.{name}": value for name, value in loss.network.net.state_dict().items()}
+    loss.load_state_dict(state, strict=True)
+
+
+def test_user_errors_name_the_value(pair) -> None:
+    loss = TVLPIPSLoss(net=Tiny())
+    with pytest.raises(ValueError, match=r"3 channels, got 1.*expand"):
+        loss(pair[0][:, :1], pair[1][:, :1])
+    with pytest.raises(ValueError, match=r"\(3, 40, 48\)"):
+        loss(pair[0][0], pair[1][0])
+    with pytest.raises(ValueError, match="uint8"):
+        loss(pair[0].to(torch.uint8), pair[1])
+    with pytest.raises(ValueError, match=r"\(2, 3, 40, 47\)"):
+        loss(pair[0], pair[1][..., :47])
+
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return (x - y).square().flatten()
+
+    with pytest.raises(ValueError, match=r"net\(x, y\) -> \(B, 1, 1, 1\)"):
+        TVLPIPSLoss(net=Wrong())(*pair)

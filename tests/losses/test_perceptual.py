@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fluxsr.losses import LPIPSLoss, TVLPIPSLoss, load_network
+from fluxsr.losses.functional import total_variation_map
+
+
+def by_hand(net: nn.Module, sr_image: Tensor, hr_image: Tensor, weight_tv: float) -> Tensor:
+    tv = net(total_variation_map(sr_image) - 1, total_variation_map(hr_image) - 1)
+    return (net(sr_image * 2 - 1, hr_image * 2 - 1) + weight_tv * tv).mean()
+
+
+@pytest.mark.parametrize("net", ["vgg", "alex", "squeeze"])
+def test_tv_lpips_equals_the_package_called_twice(net: str, random_lpips, pair: tuple[Tensor, Tensor]) -> None:
+    reference, path = random_lpips(net)
+    ours, theirs = (pair[0].clone().requires_grad_() for _ in range(2))
+    value = TVLPIPSLoss(0.7, net=net, weights=path)(ours, pair[1])
+    expected = by_hand(reference, theirs, pair[1], 0.7)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+    value.backward()
+    expected.backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5 * float(theirs.grad.abs().max()))
+
+
+def test_tv_lpips_equals_the_package_called_twice_with_real_weights(backbones, random_lpips, pair) -> None:
+    net, _ = random_lpips("vgg")
+    state = torch.load(backbones / "vgg16_features_fp16.pth", weights_only=True)
+    before = {name: value.clone() for name, value in net.net.state_dict().items()}
+    net.net.load_state_dict({name: state["features." + name.split(".", 1)[1]].float() for name in before})
+    expected = by_hand(net, *pair, weight_tv=0.5)
+    net.net.load_state_dict(before)  # the fixture is shared
+    assert TVLPIPSLoss(weights=backbones)(*pair).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("net", ["squeeze", "nano"])
+def test_equal_images_cost_exactly_nothing(net: str, dtype: torch.dtype, random_lpips, pair) -> None:
+    weights = random_lpips(net)[1] if net != "nano" else None
+    image = pair[0].to(dtype)
+    assert TVLPIPSLoss(net=net, weights=weights)(image, image.clone()).item() == 0
+
+
+def test_weight_zero_is_lpips_alone(random_lpips, pair) -> None:
+    path = random_lpips("squeeze")[1]
+    assert torch.equal(TVLPIPSLoss(0, "squeeze", path)(*pair), LPIPSLoss("squeeze", path)(*pair))
+
+
+def test_an_injected_module_is_called_on_signed_images(pair) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Recorder(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            seen.append((x, y))
+            return (x - y).square().mean((1, 2, 3), keepdim=True)
+
+    TVLPIPSLoss(net=Recorder())(*pair)
+    (plain, _), (tv, _) = seen
+    torch.testing.assert_close(plain, pair[0] * 2 - 1)
+    torch.testing.assert_close(tv, total_variation_map(pair[0]) - 1)
+
+
+def test_the_packages_own_module_can_be_injected(random_lpips, pair) -> None:
+    reference, path = random_lpips("alex")
+    torch.testing.assert_close(LPIPSLoss(reference)(*pair), LPIPSLoss("alex", path)(*pair), rtol=1e-5, atol=1e-7)
+
+
+def test_the_whole_loss_can_be_compiled(pair) -> None:
+    loss = TVLPIPSLoss(net="nano")
+    compiled = torch.compile(loss, backend="eager")
+    ours, theirs = (pair[0].clone().requires_grad_() for _ in range(2))
+    compiled(ours, pair[1]).backward()
+    loss(theirs, pair[1]).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-8)
+
+
+def test_published_lpips_of_real_outputs(assets) -> None:
+    published = {"Canon_001_LR4": 0.224819, "Canon_011_LR4": 0.244792}
+    loss = LPIPSLoss("alex", assets / "backbones")
+    folder = assets / "bench" / "realsr10"
+    for name, value in published.items():
+        sr_image, hr_image = (read(folder / kind / f"{name}.png") for kind in ("osediff", "HR"))
+        assert loss(sr_image, hr_image).item() == pytest.approx(value, abs=1e-3)
+
+
+def read(path) -> Tensor:
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TVLPIPSLoss(net="resnet"), "net='resnet'.*'vgg', 'alex', 'squeeze', 'nano'"),
+        (lambda: TVLPIPSLoss(weight_tv=-1), "weight_tv=-1"),
+        (lambda: TVLPIPSLoss(weight_tv=float("nan")), "weight_tv=nan"),
+        (lambda: TVLPIPSLoss("vgg"), "weight_tv='vgg'"),
+        (lambda: LPIPSLoss(nn.Identity(), weights="x.pth"), "x.pth.*not with a module"),
+    ],
+)
+def test_user_errors_name_the_value(make: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_nano_is_never_a_stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.delenv("FLUXSR_WEIGHTS", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    with pytest.raises(FileNotFoundError, match="VGG16"):
+        load_network("vgg")
