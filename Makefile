@@ -22,7 +22,7 @@ demo: $(STAMP)  ## the main job: teacher pairs, FTD training, one-step upscaling
 	$(PY) -m fluxsr demo --output outputs/demo
 
 test: $(STAMP)
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2
 
 test-slow: $(STAMP)  ## everything but what needs a GPU or a hub
 	$(PY) -m pytest -m "not gpu and not network" --timeout 1800

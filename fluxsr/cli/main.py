@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on where it can", code=130)
-    except (ValueError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         fail(str(error))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fluxsr.cli.run import progress, run
+from fluxsr.cli.run import DType, check_dtype, choose_device, progress, run
 from fluxsr.data import PairStore, read_image
 from fluxsr.data.images import list_images
 from fluxsr.flows import euler, resolution_shift
@@ -32,7 +32,7 @@ def make_pairs(
     autoencoder: str | None = None,
     batch_size: int = 8,
     shard_size: int = 64,
-    dtype: str = "float32",
+    dtype: DType = "float32",
     device: str = "auto",
     revision: str | None = None,
 ) -> Path:
@@ -66,22 +66,28 @@ def make_pairs(
         raise ValueError(f"num, steps and batch_size must be at least 1, got {num}, {steps} and {batch_size}")
     if noise not in ("inversion", "independent"):
         raise ValueError(f"noise must be inversion or independent, got {noise!r}")
+    check_dtype(dtype)
+    torch_device = torch.device(choose_device(device))
     pixel = model == "nano" or model.endswith(".safetensors")
-    size = size or (64 if pixel else 1024)
-    torch_device = torch.device(best_device() if device == "auto" else device)
+    size = (64 if pixel else 1024) if size is None else size
     backbone = load_flux(model, trainable="none", prompt=prompt, guidance=guidance, dtype=dtype, revision=revision).to(
         torch_device
     )
-    vae = load_autoencoder(autoencoder or ("pixel" if pixel else model), dtype=dtype, revision=revision).to(
-        torch_device
-    )
+    # A model of diffusers' keeps its autoencoder in this subfolder, on the hub as in a local folder.
+    subfolder = "vae" if autoencoder is None and not pixel else None
+    vae = load_autoencoder(
+        autoencoder or ("pixel" if pixel else model),
+        subfolder=subfolder,
+        revision=revision if subfolder else None,
+        dtype=dtype,
+    ).to(torch_device)
     if backbone.latent_channels != vae.latent_channels:
         raise ValueError(
             f"the model has {backbone.latent_channels} latent channels and the autoencoder {vae.latent_channels}: "
             "give the autoencoder that the model was trained with"
         )
     side = size // vae.downsample
-    if size % (2 * vae.downsample):
+    if size < 1 or size % (2 * vae.downsample):
         raise ValueError(f"size must be a multiple of {2 * vae.downsample} for this model, got {size}")
     if shift is None:
         shift = 1.0 if pixel else resolution_shift((side // 2) ** 2)
@@ -96,6 +102,7 @@ def make_pairs(
             "revision": revision,
             "autoencoder": vae.fingerprint(),
             "prompt": backbone.prompt_text,
+            "prompt_digest": tensors_digest(backbone.prompt_embeds, backbone.pooled_prompt_embeds),
             "guidance": guidance,
             "steps": steps,
             "shift": shift,
@@ -185,17 +192,18 @@ def weights_digest(backbone: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def tensors_digest(*tensors: Tensor) -> str:
+    """Return a short digest of small tensors: the same words may have been encoded otherwise."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def photos_digest(photos: list[Path], noise: str) -> str:
     """Return what identifies the photos: names and sizes in bytes, in order."""
     listing = "\n".join(f"{path.name}:{path.stat().st_size}" for path in photos)
     return f"{noise}:{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
-
-
-def best_device() -> str:
-    """Return cuda, mps or cpu, the first that is there."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def main(arguments: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fluxsr.cli.run import run
+from fluxsr.cli.run import DType, check_dtype, choose_device, run
 from fluxsr.models import encode_prompt
 
 
@@ -16,7 +16,7 @@ def make_prompt(
     max_tokens: int = 512,
     trim: bool = True,
     device: str = "cpu",
-    dtype: str = "bfloat16",
+    dtype: DType = "bfloat16",
 ) -> None:
     """Encode one prompt with FLUX's text encoders (T5 and CLIP, about 10 GB) into a small file.
 
@@ -29,13 +29,20 @@ def make_prompt(
         revision: of the hub repository.
         max_tokens: T5's length before trimming; 512 for FLUX.1-dev, 256 for -schnell.
         trim: keep the prompt's own tokens only; every token less saves time in each step.
-        device: where the encoders run.
+        device: where the encoders run: cpu, cuda, mps or auto.
         dtype: of the encoders.
     """
     if not output.endswith(".safetensors"):
         raise ValueError(f"output must end in .safetensors, got {output!r}")
+    check_dtype(dtype)
     embedding = encode_prompt(
-        text, model, revision=revision, max_tokens=max_tokens, trim=trim, device=device, dtype=getattr(torch, dtype)
+        text,
+        model,
+        revision=revision,
+        max_tokens=max_tokens,
+        trim=trim,
+        device=choose_device(device),
+        dtype=getattr(torch, dtype),
     )
     embedding.save(output)
     print(f"{output}: {embedding.prompt_embeds.shape[1]} tokens of {text!r}")

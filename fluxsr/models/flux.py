@@ -259,7 +259,7 @@ def _load_transformer(model: str, weights: bool, dtype: torch.dtype, revision: s
     from diffusers import FluxTransformer2DModel
 
     if not weights:
-        return FluxTransformer2DModel(**flux_architecture(model)).to(dtype)
+        return _in_dtype(FluxTransformer2DModel(**flux_architecture(model)), dtype)
     if model in SHIPPED or model.endswith(".safetensors"):
         return _load_file(shipped_file(model) if model in SHIPPED else Path(model), dtype)
     if model in FLUX_ARCHITECTURES:
@@ -282,6 +282,11 @@ def _load_file(path: Path, dtype: torch.dtype) -> nn.Module:
         raise ValueError(
             f"{path} does not name its architecture, so it was not made by this library; give a diffusers folder"
         )
-    transformer = FluxTransformer2DModel(**json.loads(architecture)).to(dtype)
+    transformer = _in_dtype(FluxTransformer2DModel(**json.loads(architecture)), dtype)
     transformer.load_state_dict({key: tensor.to(dtype) for key, tensor in state.items()})
     return transformer
+
+
+def _in_dtype(transformer: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast only where something changes: diffusers warns at every cast."""
+    return transformer if dtype == torch.float32 else transformer.to(dtype)

@@ -73,7 +73,8 @@ def test_a_mistyped_command_is_suggested(typed, meant, capsys):
 def test_a_command_like_no_other_lists_them(capsys):
     with pytest.raises(SystemExit):
         main(["xyzzy"])
-    assert all(name in capsys.readouterr().err for name in COMMANDS)
+    error = capsys.readouterr().err
+    assert all(name in error for name in COMMANDS)
 
 
 @pytest.mark.parametrize(
