@@ -12,6 +12,7 @@ from fluxsr.losses.dists import DISTSLoss
 from fluxsr.losses.feature import AttentionDiversificationLoss, AttentionMapDiversificationLoss
 from fluxsr.losses.perceptual import LPIPSLoss, TVLPIPSLoss, load_network
 from fluxsr.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
+from fluxsr.losses.spectrum import patch_artefact_energy
 
 __all__ = [
     "AttentionDiversificationLoss",
@@ -23,4 +24,5 @@ __all__ = [
     "MSELoss",
     "TVLPIPSLoss",
     "load_network",
+    "patch_artefact_energy",
 ]

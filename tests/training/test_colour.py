@@ -1,0 +1,29 @@
+import csv
+
+import pytest
+import torch
+
+from fluxsr.data import read_image
+from fluxsr.training import psnr_y
+from fluxsr.training.colour import luma
+
+
+def test_luma_has_bt601_ends():
+    ends = torch.stack([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)])
+    torch.testing.assert_close(luma(ends).flatten() * 255, torch.tensor([16.0, 235.0]))
+
+
+def test_psnr_y_equals_the_formula_per_image(generator):
+    a, b = torch.rand(2, 3, 3, 8, 8, generator=generator)
+    expected = torch.stack([-10 * (luma(x[None]) - luma(y[None])).square().mean().log10() for x, y in zip(a, b, strict=True)])
+    torch.testing.assert_close(psnr_y(a, b), expected.mean())
+
+
+def test_psnr_y_reproduces_published_values(assets):
+    """OSEDiff's stored outputs and its published per-image PSNR-Y."""
+    folder = assets / "bench" / "realsr10"
+    rows = list(csv.DictReader((folder / "osediff_metrics.csv").open()))
+    assert len(rows) == 10
+    for row in rows:
+        restored, photo = (read_image(folder / kind / row["image"])[None] for kind in ("osediff", "HR"))
+        assert float(psnr_y(restored, photo)) == pytest.approx(float(row["psnr_y"]), abs=1e-3)
