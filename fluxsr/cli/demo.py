@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -102,8 +103,9 @@ def stage(result: DemoResult, name: str) -> Iterator[Stage]:
 def demo_pairs(folder: Path, num: int, seed: int, budget: float, current: Stage) -> Path:
     """Make as many pairs as the budget allows: one small timed store first, then the real one."""
     start = time.perf_counter()
-    probe = folder / "pairs-probe"
-    make_pairs(str(probe), num=8, seed=seed, steps=10, batch_size=8, shard_size=8)
+    # In a folder of its own each time: pairs that an earlier run left would take no time at all.
+    with TemporaryDirectory() as probe:
+        make_pairs(probe, num=8, seed=seed, steps=10, batch_size=8, shard_size=8)
     each = (time.perf_counter() - start) / 8
     affordable = max(8, int((budget - 8 * each) / each) // 8 * 8)
     count = min(num, affordable)

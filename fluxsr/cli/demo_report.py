@@ -20,13 +20,15 @@ STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; } td, th { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; }
+td, th { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; } tr:last-child td { font-weight: 600; }
-.row { display: flex; gap: .5rem; flex-wrap: wrap; margin-bottom: 1rem; }
-figure { margin: 0; flex: 1 1 9rem; } figure img { width: 100%; image-rendering: auto; display: block; border-radius: 4px; }
+.stages td:last-child, .stages th:last-child { text-align: left; }
+.row { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); margin-bottom: 1rem; }
+figure { margin: 0; } figure img { width: 100%; image-rendering: auto; display: block; border-radius: 4px; }
 figure.lr img { image-rendering: pixelated; } figcaption { font-size: .85rem; opacity: .8; }
 .toy { background: var(--soft); padding: .8rem 1.2rem; border-radius: 6px; }
-.scroll { overflow-x: auto; } .curves { width: 100%; background: #fff; border-radius: 6px; }
+.scroll { overflow-x: auto; } .curves { width: 100%; min-width: 52rem; background: #fff; border-radius: 6px; }
 """
 
 TOY = """
@@ -65,11 +67,11 @@ def write_report(path: Path, result: DemoResult) -> Path:
 <h1>fluxsr demo: one-step super-resolution by flow distillation</h1>
 <div class=toy>{TOY}</div>
 <h2>Held-out photos, x4, one step</h2>
-<p>Degraded by Real-ESRGAN's second-order pipeline with fixed seeds. PSNR-Y: higher is closer to the photo. {html.escape(result.lpips_name)}: lower
-looks closer to it.</p>
+<p>Degraded by Real-ESRGAN's second-order pipeline with fixed seeds. PSNR-Y: higher is closer to the photo.
+{html.escape(result.lpips_name)}: lower looks closer to it.</p>
 <div class=scroll><table><tr><th>photo</th>{head}</tr>{rows}</table></div>{pictures}
-<h2>Training curves of the demo LoRA</h2>{curves(result.curves)}
-<h2>Time</h2><div class=scroll><table><tr><th>stage</th><th>time</th><th>note</th></tr>{stages}
+<h2>Training curves of the demo LoRA</h2><div class=scroll>{curves(result.curves)}</div>
+<h2>Time</h2><div class=scroll><table class=stages><tr><th>stage</th><th>time</th><th>note</th></tr>{stages}
 <tr><td>total</td><td>{total:.1f} s</td><td></td></tr></table></div><p>{html.escape(machine)}</p></body></html>"""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")

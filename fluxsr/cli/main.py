@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 # name -> (module, one line of help); the module's main(arguments) runs it.
 COMMANDS = {
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error))
 
 
-def fail(message: str, code: int = 2) -> None:
+def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line to stderr and exit."""
     print(f"fluxsr: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)

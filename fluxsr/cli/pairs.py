@@ -16,6 +16,9 @@ from fluxsr.data.images import list_images
 from fluxsr.flows import euler, resolution_shift
 from fluxsr.models import load_autoencoder, load_flux
 
+# Rms error of latents after inversion and back, above which the user is told: half of their own deviation.
+POOR_ROUND_TRIP = 0.5
+
 
 def make_pairs(
     output: str,
@@ -148,6 +151,8 @@ def make_pairs(
     if errors:
         error = torch.cat(errors)
         print(f"inversion and back: rms error of the latents {error.mean():.4f}, worst {error.max():.4f}")
+        if error.mean() > POOR_ROUND_TRIP:
+            print(f"that is much, where the latents' deviation is about 1: make them with more steps than {steps}")
     return Path(output)
 
 

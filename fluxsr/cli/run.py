@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
+
+from fluxsr.cli.main import fail
 
 DType = Literal["float32", "bfloat16", "float16"]
+
+
+def one_line_errors(parser: Any) -> None:
+    """Make a parser end with the error alone: the usage of a command with a hundred options would hide it."""
+
+    def error(message: str, ex: Exception | None = None) -> NoReturn:
+        fail(f"{message} (`{parser.prog} --help` lists the options)")
+
+    parser.error = error
 
 
 def run(function: Callable[..., Any], name: str, arguments: list[str]) -> Any:
@@ -17,6 +28,7 @@ def run(function: Callable[..., Any], name: str, arguments: list[str]) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"fluxsr {name}", description=(function.__doc__ or "").split("\n\n    Args:")[0])
+    one_line_errors(parser)
     parser.add_argument("--config", action="config", help="YAML file with these options")
     parser.add_function_arguments(function, as_group=False)
     options = parser.parse_args(arguments).as_dict()

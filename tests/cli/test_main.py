@@ -44,9 +44,7 @@ def test_help_lists_every_command(arguments, capsys):
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["pars"]])
 def test_the_dispatcher_loads_nothing_heavy(arguments):
     loaded = fresh_process_modules(
-        "from fluxsr.cli.main import main\n"
-        f"try:\n    main({arguments!r})\n"
-        "except SystemExit:\n    pass"
+        f"from fluxsr.cli.main import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
     )
     assert not loaded & {"torch", "numpy", "lightning", "diffusers", "jsonargparse", "rich", "fluxsr.cli.pairs"}
 

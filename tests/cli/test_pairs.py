@@ -177,7 +177,7 @@ def paired_photos(photos, folder, capsys, **changes):
 
 def test_an_inverted_photo_comes_back_the_closer_the_more_steps(photos, tmp_path, capsys, teacher, pixel):
     errors = []
-    for steps in (4, 16):
+    for steps in (32, 64):  # below about 30 steps the teacher's field is too stiff for Euler backwards
         shard, printed = paired_photos(photos, tmp_path / str(steps), capsys, steps=steps)
         assert len(shard["latents"]) == 4  # one for each photo, though six were asked for
         back = euler_by_hand(teacher, shard["noise"], steps)
@@ -185,10 +185,12 @@ def test_an_inverted_photo_comes_back_the_closer_the_more_steps(photos, tmp_path
         said = re.search(r"rms error of the latents ([\d.]+), worst ([\d.]+)", printed)
         assert float(said[1]) == pytest.approx(errors[-1], abs=1e-3)
         assert float(said[2]) >= float(said[1])
+        assert ("more steps" in printed) == (steps == 32)
         assert not shard["noise"].equal(shard["latents"])
         torch.testing.assert_close(pixel.encode(shard["images"] / 255), shard["latents"], rtol=0, atol=2.5 / 255)
-    assert errors[1] < 0.6 * errors[0], errors
-    assert errors[1] < 0.25, errors
+    print(f"inversion and back, rms error of the latents: {errors[0]:.3f} in 32 steps, {errors[1]:.3f} in 64")
+    assert errors[1] < 0.65 * errors[0], errors  # first order: twice the steps, half the error
+    assert errors[1] < 0.4, errors
 
 
 def test_independent_noise_is_the_seeded_draw(photos, tmp_path, capsys):

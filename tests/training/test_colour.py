@@ -15,7 +15,9 @@ def test_luma_has_bt601_ends():
 
 def test_psnr_y_equals_the_formula_per_image(generator):
     a, b = torch.rand(2, 3, 3, 8, 8, generator=generator)
-    expected = torch.stack([-10 * (luma(x[None]) - luma(y[None])).square().mean().log10() for x, y in zip(a, b, strict=True)])
+    expected = torch.stack(
+        [-10 * (luma(x[None]) - luma(y[None])).square().mean().log10() for x, y in zip(a, b, strict=True)]
+    )
     torch.testing.assert_close(psnr_y(a, b), expected.mean())
 
 

@@ -12,7 +12,9 @@ from fluxsr.training import nano_student
 
 def test_all_weights_fit_into_sixteen_megabytes():
     files = list(ASSETS.glob("*.safetensors"))
-    assert {"nano_teacher.safetensors", "nano_student.safetensors", "perceptual_nano.safetensors"} <= {f.name for f in files}
+    assert {"nano_teacher.safetensors", "nano_student.safetensors", "perceptual_nano.safetensors"} <= {
+        f.name for f in files
+    }
     assert sum(file.stat().st_size for file in files) <= 16e6
 
 

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fluxsr.cli.demo import PHOTOS, held_out_photo, run_demo
+from fluxsr.models import load_flux
+from fluxsr.models.files import read_safetensors
+from fluxsr.models.flux import ASSETS, SHIPPED
+
+
+@pytest.fixture(scope="module")
+def student_file(tmp_path_factory) -> Path:
+    """The shipped student's weights or, for a tree without them, the teacher's in the same form."""
+    shipped = ASSETS / "nano_student.safetensors"
+    if shipped.is_file():
+        return shipped
+    state, metadata = read_safetensors(ASSETS / SHIPPED["nano"])
+    path = tmp_path_factory.mktemp("weights") / "student.safetensors"
+    save_file(state, path, {**metadata, "start_time": "0.25"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, student_file):
+    """The whole demo, tiny: its folder, the report and what the terminal showed."""
+    import contextlib
+    import io
+
+    folder = tmp_path_factory.mktemp("demo")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(), contextlib.redirect_stdout(printed):
+        patch.setitem(SHIPPED, "nano-student", str(student_file))  # an absolute name is looked up as it is
+        run_demo(output=str(folder), minutes=20, num_pairs=8, steps=2)
+    return folder, (folder / "report.html").read_text("utf-8"), printed.getvalue()
+
+
+def test_the_report_needs_nothing_but_itself(demo):
+    _, report, _ = demo
+    sources = re.findall(r"src=['\"]?([^'\" >]{1,30})", report)
+    assert len(sources) == 1 + 5 * len(PHOTOS)  # the curves; LR, bicubic, two students and HR of each photo
+    assert all(source.startswith("data:image/") for source in sources)
+    assert not re.search(r"<(script|link|iframe|object)\b|@import|url\(|href=", report)
+    assert "http" not in re.sub(r"data:[^'\"]*", "", report)
+
+
+def test_the_report_names_every_photo_stage_and_system(demo):
+    _, report, _ = demo
+    assert all(f"<h3>{name}</h3>" in report for name in PHOTOS)
+    for text in ("teacher pairs", "training", "upscaling", "total", "bicubic", "demo LoRA", "shipped student", "mean"):
+        assert f">{text}<" in report, text
+    assert "2 steps" in report
+    assert "time budget" not in report
+
+
+def test_the_report_says_what_is_a_toy(demo):
+    _, report, _ = demo
+    assert "What is a toy here" in report
+    assert "never trained on" in report
+
+
+def test_the_report_shows_a_curve_for_every_term(demo):
+    import base64
+
+    _, report, _ = demo
+    picture = re.search(r"data:image/svg\+xml;base64,([^'\"]+)", report)[1]
+    # matplotlib writes each text as a comment beside its glyphs.
+    titles = set(re.findall(r"<!-- (\S+) -->", base64.b64decode(picture).decode()))
+    assert {"loss", "flow", "mse", "tv_lpips", "adl"} <= titles
+
+
+def test_the_terminal_shows_the_same_table(demo):
+    _, report, printed = demo
+    numbers = re.findall(r"<td>(\d+\.\d\d) dB", report)
+    assert len(numbers) == 3 * (len(PHOTOS) + 1)
+    assert all(number in printed for number in numbers)
+    assert "report: file://" in printed
+
+
+def test_the_adapter_can_be_loaded(demo):
+    folder, _, _ = demo
+    backbone = load_flux("nano", lora_weights=str(folder / "lora.safetensors"))
+    trained = load_file(folder / "lora.safetensors")
+    assert any(tensor.abs().max() > 0 for name, tensor in trained.items() if "lora_B" in name)
+    assert backbone.default_role == "student"
+
+
+def test_a_short_budget_makes_less_and_says_so(tmp_path, monkeypatch, student_file):
+    monkeypatch.setitem(SHIPPED, "nano-student", str(student_file))
+    monkeypatch.setattr("fluxsr.cli.demo.PHOTOS", ("rocket",))
+    with torch.random.fork_rng():
+        run_demo(output=str(tmp_path), minutes=0.05, num_pairs=512, steps=100_000)
+    report = (tmp_path / "report.html").read_text("utf-8")
+    assert "pairs instead of 512" in report
+    assert "steps instead of 100000: time budget" in report
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_held_out_photos_are_there_without_a_network(name):
+    image = held_out_photo(name)
+    assert image.shape == (3, 256, 256)
+    assert image.dtype == torch.float32
+    assert 0 <= image.min() < 0.2 < 0.6 < image.max() <= 1
+    assert image.std() > 0.05
+
+
+@pytest.mark.parametrize("change", [{"minutes": 0}, {"num_pairs": 7}, {"steps": 0}])
+def test_settings_that_make_no_sense_are_refused(change, tmp_path):
+    with pytest.raises(ValueError, match="num_pairs at least 8"):
+        run_demo(output=str(tmp_path / "demo"), **change)
+    assert not (tmp_path / "demo").exists()

@@ -1,0 +1,260 @@
+"""The shipped configurations, run through the command for two steps."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fluxsr.cli.lightning import FluxSRCLI
+from fluxsr.cli.lightning import main as lightning_main
+from fluxsr.cli.main import main
+from fluxsr.cli.pairs import make_pairs
+from fluxsr.data import PairStore, read_image
+
+CONFIGS = Path(__file__).parent.parent.parent / "examples" / "configs"
+QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
+NORMS = ["--model.log_gradient_norms=1"]
+FEW_PAIRS = "--make_pairs={model: nano, num: 8, steps: 2, size: 64}"
+
+
+def command(folder: Path, *arguments: str) -> FluxSRCLI:
+    """Run a command in a folder of its own, with the process's state as it was afterwards."""
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", sys.argv)
+        patch.setenv("PL_GLOBAL_SEED", "0")
+        patch.setenv("PL_SEED_WORKERS", "0")
+        return lightning_main(list(arguments))
+
+
+def fit(folder: Path, config: str, *arguments: str, steps: int = 2) -> FluxSRCLI:
+    """Run a shipped configuration for a few steps."""
+    path = str(CONFIGS / config)
+    return command(folder, "fit", "--config", path, f"--trainer.max_steps={steps}", *QUIET, *arguments)
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory) -> Path:
+    """Eight pairs of the nano teacher."""
+    return make_pairs(str(tmp_path_factory.mktemp("pairs") / "nano"), num=8, steps=2, size=64)
+
+
+@pytest.fixture(scope="session")
+def pipeline_pairs(pipeline) -> Path:
+    """Four pairs of the tiny FLUX.1-dev."""
+    prompt = str(pipeline / "prompt.safetensors")
+    return make_pairs(
+        str(pipeline / "pairs"), model=str(pipeline), prompt=prompt, guidance=3.5, num=4, steps=2, size=32
+    )
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, photos, pairs, pipeline, pipeline_pairs):
+    """Each shipped configuration after two steps, run once, when it is asked for."""
+    backbone, small = "--model.backbone.init_args", "init_args.crop=16"
+    arguments = {
+        "nano, pairs made": ("fluxsr_nano.yaml", "--data.pairs=made", FEW_PAIRS),
+        "nano, pairs and photos": ("fluxsr_nano.yaml", f"--data.pairs={pairs}", FEW_PAIRS, f"--data.photos={photos}"),
+        # Two batches an epoch, so that the checkpoint lies between two epochs.
+        "nano, photos": (
+            "fluxsr_nano.yaml",
+            "--data.pairs=null",
+            f"--data.photos={photos}",
+            "--data.samples_per_image=4",
+        ),
+        "teacher": ("teacher_nano.yaml", f"--data.photos={photos}", f"--data.val_photos={photos}"),
+        "student": ("student_nano.yaml", f"--data.photos={photos}", "--data.batch_size=4"),
+        "flux1dev": (
+            "fluxsr_flux1dev.yaml",
+            f"{backbone}.model={pipeline}",
+            f"{backbone}.prompt={pipeline}/prompt.safetensors",
+            f"{backbone}.lora_rank=4",
+            f"--model.autoencoder.init_args.source={pipeline}",
+            f"--model.losses.mse.{small}",
+            f"--model.losses.tv_lpips.{small}",
+            "--model.losses.tv_lpips.init_args.loss.init_args.net=nano",
+            f"--data.pairs={pipeline_pairs}",
+            "--data.crop=32",
+            "--data.num_workers=0",
+        ),
+    }
+    done: dict[str, tuple[FluxSRCLI, Path]] = {}
+
+    def run(name: str) -> tuple[FluxSRCLI, Path]:
+        if name not in done:
+            folder = tmp_path_factory.mktemp("run")
+            config, *overrides = arguments[name]
+            done[name] = fit(folder, config, *overrides, *NORMS), folder
+        return done[name]
+
+    return run
+
+
+FLUXSR_TERMS = {"flow", "mse", "tv_lpips", "adl"}
+
+
+@pytest.mark.parametrize(
+    ("name", "terms", "trained"),
+    [
+        ("nano, pairs made", FLUXSR_TERMS, ".lora_"),
+        ("nano, pairs and photos", FLUXSR_TERMS, ".lora_"),
+        ("nano, photos", FLUXSR_TERMS, ".lora_"),
+        ("teacher", {"flow"}, ""),
+        ("student", {"flow", "l1", "tv_lpips", "adl"}, ""),
+        ("flux1dev", FLUXSR_TERMS, ".lora_"),
+    ],
+)
+def test_every_term_of_every_configuration_reaches_what_is_trained(runs, name, terms, trained):
+    cli, folder = runs(name)
+    assert cli.trainer.global_step == 2
+    metrics = cli.trainer.callback_metrics
+    norms = {key.rpartition("/")[2]: float(value) for key, value in metrics.items() if "grad_norm" in key}
+    assert set(norms) == terms
+    assert all(0 < norm < float("inf") for norm in norms.values()), norms
+    assert terms | {"loss"} <= {key.removeprefix("train/") for key in metrics}
+    # Only the backbone is trained: of it the adapters, or everything; autoencoder and perceptual nets are frozen.
+    state = cli.model.trainable_state()
+    assert state
+    assert all(key.startswith("backbone.") and trained in key for key in state)
+    assert list(folder.rglob("backbone.safetensors"))
+
+
+def test_a_missing_pair_store_is_made_as_the_configuration_says(runs):
+    _, folder = runs("nano, pairs made")
+    store = PairStore.open(folder / "made")
+    assert store.num_pairs == 8
+    assert not store.missing_shards()
+    assert store.fingerprint["steps"] == 2
+
+
+def test_an_unfinished_pair_store_is_finished(tmp_path, pairs):
+    import shutil
+
+    copy = shutil.copytree(pairs, tmp_path / "copy")
+    (copy / "pairs-00000.safetensors").unlink()
+    fit(tmp_path, "fluxsr_nano.yaml", f"--data.pairs={copy}", FEW_PAIRS, steps=1)
+    assert (copy / "pairs-00000.safetensors").read_bytes() == (pairs / "pairs-00000.safetensors").read_bytes()
+
+
+def test_pairs_of_another_teacher_are_refused(tmp_path, pairs):
+    """A store that an older release left in the cache, say."""
+    with pytest.raises(ValueError, match=r"steps is 2 there, 3 here.*--make_pairs null"):
+        fit(tmp_path, "fluxsr_nano.yaml", f"--data.pairs={pairs}", FEW_PAIRS.replace("steps: 2", "steps: 3"))
+    cli = fit(tmp_path, "fluxsr_nano.yaml", f"--data.pairs={pairs}", "--make_pairs=null", steps=1)
+    assert cli.trainer.global_step == 1
+
+
+def test_an_override_of_an_interpolated_source_is_honoured(runs, tmp_path, photos):
+    cli = fit(tmp_path, "teacher_nano.yaml", f"--data.photos={photos}", steps=3)
+    assert cli.trainer.lr_scheduler_configs[0].scheduler.total_steps == 3
+    assert runs("teacher")[0].trainer.lr_scheduler_configs[0].scheduler.total_steps == 2
+
+
+def checkpoint(folder: Path) -> str:
+    """The newest checkpoint below a folder."""
+    return str(max(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime))
+
+
+def test_a_training_goes_on_from_its_checkpoint(runs, tmp_path, photos):
+    _, folder = runs("nano, photos")
+    arguments = ["--data.pairs=null", f"--data.photos={photos}", "--data.samples_per_image=4"]
+    cli = fit(tmp_path, "fluxsr_nano.yaml", *arguments, f"--ckpt_path={checkpoint(folder)}", steps=4)
+    assert cli.trainer.global_step == 4
+    content = torch.load(checkpoint(tmp_path), weights_only=True)
+    assert content["global_step"] == 4
+    assert all(".lora_" in key for key in content["state_dict"] if key.startswith("backbone."))
+    steps = {int(entry["step"]) for entry in content["optimizer_states"][0]["state"].values()}
+    assert steps == {4}  # two of the first run, two of this one
+
+
+def test_validate_measures_the_checkpoint(runs, tmp_path, photos):
+    _, folder = runs("nano, photos")
+    config = str(CONFIGS / "fluxsr_nano.yaml")
+    cli = command(
+        tmp_path, "validate", "--config", config, *QUIET, "--data.pairs=null", f"--data.val_photos={photos}",
+        f"--ckpt_path={checkpoint(folder)}",
+    )  # fmt: skip
+    metrics = cli.trainer.callback_metrics
+    assert {"val/psnr_y", "val/psnr_y_bicubic", "val/artefact_db", "val/artefact_db_hr"} <= set(metrics)
+    assert all(value.isfinite() for value in metrics.values())
+    assert list(tmp_path.rglob("previews/*.png"))
+
+
+def test_predict_writes_upscaled_images(runs, tmp_path, photos):
+    _, folder = runs("nano, photos")
+    config = str(CONFIGS / "fluxsr_nano.yaml")
+    cli = command(
+        tmp_path, "predict", "--config", config, *QUIET, f"--data.predict={photos}",
+        f"--ckpt_path={checkpoint(folder)}",
+    )  # fmt: skip
+    written = sorted((tmp_path / "outputs" / "fluxsr_nano" / "predict").iterdir())
+    assert [path.name for path in written] == ["astronaut.png", "chelsea.png", "coffee.png", "rocket.png"]
+    image = read_image(written[0])
+    assert image.shape == (3, 256, 256)
+    # The average that the callback EMA kept is what upscales: its weights, put into the module, give the same picture.
+    average = next(callback for callback in cli.trainer.callbacks if type(callback).__name__ == "EMA")
+    with torch.inference_mode(), average.averaged(cli.model):
+        expected = cli.model(read_image(photos / "astronaut.png")[None])[0]
+    assert (image - expected).abs().max() <= 0.51 / 255
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------------
+
+
+def failure(folder: Path, capsys, *arguments: Any) -> str:
+    """Run the command, which must end with exit code 2 and no traceback; returns what it said."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", sys.argv)
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2, error
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--model.losses.mse.init_args.loss.class_path=fluxsr.losses.NoSuchLoss"], "NoSuchLoss"),
+        (["--model.objective.class_path=fluxsr.nowhere.Objective"], "nowhere"),
+        (["--model.objective.init_args.lr_time=1.5", "--data.pairs=null"], "1.5"),
+        (["--model.no_such_option=1"], "no_such_option"),
+        (["--data.pairs=null"], "data.photos"),
+        (["--data.pairs=null", "--data.photos=nowhere"], "nowhere"),
+        (["--data.pairs=nowhere", "--make_pairs=null"], "fluxsr pairs"),
+        (["--make_pairs={numm: 3}", "--data.pairs=new"], "numm"),
+        (["--trainer.accelerator=abacus", "--data.pairs=null"], "abacus"),
+        (["--ckpt_path=nowhere.ckpt", "--data.pairs=null", "--data.photos=PHOTOS"], "nowhere.ckpt"),
+    ],
+)
+def test_bad_settings_end_in_one_clear_error(tmp_path, capsys, photos, arguments, named):
+    arguments = [argument.replace("PHOTOS", str(photos)) for argument in arguments]
+    error = failure(tmp_path, capsys, "fit", "--config", CONFIGS / "fluxsr_nano.yaml", *QUIET, *arguments)
+    assert named in error
+    assert error.startswith("fluxsr: error: ") or "\nfluxsr: error: " in error, error
+    assert error.count("fluxsr: error: ") == 1, error
+    assert len(error) < 1500, error
+
+
+def test_an_unknown_class_in_yaml_is_named(tmp_path, capsys):
+    text = (CONFIGS / "fluxsr_nano.yaml").read_text().replace("fluxsr.losses.MSELoss", "fluxsr.losses.MSELos")
+    (tmp_path / "mine.yaml").write_text(text)
+    error = failure(tmp_path, capsys, "fit", "--config", "mine.yaml")
+    assert "fluxsr.losses.MSELos" in error
+    assert len(error) < 1500, error
+
+
+def test_a_checkpoint_of_another_model_is_refused(runs, tmp_path, photos, capsys):
+    _, folder = runs("nano, photos")
+    error = failure(
+        tmp_path, capsys, "fit", "--config", CONFIGS / "fluxsr_nano.yaml", *QUIET, "--data.pairs=null",
+        f"--data.photos={photos}", "--model.backbone.init_args.trainable=full", f"--ckpt_path={checkpoint(folder)}",
+    )  # fmt: skip
+    assert "the configuration that it was trained with" in error
