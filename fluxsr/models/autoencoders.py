@@ -129,8 +129,8 @@ def load_autoencoder(
     revision: str | None = None,
     dtype: str = "float32",
     checkpoint_decode: bool = False,
-) -> PixelAutoencoder | LatentAutoencoder:
-    """Load an autoencoder.
+) -> nn.Module:
+    """Load an autoencoder: a :class:`PixelAutoencoder` or a :class:`LatentAutoencoder`.
 
     Args:
         source: ``"pixel"`` for the lossless one; else a hub id or a local folder of an ``AutoencoderKL`` or
