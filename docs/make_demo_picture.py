@@ -1,0 +1,27 @@
+"""Draw docs/images/demo.png from a demo's report: LR, bicubic, the shipped student and HR of some photos.
+
+python docs/make_demo_picture.py outputs/demo/report.html docs/images/demo.png
+"""
+
+import base64
+import io
+import re
+import sys
+
+from PIL import Image
+
+COLUMNS = ("LR", "bicubic", "shipped student", "HR")
+PHOTOS = ("coffee", "rocket", "chelsea")
+SIDE = 256
+
+report, output = sys.argv[1:]
+text = open(report, encoding="utf-8").read()
+sheet = Image.new("RGB", (SIDE * len(COLUMNS), SIDE * len(PHOTOS)), "white")
+for row, photo in enumerate(PHOTOS):
+    part = text.split(f"<h3>{photo}</h3>")[1].split("<h3>")[0]
+    for column, name in enumerate(COLUMNS):
+        content = re.search(rf"alt='{name}' src='data:image/png;base64,([^']+)'", part).group(1)
+        image = Image.open(io.BytesIO(base64.b64decode(content)))
+        resample = Image.Resampling.NEAREST if name == "LR" else Image.Resampling.LANCZOS
+        sheet.paste(image.resize((SIDE, SIDE), resample), (column * SIDE, row * SIDE))
+sheet.save(output, optimize=True)
