@@ -7,6 +7,7 @@ import base64
 import io
 import re
 import sys
+from pathlib import Path
 
 from PIL import Image
 
@@ -15,7 +16,7 @@ PHOTOS = ("coffee", "rocket", "chelsea")
 SIDE = 256
 
 report, output = sys.argv[1:]
-text = open(report, encoding="utf-8").read()
+text = Path(report).read_text("utf-8")
 sheet = Image.new("RGB", (SIDE * len(COLUMNS), SIDE * len(PHOTOS)), "white")
 for row, photo in enumerate(PHOTOS):
     part = text.split(f"<h3>{photo}</h3>")[1].split("<h3>")[0]
