@@ -96,12 +96,6 @@ class AdapterRoles:
 
         return (module for module in self.transformer.modules() if isinstance(module, BaseTunerLayer))
 
-    def parameter_names(self, *names: str) -> list[str]:
-        """Return the names of the parameters of the given adapters."""
-        return [
-            n for n, _ in self.transformer.named_parameters() if any(is_adapter_parameter(n, name) for name in names)
-        ]
-
     @contextmanager
     def use(self, name: str | None) -> Iterator[None]:
         """Run the body with the adapter ``name``; ``None`` is the frozen base alone.

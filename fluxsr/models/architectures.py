@@ -4,33 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+# FLUX.1-dev's own configuration: 11,901,408,320 parameters, distilled guidance, non-commercial licence.
+_FLUX_DEV: dict[str, Any] = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+    "axes_dims_rope": [16, 56, 56],
+}
+
 FLUX_ARCHITECTURES: dict[str, dict[str, Any]] = {
-    # FLUX.1-dev's own configuration: 11,901,408,320 parameters, distilled guidance, non-commercial licence.
-    "flux.1-dev": {
-        "patch_size": 1,
-        "in_channels": 64,
-        "num_layers": 19,
-        "num_single_layers": 38,
-        "attention_head_dim": 128,
-        "num_attention_heads": 24,
-        "joint_attention_dim": 4096,
-        "pooled_projection_dim": 768,
-        "guidance_embeds": True,
-        "axes_dims_rope": [16, 56, 56],
-    },
-    # FLUX.1-schnell: the same without guidance, 11,891,178,560 parameters, Apache-2.0.
-    "flux.1-schnell": {
-        "patch_size": 1,
-        "in_channels": 64,
-        "num_layers": 19,
-        "num_single_layers": 38,
-        "attention_head_dim": 128,
-        "num_attention_heads": 24,
-        "joint_attention_dim": 4096,
-        "pooled_projection_dim": 768,
-        "guidance_embeds": False,
-        "axes_dims_rope": [16, 56, 56],
-    },
+    "flux.1-dev": _FLUX_DEV,
+    # The same without guidance, 11,891,178,560 parameters, Apache-2.0.
+    "flux.1-schnell": {**_FLUX_DEV, "guidance_embeds": False},
     # The embedded model: FLUX's blocks on 4x4-pixel tokens (2x2 space-to-depth, then FLUX's own 2x2 packing).
     # One token is one pixel of a x4 LR image. No text: joint_attention_dim is as small as the architecture allows.
     "nano": {

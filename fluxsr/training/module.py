@@ -113,7 +113,7 @@ class OneStepSR(LightningModule):
         )
         terms = self.compute_terms(outputs)
         if self.log_gradient_norms and step % self.log_gradient_norms == 0:
-            self._log_gradient_norms(terms)
+            self.log_dict({f"train/grad_norm/{name}": norm for name, norm in self.gradient_norms(terms).items()})
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         logs = {f"train/{name}": value.detach() for name, (_, value) in terms.items()}
         logs |= {f"train/{name}": value for name, value in output.logs.items()}
@@ -289,9 +289,6 @@ class OneStepSR(LightningModule):
         if loss is None:
             return latent_mse
         return lambda a, b: loss(self.autoencoder.decode(a), self.autoencoder.decode(b))
-
-    def _log_gradient_norms(self, terms: dict[str, tuple[float, Tensor]]) -> None:
-        self.log_dict({f"train/grad_norm/{name}": norm for name, norm in self.gradient_norms(terms).items()})
 
     def gradient_norms(self, terms: dict[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
         """Return the norm of each weighted term's gradient over all trainable parameters; the graph is kept."""
