@@ -1,15 +1,20 @@
 """Flow trajectories: paths, times, solvers and objectives. Needs torch alone."""
 
 from fluxsr.flows.calibration import LRTimeEstimate, calibrate_lr_time
+from fluxsr.flows.consistency_sr_flow import ConsistencySRFlow
+from fluxsr.flows.fast_slow_schedule import FastSlowSchedule
 from fluxsr.flows.flow_matching import FlowMatching
 from fluxsr.flows.flow_trajectory_distillation import FlowTrajectoryDistillation
 from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.flows.paths import expand_times, linear_path
+from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import LogitNormalTimes, TimeSampler, UniformTimes, resolution_shift, shift_times
 
 __all__ = [
+    "ConsistencySRFlow",
     "Distance",
+    "FastSlowSchedule",
     "FlowMatching",
     "FlowObjective",
     "FlowOutput",
@@ -17,6 +22,7 @@ __all__ = [
     "LRTimeEstimate",
     "LatentPair",
     "LogitNormalTimes",
+    "RectifiedSRFlow",
     "TimeSampler",
     "UniformTimes",
     "calibrate_lr_time",

@@ -60,7 +60,12 @@ class FlowObjective(nn.Module, ABC):
 
     A subclass writes three methods. The **last** call of ``velocity`` in :meth:`forward` must be the pass that makes
     ``x0_hat``: that is how feature losses know the restoration pass from the others.
+
+    Attributes:
+        roles: names of the velocity models beside the student that :meth:`forward` takes as keywords; none by default.
     """
+
+    roles: tuple[str, ...] = ()
 
     @property
     @abstractmethod

@@ -8,9 +8,10 @@ transformer computes inside. Pure functions are in :mod:`fluxsr.losses.functiona
     loss(sr_image, hr_image).backward()
 """
 
+from fluxsr.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss, r1_penalty
 from fluxsr.losses.dists import DISTSLoss
 from fluxsr.losses.feature import AttentionDiversificationLoss, AttentionMapDiversificationLoss
-from fluxsr.losses.perceptual import LPIPSLoss, TVLPIPSLoss, load_network
+from fluxsr.losses.perceptual import LPIPSLoss, MSELPIPSLoss, TVLPIPSLoss, load_network
 from fluxsr.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
 from fluxsr.losses.spectrum import patch_artefact_energy
 
@@ -21,8 +22,12 @@ __all__ = [
     "DISTSLoss",
     "L1Loss",
     "LPIPSLoss",
+    "MSELPIPSLoss",
     "MSELoss",
     "TVLPIPSLoss",
+    "hinge_discriminator_loss",
+    "hinge_generator_loss",
     "load_network",
     "patch_artefact_energy",
+    "r1_penalty",
 ]

@@ -1,4 +1,4 @@
-"""LPIPS and TV-LPIPS on images in [0, 1]."""
+"""LPIPS, TV-LPIPS, and squared error with LPIPS, on images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fluxsr.losses.functional import total_variation_map
+from fluxsr.losses.functional import mse, total_variation_map
 from fluxsr.losses.network import NetworkLoss, WeightedView
 
 NETWORKS = ("vgg", "alex", "squeeze", "nano")
@@ -97,6 +97,41 @@ class TVLPIPSLoss(NetworkLoss):
     def extra_repr(self) -> str:
         """Show the constructor's arguments."""
         return f"weight_tv={self.weight_tv}"
+
+
+class MSELPIPSLoss(nn.Module):
+    """``MSE(x, y) + weight_lpips * LPIPS(x, y)``: FlowSR's distance of decoded images, "l2 + LPIPS".
+
+    Args:
+        weight_lpips: the paper's lambda_p, not published; 1 is our default.
+        net, weights: as for :func:`load_network`.
+        double_backward: see :class:`TVLPIPSLoss`.
+
+    Raises:
+        ValueError: ``weight_lpips`` isn't positive; otherwise as :func:`load_network`.
+    """
+
+    def __init__(
+        self,
+        weight_lpips: float = 1.0,
+        net: str | nn.Module = "vgg",
+        weights: str | Path | None = None,
+        *,
+        double_backward: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(weight_lpips) and weight_lpips > 0):
+            raise ValueError(f"weight_lpips={weight_lpips} must be positive; for squared error alone take MSELoss")
+        self.weight_lpips = weight_lpips
+        self.lpips = LPIPSLoss(net, weights, double_backward=double_backward)
+
+    def forward(self, sr_image: Tensor, hr_image: Tensor) -> Tensor:
+        """Return the scalar loss of two ``(B, 3, H, W)`` images in [0, 1]."""
+        return mse(sr_image, hr_image) + self.weight_lpips * self.lpips(sr_image, hr_image)
+
+    def extra_repr(self) -> str:
+        """Show the constructor's arguments."""
+        return f"weight_lpips={self.weight_lpips}"
 
 
 def _to_signed(image: Tensor) -> Tensor:

@@ -1,0 +1,192 @@
+"""FlowSR's second stage: consistency distillation of an SR flow, held to the real HR image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fluxsr.flows.fast_slow_schedule import FastSlowSchedule
+from fluxsr.flows.objective import Distance, FlowOutput, LatentPair, latent_mse
+from fluxsr.flows.paths import expand_times, linear_path, step_to_data
+from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow, lr_end
+from fluxsr.flows.timesteps import TimeSampler
+from fluxsr.protocols import VelocityModel
+
+
+class ConsistencySRFlow(RectifiedSRFlow):
+    """HR-regularised consistency distillation with a fast-slow schedule (FlowSR, arXiv 2605.12377, stage 2).
+
+    With ``f(z, t) = z - t v(z, t)``, a frozen stage-1 ``teacher``, the student and its moving average ``target``::
+
+        z_s    = z_t - (t - s) v_teacher(z_t, t)                  the teacher's Euler step from t to s < t
+        L_cons = d( f_student(z_t, t), stopgrad f_target(z_s, s) )
+        L_hr   = d( f_student(z_s, s), z_H )                      the teacher's error is a mild perturbation
+        L      = L_flow + L_cons + hr_weight L_hr
+
+    ``L_flow`` is stage 1's loss. It takes some samples of each batch, the consistency terms take the others. Without ``L_hr`` the
+    student inherits whatever the teacher does wrong; with it, the student must land on the HR image from the
+    teacher's slightly wrong points too.
+
+    Args:
+        schedule: draws the adjacent times; ``FastSlowSchedule(4, 1000)`` by default.
+        hr_weight: of the HR regularisation; 1 is our default, 0 leaves it out (an ablation).
+        flow_share: share in ``[0, 1)`` of each batch's samples that train ``L_flow``. The paper says "different samples" but
+            no share: one half is our default.
+        target_decay: of the moving average that is the target: ``target = decay * target + (1 - decay) * student`` after every
+            step. It is applied by whoever owns the weights (:class:`fluxsr.training.OneStepSR`). Not published; 0.95 is ours.
+        distance_weight: of every distance; see :class:`RectifiedSRFlow`.
+        velocity_weight: of the latent velocity loss within ``L_flow``.
+        time_sampler: of ``L_flow``'s times.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from fluxsr.flows import ConsistencySRFlow, LatentPair
+        >>> hr, lr = torch.randn(2, 2, 4, 8, 8)
+        >>> exact = lambda xt, t: lr.repeat(len(xt) // 2, 1, 1, 1) - hr.repeat(len(xt) // 2, 1, 1, 1)
+        >>> output = ConsistencySRFlow(flow_share=0)(exact, LatentPair(hr, lr), teacher=exact, target=exact)
+        >>> output.loss.item() < 1e-10
+        True
+    """
+
+    roles = ("teacher", "target")
+
+    def __init__(
+        self,
+        schedule: FastSlowSchedule | None = None,
+        hr_weight: float = 1.0,
+        flow_share: float = 0.5,
+        target_decay: float = 0.95,
+        distance_weight: float = 1.0,
+        velocity_weight: float = 0.0,
+        time_sampler: TimeSampler | None = None,
+    ) -> None:
+        super().__init__(distance_weight, velocity_weight, time_sampler)
+        if not distance_weight:
+            raise ValueError("distance_weight must be positive here: the consistency terms are distances")
+        if hr_weight < 0:
+            raise ValueError(f"hr_weight must not be negative, got {hr_weight}")
+        if not 0 <= flow_share < 1:
+            raise ValueError(
+                f"flow_share must lie in [0, 1), got {flow_share}; for the flow term alone: RectifiedSRFlow"
+            )
+        if not 0 <= target_decay < 1:
+            raise ValueError(f"target_decay must lie in [0, 1), got {target_decay}; 0.95 to 0.999 are usual")
+        self.schedule = schedule if schedule is not None else FastSlowSchedule()
+        self.hr_weight = hr_weight
+        self.flow_share = flow_share
+        self.target_decay = target_decay
+
+    def extra_repr(self) -> str:
+        """Show the numbers."""
+        return f"hr_weight={self.hr_weight}, flow_share={self.flow_share}, schedule={self.schedule}"
+
+    def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``(batch_size, 2)`` times, the columns s and t; s is NaN in the rows that train the flow term at t.
+
+        The flow rows come first. Where ``flow_share`` of the batch is no whole number it is rounded up or down by chance,
+        so that one sample per step (on a large model) trains both terms in turn.
+        """
+        s, t = self.schedule.sample(batch_size, generator=generator)
+        flow_times = self.time_sampler(batch_size, generator=generator)
+        chance = torch.rand((), generator=generator, device=s.device)
+        rows = torch.arange(batch_size, device=s.device) < torch.floor(self.flow_share * batch_size + chance)
+        return torch.stack([torch.where(rows, torch.nan, s), torch.where(rows, flow_times, t)], dim=1)
+
+    def forward(
+        self,
+        velocity: VelocityModel,
+        pair: LatentPair,
+        *,
+        teacher: VelocityModel | None = None,
+        target: VelocityModel | None = None,
+        times: Tensor | tuple[Tensor, Tensor] | None = None,
+        distance: Distance = latent_mse,
+        generator: torch.Generator | None = None,
+    ) -> FlowOutput:
+        """Return the loss, the student's estimates from z_t (every row) and, further, from z_s (the consistency rows).
+
+        The student is called once, on all its states together. Teacher and target run without gradient.
+
+        Args:
+            velocity: the student.
+            pair: ``hr`` and ``lr`` are needed.
+            teacher: the frozen stage-1 velocity model.
+            target: the student's moving average.
+            times: ``(B, 2)`` as :meth:`sample_times` draws them, or the pair ``(s, t)`` that the schedule draws: then every
+                row trains the consistency terms.
+            distance: of two latents, to a scalar.
+            generator: for the times, when they are drawn here.
+
+        Raises:
+            ValueError: if teacher, target or ``lr`` is missing, shapes differ, values are not finite, or some s is not
+                before its t.
+        """
+        if teacher is None or target is None:
+            raise ValueError(
+                "ConsistencySRFlow needs teacher= (the frozen stage-1 velocity model) and target= (the student's moving "
+                "average); OneStepSR hands over both"
+            )
+        lr = lr_end(pair, self)
+        s, t = self._split(times, len(lr), generator, lr.device)
+        flow_rows, rows = s.isnan().nonzero().flatten(), s.isfinite().nonzero().flatten()
+        hr, s_rows, t_rows = pair.hr[rows], s[rows], t[rows]
+        zt = linear_path(pair.hr, lr, t)
+        with torch.no_grad():
+            zs = zt[rows]
+            if len(rows):
+                gap = expand_times(t_rows - s_rows, zs)
+                zs = (zs - gap * teacher(zs, t_rows)).to(zs.dtype)
+                x0_consistent = step_to_data(zs, target(zs, s_rows), s_rows)
+
+        states, state_times = torch.cat([zt, zs]), torch.cat([t, s_rows])
+        v = velocity(states, state_times)
+        x0_hat, x0_from_zs = step_to_data(states, v, state_times).split([len(zt), len(zs)])
+
+        # Each term is a mean over the rows that it should have, not over those that it happens to have here: a batch that is
+        # spread over processes, or over accumulated steps, then has the gradient of the whole.
+        flow_share = 0.0 if isinstance(times, tuple) else self.flow_share
+        loss, logs = torch.zeros((), device=lr.device), {}
+        if len(flow_rows):
+            chosen = LatentPair(pair.hr[flow_rows], lr[flow_rows])
+            logs["sr_flow"] = self.flow_loss(v[flow_rows], x0_hat[flow_rows], chosen, distance)
+            loss = loss + len(flow_rows) / (flow_share * len(lr) or len(flow_rows)) * logs["sr_flow"]
+        if len(rows):
+            share = len(rows) / ((1 - flow_share) * len(lr))
+            logs["consistency"] = self.distance_weight * distance(x0_hat[rows], x0_consistent)
+            loss = loss + share * logs["consistency"]
+            if self.hr_weight:
+                logs["hr_regularisation"] = self.distance_weight * distance(x0_from_zs, hr)
+                loss = loss + share * self.hr_weight * logs["hr_regularisation"]
+        return FlowOutput(
+            loss,
+            x0_hat,
+            pair.hr,
+            estimates=((x0_from_zs, hr),) if len(rows) else (),
+            logs={name: value.detach() for name, value in logs.items()},
+        )
+
+    def _split(
+        self,
+        times: Tensor | tuple[Tensor, Tensor] | None,
+        batch_size: int,
+        generator: torch.Generator | None,
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``(s, t)`` on the device, checked."""
+        if times is None:
+            times = self.sample_times(batch_size, generator=generator)
+        pairs = torch.stack(times, dim=1) if isinstance(times, tuple) else times
+        if pairs.shape != (batch_size, 2):
+            raise ValueError(f"times must be ({batch_size}, 2), the columns s and t; got {tuple(pairs.shape)}")
+        s, t = pairs.to(device).unbind(dim=1)
+        wrong = (s >= t) | (s < 0) | (t > 1) | ~(t >= 0)
+        if bool(wrong.any()):
+            row = int(wrong.long().argmax())
+            raise ValueError(
+                f"adjacent times must satisfy 0 <= s < t <= 1, s nearer the data; row {row} has s = {float(s[row]):g}, "
+                f"t = {float(t[row]):g}"
+            )
+        return s, t
