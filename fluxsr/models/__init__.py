@@ -3,8 +3,10 @@
 from fluxsr.models.adapters import AdapterRoles
 from fluxsr.models.architectures import FLUX_ARCHITECTURES, flux_architecture
 from fluxsr.models.autoencoders import LatentAutoencoder, PixelAutoencoder, load_autoencoder
+from fluxsr.models.discriminator import LatentDiscriminator
 from fluxsr.models.features import FeatureTap
 from fluxsr.models.flux import FluxBackbone, load_flux
+from fluxsr.models.folding import compile_blocks, fold_modulation, fuse_lora, load_folded
 from fluxsr.models.prompts import PromptEmbedding, encode_prompt
 
 __all__ = [
@@ -13,10 +15,15 @@ __all__ = [
     "FeatureTap",
     "FluxBackbone",
     "LatentAutoencoder",
+    "LatentDiscriminator",
     "PixelAutoencoder",
     "PromptEmbedding",
+    "compile_blocks",
     "encode_prompt",
     "flux_architecture",
+    "fold_modulation",
+    "fuse_lora",
     "load_autoencoder",
     "load_flux",
+    "load_folded",
 ]

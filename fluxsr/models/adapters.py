@@ -90,6 +90,19 @@ class AdapterRoles:
         for layer in self.layers():
             layer._active_adapter = self.active
 
+    def copy(self, source: str, name: str) -> None:
+        """Add a frozen adapter ``name`` that starts with the weights of ``source``.
+
+        Raises:
+            ValueError: if ``source`` does not exist or ``name`` does.
+        """
+        with self.use(source):  # refuses an unknown source
+            state = self.state_dict(source)
+        rank = lora_rank(state)
+        scaling = next(iter(self.layers())).scaling[source]
+        self.add(name, rank=rank, alpha=scaling * rank, targets=lora_targets(state), trainable=False)
+        self.load_state_dict(name, state)
+
     def layers(self) -> Iterator[Any]:
         """Yield the LoRA layers."""
         from peft.tuners.tuners_utils import BaseTunerLayer
@@ -179,6 +192,11 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
     if not any(".lora_A." in key for key in state):
         raise ValueError(f"{path} holds no LoRA adapter in diffusers' or peft's format")
     return state
+
+
+def lora_targets(state: dict[str, Tensor]) -> list[str]:
+    """Return the names of the linears that an adapter's tensors adapt."""
+    return sorted({key.removeprefix("transformer.").split(".lora_")[0] for key in state})
 
 
 def lora_rank(state: dict[str, Tensor]) -> int:

@@ -38,6 +38,10 @@ class FeatureTap:
         self._features: list[Tensor] | None = None
         self._handles = [blocks[layer].register_forward_hook(self._hear) for layer in chosen]
 
+    def __len__(self) -> int:
+        """Return how many layers are tapped."""
+        return len(self._handles)
+
     @contextmanager
     def record(self) -> Iterator[list[Tensor]]:
         """Collect during the body, into the list that it yields: one ``(B, N, D)`` tensor per tapped layer and pass."""

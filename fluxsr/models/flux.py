@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluxsr.models.adapters import AdapterRoles, lora_rank, read_lora, save_lora
+from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, read_lora, save_lora
 from fluxsr.models.architectures import FLUX_ARCHITECTURES, flux_architecture
 from fluxsr.models.files import explain_loading, read_safetensors, write_safetensors
 from fluxsr.models.packing import image_ids, pack, unpack
@@ -31,7 +31,7 @@ class FluxBackbone(nn.Module):
 
     Args:
         transformer: the diffusers model.
-        prompt: cached embeddings; ``None``: no text tokens and a zero pooled vector.
+        prompt: cached embeddings; ``None``: no text tokens and a zero pooled vector. A folded transformer has its own.
         guidance: the distilled guidance scale of FLUX.1-dev (3.5 is that model's default); must be ``None`` for a
             model without guidance embedding.
         gradient_checkpointing: recompute each block in the backward pass.
@@ -53,6 +53,8 @@ class FluxBackbone(nn.Module):
     ) -> None:
         super().__init__()
         config: Any = transformer.config
+        if hasattr(transformer, "conditions"):  # a folded one brings its prompt and guidance, and refuses others
+            prompt, guidance = transformer.conditions(prompt, guidance)
         if config.guidance_embeds and guidance is None:
             raise ValueError("this model has a guidance embedding (FLUX.1-dev does): give guidance, for example 3.5")
         if not config.guidance_embeds and guidance is not None:
@@ -72,6 +74,8 @@ class FluxBackbone(nn.Module):
         self.default_role: str | None = None
         self.adapters = AdapterRoles(transformer)
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
+        self.prompt_embeds: Tensor
+        self.pooled_prompt_embeds: Tensor
         self.register_buffer("prompt_embeds", prompt.prompt_embeds, persistent=False)
         self.register_buffer("pooled_prompt_embeds", prompt.pooled_prompt_embeds, persistent=False)
         if gradient_checkpointing:
@@ -92,6 +96,11 @@ class FluxBackbone(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the base's weights."""
         return self.transformer.x_embedder.weight.dtype
+
+    @property
+    def prompt(self) -> PromptEmbedding:
+        """The prompt of every image."""
+        return PromptEmbedding(self.prompt_embeds, self.pooled_prompt_embeds, self.prompt_text)
 
     @property
     def text_tokens(self) -> int:
@@ -166,7 +175,7 @@ class FluxBackbone(nn.Module):
             ValueError: if the file is missing or damaged, or does not fit this base.
         """
         state = read_lora(path)
-        names = sorted({key.removeprefix("transformer.").split(".lora_")[0] for key in state})
+        names = lora_targets(state)
         own = {name for name, _ in self.transformer.named_modules()}
         unknown = [name for name in names if name not in own]
         if unknown:
@@ -188,8 +197,7 @@ class FluxBackbone(nn.Module):
         """
         if self.default_role is not None:
             return self.save_lora(path, self.default_role)
-        keys = FLUX_ARCHITECTURES["nano"]
-        config = {key: self.transformer.config[key] for key in keys}
+        config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
         state = {key: tensor.to(getattr(torch, dtype)) for key, tensor in self.transformer.state_dict().items()}
         write_safetensors(path, state, metadata={**(metadata or {}), "architecture": json.dumps(config)})
         return Path(path)
@@ -210,6 +218,7 @@ def load_flux(
     lora_alpha: float | None = None,
     lora_targets: list[str] | None = None,
     lora_weights: str | None = None,
+    teacher_lora: str | None = None,
     dtype: str = "float32",
     gradient_checkpointing: bool = False,
     revision: str | None = None,
@@ -219,7 +228,7 @@ def load_flux(
     Args:
         model: ``nano`` (the shipped teacher) or ``nano-student``; a hub id (``black-forest-labs/FLUX.1-dev``); a local
             folder in diffusers' layout, of a pipeline or of a transformer alone; a ``.safetensors`` file made by this
-            library; or, with ``weights=False``, the name of an architecture.
+            library (all of these folded or not); or, with ``weights=False``, the name of an architecture.
         weights: ``False`` gives random weights: train from scratch, or plan without a download.
         prompt: file of cached embeddings made by ``fluxsr prompt``; none: no text tokens.
         guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
@@ -228,6 +237,7 @@ def load_flux(
         lora_alpha: the adapter's scale is ``alpha / rank``; the rank itself by default.
         lora_targets: names of linears; attention and MLP linears by default (ours).
         lora_weights: adapter file to start from, instead of a new one.
+        teacher_lora: adapter file that becomes the frozen role ``teacher`` on the same base, for objectives that want one.
         dtype: of the frozen weights, a torch dtype's name; adapters stay in float32.
         gradient_checkpointing: recompute blocks in the backward pass.
         revision: of the hub repository.
@@ -247,6 +257,12 @@ def load_flux(
         backbone.add_lora(rank=lora_rank, alpha=lora_alpha, targets=lora_targets)
     if trainable != "lora":
         backbone.requires_grad_(trainable == "full")
+    if teacher_lora is not None:
+        if trainable == "full":
+            raise ValueError(
+                f"teacher_lora={teacher_lora!r} needs a frozen base, but trainable is 'full'; give OneStepSR a teacher instead"
+            )
+        backbone.load_lora(teacher_lora, "teacher", trainable=False)
     return backbone
 
 
@@ -258,6 +274,8 @@ def shipped_file(name: str) -> Path:
 def _load_transformer(model: str, weights: bool, dtype: torch.dtype, revision: str | None) -> nn.Module:
     from diffusers import FluxTransformer2DModel
 
+    from fluxsr.models.checkpoints import own_memory
+
     if not weights:
         return _in_dtype(FluxTransformer2DModel(**flux_architecture(model)), dtype)
     if model in SHIPPED or model.endswith(".safetensors"):
@@ -266,24 +284,36 @@ def _load_transformer(model: str, weights: bool, dtype: torch.dtype, revision: s
         raise ValueError(f"{model!r} names an architecture without shipped weights; give the hub id, or weights=False")
     local = Path(model)
     inside = (local / "config.json").is_file() and not (local / "transformer").is_dir()
+    where = {"subfolder": None if inside else "transformer", "revision": revision}
     with explain_loading(model):
-        return FluxTransformer2DModel.from_pretrained(
-            model, subfolder=None if inside else "transformer", revision=revision, torch_dtype=dtype
-        )
+        kind = _transformer_class(FluxTransformer2DModel.load_config(model, **where))
+        return own_memory(kind.from_pretrained(model, torch_dtype=dtype, **where))
+
+
+def _transformer_class(config: dict[str, Any]) -> Any:
+    """Return the class that a configuration is for: diffusers' own, or a folded one, which has a time."""
+    if "t" in config:
+        from fluxsr.models.folded import FoldedFluxTransformer
+
+        return FoldedFluxTransformer
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> nn.Module:
     """Load a transformer from one file whose metadata names its architecture."""
-    from diffusers import FluxTransformer2DModel
-
     state, metadata = read_safetensors(path)
     architecture = metadata.get("architecture")
     if architecture is None:
         raise ValueError(
             f"{path} does not name its architecture, so it was not made by this library; give a diffusers folder"
         )
-    transformer = _in_dtype(FluxTransformer2DModel(**json.loads(architecture)), dtype)
-    transformer.load_state_dict({key: tensor.to(dtype) for key, tensor in state.items()})
+    config = json.loads(architecture)
+    with torch.device("meta"):
+        transformer = _transformer_class(config)(**config)
+    # Copies: what was read may be views of the mapped file, which somebody may write anew.
+    transformer.load_state_dict({key: tensor.to(dtype, copy=True) for key, tensor in state.items()}, assign=True)
     return transformer
 
 

@@ -2,10 +2,55 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from fluxsr.protocols import VelocityModel
+
+
+class Span(NamedTuple):
+    """Where one tile lies along one side.
+
+    Attributes:
+        start: first position.
+        size: how many positions.
+        weights: ``(size * resolution,)`` float32; those of all tiles sum to one at every point.
+    """
+
+    start: int
+    size: int
+    weights: Tensor
+
+
+def spans(length: int, tile: int, overlap: int, resolution: int = 1) -> list[Span]:
+    """Cover ``length`` positions with tiles that overlap and blend into each other without a kink.
+
+    Tiles are spread evenly, so that none is a sliver at the end, and start at even positions: that keeps all of them on
+    the 2x2 patch grid of the whole.
+
+    Args:
+        length: positions to cover; even, where tiles must keep to the patch grid.
+        tile: positions of a tile, even; a shorter length is one tile.
+        overlap: of neighbouring tiles in positions, at least; in ``[0, tile)``.
+        resolution: weights per position, for an output that is finer than the positions (decoded pixels).
+    """
+    size = min(tile, length)
+    count = -(-(length - overlap) // (tile - overlap)) if length > size else 1
+    starts = [2 * round((length - size) * i / (2 * max(count - 1, 1))) for i in range(count)]
+    # sin^2 and its mirror image sum to one with a continuous slope; the division below settles wider overlaps.
+    ramp_length = max(overlap, 1) * resolution
+    distance = torch.arange(size * resolution) + 0.5
+    ramp = (
+        (torch.minimum(distance, distance.flip(0)).clamp(max=ramp_length) * (math.pi / 2 / ramp_length)).sin().square()
+    )
+    total = torch.zeros(length * resolution)
+    windows = [slice(start * resolution, (start + size) * resolution) for start in starts]
+    for window in windows:
+        total[window] += ramp
+    return [Span(start, size, ramp / total[window]) for start, window in zip(starts, windows, strict=True)]
 
 
 class TiledVelocity:
@@ -38,21 +83,12 @@ class TiledVelocity:
         if height <= self.tile and width <= self.tile:
             return self.velocity(xt, t)
         total = torch.zeros_like(xt, dtype=torch.promote_types(xt.dtype, torch.float32))
-        weight = torch.zeros(1, 1, height, width, device=xt.device, dtype=total.dtype)
-        for top, rows in self._spans(height):
-            for left, columns in self._spans(width):
-                window = (..., slice(top, top + len(rows)), slice(left, left + len(columns)))
-                share = torch.outer(rows, columns).to(weight)
-                total[window] += self.velocity(xt[window], t) * share
-                weight[window] += share
-        return total / weight
-
-    def _spans(self, length: int) -> list[tuple[int, Tensor]]:
-        """Return each tile's start along one side, and its weights: a ramp over the overlap, never zero."""
-        size = min(self.tile, length)
-        count = -(-(length - self.overlap) // (self.tile - self.overlap)) if length > size else 1
-        # Even starts keep every tile on the same 2x2 patch grid as the whole image.
-        starts = [2 * round((length - size) * i / (2 * max(count - 1, 1))) for i in range(count)]
-        distance = torch.arange(size, dtype=torch.float32) + 1
-        ramp = torch.minimum(distance, distance.flip(0)).clamp(max=max(self.overlap, 1)) / max(self.overlap, 1)
-        return [(start, ramp) for start in starts]
+        for row in spans(height, self.tile, self.overlap):
+            for column in spans(width, self.tile, self.overlap):
+                window = (
+                    ...,
+                    slice(row.start, row.start + row.size),
+                    slice(column.start, column.start + column.size),
+                )
+                total[window] += self.velocity(xt[window], t) * torch.outer(row.weights, column.weights).to(total)
+        return total

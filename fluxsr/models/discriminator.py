@@ -1,0 +1,78 @@
+"""A discriminator of latents: light heads on the features of the frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fluxsr.models.features import FeatureTap
+from fluxsr.models.flux import FluxBackbone
+
+
+class LatentDiscriminator(nn.Module):
+    """Says of latents whether they are real: one logit per image token and tapped layer.
+
+    The features are those of the frozen base, without any adapter; where the backbone is trained in full, of a frozen copy
+    of what it was. Only the heads are trained, each a small multilayer perceptron on the tokens of one layer.
+
+    Args:
+        backbone: the generator's backbone. With adapters its base is shared: no memory beside the heads'.
+        layers: blocks whose outputs are looked at, counted from the first double-stream block; every block by default.
+        width: hidden units of each head; 64 is our default (FlowSR publishes no heads).
+        time: at which the features are taken, in ``[0, 1]``: 0, the data end, is our default.
+
+    Raises:
+        ValueError: if the model has no such layers, or a number is out of range.
+    """
+
+    def __init__(
+        self, backbone: FluxBackbone, layers: Sequence[int] | None = None, width: int = 64, time: float = 0.0
+    ) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
+        if not 0 <= time <= 1:
+            raise ValueError(f"time must lie in [0, 1], got {time}; 0 is the data end")
+        self.time = time
+        shared = backbone.default_role is not None
+        self.copy = None if shared else deepcopy(backbone).requires_grad_(False)
+        frozen = backbone if self.copy is None else self.copy
+        self._tap = FeatureTap(frozen, layers)
+        # The base is found through a closure: as an attribute it would be registered, saved and counted a second time.
+        self._velocity = (lambda xt, t: backbone.as_role(None)(xt, t)) if shared else None
+        config = frozen.transformer.config
+        channels = config.num_attention_heads * config.attention_head_dim
+        self.heads = nn.ModuleList(_head(channels, width) for _ in range(len(self._tap)))
+
+    def features(self, latents: Tensor) -> list[Tensor]:
+        """Return what each tapped layer makes of ``(B, C, h, w)`` latents: ``(B, N, D)`` each, with gradient to them."""
+        velocity = self._velocity if self.copy is None else self.copy
+        with self._tap.record() as features:
+            velocity(latents, torch.full((len(latents),), self.time, device=latents.device))
+        return [feature.float() for feature in features]
+
+    def judge(self, features: Sequence[Tensor], *, frozen: bool = False) -> list[Tensor]:
+        """Return the heads' logits ``(B, N)`` on features; ``frozen`` keeps the gradient from the heads' weights."""
+        logits = []
+        for head, feature in zip(self.heads, features, strict=True):
+            weights = {name: weight.detach() if frozen else weight for name, weight in head.named_parameters()}
+            logits.append(functional_call(head, weights, feature).squeeze(-1))
+        return logits
+
+    def forward(self, latents: Tensor) -> list[Tensor]:
+        """Return the logits ``(B, N)`` of ``(B, C, h, w)`` latents, one tensor per tapped layer; positive means real."""
+        return self.judge(self.features(latents))
+
+
+def _head(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        # Features of different layers differ in scale by orders of magnitude.
+        nn.LayerNorm(channels, elementwise_affine=False),
+        nn.Linear(channels, width),
+        nn.SiLU(),
+        nn.Linear(width, 1),
+    )

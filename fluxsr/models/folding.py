@@ -1,0 +1,241 @@
+"""Folding: at a fixed time, guidance and prompt, FLUX's modulation layers are constants and 27 % of it can go.
+
+Every AdaLN modulation linear sees one vector made of the time, the guidance and the pooled prompt. A one-step student
+runs at one time with one prompt, so each of these layers is replaced by its output, computed once with the very
+operations that the whole model would run.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxsr.models.adapters import lora_targets, read_lora
+from fluxsr.models.checkpoints import Checkpoint
+from fluxsr.models.flux import FluxBackbone
+from fluxsr.models.prompts import PromptEmbedding, no_prompt
+
+_CONSTANT = ".linear.value"  # how the constants' keys end
+
+
+@torch.no_grad()
+def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = True) -> FluxBackbone:
+    """Return the velocity model that ``backbone`` is at time ``t``, without the layers that are constant there.
+
+    The given backbone stays as it is and can be used on: all weights that go unchanged into the folded model are
+    shared, not copied. Only fusing an adapter makes new tensors, of the adapted linears; where these don't fit beside
+    the old ones (12 B parameters), use :func:`load_folded`.
+
+    Args:
+        backbone: with the prompt, guidance and default role (the student, if there is one) that are folded.
+        t: the time of the one step, in ``[0, 1]``: the student's start time.
+        fuse: add the default role's adapter to the weights. ``False`` keeps it apart, shared with ``backbone``, and then
+            the output at batch size 1 is bit for bit that of ``backbone``.
+
+    Returns:
+        A backbone with a :class:`fluxsr.models.folded.FoldedFluxTransformer`, which raises ``ValueError`` for any other
+        time, guidance or prompt. It saves and loads as every backbone (``save``, ``load_flux``).
+
+    Raises:
+        ValueError: if ``t`` is not in ``[0, 1]`` or the backbone is folded already.
+    """
+    from fluxsr.models.folded import MODULATION, FoldedFluxTransformer
+
+    transformer: Any = backbone.transformer
+    if isinstance(transformer, FoldedFluxTransformer):
+        raise ValueError(f"this model is folded already, at t = {transformer.config.t}; fold the one it was made from")
+    role, prompt = backbone.default_role, backbone.prompt
+    folded = _empty(transformer.config, t, prompt, backbone.guidance)
+    state = _plain_state(transformer, role if fuse else None)
+    with backbone.adapters.use(role):
+        features = _modulation_input(transformer.time_text_embed, t, prompt, backbone.guidance, backbone.dtype)
+        for name, linear in transformer.named_modules():
+            if MODULATION.fullmatch(name):
+                state[f"{name}.value"] = linear(features)
+    _fill(folded, state, prompt, backbone.dtype)
+    result = FluxBackbone(folded).eval()
+    if role is not None and not fuse:
+        own = {name for name, module in folded.named_modules() if isinstance(module, nn.Linear)}
+        for name, layer in _adapted(transformer).items():
+            if name in own:
+                folded.set_submodule(name, layer)
+        result.adapters.names = [role]
+        result.adapters.active = backbone.adapters.active  # the list that the shared layers read
+        result.default_role = role
+    return result
+
+
+@torch.no_grad()
+def load_folded(
+    source: str,
+    *,
+    t: float = 0.25,
+    prompt: PromptEmbedding | None = None,
+    guidance: float | None = None,
+    lora: str | Path | None = None,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+) -> FluxBackbone:
+    """Fold while loading: one tensor at a time, and a modulation weight never reaches the device.
+
+    Each modulation weight is read, gives its constant on the CPU and is dropped, so the peak is the folded model and one
+    tensor. An adapter is fused on the way, the constants' share of it too.
+
+    Args:
+        source: of a whole FLUX: a hub id, a local folder in diffusers' layout (a pipeline or a transformer, in one file or
+            sharded), a ``.safetensors`` file of this library, or a shipped name.
+        t: the time of the one step, in ``[0, 1]``.
+        prompt: cached embeddings; ``None``: no text tokens and a zero pooled vector.
+        guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
+        lora: adapter file (or folder) to fuse.
+        dtype: of the weights, a torch dtype's name.
+        device: where the folded model goes.
+        revision: of the hub repository.
+
+    Raises:
+        ValueError: if something can't be loaded or doesn't fit, naming it and what to do.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    checkpoint = Checkpoint(source, revision)
+    if "t" in checkpoint.config:
+        raise ValueError(f"{source} is folded already, at t = {checkpoint.config['t']}: load it with load_flux")
+    kind = getattr(torch, dtype)
+    adapter = _LoraFile(lora, checkpoint) if lora is not None else None
+
+    def read(name: str) -> Tensor:
+        tensor = checkpoint.read(name)
+        # A copy: a view of the file would keep all of it mapped, and at an odd address it would round otherwise.
+        return (tensor if adapter is None else adapter.add(name, tensor)).to(kind, copy=True)
+
+    if prompt is None:
+        prompt = no_prompt(checkpoint.config["joint_attention_dim"], checkpoint.config["pooled_projection_dim"])
+    folded = _empty(checkpoint.config, t, prompt, guidance)
+    with torch.device("meta"):
+        whole: Any = FluxTransformer2DModel(**checkpoint.config)
+    embedder = whole.time_text_embed
+    embedder.load_state_dict({key: read(f"time_text_embed.{key}") for key in embedder.state_dict()}, assign=True)
+    features = _modulation_input(embedder, t, prompt, guidance, kind)
+    state = {}
+    for key in folded.state_dict():
+        if key.endswith(_CONSTANT):
+            name = key.removesuffix(".value")
+            state[key] = nn.functional.linear(features, read(f"{name}.weight"), read(f"{name}.bias")).to(device)
+        elif key not in ("prompt_embeds", "pooled_prompt_embeds"):
+            state[key] = read(key).to(device)
+    _fill(folded, state, prompt, kind)
+    return FluxBackbone(folded.to(device)).eval()
+
+
+@torch.no_grad()
+def fuse_lora(backbone: FluxBackbone) -> FluxBackbone:
+    """Return a backbone without adapters whose weights hold the default role's; the others are shared with the given."""
+    transformer: Any = backbone.transformer
+    with torch.device("meta"):
+        plain = type(transformer).from_config(transformer.config)
+    plain.load_state_dict(_plain_state(transformer, backbone.default_role), assign=True)
+    return FluxBackbone(plain.requires_grad_(False), backbone.prompt, backbone.guidance).eval()
+
+
+def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
+    """Compile the repeated blocks of a backbone, in place, and return it: once per kind, not once per block.
+
+    Args:
+        backbone: folded or not.
+        options: of ``torch.compile``, for example ``dynamic=True`` where image sizes vary.
+    """
+    transformer: Any = backbone.transformer
+    transformer.compile_repeated_blocks(**options)
+    return backbone
+
+
+def _empty(config: Any, t: float, prompt: PromptEmbedding, guidance: float | None) -> Any:
+    """Return a folded transformer without memory."""
+    from fluxsr.models.folded import FoldedFluxTransformer
+
+    if not 0 <= t <= 1:
+        raise ValueError(f"t must lie in [0, 1] (0 is data, 1 is noise), got {t}")
+    if config["guidance_embeds"] != (guidance is not None):
+        needs = "has a guidance embedding: give guidance, for example 3.5" if guidance is None else "takes no guidance"
+        raise ValueError(f"this model {needs}")
+    architecture = {key: value for key, value in config.items() if not key.startswith("_")}
+    tokens = prompt.prompt_embeds.shape[1]
+    with torch.device("meta"):
+        folded = FoldedFluxTransformer(**architecture, t=t, guidance=guidance, text=prompt.text, text_tokens=tokens)
+    return folded.requires_grad_(False).eval()
+
+
+def _fill(folded: nn.Module, state: dict[str, Tensor], prompt: PromptEmbedding, dtype: torch.dtype) -> None:
+    """Give a folded transformer its tensors, without copying them; what it has no place for is left out."""
+    state["prompt_embeds"] = prompt.prompt_embeds.to(dtype)
+    state["pooled_prompt_embeds"] = prompt.pooled_prompt_embeds.to(dtype)
+    folded.load_state_dict({key: state[key] for key in folded.state_dict()}, assign=True)
+
+
+def _modulation_input(
+    embedder: nn.Module, t: float, prompt: PromptEmbedding, guidance: float | None, dtype: torch.dtype
+) -> Tensor:
+    """Return what every modulation linear sees, ``(1, D)``: by diffusers' own operations, or bits would differ."""
+    pooled = prompt.pooled_prompt_embeds.to(dtype)
+    numbers = [t] if guidance is None else [t, guidance]
+    times = (torch.full((1,), n, device=pooled.device, dtype=torch.float32).to(dtype) * 1000 for n in numbers)
+    return nn.functional.silu(embedder(*times, pooled))
+
+
+def _adapted(transformer: nn.Module) -> dict[str, Any]:
+    """Return the layers that carry adapters, by name."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {name: layer for name, layer in transformer.named_modules() if isinstance(layer, BaseTunerLayer)}
+
+
+def _plain_state(transformer: nn.Module, role: str | None) -> dict[str, Tensor]:
+    """Return the weights under the names of a model without adapters, with the role's fused into them."""
+    layers = _adapted(transformer)
+    inside = tuple(f"{name}." for name in layers)
+    state = {key: tensor for key, tensor in transformer.state_dict().items() if not key.startswith(inside)}
+    for name, layer in layers.items():
+        base = layer.get_base_layer()
+        if role is not None:
+            base = _merged(layer, role)
+        state |= {f"{name}.{key}": tensor for key, tensor in base.state_dict().items()}
+    return state
+
+
+def _merged(layer: Any, role: str) -> nn.Module:
+    """Return a layer's base with an adapter added in float32 and rounded once; the layer itself is untouched."""
+    base = layer.get_base_layer()
+    twin = copy.deepcopy(layer).to(torch.promote_types(base.weight.dtype, torch.float32))
+    twin.merge(adapter_names=[role])
+    return twin.get_base_layer().to(base.weight.dtype)
+
+
+class _LoraFile:
+    """An adapter file whose matrices are added to tensors by name, in float32."""
+
+    def __init__(self, path: str | Path, checkpoint: Checkpoint) -> None:
+        self.path = path
+        self.state = read_lora(path)
+        for name in lora_targets(self.state):
+            if f"{name}.weight" not in checkpoint.files:
+                raise ValueError(
+                    f"{path} adapts {name!r}, which {checkpoint.source} lacks: it was made for another base"
+                )
+
+    def add(self, name: str, tensor: Tensor) -> Tensor:
+        """Return the tensor ``name``, with its update if the file holds one."""
+        module = f"transformer.{name.removesuffix('.weight')}"
+        if not name.endswith(".weight") or f"{module}.lora_A.weight" not in self.state:
+            return tensor
+        down, up = (self.state[f"{module}.lora_{side}.weight"].float() for side in "AB")
+        if (up.shape[0], down.shape[1]) != tensor.shape or up.shape[1] != down.shape[0]:
+            raise ValueError(
+                f"{self.path} adapts {module!r} as a layer of {up.shape[0]}x{down.shape[1]}, but it has shape "
+                f"{tuple(tensor.shape)}: it was made for another base"
+            )
+        return tensor.float() + up @ down

@@ -1,0 +1,385 @@
+"""Folded models against the whole ones they were made from, to the last bit where that is promised."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fluxsr.flows import euler
+from fluxsr.models import (
+    FluxBackbone,
+    PromptEmbedding,
+    compile_blocks,
+    flux_architecture,
+    fold_modulation,
+    fuse_lora,
+    load_flux,
+    load_folded,
+)
+from fluxsr.models.folded import MODULATION, FoldedFluxTransformer
+from fluxsr.models.tiling import TiledVelocity
+from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
+
+T = 0.3  # no power of two: its float32 is not the float64 of the same name
+# Attention and MLP, and what folding takes away: the modulation linears and the embedders before them.
+ADAPTED = ["to_q", "to_out.0", "proj_mlp", "add_k_proj", "norm1.linear", "norm.linear", "norm_out.linear", "linear_2"]
+
+
+def tiny_backbone(tokens: int = 3, guidance: float | None = None, lora: bool = False, **changes) -> FluxBackbone:
+    transformer = tiny_transformer(guidance_embeds=guidance is not None, **changes)
+    backbone = FluxBackbone(transformer, tiny_prompt(tokens), guidance)
+    if lora:
+        backbone.add_lora(rank=2, targets=ADAPTED)
+        perturb(backbone)
+    return backbone
+
+
+def state(batch: int = 1, channels: int = 4):
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, channels, 8, 12, generator=generator), torch.full((batch,), T)
+
+
+def distance(a, b) -> float:
+    """The relative error in the root mean square."""
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [0, 3])
+@pytest.mark.parametrize("guidance", [None, 3.5])
+@pytest.mark.parametrize("lora", [False, True])
+@torch.no_grad()
+def test_one_image_gives_the_same_bits(dtype, tokens, guidance, lora):
+    whole = tiny_backbone(tokens, guidance, lora)
+    whole.transformer.to(dtype)
+    folded = fold_modulation(whole, T, fuse=False)
+    assert torch.equal(folded(*state()), whole(*state()))
+    assert not [name for name, _ in folded.named_parameters() if "norm" in name and ".linear" in name]
+
+
+@pytest.mark.parametrize("name", ["nano", "nano-student"])
+@pytest.mark.parametrize("lora", [False, True])
+@torch.no_grad()
+def test_the_shipped_models_give_the_same_bits(name, lora):
+    whole = load_flux(name, trainable="lora" if lora else "none", lora_rank=4)
+    perturb(whole)
+    folded = fold_modulation(whole, T, fuse=False)
+    assert torch.equal(folded(*state(channels=12)), whole(*state(channels=12)))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("tokens", [0, 3])
+@torch.no_grad()
+def test_batches_and_a_fused_adapter_differ_by_rounding(batch, tokens):
+    whole = tiny_backbone(tokens, 3.5, lora=True)
+    assert distance(fold_modulation(whole, T, fuse=False)(*state(batch)), whole(*state(batch))) < 1e-5
+    assert distance(fold_modulation(whole, T)(*state(batch)), whole(*state(batch))) < 1e-5
+    assert distance(fuse_lora(whole)(*state(batch)), whole(*state(batch))) < 1e-5
+    base = whole.as_role(None)(*state(batch))
+    assert distance(base, whole(*state(batch))) > 1e-2  # the adapter is worth fusing
+
+
+@torch.no_grad()
+def test_in_bfloat16_folding_costs_less_than_bfloat16_does():
+    exact, half = tiny_backbone(lora=True), tiny_backbone(lora=True)
+    half.transformer.to(torch.bfloat16)
+    expected = exact(*state(4))
+    rounding = distance(half(*state(4)), expected)
+    for fuse in (False, True):
+        assert distance(fold_modulation(half, T, fuse=fuse)(*state(4)), half(*state(4))) < rounding
+
+
+def parameters(transformer, wanted=lambda name: True) -> int:
+    return sum(parameter.numel() for name, parameter in transformer.named_parameters() if wanted(name))
+
+
+def test_what_flux_dev_loses():
+    with torch.device("meta"):
+        from diffusers import FluxTransformer2DModel
+
+        config = flux_architecture("flux.1-dev")
+        whole = FluxTransformer2DModel(**config)
+        prompt = PromptEmbedding(torch.zeros(1, 8, 4096), torch.zeros(1, 768))
+        folded = fold_modulation(FluxBackbone(whole, prompt, 3.5)).transformer
+        textless = fold_modulation(FluxBackbone(whole, guidance=3.5)).transformer
+    blocks = parameters(whole, lambda name: bool(MODULATION.match(name)) and not name.startswith("norm_out"))
+    last = parameters(whole, lambda name: name.startswith("norm_out.linear"))
+    embedders = parameters(whole, lambda name: name.startswith("time_text_embed"))
+    assert parameters(whole) == 11_901_408_320
+    assert blocks == 3_228_567_552 and last == 18_880_512 and embedders == 32_262_144
+    assert parameters(folded) == 11_901_408_320 - blocks - last - embedders == 8_621_698_112
+    constants = sum(buffer.numel() for name, buffer in folded.named_buffers() if name.endswith(".value"))
+    assert constants == 3072 * (19 * 12 + 38 * 3 + 2)
+    text = parameters(
+        whole, lambda name: any(part in name for part in (".add_", "to_add_", "ff_context", "context_emb"))
+    )
+    assert parameters(textless) == parameters(folded) - text == 6_456_908_864
+
+
+def test_the_pages_first_example_runs():
+    page = Path(__file__).parents[2] / "docs" / "folding.md"
+    example = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(example[1], {})
+
+
+def test_the_given_backbone_stays_as_it_was():
+    whole = tiny_backbone(lora=True)
+    before = {name: (p.data_ptr(), p.requires_grad, p.clone()) for name, p in whole.named_parameters()}
+    folded = fold_modulation(whole, T)
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    for name, parameter in whole.named_parameters():
+        pointer, trained, values = before[name]
+        assert (parameter.data_ptr(), parameter.requires_grad) == (pointer, trained) and torch.equal(parameter, values)
+    whole(*state()).square().mean().backward()
+    assert all(p.grad is not None for name, p in whole.named_parameters() if ".lora_B" in name)
+
+
+def test_weights_are_shared_not_copied():
+    whole = tiny_backbone()
+    own = dict(whole.named_parameters())
+    shared = [(name, parameter) for name, parameter in fold_modulation(whole, T).named_parameters()]
+    assert shared and all(parameter.data_ptr() == own[name].data_ptr() for name, parameter in shared)
+
+
+@torch.no_grad()
+def test_an_adapter_kept_apart_follows_its_role():
+    whole = tiny_backbone(lora=True)
+    folded = fold_modulation(whole, T, fuse=False)
+    expected = whole(*state())
+    whole.as_role(None)(*state())
+    assert torch.equal(folded(*state()), expected)
+    # The constants have the student's share; the linears don't without the role.
+    assert not torch.equal(folded.as_role(None)(*state()), expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f: f(state()[0], torch.tensor([0.31])), r"folded at t = 0.3, got 0.31; fold it again"),
+        (lambda f: f(state(2)[0], torch.tensor([T, 0.9])), r"folded at t = 0.3, got 0.9"),
+        (lambda f: euler(f, state()[0], T, 0.0, 2), "folded at t = 0.3, got 0.15"),
+        (lambda f: FluxBackbone(f.transformer, guidance=2.0), "folded at guidance 3.5, got 2.0"),
+        (
+            lambda f: FluxBackbone(f.transformer, tiny_prompt()._replace(pooled_prompt_embeds=torch.ones(1, 12))),
+            "folded with the prompt 'a photo' .* and another was given",
+        ),
+        (lambda f: FluxBackbone(f.transformer, tiny_prompt(2)), "another was given"),
+        (lambda f: f.transformer(**diffusers_call(f, guidance=torch.tensor([2.0]))), "at guidance = 3.5, got 2;"),
+        (lambda f: f.transformer(**diffusers_call(f, pooled_projections=torch.ones(1, 12))), "another was given"),
+        (lambda f: fold_modulation(f, T), "folded already, at t = 0.3"),
+        (lambda f: fold_modulation(tiny_backbone(), 1.5), r"t must lie in \[0, 1\]"),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(fold_modulation(tiny_backbone(guidance=3.5), T))
+
+
+def diffusers_call(backbone: FluxBackbone, **changes) -> dict:
+    """The arguments of a plain diffusers call that the guard accepts, with some of them changed."""
+    return {
+        "hidden_states": torch.zeros(1, 4, 16),
+        "encoder_hidden_states": backbone.prompt_embeds,
+        "pooled_projections": backbone.pooled_prompt_embeds,
+        "timestep": torch.tensor([T]),
+        "guidance": torch.tensor([3.5]),
+        "img_ids": torch.zeros(4, 3),
+        "txt_ids": torch.zeros(3, 3),
+        **changes,
+    }
+
+
+def test_the_guard_accepts_its_own_conditions():
+    folded = fold_modulation(tiny_backbone(guidance=3.5), T)
+    assert folded.transformer(**diffusers_call(folded)).sample.isfinite().all()
+    again = FluxBackbone(folded.transformer, tiny_prompt(), 3.5)
+    assert torch.equal(again(*state()), folded(*state()))
+    assert torch.equal(again(state()[0], torch.tensor([T], dtype=torch.float64)), folded(*state()))
+
+
+@torch.no_grad()
+def test_one_step_in_tiles():
+    whole = tiny_backbone()
+    folded = fold_modulation(whole, T)
+    x = state()[0].repeat(1, 1, 3, 2)
+    expected = euler(TiledVelocity(whole, 8, 4), x, T, 0.0, 1)
+    assert torch.equal(euler(TiledVelocity(folded, 8, 4), x, T, 0.0, 1), expected)
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+@pytest.mark.parametrize("guidance", [None, 3.5])
+@torch.no_grad()
+def test_through_a_file_and_a_folder(tmp_path, tokens, guidance):
+    folded = fold_modulation(tiny_backbone(tokens, guidance, lora=True), T)
+    expected = folded(*state())
+    folded.save(tmp_path / "folded.safetensors")
+    folded.transformer.save_pretrained(tmp_path / "folder", max_shard_size="20KB")
+    for source in ("folded.safetensors", "folder"):
+        loaded = load_flux(str(tmp_path / source), trainable="none")
+        assert isinstance(loaded.transformer, FoldedFluxTransformer)
+        assert (loaded.guidance, loaded.prompt_text, loaded.text_tokens) == (guidance, "a photo", tokens)
+        assert torch.equal(loaded(*state()), expected)
+        with pytest.raises(ValueError, match=r"folded at t = 0.3, got 0.25"):
+            loaded(state()[0], torch.tensor([0.25]))
+
+
+def test_a_folded_model_can_be_trained_at_its_time(tmp_path):
+    student = fold_modulation(tiny_backbone(), T)
+    student.add_lora(rank=2)
+    perturb(student)
+    student(*state()).square().mean().backward()
+    adapters = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    assert adapters and all(".lora_" in name and parameter.grad.norm() > 0 for name, parameter in adapters.items())
+    with torch.no_grad():
+        assert distance(fuse_lora(student)(*state()), student(*state())) < 1e-5
+    with pytest.raises(ValueError, match="not supported"):
+        student.add_lora("other", rank=2, targets=["norm.linear"])
+
+
+# ---- folding while loading -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """A tiny checkpoint in diffusers' layout, of many files."""
+    tiny_transformer(guidance_embeds=True).save_pretrained(tmp_path / "model" / "transformer", max_shard_size="40KB")
+    assert len(list((tmp_path / "model" / "transformer").glob("*.safetensors"))) > 3
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@torch.no_grad()
+def test_loading_folded_is_loading_and_folding(sharded, tokens, dtype):
+    whole = FluxBackbone(
+        load_flux(str(sharded), guidance=3.5, trainable="none", dtype=dtype).transformer, tiny_prompt(tokens), 3.5
+    )
+    folded = load_folded(str(sharded), t=T, prompt=tiny_prompt(tokens), guidance=3.5, dtype=dtype)
+    assert torch.equal(folded(*state()), whole(*state()))
+    assert torch.equal(folded(*state(3)), fold_modulation(whole, T)(*state(3)))
+    assert not [
+        name for name in folded.state_dict() if "norm" in name and name.endswith(("linear.weight", "linear.bias"))
+    ]
+
+
+@torch.no_grad()
+def test_loading_fuses_an_adapter_into_weights_and_constants(sharded, tmp_path):
+    whole = tiny_backbone(guidance=3.5, lora=True)
+    file = whole.save_lora(tmp_path / "adapter.safetensors")
+    folded = load_folded(str(sharded), t=T, prompt=tiny_prompt(), guidance=3.5, lora=file)
+    assert distance(folded(*state()), whole(*state())) < 1e-5
+    expected = fold_modulation(whole, T).transformer.state_dict()
+    for name, tensor in folded.transformer.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_loading_from_a_single_file():
+    folded = load_folded("nano-student", t=T)
+    assert torch.equal(folded(*state(channels=12)), load_flux("nano-student", trainable="none")(*state(channels=12)))
+
+
+def test_what_loading_refuses(sharded, tmp_path):
+    folded = fold_modulation(tiny_backbone(), T)
+    folded.save(tmp_path / "folded.safetensors")
+    with pytest.raises(ValueError, match=r"folded.safetensors is folded already, at t = 0.3"):
+        load_folded(str(tmp_path / "folded.safetensors"))
+    with pytest.raises(ValueError, match="has a guidance embedding: give guidance"):
+        load_folded(str(sharded))
+    with pytest.raises(ValueError, match="takes no guidance"):
+        load_folded("nano-student", guidance=3.5)
+    with pytest.raises(ValueError, match=r"missing.safetensors does not exist"):
+        load_folded("missing.safetensors")
+    for name, changes, message in (
+        ("deeper", {"num_layers": 3}, "which .* lacks: it was made for another base"),
+        ("wider", {"num_attention_heads": 4}, "as a layer of 64x64, but it has shape .*another base"),
+    ):
+        file = tiny_backbone(lora=True, **changes).save_lora(tmp_path / f"{name}.safetensors")
+        with pytest.raises(ValueError, match=message):
+            load_folded(str(sharded), guidance=3.5, lora=file)
+    shard = max((sharded / "transformer").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-50])
+    with pytest.raises(ValueError, match=f"{shard.name} is missing or damaged"):
+        load_folded(str(sharded), guidance=3.5)
+    (sharded / "transformer" / "config.json").unlink()
+    with pytest.raises(ValueError, match="the folder is incomplete or damaged"):
+        load_folded(str(sharded), guidance=3.5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own account of a process")
+def test_modulation_weights_leave_no_trace_in_memory(tmp_path):
+    """The peak of a fresh process: far below the checkpoint, near the folded model."""
+    wide = {"num_attention_heads": 8, "attention_head_dim": 64, "axes_dims_rope": [16, 24, 24], "num_single_layers": 4}
+    transformer = tiny_transformer(**wide)
+    transformer.save_pretrained(tmp_path, max_shard_size="16MB")
+    whole = sum(parameter.nbytes for parameter in transformer.parameters())
+    code = (
+        "import re, torch; torch.set_num_threads(1)\n"
+        "from fluxsr.models import PromptEmbedding, load_folded\n"
+        "import fluxsr.models.folded\n"
+        # Not getrusage: its peak begins with that of the process that started this one.
+        "peak = lambda: 1024 * int(re.search('VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "prompt = PromptEmbedding(torch.zeros(1, 1, 24), torch.zeros(1, 12))\n"
+        "load_folded('nano')\n"  # whatever is loaded lazily
+        "before = peak()\n"
+        f"folded = load_folded({str(tmp_path)!r}, prompt=prompt)\n"
+        "kept = sum(tensor.nbytes for tensor in folded.transformer.state_dict().values())\n"
+        "print(peak() - before, kept)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    peak, kept = map(int, result.stdout.split())
+    largest = 4 * 12 * 512**2
+    assert kept < 0.8 * whole
+    assert peak < kept + 2 * largest
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_modulation_weights_never_reach_the_device(tmp_path):
+    tiny_transformer(num_attention_heads=8, attention_head_dim=64, axes_dims_rope=[16, 24, 24]).save_pretrained(
+        tmp_path
+    )
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    folded = load_folded(str(tmp_path), prompt=tiny_prompt(), device="cuda")
+    kept = sum(tensor.nbytes for tensor in folded.transformer.state_dict().values())
+    assert torch.cuda.max_memory_allocated() - before < 1.05 * kept
+    assert folded(torch.zeros(1, 4, 8, 8, device="cuda"), torch.full((1,), 0.25)).device.type == "cuda"
+
+
+# ---- compiling -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+@torch.no_grad()
+def test_compiled_blocks_are_compiled_once_per_kind(layers):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    folded = fold_modulation(tiny_backbone(num_layers=layers, num_single_layers=layers), T)
+    expected = folded(*state())
+    assert compile_blocks(folded, backend=backend, fullgraph=True) is folded
+    assert torch.equal(folded(*state()), expected)
+    # One double-stream, one single-stream, and this once more: its first input is joined, the others are views.
+    assert len(graphs) == 3
+    with pytest.raises(ValueError, match="folded at t"):
+        folded(state()[0], torch.tensor([0.5]))
+
+
+@torch.no_grad()
+def test_compiled_blocks_still_change_roles():
+    torch._dynamo.reset()
+    backbone = tiny_backbone(lora=True)
+    expected = [backbone.as_role(role)(*state()) for role in ("student", None, "student")]
+    compile_blocks(backbone, backend="eager")
+    for role, velocity in zip(("student", None, "student"), expected, strict=True):
+        assert torch.equal(backbone.as_role(role)(*state()), velocity)
