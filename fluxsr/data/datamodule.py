@@ -121,6 +121,12 @@ class SRDataModule(LightningDataModule):
                 raise ValueError("nothing to upscale: give data.predict, a folder of images or an image file")
             self.predict_set = None if self.predict is None else LRFolder(self.predict)
 
+    @property
+    def pairs_fingerprint(self) -> dict[str, Any] | None:
+        """What made the teacher pairs that are trained on; None before `setup`, or without pairs."""
+        parts = self.train_set.sets if isinstance(self.train_set, _Mixture) else [self.train_set]
+        return next((part.store.fingerprint for part in parts if isinstance(part, TeacherPairs)), None)
+
     def train_dataloader(self) -> DataLoader[SRSample]:
         """Shuffled `SRBatch`es of `batch_size`; the last incomplete one is dropped."""
         dataset = self.train_set if self.train_set is not None else self._training_set()

@@ -23,9 +23,9 @@ class ConsistencySRFlow(RectifiedSRFlow):
         L_hr   = d( f_student(z_s, s), z_H )                      the teacher's error is a mild perturbation
         L      = L_flow + L_cons + hr_weight L_hr
 
-    ``L_flow`` is stage 1's loss. It takes some samples of each batch, the consistency terms take the others. Without ``L_hr`` the
-    student inherits whatever the teacher does wrong; with it, the student must land on the HR image from the
-    teacher's slightly wrong points too.
+    ``L_flow`` is stage 1's loss. It takes some samples of each batch, the consistency terms take the others. Without
+    ``L_hr`` the student inherits whatever the teacher does wrong; with it, the student must land on the HR image from
+    the teacher's slightly wrong points too.
 
     Args:
         schedule: draws the adjacent times; ``FastSlowSchedule(4, 1000)`` by default.

@@ -13,17 +13,20 @@ from fluxsr.losses.dists import DISTSLoss
 from fluxsr.losses.feature import AttentionDiversificationLoss, AttentionMapDiversificationLoss
 from fluxsr.losses.perceptual import LPIPSLoss, MSELPIPSLoss, TVLPIPSLoss, load_network
 from fluxsr.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
+from fluxsr.losses.quality import CLIPQualityLoss, ScoreLoss
 from fluxsr.losses.spectrum import patch_artefact_energy
 
 __all__ = [
     "AttentionDiversificationLoss",
     "AttentionMapDiversificationLoss",
+    "CLIPQualityLoss",
     "CharbonnierLoss",
     "DISTSLoss",
     "L1Loss",
     "LPIPSLoss",
     "MSELPIPSLoss",
     "MSELoss",
+    "ScoreLoss",
     "TVLPIPSLoss",
     "hinge_discriminator_loss",
     "hinge_generator_loss",

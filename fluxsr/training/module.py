@@ -9,16 +9,18 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap
 from fluxsr.models.tiling import TiledVelocity
-from fluxsr.training.colour import luma
+from fluxsr.training.adversary import Adversary
+from fluxsr.training.colour import psnr_y
 from fluxsr.training.randomness import step_generator
+from fluxsr.training.roles import TARGET, Roles
 from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs
 
 FLOW = "flow"  # the objective's own name among the terms
+ADVERSARIAL = "adversarial"
 
 
 class OneStepSR(LightningModule):
@@ -34,8 +36,12 @@ class OneStepSR(LightningModule):
         objective: any :class:`fluxsr.flows.FlowObjective`.
         losses: further terms by name; each is logged as ``train/<name>``.
         flow_weight: multiplier of the objective's own loss; 0 trains on the other terms alone (an ablation).
-        distance: image loss ``(a, b) -> scalar`` that the objective measures decoded latents with; ``None``: the mean
-            squared error of the latents, which is FluxSR's.
+        distance: image loss ``(a, b) -> scalar`` that the objective measures decoded latents with, for example
+            :class:`fluxsr.losses.MSELPIPSLoss`, which is FlowSR's; ``None``: the mean squared error of the latents, which is
+            FluxSR's.
+        teacher: frozen velocity model for an objective that wants one (:class:`fluxsr.flows.ConsistencySRFlow`), where it is
+            not an adapter of the backbone (``load_flux(teacher_lora=...)``).
+        adversary: switches an adversarial term on; without it optimisation is Lightning's automatic one.
         optimizer: makes the optimiser from the trainable parameters; AdamW at 5e-5 by default (ours: the papers
             publish none).
         scheduler: makes a learning-rate scheduler from the optimiser, stepped every step.
@@ -47,11 +53,13 @@ class OneStepSR(LightningModule):
             pass per term.
 
     Raises:
-        ValueError: if a loss is named ``flow`` or ``loss``, nothing is trainable, or a number is out of range.
+        ValueError: if a loss has a name of ours (``flow``, ``loss``, ``adversarial``, ``discriminator``), a wanted teacher is
+            missing, nothing is trainable, or a number is out of range.
 
     Logs:
-        ``train/loss`` (the weighted total, mean over processes), ``train/flow``, ``train/<name>``, ``train/grad_norm/<name>``;
-        ``val/psnr_y`` in dB (BT.601 luma), ``val/psnr_y_bicubic``, ``val/<name>``; ``val/flow`` for a teacher.
+        ``train/loss`` (the weighted total, mean over processes), ``train/flow``, ``train/<name>``,
+        ``train/grad_norm/<name>``, ``train/adversarial`` and ``train/discriminator``; ``val/psnr_y`` in dB (BT.601 luma),
+        ``val/psnr_y_bicubic``, ``val/<name>``; ``val/flow`` for a teacher.
     """
 
     def __init__(
@@ -62,6 +70,8 @@ class OneStepSR(LightningModule):
         losses: dict[str, LossTerm] | None = None,
         flow_weight: float = 1.0,
         distance: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+        adversary: Adversary | None = None,
         optimizer: Callable[[Iterable], torch.optim.Optimizer] | None = None,
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
         val_losses: dict[str, nn.Module] | None = None,
@@ -71,11 +81,9 @@ class OneStepSR(LightningModule):
         log_gradient_norms: int = 0,
     ) -> None:
         super().__init__()
-        taken = {FLOW, "loss"} & set(losses or {})
+        taken = {FLOW, "loss", ADVERSARIAL, "discriminator"} & set(losses or {})
         if taken:
-            raise ValueError(
-                f"a loss can't be named {taken.pop()!r}: that name is logged for the objective or the total"
-            )
+            raise ValueError(f"a loss can't be named {taken.pop()!r}: that name is logged for the module's own terms")
         if flow_weight < 0:
             raise ValueError(f"flow_weight must not be negative, got {flow_weight}")
         if scale < 1:
@@ -83,6 +91,11 @@ class OneStepSR(LightningModule):
         self.backbone = backbone
         self.autoencoder = autoencoder.requires_grad_(False)
         self.objective = objective
+        self.roles = Roles(backbone, objective.roles, teacher)
+        self.adversary = adversary
+        if adversary is not None:
+            adversary.judge_with(backbone)
+            self.automatic_optimization = False
         self.losses = nn.ModuleDict(losses or {})
         self.losses.requires_grad_(False)
         self.flow_weight = flow_weight
@@ -98,6 +111,21 @@ class OneStepSR(LightningModule):
         self.strict_loading = False
         taps = any(isinstance(term, FeatureTerm) for term in self.losses.values())
         self._tap = FeatureTap(backbone) if taps else None
+
+    def on_fit_start(self) -> None:
+        """Refuse what would go wrong silently."""
+        if self.adversary is not None and str(self.trainer.precision).startswith("16"):
+            raise ValueError(
+                "the adversary's steps don't scale gradients, which float16 needs; take precision bf16-mixed"
+            )
+        pairs = getattr(self.trainer.datamodule, "pairs_fingerprint", None) or {}
+        own = self.autoencoder.fingerprint() if hasattr(self.autoencoder, "fingerprint") else None
+        made_with = pairs.get("autoencoder", own)
+        if own is not None and made_with != own:
+            raise ValueError(
+                f"the teacher pairs hold latents of another autoencoder: {made_with}, and this model's is {own}; make pairs "
+                "with this one (`fluxsr pairs`), or train with theirs"
+            )
 
     # ---- one training step, arrow by arrow -------------------------------------------------------------------
 
@@ -115,10 +143,12 @@ class OneStepSR(LightningModule):
         if self.log_gradient_norms and step % self.log_gradient_norms == 0:
             self.log_dict({f"train/grad_norm/{name}": norm for name, norm in self.gradient_norms(terms).items()})
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
-        logs = {f"train/{name}": value.detach() for name, (_, value) in terms.items()}
-        logs |= {f"train/{name}": value for name, value in output.logs.items()}
+        logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
+        if self.adversary is not None:
+            total, adversarial_logs = self.alternate(self.adversary, total, output, batch_idx)
+            logs |= adversarial_logs
         batch_size = len(batch.hr_image)
-        self.log_dict(logs, batch_size=batch_size)
+        self.log_dict({f"train/{name}": value for name, value in logs.items()}, batch_size=batch_size)
         self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=batch_size)
         return total
 
@@ -148,7 +178,9 @@ class OneStepSR(LightningModule):
             passes.append(features)
             return v
 
-        return self.objective(velocity, pair, times=times.to(self.device), distance=self._distance()), passes
+        others = {name: self.roles.velocity(name) for name in self.objective.roles}
+        output = self.objective(velocity, pair, times=times.to(self.device), distance=self._distance(), **others)
+        return output, passes
 
     def compute_terms(self, outputs: StepOutputs) -> dict[str, tuple[float, Tensor]]:
         """Return ``(weight, value)`` of the objective and of every term that is due, by name."""
@@ -158,19 +190,59 @@ class OneStepSR(LightningModule):
                 terms[name] = (term.weight, term(outputs))
         return terms
 
+    def alternate(
+        self, adversary: Adversary, others: Tensor, output: FlowOutput, batch_idx: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Make one step of the student and one of the discriminator by hand; return the total and what to log."""
+        student = self.optimizers()[0]
+        # Stepped as it is: Lightning counts every step of a wrapped optimiser, and max_steps would end at half of them.
+        discriminator = self.trainer.optimizers[1]
+        every = adversary.accumulate_grad_batches
+        due = (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
+        total, logs = others, {}
+        if self.global_step >= adversary.warmup_steps:
+            adversarial = adversary.generator_loss(output)
+            weight = adversary.effective_weight(self.global_step, others, adversarial, output)
+            total = others + weight * adversarial
+            logs = {ADVERSARIAL: adversarial.detach(), "adversarial_weight": torch.as_tensor(weight)}
+        judged, judge_logs = adversary.discriminator_loss(output)
+        for optimizer, loss in ((student, total), (discriminator, judged)):
+            self.manual_backward(loss / every)
+            if due:
+                if adversary.gradient_clip_val is not None:
+                    self.clip_gradients(optimizer, adversary.gradient_clip_val, "norm")
+                optimizer.step()
+                optimizer.zero_grad()
+        if due:
+            if self.lr_schedulers() is not None:
+                self.lr_schedulers().step()
+            self.after_step()
+        return total, logs | judge_logs
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Make Lightning's automatic step, and what follows every step."""
+        super().optimizer_step(*args, **kwargs)
+        self.after_step()
+
+    def after_step(self) -> None:
+        """Let the objective's moving average follow the student."""
+        if TARGET in self.objective.roles:
+            self.roles.follow(self.objective.target_decay)
+
     def configure_optimizers(self) -> Any:
-        """Return the optimiser of all trainable parameters, with its scheduler."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        """Return the optimiser of all trainable parameters with its scheduler, and the discriminator's if there is one."""
+        heads = [] if self.adversary is None else list(self.adversary.heads())
+        apart = set(map(id, heads))
+        parameters = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
         if not parameters:
             raise ValueError("nothing is trainable: give the backbone a LoRA (trainable='lora') or train it in full")
         make = self.make_optimizer or (lambda trainable: torch.optim.AdamW(trainable, lr=5e-5))
-        optimizer = make(parameters)
-        if self.make_scheduler is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        student: dict[str, Any] = {"optimizer": make(parameters)}
+        if self.make_scheduler is not None:
+            student["lr_scheduler"] = {"scheduler": self.make_scheduler(student["optimizer"]), "interval": "step"}
+        if self.adversary is None:
+            return student
+        return [student, {"optimizer": self.adversary.make_optimizer(heads)}]
 
     # ---- restoration -----------------------------------------------------------------------------------------
 
@@ -242,12 +314,10 @@ class OneStepSR(LightningModule):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen weights out of the checkpoint."""
-        trained = self.trainable_state()
+        """Leave the frozen weights out of the checkpoint; the moving average stays in."""
+        kept = self._checkpointed()
         checkpoint["state_dict"] = {
-            key: value
-            for key, value in checkpoint["state_dict"].items()
-            if key in trained or key.startswith("objective.")
+            key: value for key, value in checkpoint["state_dict"].items() if key in kept or key.startswith("objective.")
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -256,7 +326,7 @@ class OneStepSR(LightningModule):
         Raises:
             ValueError: naming the first weights that are missing or unknown.
         """
-        own = set(self.trainable_state())
+        own = self._checkpointed()
         saved = {key for key in checkpoint["state_dict"] if not key.startswith("objective.")}
         if own != saved:
             missing, unknown = sorted(own - saved), sorted(saved - own)
@@ -265,6 +335,10 @@ class OneStepSR(LightningModule):
                 f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
                 "use the configuration that it was trained with"
             )
+
+    def _checkpointed(self) -> set[str]:
+        averaged = {name for name, _ in self.named_parameters() if self.roles.is_target(name)}
+        return averaged | set(self.trainable_state())
 
     # ---- helpers ---------------------------------------------------------------------------------------------
 
@@ -299,10 +373,3 @@ class OneStepSR(LightningModule):
             used = [gradient.float().norm() for gradient in gradients if gradient is not None]
             norms[name] = torch.stack(used).norm() if used else value.new_zeros(())
         return norms
-
-
-def psnr_y(image: Tensor, target: Tensor) -> Tensor:
-    """Mean over images of the PSNR in dB of the BT.601 luma; both ``(B, 3, H, W)`` in ``[0, 1]``."""
-    return peak_signal_noise_ratio(
-        luma(image), luma(target), data_range=(0.0, 1.0), dim=(1, 2, 3), reduction="elementwise_mean"
-    )

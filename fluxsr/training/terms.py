@@ -48,20 +48,28 @@ class StepOutputs:
         Only the crop is decoded, with gradient: the decoder in the loss is what fills the memory.
         """
         if crop not in self._decoded:
-            x0_hat, x0_target, hr_image = self.flow.x0_hat, self.flow.x0_target, self._hr_image
-            if crop is not None:
-                size = max(1, crop // self._downsample)
-                top, left = (self._place(side, size) for side in x0_hat.shape[-2:])
-                window = (..., slice(top, top + size), slice(left, left + size))
-                x0_hat, x0_target = x0_hat[window], x0_target[window]
-                if hr_image is not None:
-                    d = self._downsample
-                    hr_image = hr_image[..., top * d : (top + size) * d, left * d : (left + size) * d]
-            if hr_image is None:
-                with torch.no_grad():
-                    hr_image = self._decode(x0_target).clamp(0, 1)
-            self._decoded[crop] = (self._decode(x0_hat), hr_image)
+            self._decoded[crop] = self._cropped(self.flow.x0_hat, self.flow.x0_target, self._hr_image, crop)
         return self._decoded[crop]
+
+    def estimated_images(self, crop: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Return ``(sr_image, hr_image)`` of each of the objective's further estimates, as :meth:`images` does."""
+        return [self._cropped(x0_hat, x0_target, None, crop) for x0_hat, x0_target in self.flow.estimates]
+
+    def _cropped(
+        self, x0_hat: Tensor, x0_target: Tensor, hr_image: Tensor | None, crop: int | None
+    ) -> tuple[Tensor, Tensor]:
+        if crop is not None:
+            d = self._downsample
+            size = max(1, crop // d)
+            top, left = (self._place(side, size) for side in x0_hat.shape[-2:])
+            window = (..., slice(top, top + size), slice(left, left + size))
+            x0_hat, x0_target = x0_hat[window], x0_target[window]
+            if hr_image is not None:
+                hr_image = hr_image[..., top * d : (top + size) * d, left * d : (left + size) * d]
+        if hr_image is None:
+            with torch.no_grad():
+                hr_image = self._decode(x0_target).clamp(0, 1)
+        return self._decode(x0_hat), hr_image
 
     def _place(self, length: int, size: int) -> int:
         return int(torch.randint(max(length - size, 0) + 1, (1,), generator=self._generator))
@@ -106,17 +114,25 @@ class ImageTerm(LossTerm):
         weight: multiplier in the total.
         every: the term counts in every so many optimiser steps only.
         crop: decode and compare only a random square of so many pixels a side; ``None``: the whole image.
+        estimates: look at the objective's further estimates too (:class:`fluxsr.flows.ConsistencySRFlow` has one), and return
+            the mean over all.
     """
 
-    def __init__(self, loss: nn.Module, weight: float = 1.0, every: int = 1, crop: int | None = None) -> None:
+    def __init__(
+        self, loss: nn.Module, weight: float = 1.0, every: int = 1, crop: int | None = None, estimates: bool = False
+    ) -> None:
         super().__init__(loss, weight, every)
         if crop is not None and crop < 1:
             raise ValueError(f"crop must be at least 1 pixel, or null for the whole image, got {crop}")
         self.crop = crop
+        self.estimates = estimates
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         """Decode and compare."""
-        return self.loss(*outputs.images(self.crop))
+        pairs = [outputs.images(self.crop)]
+        if self.estimates:
+            pairs += outputs.estimated_images(self.crop)
+        return torch.stack([self.loss(sr_image, hr_image) for sr_image, hr_image in pairs]).mean()
 
 
 class LatentTerm(LossTerm):

@@ -187,7 +187,7 @@ def test_bad_numbers_are_named(arguments, message):
 @pytest.mark.parametrize("missing", ["teacher", "target"])
 def test_a_missing_role_is_named(pair, missing):
     roles = {"teacher": Field(1.0), "target": Field(1.0), missing: None}
-    with pytest.raises(ValueError, match="needs teacher= .* and target="):
+    with pytest.raises(ValueError, match=r"needs teacher= .* and target="):
         ConsistencySRFlow()(Field(1.0), pair, **roles)
 
 

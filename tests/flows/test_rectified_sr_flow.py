@@ -68,7 +68,7 @@ def test_the_velocity_loss_alone_measures_no_distance(pair, generator):
 def test_the_gradient_reaches_the_velocity_model_from_both_terms(pair, generator):
     for weights in [(1.0, 0.0), (0.0, 1.0)]:
         scale = torch.ones((), dtype=pair.hr.dtype, requires_grad=True)
-        output = RectifiedSRFlow(*weights)(lambda z, t: scale * z, pair, generator=generator)
+        output = RectifiedSRFlow(*weights)(lambda z, t, scale=scale: scale * z, pair, generator=generator)
         output.loss.backward()
         assert scale.grad.abs() > 1e-3
         assert output.x0_hat.requires_grad

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fluxsr.losses import LPIPSLoss, TVLPIPSLoss, load_network
+from fluxsr.losses import LPIPSLoss, MSELPIPSLoss, TVLPIPSLoss, load_network
 from fluxsr.losses.functional import total_variation_map
 
 
@@ -121,3 +121,21 @@ def test_nano_is_never_a_stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path) -> 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
     with pytest.raises(FileNotFoundError, match="VGG16"):
         load_network("vgg")
+
+
+@pytest.mark.parametrize("net", ["vgg", "nano"])
+def test_mse_lpips_is_the_weighted_sum(net: str, random_lpips, pair: tuple[Tensor, Tensor]) -> None:
+    weights = random_lpips(net)[1] if net == "vgg" else None
+    ours, theirs = (pair[0].clone().requires_grad_() for _ in range(2))
+    value = MSELPIPSLoss(0.3, net=net, weights=weights)(ours, pair[1])
+    expected = (theirs - pair[1]).square().mean() + 0.3 * LPIPSLoss(net, weights)(theirs, pair[1])
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
+def test_mse_lpips_refuses_a_weight_that_is_not_positive(weight: float) -> None:
+    with pytest.raises(ValueError, match=r"weight_lpips=.* must be positive; for squared error alone take MSELoss"):
+        MSELPIPSLoss(weight, net="nano")

@@ -15,10 +15,11 @@ from fluxsr.training import FeatureTerm, ImageTerm, LatentTerm, OneStepSR
 from tests.models.conftest import tiny_transformer
 
 
-def tiny_module(*, lora: int | None = 4, losses=None, seed: int = 0, **arguments) -> OneStepSR:
+def tiny_module(*, backbone=None, lora: int | None = 4, losses=None, seed: int = 0, **arguments) -> OneStepSR:
     """A complete small FluxSR: pixel latents, FTD, MSE + TV-LPIPS + ADL + a latent term."""
     torch.manual_seed(seed)
-    backbone = FluxBackbone.from_transformer(tiny_transformer(in_channels=48))
+    if backbone is None:
+        backbone = FluxBackbone.from_transformer(tiny_transformer(in_channels=48))
     if lora is not None:
         backbone.add_lora(rank=lora)
     if losses is None:

@@ -60,6 +60,23 @@ def test_lr_images_are_enlarged_then_encoded():
     assert pair.noise.shape == pair.hr.shape
 
 
+def test_pairs_of_another_autoencoder_are_refused_before_the_first_step(tmp_path):
+    from fluxsr.cli.pairs import make_pairs
+    from fluxsr.data import SRDataModule
+    from fluxsr.models import PixelAutoencoder
+
+    make_pairs(str(tmp_path / "pairs"), num=4, steps=1, size=32)
+    data = SRDataModule(pairs=str(tmp_path / "pairs"), crop=32, batch_size=2)
+    module = tiny_module(losses={})
+    tiny_trainer(max_steps=1).fit(module, datamodule=data)
+    module = tiny_module(losses={})
+    module.autoencoder = PixelAutoencoder(scale=2.0)
+    with pytest.raises(
+        ValueError, match=r"latents of another autoencoder: .*'scale': 4.0.* this model's is .*'scale': 2.0"
+    ):
+        tiny_trainer(max_steps=1).fit(module, datamodule=data)
+
+
 def test_teacher_pairs_are_used_as_they_come():
     module, batch = tiny_module(), tiny_batch()
     latents, noise = torch.randn(2, 2, 12, 16, 16, generator=torch.Generator().manual_seed(1))

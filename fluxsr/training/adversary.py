@@ -1,0 +1,144 @@
+"""The adversarial term of FlowSR: a discriminator of latents that is trained in turn with the student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fluxsr.flows import FlowOutput
+from fluxsr.losses import hinge_discriminator_loss, hinge_generator_loss, r1_penalty
+from fluxsr.models import FluxBackbone, LatentDiscriminator
+
+
+class Adversary(nn.Module):
+    """Switches the adversarial term on: hinge, on all latents that the student estimates (FlowSR, arXiv 2605.12377).
+
+    With it :class:`OneStepSR` optimises by hand: each batch makes one step of the student, then one of the discriminator on the
+    same latents. Lightning then refuses the trainer's ``gradient_clip_val`` and ``accumulate_grad_batches``, so they are set
+    here. With DDP take ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights.
+
+    Args:
+        weight: multiplier of the term in the student's loss; 0.1 is our default (the paper publishes none).
+        layers: blocks whose features the discriminator sees; see :class:`fluxsr.models.LatentDiscriminator`.
+        width: hidden units of its heads.
+        time: at which it takes the features; 0 is the data end.
+        r1_weight: of the R1 penalty on real samples; 0 leaves it out.
+        warmup_steps: steps in which the discriminator learns and the student does not hear it yet.
+        adaptive: scale the term so that its gradient at the latents is as large as that of all other terms together (VQGAN's
+            adaptive weight, arXiv 2012.09841, taken at the latents); ``weight`` multiplies that.
+        optimizer: of the heads; AdamW at 1e-4 with betas (0, 0.99) by default (ours).
+        gradient_clip_val: largest norm of the student's gradient, and of the heads'; ``None``: no limit.
+        accumulate_grad_batches: batches per step.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    def __init__(
+        self,
+        weight: float = 0.1,
+        layers: list[int] | None = None,
+        width: int = 64,
+        time: float = 0.0,
+        r1_weight: float = 0.0,
+        warmup_steps: int = 0,
+        adaptive: bool = False,
+        optimizer: Callable[[Iterable], torch.optim.Optimizer] | None = None,
+        gradient_clip_val: float | None = 1.0,
+        accumulate_grad_batches: int = 1,
+    ) -> None:
+        super().__init__()
+        if not weight > 0:
+            raise ValueError(f"weight must be positive, got {weight}; to train without an adversary leave it out")
+        if min(r1_weight, warmup_steps) < 0:
+            raise ValueError(f"r1_weight and warmup_steps must not be negative, got {r1_weight} and {warmup_steps}")
+        if accumulate_grad_batches < 1:
+            raise ValueError(f"accumulate_grad_batches must be at least 1, got {accumulate_grad_batches}")
+        self.weight = weight
+        self.layers = layers
+        self.width = width
+        self.time = time
+        self.r1_weight = r1_weight
+        self.warmup_steps = warmup_steps
+        self.adaptive = adaptive
+        self.make_optimizer = optimizer or (lambda heads: torch.optim.AdamW(heads, lr=1e-4, betas=(0.0, 0.99)))
+        self.gradient_clip_val = gradient_clip_val
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.discriminator: LatentDiscriminator | None = None
+
+    def judge_with(self, backbone: nn.Module) -> None:
+        """Make the discriminator on a backbone's features.
+
+        Raises:
+            ValueError: if the backbone is no FLUX: its features can't be tapped.
+        """
+        if not isinstance(backbone, FluxBackbone):
+            raise ValueError(
+                f"the adversary looks at FLUX features, which {type(backbone).__name__} has not; leave the adversary out"
+            )
+        self.discriminator = LatentDiscriminator(backbone, self.layers, self.width, self.time)
+
+    def heads(self) -> Iterator[nn.Parameter]:
+        """Yield what the discriminator's optimiser trains."""
+        return self._discriminator.heads.parameters()
+
+    def generator_loss(self, output: FlowOutput) -> Tensor:
+        """Return the student's side, unweighted; the gradient goes through the frozen features into the latents."""
+        judge = self._discriminator
+        return hinge_generator_loss(judge.judge(judge.features(_fakes(output)), frozen=True))
+
+    def discriminator_loss(self, output: FlowOutput) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the discriminator's side with its penalty, and what to log; no gradient reaches the student."""
+        judge = self._discriminator
+        with torch.no_grad():
+            fake_features, real_features = judge.features(_fakes(output)), judge.features(output.x0_target)
+        if self.r1_weight:
+            real_features = [feature.requires_grad_() for feature in real_features]
+        fake, real = judge.judge(fake_features), judge.judge(real_features)
+        loss = hinge_discriminator_loss(real, fake)
+        logs = {"logits_real": _average(real), "logits_fake": _average(fake)}
+        if self.r1_weight:
+            penalty = r1_penalty(real, real_features)
+            logs["r1"] = penalty.detach()
+            loss = loss + self.r1_weight * penalty
+        return loss, {"discriminator": loss.detach(), **logs}
+
+    def effective_weight(self, step: int, others: Tensor, adversarial: Tensor, output: FlowOutput) -> float | Tensor:
+        """Return what multiplies the term in this step.
+
+        Args:
+            step: optimiser steps so far; 0 is returned during the warm-up.
+            others: the sum of the other terms.
+            adversarial: the unweighted term.
+            output: whose ``x0_hat`` both depend on.
+
+        Raises:
+            ValueError: if it is adaptive and the other terms don't depend on ``x0_hat``.
+        """
+        if step < self.warmup_steps:
+            return 0.0
+        if not self.adaptive:
+            return self.weight
+        (other_gradient,) = torch.autograd.grad(others, output.x0_hat, retain_graph=True, allow_unused=True)
+        if other_gradient is None:
+            raise ValueError(
+                "adaptive=True balances against terms on the student's estimate, and there is none: add an image loss"
+            )
+        (gradient,) = torch.autograd.grad(adversarial, output.x0_hat, retain_graph=True)
+        return self.weight * (other_gradient.float().norm() / gradient.float().norm().clamp_min(1e-12)).clamp(max=1e4)
+
+    @property
+    def _discriminator(self) -> LatentDiscriminator:
+        if self.discriminator is None:
+            raise ValueError("the adversary has no discriminator yet: call judge_with(backbone) first")
+        return self.discriminator
+
+
+def _fakes(output: FlowOutput) -> Tensor:
+    return torch.cat([output.x0_hat, *(x0_hat for x0_hat, _ in output.estimates)])
+
+
+def _average(heads: list[Tensor]) -> Tensor:
+    return torch.stack([logits.detach().mean() for logits in heads]).mean()
