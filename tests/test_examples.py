@@ -14,7 +14,9 @@ from skimage import data
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.mark.parametrize("name", ["import_one_loss", "bring_your_own_velocity_model"])
+@pytest.mark.parametrize(
+    "name", ["import_one_loss", "bring_your_own_velocity_model", "fast_slow_schedule", "consistency_around_a_unet"]
+)
 def test_the_loss_falls(name, capsys):
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     values = [float(match) for match in re.findall(r"step \d+: (?:FTD )?([\d.]+)", capsys.readouterr().out)]
