@@ -78,7 +78,7 @@ def test_the_shipped_models_give_the_same_bits(name, lora):
 def test_batches_and_a_fused_adapter_differ_by_rounding(batch, tokens):
     whole = tiny_backbone(tokens, 3.5, lora=True)
     assert distance(fold_modulation(whole, T, fuse=False)(*state(batch)), whole(*state(batch))) < 1e-5
-    assert distance(fold_modulation(whole, T)(*state(batch)), whole(*state(batch))) < 1e-5
+    assert distance(fold_modulation(whole, T, fuse=True)(*state(batch)), whole(*state(batch))) < 1e-5
     assert distance(fuse_lora(whole)(*state(batch)), whole(*state(batch))) < 1e-5
     base = whole.as_role(None)(*state(batch))
     assert distance(base, whole(*state(batch))) > 1e-2  # the adapter is worth fusing
@@ -130,7 +130,7 @@ def test_the_pages_first_example_runs():
 def test_the_given_backbone_stays_as_it_was():
     whole = tiny_backbone(lora=True)
     before = {name: (p.data_ptr(), p.requires_grad, p.clone()) for name, p in whole.named_parameters()}
-    folded = fold_modulation(whole, T)
+    folded = fold_modulation(whole, T, fuse=True)
     assert not any(parameter.requires_grad for parameter in folded.parameters())
     for name, parameter in whole.named_parameters():
         pointer, trained, values = before[name]
@@ -142,7 +142,7 @@ def test_the_given_backbone_stays_as_it_was():
 def test_weights_are_shared_not_copied():
     whole = tiny_backbone()
     own = dict(whole.named_parameters())
-    shared = [(name, parameter) for name, parameter in fold_modulation(whole, T).named_parameters()]
+    shared = [(name, parameter) for name, parameter in fold_modulation(whole, T, fuse=True).named_parameters()]
     assert shared and all(parameter.data_ptr() == own[name].data_ptr() for name, parameter in shared)
 
 
@@ -171,13 +171,13 @@ def test_an_adapter_kept_apart_follows_its_role():
         (lambda f: FluxBackbone(f.transformer, tiny_prompt(2)), "another was given"),
         (lambda f: f.transformer(**diffusers_call(f, guidance=torch.tensor([2.0]))), "at guidance = 3.5, got 2;"),
         (lambda f: f.transformer(**diffusers_call(f, pooled_projections=torch.ones(1, 12))), "another was given"),
-        (lambda f: fold_modulation(f, T), "folded already, at t = 0.3"),
+        (lambda f: fold_modulation(f, T, fuse=True), "folded already, at t = 0.3"),
         (lambda f: fold_modulation(tiny_backbone(), 1.5), r"t must lie in \[0, 1\]"),
     ],
 )
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
-        call(fold_modulation(tiny_backbone(guidance=3.5), T))
+        call(fold_modulation(tiny_backbone(guidance=3.5), T, fuse=True))
 
 
 def diffusers_call(backbone: FluxBackbone, **changes) -> dict:
@@ -195,7 +195,7 @@ def diffusers_call(backbone: FluxBackbone, **changes) -> dict:
 
 
 def test_the_guard_accepts_its_own_conditions():
-    folded = fold_modulation(tiny_backbone(guidance=3.5), T)
+    folded = fold_modulation(tiny_backbone(guidance=3.5), T, fuse=True)
     assert folded.transformer(**diffusers_call(folded)).sample.isfinite().all()
     again = FluxBackbone(folded.transformer, tiny_prompt(), 3.5)
     assert torch.equal(again(*state()), folded(*state()))
@@ -205,7 +205,7 @@ def test_the_guard_accepts_its_own_conditions():
 @torch.no_grad()
 def test_one_step_in_tiles():
     whole = tiny_backbone()
-    folded = fold_modulation(whole, T)
+    folded = fold_modulation(whole, T, fuse=True)
     x = state()[0].repeat(1, 1, 3, 2)
     expected = euler(TiledVelocity(whole, 8, 4), x, T, 0.0, 1)
     assert torch.equal(euler(TiledVelocity(folded, 8, 4), x, T, 0.0, 1), expected)
@@ -215,7 +215,7 @@ def test_one_step_in_tiles():
 @pytest.mark.parametrize("guidance", [None, 3.5])
 @torch.no_grad()
 def test_through_a_file_and_a_folder(tmp_path, tokens, guidance):
-    folded = fold_modulation(tiny_backbone(tokens, guidance, lora=True), T)
+    folded = fold_modulation(tiny_backbone(tokens, guidance, lora=True), T, fuse=True)
     expected = folded(*state())
     folded.save(tmp_path / "folded.safetensors")
     folded.transformer.save_pretrained(tmp_path / "folder", max_shard_size="20KB")
@@ -229,7 +229,7 @@ def test_through_a_file_and_a_folder(tmp_path, tokens, guidance):
 
 
 def test_a_folded_model_can_be_trained_at_its_time(tmp_path):
-    student = fold_modulation(tiny_backbone(), T)
+    student = fold_modulation(tiny_backbone(), T, fuse=True)
     student.add_lora(rank=2)
     perturb(student)
     student(*state()).square().mean().backward()
@@ -261,7 +261,7 @@ def test_loading_folded_is_loading_and_folding(sharded, tokens, dtype):
     )
     folded = load_folded(str(sharded), t=T, prompt=tiny_prompt(tokens), guidance=3.5, dtype=dtype)
     assert torch.equal(folded(*state()), whole(*state()))
-    assert torch.equal(folded(*state(3)), fold_modulation(whole, T)(*state(3)))
+    assert torch.equal(folded(*state(3)), fold_modulation(whole, T, fuse=True)(*state(3)))
     assert not [
         name for name in folded.state_dict() if "norm" in name and name.endswith(("linear.weight", "linear.bias"))
     ]
@@ -273,7 +273,7 @@ def test_loading_fuses_an_adapter_into_weights_and_constants(sharded, tmp_path):
     file = whole.save_lora(tmp_path / "adapter.safetensors")
     folded = load_folded(str(sharded), t=T, prompt=tiny_prompt(), guidance=3.5, lora=file)
     assert distance(folded(*state()), whole(*state())) < 1e-5
-    expected = fold_modulation(whole, T).transformer.state_dict()
+    expected = fold_modulation(whole, T, fuse=True).transformer.state_dict()
     for name, tensor in folded.transformer.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
 
@@ -285,7 +285,7 @@ def test_loading_from_a_single_file():
 
 
 def test_what_loading_refuses(sharded, tmp_path):
-    folded = fold_modulation(tiny_backbone(), T)
+    folded = fold_modulation(tiny_backbone(), T, fuse=True)
     folded.save(tmp_path / "folded.safetensors")
     with pytest.raises(ValueError, match=r"folded.safetensors is folded already, at t = 0.3"):
         load_folded(str(tmp_path / "folded.safetensors"))
@@ -365,7 +365,7 @@ def test_compiled_blocks_are_compiled_once_per_kind(layers):
         return graph.forward
 
     torch._dynamo.reset()
-    folded = fold_modulation(tiny_backbone(num_layers=layers, num_single_layers=layers), T)
+    folded = fold_modulation(tiny_backbone(num_layers=layers, num_single_layers=layers), T, fuse=True)
     expected = folded(*state())
     assert compile_blocks(folded, backend=backend, fullgraph=True) is folded
     assert torch.equal(folded(*state()), expected)

@@ -1,0 +1,193 @@
+"""The pipeline against the upscaler that it delegates to, through folders, fresh processes and a stand-in for the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fluxsr.inference.pipeline import FluxSRPipeline
+from fluxsr.inference.upscaler import Upscaler
+from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, fold_modulation, fuse_lora, load_flux
+from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
+from tests.models.test_autoencoders import tiny_kl
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    from skimage import data
+
+    return Image.fromarray(data.astronaut()[100:140, 200:250])
+
+
+def tiny_parts(folded: bool = False):
+    """A tiny FLUX.1-dev, with a prompt and a fused adapter, and its autoencoder."""
+    backbone = FluxBackbone(tiny_transformer(guidance_embeds=True), tiny_prompt(), 3.5)
+    backbone.add_lora(rank=2)
+    perturb(backbone)
+    return (fold_modulation(backbone, 0.3, fuse=True) if folded else fuse_lora(backbone)), LatentAutoencoder(tiny_kl())
+
+
+def nano_parts(folded: bool = False):
+    backbone = load_flux("nano-student", trainable="none")
+    return (fold_modulation(backbone, 0.3, fuse=True) if folded else backbone), PixelAutoencoder()
+
+
+@pytest.mark.parametrize("parts", [tiny_parts, nano_parts])
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_saved_pipeline_gives_the_same_picture(tmp_path, photo, parts, folded):
+    backbone, autoencoder = parts(folded)
+    pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder, start_time=0.3, window=64, trained="briefly")
+    expected = Upscaler(backbone, autoencoder, 0.3, window=64)(photo, scale=2)
+    assert np.array_equal(pipeline(photo, scale=2).images[0], expected)
+    pipeline.save_pretrained(tmp_path / "model")
+    loaded = FluxSRPipeline.from_pretrained(tmp_path / "model")
+    assert np.array_equal(loaded(photo, scale=2).images[0], expected)
+    assert (loaded.config.start_time, loaded.config.window, loaded.config.trained) == (0.3, 64, "briefly")
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert names == {"README.md", "model_index.json", "transformer"} | ({"vae"} if parts is tiny_parts else set()) | (
+        set() if folded else {"prompt"}
+    )
+    assert not list((tmp_path / "model").rglob("*.bin"))
+
+
+def test_a_fresh_process_gives_the_same_bits(tmp_path):
+    """Of floating-point pixels, which hide nothing by rounding to 8 bit."""
+    image = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
+    expected = []
+    for name, folded in (("whole", False), ("folded", True)):
+        pipeline = FluxSRPipeline.from_backbone(*nano_parts(folded), start_time=0.3, window=64)
+        pipeline.save_pretrained(tmp_path / name)
+        result = pipeline(image, scale=3).images[0]
+        assert result.shape == (3, 60, 72)
+        expected.append(hashlib.sha256(result.numpy().tobytes()).hexdigest())
+    code = (
+        "import hashlib, torch; torch.set_num_threads(1)\n"
+        "from fluxsr.inference.pipeline import FluxSRPipeline\n"
+        "image = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))\n"
+        "for name in ('whole', 'folded'):\n"
+        f"    pipeline = FluxSRPipeline.from_pretrained({str(tmp_path)!r} + '/' + name)\n"
+        "    print(hashlib.sha256(pipeline(image, scale=3).images[0].numpy().tobytes()).hexdigest())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == expected
+
+
+def test_the_call(photo):
+    pipeline = FluxSRPipeline.from_backbone(*nano_parts(), window=64, base_model="nano")
+    one, array = pipeline([photo, np.asarray(photo)], size=(30, 44)).images
+    assert one.size == (44, 30) and isinstance(array, np.ndarray) and np.array_equal(one, array)
+    plain = pipeline(photo, size=(30, 44), color_fix="none", return_dict=False)[0][0]
+    assert not np.array_equal(plain, one)
+    two_steps = pipeline(photo, size=(30, 44), steps=2).images[0]
+    assert not np.array_equal(two_steps, one)
+
+
+def test_a_folded_pipeline_takes_one_step(photo):
+    pipeline = FluxSRPipeline.from_backbone(*nano_parts(folded=True), start_time=0.3, window=64)
+    with pytest.raises(ValueError, match=r"folded at t = 0.3, got 0.15"):
+        pipeline(photo, steps=2)
+
+
+def test_other_pixel_autoencoders_come_back(tmp_path):
+    autoencoder = PixelAutoencoder(2, 0.25, 3.0)
+    FluxSRPipeline.from_backbone(nano_parts()[0], autoencoder).save_pretrained(tmp_path)
+    loaded = FluxSRPipeline.from_pretrained(tmp_path).upscaler().autoencoder
+    assert loaded.fingerprint() == autoencoder.fingerprint()
+
+
+def test_weights_in_bfloat16(tmp_path, photo):
+    backbone, autoencoder = tiny_parts(folded=True)
+    FluxSRPipeline.from_backbone(backbone, autoencoder, start_time=0.3).save_pretrained(tmp_path)
+    loaded = FluxSRPipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert loaded.dtype == torch.bfloat16 and loaded(photo, scale=2).images[0].size == (100, 80)
+    loaded.save_pretrained(tmp_path / "half")
+    assert "torch_dtype=torch.bfloat16" in (tmp_path / "half" / "README.md").read_text()
+
+
+def test_an_adapter_loads_into_the_pipelines_transformer(tmp_path):
+    """By diffusers' own call; the velocity is the student's."""
+    student = FluxBackbone(tiny_transformer(guidance_embeds=True), tiny_prompt(), 3.5)
+    plain = FluxSRPipeline.from_backbone(fuse_lora(student), LatentAutoencoder(tiny_kl()))
+    student.add_lora(rank=2, alpha=6.0)
+    perturb(student)
+    file = student.save_lora(tmp_path / "adapter.safetensors")
+    plain.transformer.load_lora_adapter(str(file), prefix="transformer")
+    state = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.25])
+    with torch.no_grad():
+        torch.testing.assert_close(plain.upscaler().velocity(*state), student(*state), rtol=1e-5, atol=1e-5)
+
+
+def test_flux_pipelines_own_loader_takes_the_adapter(tmp_path):
+    """``FluxPipeline.load_lora_weights``, on a pipeline of nothing but a transformer."""
+    from diffusers import FluxPipeline
+
+    student = FluxBackbone(tiny_transformer(), tiny_prompt())
+    student.add_lora(rank=2, alpha=6.0)
+    perturb(student)
+    student.save_lora(tmp_path)
+    nothing = dict.fromkeys(("scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipeline = FluxPipeline(transformer=tiny_transformer(), **nothing)
+    pipeline.load_lora_weights(str(tmp_path))
+    state = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.25])
+    loaded = FluxBackbone(pipeline.transformer, tiny_prompt())
+    torch.testing.assert_close(loaded(*state), student(*state), rtol=1e-5, atol=1e-5)
+
+
+class Hub:
+    """Stands for ``huggingface_hub.HfApi``: keeps what was uploaded in a folder."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self.token = token
+
+    def create_repo(self, repo_id: str, private: bool | None, exist_ok: bool) -> SimpleNamespace:
+        Hub.private = private
+        return SimpleNamespace(repo_id=f"me/{repo_id}")
+
+    def upload_folder(self, repo_id: str, folder_path: str, commit_message: str, create_pr: bool) -> str:
+        shutil.copytree(folder_path, Hub.root / repo_id)
+        return f"https://hub/{repo_id}/commit/1"
+
+
+def test_uploads_carry_card_and_licence(tmp_path, monkeypatch, photo):
+    Hub.root = tmp_path
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    pipeline = FluxSRPipeline.from_backbone(*tiny_parts(), base_model="black-forest-labs/FLUX.1-dev")
+    assert pipeline.push_to_hub("sr", private=True) == "https://hub/me/sr/commit/1"
+    assert Hub.private
+    card = (tmp_path / "me" / "sr" / "README.md").read_text()
+    assert "flux-1-dev-non-commercial-license" in card and 'from_pretrained("me/sr"' in card
+    loaded = FluxSRPipeline.from_pretrained(tmp_path / "me" / "sr")
+    assert np.array_equal(loaded(photo, scale=1).images[0], pipeline(photo, scale=1).images[0])
+
+
+def test_no_path_of_this_machine_is_written(tmp_path):
+    pipeline = FluxSRPipeline.from_backbone(*tiny_parts())
+    pipeline.save_pretrained(tmp_path / "first")
+    FluxSRPipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for file in [*(tmp_path / "second").rglob("*.json"), *(tmp_path / "second").rglob("*.md")]:
+        assert str(tmp_path) not in file.read_text(), file
+    index = json.loads((tmp_path / "second" / "model_index.json").read_text())
+    assert index["transformer"] == ["diffusers", "FluxTransformer2DModel"]
+
+
+def test_what_is_refused(tmp_path):
+    backbone, autoencoder = nano_parts()
+    with pytest.raises(ValueError, match="works on 12 latent channels and the autoencoder makes 4"):
+        FluxSRPipeline.from_backbone(backbone, LatentAutoencoder(tiny_kl()))
+    pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder)
+    with pytest.raises(ValueError, match="only writes a folder"):
+        pipeline.save_pretrained(tmp_path / "x", push_to_hub=True)
+    backbone.add_lora(rank=2)
+    with pytest.raises(ValueError, match=r"has adapters \(student\).*fuse the student's first"):
+        FluxSRPipeline.from_backbone(backbone, autoencoder)
+    assert not Path(tmp_path / "x").exists()
