@@ -138,8 +138,16 @@ class SRDataModule(LightningDataModule):
                 f"{length} training samples are fewer than one batch of {self.batch_size} on each of {world_size} "
                 "process(es): give more images, a smaller data.batch_size, or a larger data.samples_per_image"
             )
-        sampler = EpochSampler(length, num_replicas=world_size, rank=rank, seed=self.seed)
+        sampler = EpochSampler(
+            length, num_replicas=world_size, rank=rank, seed=self.seed, batch_size=self.batch_size,
+            batches_done=self._batches_done,
+        )  # fmt: skip
         return self._loader(dataset, self.batch_size, collate, sampler=sampler, drop_last=True)
+
+    def _batches_done(self) -> int:
+        # Restored from a checkpoint before the loaders are asked for their first batch. Lightning's epoch counters say
+        # different things depending on where in the epoch the checkpoint was written; this one never does.
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready if self.trainer else 0
 
     def val_dataloader(self) -> DataLoader[SRSample] | list[DataLoader[SRSample]]:
         """`SRBatch`es in the order of names: whole images one by one, crops in batches. No loader without a set."""
@@ -221,7 +229,8 @@ class SRDataModule(LightningDataModule):
         sampler: EpochSampler | None = None,
         drop_last: bool = False,
     ) -> DataLoader[Any]:
-        return DataLoader(
+        kind = DataLoader if sampler is None else _TrainingLoader
+        return kind(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
@@ -231,6 +240,16 @@ class SRDataModule(LightningDataModule):
             drop_last=drop_last,
             persistent_workers=self.num_workers > 0,
         )
+
+
+class _TrainingLoader(DataLoader[Any]):
+    """Tells Lightning that it resumes; there is nothing to keep, since the sampler reads its position off the trainer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 class _Mixture(Dataset[SRSample]):

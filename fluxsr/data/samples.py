@@ -1,7 +1,8 @@
 """What the datasets give, how it is batched, and in which order: the same on any number of workers and ranks."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple, cast
 
 import torch
@@ -129,21 +130,39 @@ class EpochSampler(DistributedSampler[int]):
 
     The order is a permutation that depends on `(seed, epoch)` only. Rank r takes the rows `r::num_replicas` of it, so
     the global batch at a step is the same for any split of one global batch size over ranks. Because the epoch travels
-    with the index, persistent workers see it too. Lightning leaves a `DistributedSampler` as it is and calls
-    `set_epoch`.
+    with the index, persistent workers see it too.
+
+    With `batches_done` the position follows from it alone: a training that goes on from a checkpoint in the middle of an
+    epoch sees the very samples that it would have seen. Without it, `set_epoch` says the epoch, as ever.
 
     Args:
         length: number of samples in the dataset.
         num_replicas: number of processes.
         rank: this process, in [0, num_replicas).
         seed: seed of the order.
+        batch_size: of a process; the last incomplete batch of an epoch is taken to be dropped.
+        batches_done: tells how many batches this process has had, over all epochs.
     """
 
-    def __init__(self, length: int, *, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        length: int,
+        *,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        batch_size: int = 1,
+        batches_done: Callable[[], int] | None = None,
+    ) -> None:
         # The sampler asks a dataset for its length only.
         dataset = cast(Dataset[int], range(length))
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed, drop_last=True)
+        self.batch_size = batch_size
+        self.batches_done = batches_done
 
     def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+        done = 0
+        if self.batches_done is not None:
+            self.epoch, done = divmod(self.batches_done(), max(1, self.num_samples // self.batch_size))
         epoch = self.epoch
-        return ((epoch, index) for index in super().__iter__())
+        return ((epoch, index) for index in islice(super().__iter__(), done * self.batch_size, None))

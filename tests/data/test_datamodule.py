@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -171,13 +172,12 @@ def test_bad_sizes(photos) -> None:
 
 
 def test_ranks_share_the_global_batches(photos, monkeypatch) -> None:
-    class Ranks:
-        def __init__(self, world_size: int, global_rank: int) -> None:
-            self.world_size, self.global_rank = world_size, global_rank
-
     def epoch(world_size: int, rank: int) -> list[SRBatch]:
         data = SRDataModule(photos=photos, crop=16, batch_size=4 // world_size, samples_per_image=2, seed=3)
-        data.trainer = Ranks(world_size, rank)
+        progress = SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(ready=0)))
+        data.trainer = SimpleNamespace(
+            world_size=world_size, global_rank=rank, fit_loop=SimpleNamespace(epoch_loop=progress)
+        )
         return list(data.train_dataloader())
 
     one, ranks = epoch(1, 0), [epoch(2, 0), epoch(2, 1)]

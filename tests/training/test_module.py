@@ -258,3 +258,39 @@ def test_an_objective_may_log(monkeypatch):
     trainer = tiny_trainer(max_steps=1)
     trainer.fit(tiny_module(losses={}, objective=Logging()), loader(1))
     assert trainer.callback_metrics["train/answer"] == 42
+
+
+class Spied(OneStepSR):
+    """Remembers which samples each step saw, and in which epoch's crop."""
+
+    def training_step(self, batch, batch_idx):
+        self.__dict__.setdefault("seen", []).append((batch.index.tolist(), float(batch.hr_image.sum())))
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5, 6])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_training_is_the_uninterrupted_one(photo_folder, tmp_path, stop, workers):
+    """Three batches an epoch: stopped in the first, at its end, in the second and at its end; then on to step 8."""
+    from fluxsr.data import SRDataModule
+
+    if workers and stop in (2, 6):
+        pytest.skip("worker processes take seconds to start: two of the four will do")
+
+    def train(steps, checkpoint=None, **arguments):
+        module = tiny_module(losses={"mse": ImageTerm(MSELoss())})
+        module.__class__ = Spied
+        data = SRDataModule(
+            photos=str(photo_folder), crop=32, batch_size=4, samples_per_image=3, seed=5, num_workers=workers
+        )
+        trainer = tiny_trainer(tmp_path, max_steps=steps, **arguments)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return module
+
+    straight = train(8)
+    save = ModelCheckpoint(tmp_path, filename="stop", save_on_train_epoch_end=False, every_n_train_steps=stop)
+    first = train(stop, enable_checkpointing=True, callbacks=[save])
+    second = train(8, tmp_path / "stop.ckpt")
+    assert first.seen + second.seen == straight.seen
+    for name, value in straight.trainable_state().items():
+        torch.testing.assert_close(second.trainable_state()[name], value, rtol=0, atol=0)
