@@ -20,6 +20,7 @@ FORBIDDEN = {
     "fluxsr.models": ["lightning", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.data", "fluxsr.training", "fluxsr.cli"],
     "fluxsr.data": ["diffusers", "peft", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.models", "fluxsr.training"],
     "fluxsr.training": ["fluxsr.cli", "fluxsr.evaluation", "fluxsr.inference"],
+    "fluxsr.inference.upscaler": ["lightning", "lpips", "cv2", "fluxsr.losses", "fluxsr.training", "fluxsr.cli"],
     "fluxsr.cli.main": ["torch", "lightning", "diffusers", "fluxsr.models", "fluxsr.training"],
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fluxsr.models.tiling import TiledVelocity
+from fluxsr.models.tiling import TiledVelocity, spans
 
 
 def test_a_pointwise_model_is_tiled_exactly(generator):
@@ -23,6 +23,17 @@ def test_tiles_cover_everything_on_even_starts_and_bounded_size(tile, overlap, s
     result = TiledVelocity(velocity, tile, overlap)(torch.zeros(1, 1, *size), torch.zeros(1))
     torch.testing.assert_close(result, torch.ones_like(result))
     assert all(max(shape) <= tile and min(shape) % 2 == 0 for shape in seen)
+
+
+@pytest.mark.parametrize("length", [2, 8, 10, 24, 50])
+@pytest.mark.parametrize(("tile", "overlap"), [(8, 0), (8, 2), (8, 7), (12, 6)])
+@pytest.mark.parametrize("resolution", [1, 8])
+def test_weights_of_all_tiles_sum_to_one(length, tile, overlap, resolution):
+    total = torch.zeros(length * resolution)
+    for start, size, weights in spans(length, tile, overlap, resolution):
+        assert start % 2 == 0 and size == min(tile, length) and weights.min() > 0
+        total[start * resolution : (start + size) * resolution] += weights
+    torch.testing.assert_close(total, torch.ones_like(total))
 
 
 def test_neighbours_blend_without_a_step():

@@ -1,0 +1,81 @@
+"""Colour fixes: the restored image keeps its detail and takes its colours from the enlarged original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fluxsr.inference.strips import RowSource
+
+LEVELS = 5
+# How far a pixel reaches through the filters of all levels: 1 + 2 + 4 + 8 + 16.
+REACH = 2**LEVELS - 1
+
+
+def lowpass(image: Tensor) -> Tensor:
+    """Return the low frequencies of ``(C, H, W)``: the residual of an a-trous wavelet transform of five levels.
+
+    Each level is the kernel (1, 2, 1) / 4 along both sides, its taps 1, 2, 4, 8 and 16 pixels apart; the last row and column
+    are repeated beyond the border.
+    """
+    for level in range(LEVELS):
+        step = 2**level
+        for axis, sides in ((1, (0, 0, step, step)), (2, (step, step, 0, 0))):
+            length = image.shape[axis]
+            wide = pad(image[None], sides, mode="replicate")[0]
+            before, after = wide.narrow(axis, 0, length), wide.narrow(axis, 2 * step, length)
+            image = torch.add(before, after).add_(image, alpha=2).mul_(0.25)
+    return image
+
+
+def rows_around(read: Callable[[int, int], Tensor], top: int, bottom: int, height: int) -> tuple[Tensor, slice]:
+    """Return rows ``[top, bottom)`` with what :func:`lowpass` needs around them, and where they are in it."""
+    first = max(0, top - REACH)
+    return read(first, min(height, bottom + REACH)), slice(top - first, bottom - first)
+
+
+def wavelet_rows(restored: RowSource, enlarged: RowSource, top: int, bottom: int, height: int) -> Tensor:
+    """Return rows ``[top, bottom)`` of ``restored`` with the low frequencies of ``enlarged``.
+
+    The filter is linear, so exchanging low frequencies is one filtering of the difference.
+    """
+
+    def both(first: int, last: int) -> Tensor:
+        image = restored.rows(first, last)
+        return torch.stack([image, enlarged.rows(first, last)[..., : image.shape[-1]] - image])
+
+    (image, difference), inner = rows_around(both, top, bottom, height)
+    return image[:, inner] + lowpass(difference)[:, inner]
+
+
+class Moments:
+    """Running mean and variance of each channel, over strips ``(C, h, W)``."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum = torch.zeros((), dtype=torch.float64)
+        self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Take in further rows."""
+        values = rows.flatten(1).double()
+        self.count += values.shape[1]
+        self.sum = self.sum + values.sum(dim=1)
+        self.squares = self.squares + values.square().sum(dim=1)
+
+    def mean_and_deviation(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation ``(C,)`` of all rows so far, float64."""
+        mean = self.sum / self.count
+        return mean, (self.squares / self.count - mean.square()).clamp(min=0).sqrt()
+
+
+def adain(restored: Moments, enlarged: Moments) -> tuple[Tensor, Tensor]:
+    """Return gain and shift ``(C, 1, 1)`` that give the restored image the channel means and deviations of the enlarged."""
+    mean, deviation = restored.mean_and_deviation()
+    wanted_mean, wanted_deviation = enlarged.mean_and_deviation()
+    # A channel without contrast has none to scale.
+    gain = torch.where(deviation > 1e-4, wanted_deviation / deviation.clamp(min=1e-4), torch.ones_like(deviation))
+    return gain.float()[:, None, None], (wanted_mean - gain * mean).float()[:, None, None]

@@ -1,0 +1,153 @@
+"""The kinds of images that come in (PIL, numpy, torch), as arrays of pixels and back again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+from torch import Tensor
+
+# (H, W, C) with 1 gray, 2 gray and alpha, 3 RGB or 4 RGB and alpha; uint8, uint16, or floating point in [0, 1].
+Pixels = NDArray[Any]
+
+_PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
+# What each remaining mode of Pillow becomes; modes that are not named here become RGB.
+_PLAINER = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
+
+
+def full_scale(pixels: Pixels) -> float:
+    """Return the value of white: the integer type's largest, or 1."""
+    return float(np.iinfo(pixels.dtype).max) if np.issubdtype(pixels.dtype, np.integer) else 1.0
+
+
+def has_alpha(pixels: Pixels) -> bool:
+    """Whether the last channel is an alpha channel."""
+    return pixels.shape[2] in (2, 4)
+
+
+def from_pil(image: Image.Image) -> tuple[Pixels, bool]:
+    """Return an image's pixels, and whether its ICC profile still describes them.
+
+    Bilevel images become gray, palettes RGB or RGBA, CMYK and the like RGB (through the profile, where a CMYK image has one).
+
+    Raises:
+        ValueError: for pixels of unknown range (floating point, or integers of more than 16 bit).
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return _deep_gray(np.asarray(image)), True
+    if image.mode == "CMYK":
+        return np.asarray(_from_cmyk(image)), False
+    if "transparency" in image.info and image.mode in ("1", "L"):
+        image = image.convert("RGBA").convert("LA")  # the only way that Pillow knows
+    elif "transparency" in image.info:
+        image = image.convert("RGBA")
+    elif image.mode not in _PLAIN_MODES:
+        image = image.convert(_PLAINER.get(image.mode, "RGB"))
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None], True
+
+
+def to_pil(pixels: Pixels) -> Image.Image:
+    """Return a Pillow image of mode L, LA, RGB, RGBA or I;16.
+
+    Raises:
+        ValueError: for 16-bit colours, which Pillow has no mode for.
+    """
+    if pixels.dtype == np.uint16 and pixels.shape[2] > 1:
+        raise ValueError("Pillow has no mode for 16-bit colours")
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+
+
+def unpack_image(image: Any) -> tuple[list[Pixels], Callable[[list[Pixels]], Any]]:
+    """Return the pixels of each image that was given, and a function that makes the same kind of other pixels.
+
+    Raises:
+        TypeError: for what is neither a PIL image, an array nor a tensor.
+        ValueError: for a shape, dtype or range that is not an image's.
+    """
+    if isinstance(image, Image.Image):
+        return _unpack_pil(image)
+    if isinstance(image, np.ndarray):
+        pixels = image[..., None] if image.ndim == 2 else image
+        check_pixels(pixels)
+        return [pixels], lambda results: results[0][..., 0] if image.ndim == 2 else results[0]
+    if isinstance(image, Tensor):
+        return _unpack_tensor(image)
+    raise TypeError(f"image must be a PIL image, a numpy array or a torch tensor, got {type(image).__name__}")
+
+
+def check_pixels(pixels: Pixels) -> None:
+    """Check that an array holds an image.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or min(pixels.shape) < 1:
+        raise ValueError(f"an image has shape (H, W) or (H, W, 1 to 4), with H and W at least 1, got {pixels.shape}")
+    if pixels.dtype in (np.uint8, np.uint16):
+        return
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"pixels must be uint8, uint16 or floating point in [0, 1], got {pixels.dtype}")
+    low, high = float(pixels.min()), float(pixels.max())
+    # Resampling overshoots a little, which is clamped; NaN fails both comparisons.
+    if not (low >= -0.5 and high <= 1.5):
+        raise ValueError(f"floating-point pixels must lie in [0, 1], got {low:g} to {high:g}; divide 8-bit ones by 255")
+
+
+def _unpack_pil(image: Image.Image) -> tuple[list[Pixels], Callable[[list[Pixels]], Any]]:
+    pixels, profile_fits = from_pil(image)
+
+    def give_back(results: list[Pixels]) -> Image.Image:
+        result = to_pil(results[0])
+        result.info = {
+            key: value
+            for key, value in image.info.items()
+            if key in ("dpi", "exif") or (key == "icc_profile" and profile_fits)
+        }
+        return result
+
+    return [pixels], give_back
+
+
+def _unpack_tensor(image: Tensor) -> tuple[list[Pixels], Callable[[list[Pixels]], Any]]:
+    if image.ndim not in (3, 4) or image.shape[-3] not in (1, 2, 3, 4):
+        raise ValueError(f"an image tensor has shape (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}")
+    # numpy has no bfloat16, and a CUDA tensor no array.
+    values = image.detach().cpu()
+    values = values.float() if values.dtype == torch.bfloat16 else values
+    batch = [one.permute(1, 2, 0).numpy() for one in (values if image.ndim == 4 else values[None])]
+    for pixels in batch:
+        check_pixels(pixels)
+
+    def give_back(results: list[Pixels]) -> Tensor:
+        tensor = torch.stack([torch.from_numpy(pixels).permute(2, 0, 1) for pixels in results])
+        return (tensor if image.ndim == 4 else tensor[0]).contiguous().to(image.device, image.dtype)
+
+    return batch, give_back
+
+
+def _deep_gray(gray: NDArray[Any]) -> Pixels:
+    if not np.issubdtype(gray.dtype, np.integer):
+        raise ValueError("it holds floating-point values of unknown range: convert it to 8 or 16 bit")
+    low, high = int(gray.min()), int(gray.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise ValueError(f"its values span [{low}, {high}], more than 16 bit: convert it to 8 or 16 bit")
+    return gray.astype(np.uint16)[..., None]
+
+
+def _from_cmyk(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a damaged profile: the plain conversion is what every viewer without colour management does
+    return image.convert("RGB")

@@ -1,0 +1,264 @@
+"""A trained super-resolver as a pipeline of diffusers: one folder or hub repository with all that it needs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from torch import nn
+
+import fluxsr.models.folded  # diffusers loads components of other libraries only if they are imported
+from fluxsr.inference.card import model_card
+from fluxsr.inference.upscaler import Upscaler
+from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
+from fluxsr.models.checkpoints import own_memory
+
+
+class FixedPrompt(ModelMixin, ConfigMixin):
+    """A prompt's embeddings as a component that pipelines save and load.
+
+    Args:
+        tokens: of the prompt; may be 0.
+        joint_attention_dim: width of a token's embedding.
+        pooled_projection_dim: width of the pooled embedding.
+        text: the prompt, for people.
+    """
+
+    @register_to_config
+    def __init__(
+        self, tokens: int = 0, joint_attention_dim: int = 4096, pooled_projection_dim: int = 768, text: str = ""
+    ) -> None:
+        super().__init__()
+        self.prompt_embeds = nn.Parameter(torch.zeros(1, tokens, joint_attention_dim), requires_grad=False)
+        self.pooled_prompt_embeds = nn.Parameter(torch.zeros(1, pooled_projection_dim), requires_grad=False)
+
+    @classmethod
+    def from_embedding(cls, prompt: PromptEmbedding) -> FixedPrompt:
+        """Return the component that holds ``prompt``."""
+        tokens, width = prompt.prompt_embeds.shape[1:]
+        component = cls(tokens, width, prompt.pooled_prompt_embeds.shape[-1], prompt.text)
+        component.prompt_embeds.data = prompt.prompt_embeds.detach().clone()
+        component.pooled_prompt_embeds.data = prompt.pooled_prompt_embeds.detach().clone()
+        return component
+
+    @property
+    def embedding(self) -> PromptEmbedding:
+        """The prompt."""
+        return PromptEmbedding(self.prompt_embeds.data, self.pooled_prompt_embeds.data, self.config["text"])
+
+
+class FluxSRPipeline(DiffusionPipeline):
+    """Upscales photos: FLUX, its autoencoder, a prompt and the numbers that were trained with.
+
+    Adapters, quantisation, devices and offloading work as in every pipeline of diffusers; the image itself, of any size and
+    kind, is the work of :class:`fluxsr.inference.upscaler.Upscaler`.
+
+    Args:
+        transformer: diffusers' ``FluxTransformer2DModel``, or a folded one.
+        vae: ``AutoencoderKL`` or ``AutoencoderTiny``; ``None`` for a model that works on pixels.
+        prompt: the fixed prompt; ``None``: no text tokens. A folded transformer brings its own.
+        start_time: time of the LR latents that the model was trained with.
+        guidance: for a transformer with a guidance embedding.
+        window: side in pixels of what the model sees at a time, as it was trained; ``None``: as much as fits.
+        pixel_downsample: of a model on pixels, see :class:`fluxsr.models.PixelAutoencoder`; so are the next two.
+        pixel_shift: see there.
+        pixel_scale: see there.
+        base_model: hub id of the base, or ``nano``: the card states its licence.
+        trained: how the model was trained, for the card.
+
+    Example:
+        >>> from PIL import Image
+        >>> from fluxsr.models import PixelAutoencoder, load_flux
+        >>> backbone = load_flux("nano-student", trainable="none")
+        >>> pipeline = FluxSRPipeline.from_backbone(backbone, PixelAutoencoder(), base_model="nano", window=64)
+        >>> pipeline(Image.new("RGB", (10, 7)), scale=2.5).images[0].size
+        (25, 18)
+    """
+
+    model_cpu_offload_seq = "transformer->vae"
+    _optional_components = ["vae", "prompt"]  # noqa: RUF012  # diffusers' own name and kind
+
+    def __init__(
+        self,
+        transformer: ModelMixin,
+        vae: ModelMixin | None = None,
+        prompt: FixedPrompt | None = None,
+        start_time: float = 0.25,
+        guidance: float | None = None,
+        window: int | None = None,
+        pixel_downsample: int = 2,
+        pixel_shift: float = 0.5,
+        pixel_scale: float = 4.0,
+        base_model: str = "unknown",
+        trained: str = "",
+    ) -> None:
+        super().__init__()
+        self.register_modules(transformer=transformer, vae=vae, prompt=prompt)
+        self.register_to_config(
+            start_time=start_time,
+            guidance=guidance,
+            window=window,
+            pixel_downsample=pixel_downsample,
+            pixel_shift=pixel_shift,
+            pixel_scale=pixel_scale,
+            base_model=base_model,
+            trained=trained,
+        )
+
+    @classmethod
+    def from_backbone(cls, backbone: FluxBackbone, autoencoder: Any, **numbers: Any) -> FluxSRPipeline:
+        """Make a pipeline of what training left; they share their weights.
+
+        Args:
+            backbone: without adapters (:func:`fluxsr.models.fuse_lora`, :func:`fluxsr.models.fold_modulation`).
+            autoencoder: a :class:`fluxsr.models.LatentAutoencoder` or :class:`fluxsr.models.PixelAutoencoder`.
+            **numbers: ``start_time``, ``window``, ``base_model`` and ``trained`` of the class.
+
+        Raises:
+            ValueError: if the backbone has adapters, or the two work on different latents.
+        """
+        if backbone.adapters.names:
+            raise ValueError(
+                f"the backbone has adapters ({', '.join(backbone.adapters.names)}), which a pipeline's folder would lose: "
+                "fuse the student's first (fuse_lora or fold_modulation)"
+            )
+        if backbone.latent_channels != autoencoder.latent_channels:
+            raise ValueError(
+                f"the model works on {backbone.latent_channels} latent channels and the autoencoder makes "
+                f"{autoencoder.latent_channels}; give the one that it was trained with"
+            )
+        transformer: Any = backbone.transformer
+        own: dict[str, Any] = {}
+        if not is_folded(transformer):  # which holds its prompt and guidance
+            own = {"prompt": FixedPrompt.from_embedding(backbone.prompt), "guidance": backbone.guidance}
+        if isinstance(autoencoder, LatentAutoencoder):
+            return cls(transformer, autoencoder.vae, **own, **numbers)
+        pixel = {f"pixel_{name}": getattr(autoencoder, name) for name in ("downsample", "shift", "scale")}
+        return cls(transformer, **own, **pixel, **numbers)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> FluxSRPipeline:
+        """Load a folder or hub repository that :meth:`save_pretrained` or :meth:`push_to_hub` wrote.
+
+        Takes the arguments of every pipeline of diffusers; without ``torch_dtype`` the weights become float32.
+        """
+        pipeline = super().from_pretrained(*args, **kwargs)
+        for component in pipeline.components.values():
+            if isinstance(component, nn.Module):
+                own_memory(component)
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write a folder that :meth:`from_pretrained` loads, with its model card.
+
+        Raises:
+            ValueError: for ``push_to_hub=True``; call :meth:`push_to_hub`.
+        """
+        if push_to_hub:
+            raise ValueError("save_pretrained only writes a folder; upload with pipeline.push_to_hub(repository)")
+        super().save_pretrained(str(save_directory), **kwargs)
+        for file in [*Path(save_directory).glob("*/config.json"), Path(save_directory, "model_index.json")]:
+            config = json.loads(file.read_text(encoding="utf-8"))
+            if config.pop("_name_or_path", None) is not None:  # where it was loaded from is nobody's business
+                file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        self._write_card(Path(save_directory), Path(save_directory).name)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload FluxSRPipeline",
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload to a model hub, card and licence included, and return the commit's address.
+
+        Args:
+            repo_id: ``user/name``; it is created if it isn't there.
+            commit_message: of the upload.
+            private: whether a new repository is private.
+            token: of the hub; by default the one of ``hf auth login``.
+            create_pr: open a pull request.
+        """
+        from huggingface_hub import HfApi
+
+        hub = HfApi(token=token)
+        repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            self._write_card(Path(folder), repo_id)
+            return str(
+                hub.upload_folder(
+                    repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr
+                )
+            )
+
+    def upscaler(self, **options: Any) -> Upscaler:
+        """Return the upscaler of these parts; ``options`` (``tile``, ``color_fix``) are those of its class."""
+        device = self._execution_device
+        config: Any = self.config
+        prompt = None if self.prompt is None else self.prompt.embedding
+        velocity = FluxBackbone(self.transformer, prompt, config.guidance).eval()
+        # Not velocity.to(device): moving the transformer is the pipeline's business, which may offload or quantise it.
+        for name, buffer in list(velocity.named_buffers(recurse=False)):
+            setattr(velocity, name, buffer.to(device))
+        autoencoder: Any = PixelAutoencoder(config.pixel_downsample, config.pixel_shift, config.pixel_scale)
+        if self.vae is not None:
+            autoencoder = LatentAutoencoder(self.vae)
+        return Upscaler(
+            velocity, autoencoder, config.start_time, **{"window": config.window, "device": device, **options}
+        )
+
+    def __call__(
+        self,
+        image: Any,
+        scale: float = 4,
+        size: tuple[int, int] | None = None,
+        steps: int = 1,
+        return_dict: bool = True,
+        **options: Any,
+    ) -> ImagePipelineOutput | tuple[list[Any]]:
+        """Upscale an image, or a list of images.
+
+        Args:
+            image: PIL images, arrays or tensors; the results are of the same kind.
+            scale: any positive number.
+            size: (height, width) of the result, instead of ``scale``.
+            steps: Euler steps; a folded transformer takes one.
+            return_dict: give an ``ImagePipelineOutput`` and not a tuple.
+            **options: of :meth:`upscaler`, for example ``color_fix="none"``.
+
+        Returns:
+            The results as ``.images``, a list.
+
+        Raises:
+            ValueError: see :class:`fluxsr.inference.upscaler.Upscaler`.
+        """
+        upscaler = self.upscaler(**options)
+        images = image if isinstance(image, list) else [image]
+        results = [upscaler(one, scale=scale, size=size, steps=steps) for one in images]
+        return ImagePipelineOutput(images=results) if return_dict else (results,)
+
+    def _write_card(self, folder: Path, name: str) -> None:
+        config: Any = self.config
+        card = model_card(
+            config.base_model,
+            start_time=config.start_time,
+            trained=config.trained,
+            folded=is_folded(self.transformer),
+            dtype=str(self.transformer.x_embedder.weight.dtype).removeprefix("torch."),
+            name=name,
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def is_folded(transformer: Any) -> bool:
+    """Say whether a transformer's modulation layers were folded."""
+    return isinstance(transformer, fluxsr.models.folded.FoldedFluxTransformer)

@@ -1,0 +1,63 @@
+"""Rows of an array of pixels as tensors, with sane colours where nothing is visible."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike
+from torch import Tensor
+
+from fluxsr.inference.colour import lowpass, rows_around
+from fluxsr.inference.kinds import Pixels, full_scale, has_alpha
+
+
+def to_rows(pixels: Pixels) -> Tensor:
+    """Turn ``(h, W, C)`` pixels into ``(C, h, W)`` float32 in ``[0, 1]``."""
+    values = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(full_scale(pixels))
+    return torch.from_numpy(np.ascontiguousarray(values)).clamp_(0, 1)
+
+
+def to_pixels(rows: Tensor, dtype: DTypeLike) -> Pixels:
+    """Turn ``(C, h, W)`` into ``(h, W, C)`` pixels of a dtype, clamped to ``[0, 1]`` and rounded where it is an integer's."""
+    values = rows.clamp(0, 1).permute(1, 2, 0).numpy()
+    if np.issubdtype(dtype, np.integer):
+        values = np.rint(values * np.float32(np.iinfo(dtype).max))
+    return values.astype(dtype)
+
+
+class Source:
+    """The rows of an image, in RGB and, apart from that, in alpha.
+
+    Editors leave any colour in pixels that nobody sees, mostly black, and enlarging would smear it into the visible edge. So
+    colours at alpha 0 are replaced by those of the visible pixels around them.
+
+    Args:
+        pixels: ``(H, W, C)``, gray, RGB, or either with alpha.
+    """
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+        self.size: tuple[int, int] = pixels.shape[:2]
+
+    def colour(self, top: int, bottom: int) -> Tensor:
+        """Return rows ``[top, bottom)`` of the colours, ``(3, bottom - top, W)``."""
+        if has_alpha(self._pixels):
+            rows = self._filled(top, bottom)
+        else:
+            rows = to_rows(self._pixels[top:bottom])
+        return rows.expand(3, -1, -1)
+
+    def alpha(self, top: int, bottom: int) -> Tensor:
+        """Return rows ``[top, bottom)`` of the alpha channel, ``(1, bottom - top, W)``."""
+        return to_rows(self._pixels[top:bottom, :, -1:])
+
+    def _filled(self, top: int, bottom: int) -> Tensor:
+        rows = to_rows(self._pixels[top:bottom])
+        colour, alpha = rows[:-1], rows[-1:]
+        if bool((alpha > 0).all()):
+            return colour
+        wide, inner = rows_around(lambda a, b: to_rows(self._pixels[a:b]), top, bottom, self.size[0])
+        # A normalised average: of the visible colours, over the share of them that is in reach.
+        weighted = lowpass(torch.cat([wide[:-1] * wide[-1:], wide[-1:]]))[:, inner]
+        share = weighted[-1:]
+        return torch.where(alpha > 0, colour, torch.where(share > 1e-6, weighted[:-1] / share.clamp(min=1e-6), colour))

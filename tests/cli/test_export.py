@@ -1,0 +1,202 @@
+"""``fluxsr export``: what it writes loads in a pipeline and gives the picture of the parts that went in."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fluxsr.cli.export import export, quantization_config
+from fluxsr.cli.main import main
+from fluxsr.inference.pipeline import FluxSRPipeline
+from fluxsr.inference.upscaler import Upscaler
+from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, load_flux
+from fluxsr.models.files import read_safetensors
+from fluxsr.models.folded import FoldedFluxTransformer
+from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
+from tests.models.test_autoencoders import tiny_kl
+
+
+@pytest.fixture(scope="module")
+def image() -> torch.Tensor:
+    return torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def student(tmp_path):
+    """A student with its adapter in a file, on the base of the fixture ``pipeline``."""
+    backbone = FluxBackbone(tiny_transformer(guidance_embeds=True), tiny_prompt(), 3.5)
+    backbone.add_lora(rank=2)
+    perturb(backbone)
+    backbone.save_lora(tmp_path / "adapter.safetensors")
+    return backbone
+
+
+@pytest.mark.parametrize("fold", ["true", "false"])
+def test_a_base_and_its_adapter_become_one_pipeline(tmp_path, pipeline, student, image, fold, capsys):
+    out = tmp_path / "out"
+    options = {"model": pipeline, "lora": tmp_path / "adapter.safetensors", "prompt": pipeline / "prompt.safetensors"}
+    numbers = {"guidance": 3.5, "start_time": 0.3, "window": 48, "fold": fold, "trained": "30k steps"}
+    main(["export", "--output", str(out), *(f"--{key}={value}" for key, value in (options | numbers).items())])
+    loaded = FluxSRPipeline.from_pretrained(out)
+    assert isinstance(loaded.transformer, FoldedFluxTransformer) == (fold == "true")
+    expected = Upscaler(student, LatentAutoencoder(tiny_kl()), 0.3, window=48)(image, scale=2)
+    torch.testing.assert_close(loaded(image, scale=2).images[0], expected, rtol=1e-4, atol=1e-4)
+    printed = capsys.readouterr().out
+    assert "flux-1-dev-non-commercial-license" in printed and "not for commercial use" in printed
+    card = (out / "README.md").read_text()
+    assert "license_name: flux-1-dev-non-commercial-license" in card and "30k steps" in card
+    assert not [file for file in out.rglob("*.json") if str(tmp_path) in file.read_text()]
+
+
+def test_the_shipped_student_folds_to_fewer_bytes(tmp_path, image, capsys):
+    export(str(tmp_path / "out"))
+    before, after, written = capsys.readouterr().out.splitlines()
+    numbers = [int(re.search(r"([\d,]+) parameters", line)[1].replace(",", "")) for line in (before, after)]
+    transformer = load_flux("nano-student", trainable="none").transformer
+    assert numbers[0] == sum(parameter.numel() for parameter in transformer.parameters())
+    folded = FluxSRPipeline.from_pretrained(tmp_path / "out").transformer.state_dict().values()
+    assert numbers[1] == sum(tensor.numel() for tensor in folded) < 0.6 * numbers[0]
+    assert "3.40 MB in float16" in before and "folded at t = 0.25" in after and "apache-2.0" in written
+    size = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert f"{size / 1e6:.2f} MB on disk" in written
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_single_file(tmp_path, image, fold):
+    file = tmp_path / "out.safetensors"
+    export(str(file), fold=fold, dtype="float32", start_time=0.3)
+    _, metadata = read_safetensors(file)
+    assert (metadata["start_time"], metadata["license"], metadata["base_model"]) == ("0.3", "apache-2.0", "nano")
+    backbone = load_flux(str(file), trainable="none")
+    whole = load_flux("nano-student", trainable="none")
+    expected = Upscaler(whole, PixelAutoencoder(), 0.3, window=64, color_fix="none")(image)
+    result = Upscaler(backbone, PixelAutoencoder(), 0.3, window=64, color_fix="none")(image)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_is_overwritten_unless_told(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("x")
+    with pytest.raises(ValueError, match=r"exists; give another output, or --overwrite true"):
+        export(str(out))
+    assert (out / "precious").read_text() == "x"
+    export(str(out), overwrite=True)
+    assert not (out / "precious").exists() and (out / "model_index.json").is_file()
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+    def fails(self, folder, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(FluxSRPipeline, "save_pretrained", fails)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("x")
+    with pytest.raises(OSError, match="no space left"):
+        export(str(tmp_path / "out"), overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "missing.safetensors"], "missing.safetensors does not exist"),
+        (["--quantize", "int3"], "int3"),
+        (["--guidance", "3.5"], "takes no guidance"),
+        (["--start_time", "2"], "t must lie in"),
+        (["--vae", "VAE"], "works on 12 latent channels and the autoencoder makes 4"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, pipeline, capsys, arguments, message):
+    arguments = [str(pipeline / "vae") if argument == "VAE" else argument for argument in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", "--output", str(tmp_path / "out"), *arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_without_vae_asks_for_one(tmp_path, pipeline):
+    with pytest.raises(ValueError, match="has no vae: give --vae"):
+        export(str(tmp_path / "out"), model=str(pipeline / "transformer"), guidance=3.5)
+
+
+# ---- quantised weights -----------------------------------------------------------------------------------------
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ValueError, match=r"int8 weights need the extra quant: pip install 'fluxsr\[quant\]'"):
+        quantization_config("int8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="nf4 is made on a CUDA device"):
+        quantization_config("nf4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ValueError, match="nf4 weights need the extra quant"):
+        quantization_config("nf4")
+
+
+def test_nf4_goes_through_diffusers_own_configuration(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0.0")
+    config = quantization_config("nf4")
+    assert type(config).__name__ == "BitsAndBytesConfig"
+    assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4"
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16
+    assert config.llm_int8_skip_modules == ["x_embedder", "context_embedder", "proj_out"]
+
+
+def test_the_transformer_is_loaded_again_with_the_configuration(tmp_path, monkeypatch):
+    """With a stand-in for the quantiser: diffusers quantises while loading."""
+    asked = []
+    real = FoldedFluxTransformer.from_pretrained.__func__
+
+    def from_pretrained(cls, path, quantization_config=None, **kwargs):
+        asked.append((quantization_config, kwargs["torch_dtype"], json.loads((path / "config.json").read_text())["t"]))
+        return real(cls, path, **kwargs)
+
+    monkeypatch.setattr("fluxsr.cli.export.quantization_config", lambda kind: f"a configuration of {kind}")
+    monkeypatch.setattr(FoldedFluxTransformer, "from_pretrained", classmethod(from_pretrained))
+    export(str(tmp_path / "out"), quantize="fp8", dtype="bfloat16")
+    assert asked == [("a configuration of fp8", torch.bfloat16, 0.25)]
+    assert (tmp_path / "out" / "transformer" / "config.json").is_file()
+
+
+def test_quantised_models_are_folders(tmp_path):
+    with pytest.raises(ValueError, match="quantised models are written as folders"):
+        export(str(tmp_path / "out.safetensors"), quantize="int8")
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_quantised_weights_are_close(tmp_path, kind):
+    """The real thing, where torchao is installed."""
+    pytest.importorskip("torchao")
+    from skimage import data
+
+    photo = Image.fromarray(data.astronaut()[100:140, 200:250])
+    export(str(tmp_path / "half"), dtype="bfloat16")
+    export(str(tmp_path / kind), dtype="bfloat16", quantize=kind)
+    results = []
+    for name in ("half", kind):
+        loaded = FluxSRPipeline.from_pretrained(tmp_path / name, torch_dtype=torch.bfloat16)
+        results.append(np.asarray(loaded(photo).images[0], dtype=float))
+    kinds = {
+        name: type(module.weight.data).__name__
+        for name, module in loaded.transformer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    assert {name for name, type_name in kinds.items() if type_name == "Tensor"} == {"x_embedder", "proj_out"}
+    assert kinds["single_transformer_blocks.0.proj_out"] != "Tensor"
+    assert 0 < np.square(results[0] - results[1]).mean() < 255**2 / 10**4.5  # 45 dB
+    sizes = [sum(f.stat().st_size for f in (tmp_path / name).rglob("*.safetensors")) for name in ("half", kind)]
+    assert sizes[1] < 0.6 * sizes[0]

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import random
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fluxsr.cli.main import main
+from fluxsr.cli.upscale import plan
+
+
+def photo(width=10, height=7, mode="RGB"):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three photos, one of them in a subfolder."""
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    photo().save(source / "a.png")
+    photo().save(source / "b.jpg")
+    photo(mode="RGBA").save(source / "sub" / "c.png")
+    return source
+
+
+def run(*arguments):
+    """Run the command in this process; returns the exit code."""
+    try:
+        main(["upscale", *map(str, arguments)])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def sizes(folder):
+    return {name: Image.open(folder / name).size for name in names(folder)}
+
+
+def test_folders_keep_their_structure(folder, tmp_path, capsys):
+    assert run(folder, "-o", tmp_path / "out", "--scale", "1.5") == 0
+    assert sizes(tmp_path / "out") == dict.fromkeys(["a.png", "b.jpg", "sub/c.png"], (15, 10))
+    assert Image.open(tmp_path / "out" / "sub" / "c.png").mode == "RGBA"
+    printed = capsys.readouterr()
+    assert printed.err == "" and len(printed.out.splitlines()) == 3 and "a.png 15x10" in printed.out
+
+
+def test_a_file_to_a_file_at_an_exact_size(folder, tmp_path):
+    assert run(folder / "b.jpg", "-o", tmp_path / "large.webp", "--size", "33x21") == 0
+    with Image.open(tmp_path / "large.webp") as image:
+        assert image.size == (33, 21) and image.format == "WEBP"
+
+
+def test_patterns_suffixes_and_formats(folder, tmp_path):
+    assert run(f"{folder}/**/*.png", "-o", tmp_path / "out", "--suffix", "_x2", "--scale", 2, "--format", "tif") == 0
+    assert sizes(tmp_path / "out") == dict.fromkeys(["a_x2.tif", "c_x2.tif"], (20, 14))
+
+
+@pytest.mark.parametrize(
+    "options", [["--tile", "off"], ["--tile", 64], ["--color-fix", "adain"], ["--steps", 2], ["--dtype", "bfloat16"]]
+)
+def test_options(folder, tmp_path, options):
+    assert run(folder / "a.png", "-o", tmp_path / "out", *options) == 0
+    assert sizes(tmp_path / "out") == {"a.png": (40, 28)}
+
+
+def test_nothing_is_overwritten_unless_told(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"precious")
+    assert run(folder, "-o", out) == 1
+    assert (out / "a.png").read_bytes() == b"precious" and names(out) == ["a.png", "b.jpg", "sub/c.png"]
+    assert capsys.readouterr().err == f"fluxsr: error: {out}/a.png exists: give --overwrite or --skip-existing\n"
+    assert run(folder, "-o", out, "--skip-existing") == 0
+    assert (out / "a.png").read_bytes() == b"precious"
+    assert run(folder / "a.png", "-o", out, "--overwrite") == 0
+    assert Image.open(out / "a.png").size == (40, 28)
+
+
+def test_results_inside_the_input_folder_are_not_upscaled_again(folder):
+    assert run(folder, "-o", folder / "large") == 0
+    assert run(folder, "-o", folder / "large", "--skip-existing") == 0
+    assert names(folder / "large") == ["a.png", "b.jpg", "sub/c.png"]
+
+
+def test_two_inputs_for_one_output(folder, tmp_path, capsys):
+    photo().save(folder / "a.bmp")
+    assert run(folder, "-o", tmp_path / "out", "--format", "png") == 1
+    assert "a.bmp" in (error := capsys.readouterr().err) and "would both become" in error
+    assert names(tmp_path / "out") == ["a.png", "b.png", "sub/c.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.png"], "the following arguments are required: -o/--output"),
+        (["a.png", "-o", "out", "--scale", "0"], "--scale: must be a positive number, got 0"),
+        (["a.png", "-o", "out", "--scale", "two"], "--scale: invalid positive value: 'two'"),
+        (["a.png", "-o", "out", "--size", "30"], "--size: must be WIDTHxHEIGHT in pixels"),
+        (["a.png", "-o", "out", "--size", "30x20", "--scale", "2"], "not allowed with argument"),
+        (["a.png", "-o", "out", "--steps", "0"], "--steps: must be at least 1"),
+        (["a.png", "-o", "out", "--tile", "big"], "--tile: must be auto, off or a number of pixels"),
+        (["a.png", "-o", "out", "--color-fix", "magic"], "--color-fix: invalid choice: 'magic'"),
+        (["a.png", "-o", "out", "--overwrite", "--skip-existing"], "not allowed with argument"),
+        (["a.png", "-o", "b.png", "--model", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
+        (["a.png", "-o", "b.png", "--device", "tpu"], "there is no device 'tpu' here"),
+        (["a.png", "-o", "b.png", "--tile", "1"], "tile must be at least 8 pixels"),
+        (["a.png", "a.png", "-o", "b.png"], "b.png names one file, and there are 2 images"),
+        (["a.png", "-o", "file"], "file is a file: give a folder after -o"),
+    ],
+)
+def test_mistakes_in_the_options_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    photo().save("a.png")
+    (tmp_path / "file").touch()
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png", "-o", "out"], "missing.png does not exist"),
+        (["*.gif", "-o", "out"], "*.gif matches no file"),
+        (["empty", "-o", "out"], "no images in empty"),
+        (["a.png", "-o", "out", "--max-pixels", "50"], "a.png has 10x7 pixels"),
+        (["a.png", "-o", "out", "--max-pixels", "1e3"], "a.png would become 40x28, 0.0 million pixels"),
+        (["a.png", "-o", "a.webp", "--size", "17000x1"], "WEBP holds at most 16383 pixels a side"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    photo().save("a.png")
+    (tmp_path / "empty").mkdir()
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not list(tmp_path.glob("out/*")) and not list(tmp_path.glob("**/.tmp-*"))
+
+
+def test_an_error_of_the_device_is_one_line(folder, tmp_path, monkeypatch, capsys):
+    from fluxsr.inference import Upscaler
+
+    def broken(self, *arguments):
+        raise RuntimeError("\"addmm\" not implemented\nfor 'Half'")
+
+    monkeypatch.setattr(Upscaler, "upscale_pixels", broken)
+    assert run(folder / "a.png", "-o", tmp_path / "out") == 1
+    assert capsys.readouterr().err == f"fluxsr: error: {folder}/a.png: \"addmm\" not implemented for 'Half'\n"
+
+
+def test_pages_beyond_the_first_are_told(tmp_path, capsys):
+    photo().save(tmp_path / "a.tif", save_all=True, append_images=[photo()])
+    assert run(tmp_path / "a.tif", "-o", tmp_path / "out") == 0
+    assert "a.tif has 2 pages or frames: only the first is upscaled" in capsys.readouterr().err
+
+
+def test_unknown_suffixes_become_png(tmp_path):
+    jobs, problems = plan([str(tmp_path / "a.gif"), str(tmp_path / "b.JPG")], tmp_path / "out", "_x4", None)
+    assert [job.target.name for job in jobs] == ["a_x4.png", "b_x4.JPG"] and not problems
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = (
+        "import sys; from fluxsr.cli.main import main\n"
+        "try: main(['upscale', '--help'])\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.endswith("False\n") and "--color-fix" in result.stdout
+
+
+def mutations(count, seed=0):
+    """Yield (name, bytes) of damaged images: cut off, bits flipped, bytes inserted, headers enlarged, suffixes exchanged."""
+    import io
+
+    draw = random.Random(seed)
+    originals = []
+    for suffix, kind, options in (
+        ("png", "PNG", {}),
+        ("jpg", "JPEG", {}),
+        ("webp", "WEBP", {}),
+        ("tif", "TIFF", {"compression": "tiff_lzw"}),
+        ("tif", "TIFF", {}),
+        ("bmp", "BMP", {}),
+    ):
+        for mode in ("RGB", "L", "RGBA") if kind not in ("JPEG", "BMP") else ("RGB", "L"):
+            buffer = io.BytesIO()
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            photo(16, 12, mode).save(buffer, kind, **options, **({"exif": exif} if kind != "BMP" else {}))
+            originals.append((suffix, buffer.getvalue()))
+    from fluxsr.inference.deep import write_deep_png, write_tiff
+
+    deep = np.random.default_rng(0).integers(0, 65536, (12, 16, 3), np.uint16)
+    for suffix, write in (
+        ("png", lambda file: write_deep_png(file, deep, b"profile", None, None)),
+        ("tif", lambda file: write_tiff(file, deep, b"profile", Image.Exif(), None)),
+    ):
+        write(buffer := io.BytesIO())
+        originals.append((suffix, buffer.getvalue()))
+    for number in range(count):
+        suffix, data = draw.choice(originals)
+        data = bytearray(data)
+        kind = number % 6
+        if kind == 0:
+            data = data[: draw.randrange(len(data))]
+        elif kind == 1:
+            for _ in range(draw.choice([1, 3, 20])):
+                data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        elif kind == 2:
+            place = draw.randrange(len(data))
+            data[place:place] = draw.randbytes(draw.choice([1, 4, 100]))
+        elif kind == 3:  # the headers, where sizes and types are
+            for _ in range(4):
+                data[draw.randrange(min(64, len(data)))] = draw.choice([0, 0x7F, 0xFF])
+        elif kind == 4:
+            suffix = draw.choice(["png", "jpg", "webp", "tif", "bmp"])
+            data = data if draw.random() < 0.5 else bytearray(draw.randbytes(200))
+        else:
+            start = draw.randrange(len(data))
+            data[start : start + 30] = bytes(len(data[start : start + 30]))
+        yield f"m{number:03}.{suffix}", bytes(data)
+
+
+def test_damaged_files_are_lines_and_good_ones_are_done(tmp_path):
+    """The command in a process of its own, where libraries write to the real stderr."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name, data in mutations(300):
+        (source / name).write_bytes(data)
+    (source / "zero.png").touch()
+    (source / "folder.png").mkdir()
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 10**5, 10**5, 8, 2, 0, 0, 0)
+    import zlib
+
+    (source / "bomb.png").write_bytes(
+        bomb + struct.pack(">I", zlib.crc32(bomb[12:])) + struct.pack(">I4s", 0, b"IDAT") + b"\x35\xaf\x06\x1e"
+    )
+    for number in range(5):
+        photo().save(source / f"good{number}.png")
+    start = time.monotonic()
+    command = [
+        sys.executable,
+        "-m",
+        "fluxsr",
+        "upscale",
+        str(source),
+        "-o",
+        str(out),
+        "--scale",
+        "1",
+        "--max-pixels",
+        "1e5",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert time.monotonic() - start < 200
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    lines = result.stderr.splitlines()
+    errors = [line for line in lines if line.startswith("fluxsr: error: ")]
+    warnings = [line for line in lines if line.startswith("fluxsr: warning: ")]
+    assert len(errors) + len(warnings) == len(lines), [line for line in lines if not line.startswith("fluxsr: ")]
+    done = names(out)
+    assert len(done) + len(errors) == 307 and len(errors) > 100
+    assert {f"good{number}.png" for number in range(5)} < set(done)
+    failed = {name for name in names(source) if any(f"/{name}" in line for line in errors)}
+    assert failed == set(names(source)) - set(done) and {"zero.png", "bomb.png"} < failed
+    for name in done:
+        with Image.open(out / name) as image:
+            image.load()

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from fluxsr.inference import memory
+
+
+def test_the_tile_fits_into_half_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 8192 * 512**2)
+    device = torch.device("cpu")
+    assert memory.affordable_tile(device, 8192, 64, 4096) == 512
+    assert memory.affordable_tile(device, 8192, 64, 300) == 256
+    assert memory.affordable_tile(device, 8192 * 10**6, 64, 4096) == 64
+
+
+def test_free_memory_is_some():
+    assert memory.free_memory(torch.device("cpu")) > 2**20
+
+
+def test_devices():
+    assert memory.choose_device("cpu") == torch.device("cpu")
+    assert memory.choose_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(ValueError, match="there is no device 'tpu' here"):
+        memory.choose_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), True),
+        (MemoryError(), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_running_out_looks_like(error, expected):
+    assert memory.is_out_of_memory(error) is expected

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from fluxsr.inference.resize import Resized, bicubic_taps, output_size
+
+
+def resized(image, size, **options):
+    return Resized(lambda top, bottom: image[:, top:bottom], tuple(image.shape[1:]), size, **options)
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 2.7, 4, 8])
+@pytest.mark.parametrize("original", [(1, 1), (1, 50), (7, 13), (33, 52)])
+def test_enlarging_is_torchs_bicubic(original, scale, generator):
+    image = torch.rand(3, *original, generator=generator)
+    size = output_size(*original, scale)
+    expected = interpolate(image[None], size=size, mode="bicubic", align_corners=False)[0].clamp(0, 1)
+    torch.testing.assert_close(resized(image, size).rows(0, size[0]), expected, atol=2e-5, rtol=0)
+
+
+def test_any_rows_are_those_of_the_whole(generator):
+    image = torch.rand(2, 33, 20, generator=generator)
+    source = resized(image, (101, 47))
+    whole = source.rows(0, 101)
+    for top, bottom in ((0, 1), (0, 30), (29, 77), (100, 101)):
+        assert torch.equal(source.rows(top, bottom), whole[:, top:bottom])
+
+
+def test_the_same_size_is_the_same_image(generator):
+    image = torch.rand(3, 9, 14, generator=generator)
+    assert torch.equal(resized(image, (9, 14)).rows(0, 9), image)
+
+
+def test_padding_repeats_the_last_row_and_column(generator):
+    image = torch.rand(3, 5, 6, generator=generator)
+    padded = resized(image, (10, 12), padded=(16, 16)).rows(0, 16)
+    whole = resized(image, (10, 12)).rows(0, 10)
+    expected = torch.nn.functional.pad(whole[None], (0, 4, 0, 6), mode="replicate")[0]
+    torch.testing.assert_close(padded, expected)
+
+
+def test_shrinking_does_not_alias():
+    # Stripes of one pixel, shrunk by 8: without a wider kernel they come out as black or white.
+    stripes = (torch.arange(64) % 2).float().expand(3, 64, 64)
+    result = resized(stripes, (8, 8)).rows(0, 8)
+    torch.testing.assert_close(result, torch.full_like(result, 0.5), atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize(("length", "new_length"), [(1, 1), (1, 9), (5, 3), (100, 1), (7, 7), (3, 1000)])
+def test_weights_sum_to_one_and_indices_stay_inside(length, new_length):
+    index, weight = bicubic_taps(length, new_length, 0, new_length)
+    assert index.min() >= 0 and index.max() < length
+    torch.testing.assert_close(weight.sum(dim=0), torch.ones(new_length))
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 3, 4, 8, 0.3, 2.37])
+@pytest.mark.parametrize("side", [1, 7, 13, 333, 500, 517, 3000, 4000])
+def test_output_sizes(scale, side):
+    assert output_size(side, 1, scale) == (max(1, round(side * scale)), max(1, round(scale)))
+
+
+def test_an_exact_size_wins():
+    assert output_size(7, 9, 4, (30, 50)) == (30, 50)
+
+
+@pytest.mark.parametrize("scale", [0, -1, math.inf, math.nan, None])
+def test_bad_scales(scale):
+    with pytest.raises(ValueError, match=f"scale must be a positive number, got {scale}"):
+        output_size(4, 4, scale)
+
+
+def test_bad_sizes():
+    with pytest.raises(ValueError, match="size must be two positive numbers of pixels"):
+        output_size(4, 4, size=(0, 3))
