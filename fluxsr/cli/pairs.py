@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fluxsr.cli.run import DType, check_dtype, choose_device, progress, run
+from fluxsr.cli.run import DType, progress, run
 from fluxsr.data import PairStore, read_image
 from fluxsr.data.images import list_images
 from fluxsr.flows import euler, resolution_shift
+from fluxsr.inference.memory import check_dtype, choose_device
 from fluxsr.models import load_autoencoder, load_flux
 
 # Rms error of latents after inversion and back, above which the user is told: half of their own deviation.
@@ -70,7 +71,7 @@ def make_pairs(
     if noise not in ("inversion", "independent"):
         raise ValueError(f"noise must be inversion or independent, got {noise!r}")
     check_dtype(dtype)
-    torch_device = torch.device(choose_device(device))
+    torch_device = choose_device(device)
     pixel = model == "nano" or model.endswith(".safetensors")
     size = (64 if pixel else 1024) if size is None else size
     backbone = load_flux(model, trainable="none", prompt=prompt, guidance=guidance, dtype=dtype, revision=revision).to(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fluxsr.cli.run import DType, check_dtype, choose_device, run
+from fluxsr.cli.run import DType, run
+from fluxsr.inference.memory import check_dtype, choose_device
 from fluxsr.models import encode_prompt
 
 
@@ -41,7 +42,7 @@ def make_prompt(
         revision=revision,
         max_tokens=max_tokens,
         trim=trim,
-        device=choose_device(device),
+        device=str(choose_device(device)),
         dtype=getattr(torch, dtype),
     )
     embedding.save(output)

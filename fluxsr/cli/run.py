@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn
 
 from fluxsr.cli.main import fail
 
@@ -34,29 +34,6 @@ def run(function: Callable[..., Any], name: str, arguments: list[str]) -> Any:
     options = parser.parse_args(arguments).as_dict()
     options.pop("config", None)
     return function(**options)
-
-
-def choose_device(name: str) -> str:
-    """Return a device that is there; for auto the first of cuda, mps and cpu.
-
-    Raises:
-        ValueError: if the device is unknown or not there.
-    """
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(kind for kind, found in there.items() if found)
-    if not there.get(name.split(":")[0], False):
-        found = ", ".join(kind for kind, found in there.items() if found)
-        raise ValueError(f"there is no device {name!r} here: give auto or one of {found}")
-    return name
-
-
-def check_dtype(name: str) -> None:
-    """Raise a ValueError unless ``name`` is a :data:`DType`."""
-    if name not in get_args(DType):
-        raise ValueError(f"dtype must be one of {', '.join(get_args(DType))}, got {name!r}")
 
 
 @contextmanager

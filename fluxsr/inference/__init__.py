@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fluxsr.inference.files import Picture, read_picture, write_picture
     from fluxsr.inference.loading import load_upscaler
+    from fluxsr.inference.pipeline import FluxSRPipeline
     from fluxsr.inference.upscaler import Upscaler
 
 _HOME = {
+    "FluxSRPipeline": "pipeline",
     "Picture": "files",
     "Upscaler": "upscaler",
     "load_upscaler": "loading",
@@ -19,7 +21,7 @@ _HOME = {
     "write_picture": "files",
 }
 
-__all__ = ["Picture", "Upscaler", "load_upscaler", "read_picture", "write_picture"]
+__all__ = ["FluxSRPipeline", "Picture", "Upscaler", "load_upscaler", "read_picture", "write_picture"]
 
 
 def __getattr__(name: str) -> Any:

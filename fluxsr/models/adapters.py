@@ -159,13 +159,14 @@ def is_adapter_parameter(parameter_name: str, adapter: str) -> bool:
     return bool(re.search(rf"\.lora_\w+\.{re.escape(adapter)}(\.|$)", parameter_name))
 
 
-def save_lora(roles: AdapterRoles, path: str | Path, name: str) -> Path:
+def save_lora(roles: AdapterRoles, path: str | Path, name: str, metadata: dict[str, str] | None = None) -> Path:
     """Write one adapter as a file that ``FluxPipeline.load_lora_weights`` loads; return its path.
 
     Args:
         roles: the adapters.
         path: a ``.safetensors`` file, or a folder that gets ``pytorch_lora_weights.safetensors``.
         name: of the adapter.
+        metadata: further strings for the file's header.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -175,7 +176,7 @@ def save_lora(roles: AdapterRoles, path: str | Path, name: str) -> Path:
     # The file format has no place for alpha but this: kohya-style files hold a scalar per module. Folding the scale
     # into B keeps the format plain: every loader's default (alpha = rank) is then right.
     state = {key: tensor * scaling if ".lora_B." in key else tensor for key, tensor in state.items()}
-    write_safetensors(path, state, metadata={"format": "pt"})
+    write_safetensors(path, state, metadata={**(metadata or {}), "format": "pt"})
     return path
 
 

@@ -196,15 +196,15 @@ class FluxBackbone(nn.Module):
             metadata: further strings for the file's header.
         """
         if self.default_role is not None:
-            return self.save_lora(path, self.default_role)
+            return self.save_lora(path, self.default_role, metadata)
         config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
         state = {key: tensor.to(getattr(torch, dtype)) for key, tensor in self.transformer.state_dict().items()}
         write_safetensors(path, state, metadata={**(metadata or {}), "architecture": json.dumps(config)})
         return Path(path)
 
-    def save_lora(self, path: str | Path, role: str = "student") -> Path:
+    def save_lora(self, path: str | Path, role: str = "student", metadata: dict[str, str] | None = None) -> Path:
         """Write a role's adapter as plain diffusers loads it; returns the file's path."""
-        return save_lora(self.adapters, path, role)
+        return save_lora(self.adapters, path, role, metadata)
 
 
 def load_flux(

@@ -3,7 +3,6 @@
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.colour import psnr_y
 from fluxsr.training.module import OneStepSR
-from fluxsr.training.shipped import nano_student
 from fluxsr.training.terms import FeatureTerm, ImageTerm, LatentTerm, LossTerm, StepOutputs
 
 __all__ = [
@@ -14,6 +13,5 @@ __all__ = [
     "LossTerm",
     "OneStepSR",
     "StepOutputs",
-    "nano_student",
     "psnr_y",
 ]

@@ -97,10 +97,10 @@ def test_artefact_meter_logs_both(tmp_path):
 def test_calibration_sets_lr_time_before_the_first_step(photo_folder):
     from fluxsr.data import SRDataModule
 
-    data = SRDataModule(photos=photo_folder, crop=32, batch_size=2, samples_per_image=4)
+    make_data = lambda: SRDataModule(photos=photo_folder, crop=32, batch_size=2, samples_per_image=4)
     module = tiny_module(losses=MSE)
-    tiny_trainer(max_steps=1, callbacks=[CalibrateLRTime(batches=2)]).fit(module, datamodule=data)
-    batches = [batch for batch, _ in zip(data.train_dataloader(), range(2), strict=False)]
+    tiny_trainer(max_steps=1, callbacks=[CalibrateLRTime(batches=2)]).fit(module, datamodule=make_data())
+    batches = [batch for batch, _ in zip(make_data().train_dataloader(), range(2), strict=False)]
     expected = calibrate_lr_time(module.encode(batch, i) for i, batch in enumerate(batches)).lr_time
     assert module.objective.lr_time == pytest.approx(expected, rel=1e-6)
     assert module.objective.lr_time != 0.25
@@ -154,3 +154,23 @@ def test_calibrating_an_objective_without_lr_time_is_refused():
     module = tiny_module(losses={}, objective=FlowMatching())
     with pytest.raises(ValueError, match="which FlowMatching doesn't have; leave it out"):
         tiny_trainer(max_steps=1, callbacks=[CalibrateLRTime()]).fit(module, loader(1))
+
+
+@pytest.mark.parametrize("lora", [4, None])
+def test_an_exported_file_tells_the_upscaler_what_it_needs(tmp_path, lora):
+    """What was trained upscales with nothing but its file's name: start time, window and all."""
+    from fluxsr.flows import RectifiedSRFlow
+    from fluxsr.inference import Upscaler
+    from fluxsr.models import load_flux
+
+    backbone = load_flux("nano", trainable="full" if lora is None else "lora", lora_rank=lora or 1)
+    module = tiny_module(lora=None, losses={}, backbone=backbone, objective=RectifiedSRFlow(), tile=32)
+    tiny_trainer(tmp_path, max_steps=1, callbacks=[ExportBackbone()]).fit(module, loader(1))
+    file = tmp_path / "backbone.safetensors"
+    where = {"model": file} if lora is None else {"model": "nano", "lora": file}
+    upscaler = Upscaler.from_pretrained(**where, device="cpu", color_fix="none")
+    assert (upscaler.start_time, upscaler.window) == (1.0, 32)
+    lr_image = tiny_batch(size=1).lr_image
+    with torch.inference_mode():
+        expected = module.eval()(lr_image)
+    torch.testing.assert_close(upscaler(lr_image, scale=4), expected, rtol=0, atol=1e-5)

@@ -1,0 +1,221 @@
+"""The page of ``fluxsr app``: a photo in, before and after side by side, the whole result to download."""
+
+from __future__ import annotations
+
+import html
+import logging
+import math
+import secrets
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+import numpy as np
+
+from fluxsr.inference.card import base_model_of, licence_of
+from fluxsr.inference.files import FORMATS, Picture, read_picture, write_picture
+from fluxsr.inference.kinds import Pixels, has_alpha
+from fluxsr.inference.resize import Resized, output_size
+from fluxsr.inference.source import Source, to_pixels
+from fluxsr.inference.upscaler import Progress, Upscaler
+
+LARGEST_SCALE = 8
+MOST_STEPS = 8
+# Browsers stutter over larger pictures; the download is whole.
+VIEW_PIXELS = 12_000_000
+# Uploads and results are looked at every minute, and deleted when they are an hour old.
+DELETE_CACHE = (60, 3600)
+_ROWS = 256
+
+THEME = gr.themes.Base(
+    primary_hue="teal",
+    neutral_hue="stone",
+    font=["system-ui", "sans-serif"],  # plain names: nothing is fetched for them
+    font_mono=["ui-monospace", "monospace"],
+    radius_size="lg",
+).set(
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_400",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+)
+CSS = """
+.gradio-container {width: 100%; max-width: 1120px !important; margin: auto}
+#title h1 {font-size: 1.75rem; letter-spacing: -.02em; margin: .5rem 0 .25rem}
+#title p, #licence p {color: var(--body-text-color-subdued); margin: 0}
+#licence p {font-size: .875rem}
+#licence a {margin: 0; padding: 0; color: inherit; text-decoration: underline}
+#result .empty {min-height: 24rem}
+#message p {margin: 0; padding: .7rem 1rem; border-radius: var(--radius-lg); overflow-wrap: anywhere}
+#message .done {background: var(--background-fill-secondary)}
+#message .problem {background: #fee2e2; color: #7f1d1d}
+.dark #message .problem {background: #450a0a; color: #fecaca}
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class Result(NamedTuple):
+    """What an upscaled photo left in its folder.
+
+    Attributes:
+        before: the bicubic enlargement, as large as ``after``.
+        after: the result as it is shown: ``download`` itself, or reduced to :data:`VIEW_PIXELS`.
+        download: the whole result.
+        text: one sentence on what was done.
+    """
+
+    before: Path
+    after: Path
+    download: Path
+    text: str
+
+
+def upscale_upload(
+    upscaler: Upscaler,
+    upload: str | Path | None,
+    scale: float,
+    steps: int,
+    folder: Path,
+    max_pixels: int,
+    progress: Progress | None = None,
+) -> Result:
+    """Upscale an uploaded file into PNGs in a new folder below ``folder``.
+
+    Args:
+        upscaler: what upscales.
+        upload: the file; ``None`` if there is none yet.
+        scale: 1 to :data:`LARGEST_SCALE`.
+        steps: 1 to :data:`MOST_STEPS`.
+        folder: where results go.
+        max_pixels: of the photo and of the result.
+        progress: called with the number of windows done and of all windows.
+
+    Raises:
+        ValueError: if there is no file, it is damaged, a number is out of range, or the result would be too large.
+    """
+    if upload is None:
+        raise ValueError("There is no photo yet: drop one first.")
+    if not (scale is not None and 1 <= scale <= LARGEST_SCALE):
+        raise ValueError(f"The scale must lie between 1 and {LARGEST_SCALE}, not at {scale}.")
+    if not (steps is not None and 1 <= steps <= MOST_STEPS and steps == int(steps)):
+        raise ValueError(f"The steps must be a whole number from 1 to {MOST_STEPS}, not {steps}.")
+    start = time.perf_counter()
+    path = Path(upload)
+    try:
+        picture = read_picture(path, max_pixels)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), path.name)) from error
+    old_height, old_width = picture.pixels.shape[:2]
+    height, width = output_size(old_height, old_width, scale)
+    if height * width > max_pixels:
+        largest = math.floor(10 * math.sqrt(max_pixels / (old_height * old_width))) / 10
+        raise ValueError(
+            f"{path.name} would become {width}x{height}, {height * width / 1e6:.1f} million pixels: more than the limit of "
+            f"{max_pixels / 1e6:g}. Choose a scale of at most {largest:g}, or start the page with a larger --max-pixels."
+        )
+    pixels = upscaler.upscale_pixels(picture.pixels, scale, steps=int(steps), progress=progress)
+    place = folder / secrets.token_hex(8)
+    download = after = place / f"{path.stem[:100]}_x{scale:g}.png"
+    write_picture(download, replace(picture, pixels=pixels))
+    view = output_size(height, width, min(1.0, math.sqrt(VIEW_PIXELS / (height * width))))
+    if view != (height, width):
+        after = write_view(place / "after.png", picture, pixels, view)
+    before = write_view(place / "before.png", picture, picture.pixels, view)
+    frames = f", the first of {picture.frames} pages" if picture.frames > 1 else ""
+    reduced = f" Shown at {view[1]}x{view[0]}; the download is whole." if after != download else ""
+    seconds = time.perf_counter() - start
+    text = f"{path.name}{frames}: {old_width}x{old_height} became {width}x{height} in {seconds:.1f} s.{reduced}"
+    return Result(before, after, download, text)
+
+
+def write_view(path: Path, picture: Picture, pixels: Pixels, size: tuple[int, int]) -> Path:
+    """Write ``pixels``, resized bicubically to (height, width), with the colour profile of ``picture``."""
+    write_picture(path, Picture(resized(pixels, size), picture.icc_profile))
+    return path
+
+
+def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Return pixels resized bicubically to (height, width), as the upscaler enlarges them before it restores."""
+    source = Source(pixels)
+    colours = pixels.shape[2] - has_alpha(pixels)
+    colour = Resized(source.colour, source.size, size)
+    alpha = Resized(source.alpha, source.size, size)
+    result = np.empty((*size, pixels.shape[2]), pixels.dtype)
+    for top in range(0, size[0], _ROWS):
+        rows = slice(top, min(top + _ROWS, size[0]))
+        result[rows, :, :colours] = to_pixels(colour.rows(rows.start, rows.stop)[:colours], pixels.dtype)
+        if has_alpha(pixels):
+            result[rows, :, colours:] = to_pixels(alpha.rows(rows.start, rows.stop), pixels.dtype)
+    return result
+
+
+def licence_line(model: str, upscaler: Upscaler) -> str:
+    """Return one line of HTML that names the model and its licence."""
+    transformer = getattr(upscaler.velocity, "transformer", None)
+    licence = licence_of(base_model_of(model, getattr(transformer, "config", {})))
+    terms = "commercial use allowed" if licence.commercial else "not for commercial use"
+    name = html.escape(Path(model).name if Path(model).exists() else model)
+    return f'<p>Model: {name} · Licence: <a href="{licence.link}" rel="noreferrer">{licence.name}</a>, {terms}</p>'
+
+
+def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> gr.Blocks:
+    """Return the page, not launched yet.
+
+    Args:
+        upscaler: what upscales, one photo at a time.
+        model: name or path that it was loaded from, for the licence.
+        folder: Gradio's cache (``GRADIO_TEMP_DIR``): it serves files from there alone.
+        max_pixels: of a photo and of a result.
+    """
+
+    def run(upload: str | None, scale: float, steps: int, progress: Any = gr.Progress()) -> tuple[Any, Any, str]:  # noqa: B008
+        progress(None, desc="Reading")
+        try:
+            result = upscale_upload(
+                upscaler, upload, scale, steps, folder, max_pixels, lambda done, total: progress((done, total), unit="tiles")
+            )
+        except Exception as error:  # whatever a file or a device comes up with, the page lives on and says so
+            if not isinstance(error, ValueError):
+                logger.exception("can't upscale %s", upload)
+            return None, gr.DownloadButton(value=None, visible=False), message(str(error) or type(error).__name__, "problem")
+        download = gr.DownloadButton(value=str(result.download), visible=True)
+        return (str(result.before), str(result.after)), download, message(result.text, "done")
+
+    with gr.Blocks(title="fluxsr", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
+        gr.HTML(
+            "<h1>Upscale a photo</h1><p>fluxsr enlarges and restores it on this computer; "
+            "photos and results are deleted after an hour.</p>",
+            elem_id="title",
+            padding=False,
+        )
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                upload = gr.File(label="Photo", file_types=[*FORMATS], height=170, elem_id="photo")
+                scale = gr.Slider(1, LARGEST_SCALE, 4, step=0.1, label="Scale", elem_id="scale")
+                steps = gr.Slider(1, MOST_STEPS, 1, step=1, label="Steps", info="The models are trained for one.")
+                start = gr.Button("Upscale", variant="primary", elem_id="start")
+            with gr.Column(scale=2, min_width=300):
+                slider = gr.ImageSlider(
+                    label="Bicubic | fluxsr", interactive=False, buttons=["fullscreen"], max_height=640, elem_id="result"
+                )
+                text = gr.HTML(elem_id="message", padding=False)
+                download = gr.DownloadButton("Download PNG", visible=False, elem_id="download")
+        gr.HTML(licence_line(model, upscaler), elem_id="licence", padding=False)
+        start.click(
+            run,
+            [upload, scale, steps],
+            [slider, download, text],
+            show_progress_on=slider,
+            concurrency_limit=1,
+            api_visibility="private",
+        )
+    return page.queue(max_size=20)
+
+
+def message(text: str, kind: str) -> str:
+    """Return a message to the user as HTML."""
+    role = "alert" if kind == "problem" else "status"
+    return f'<p class="{kind}" role="{role}">{html.escape(text)}</p>'
