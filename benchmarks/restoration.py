@@ -68,9 +68,9 @@ def interval(values: Tensor, draws: int = 10_000) -> float:
     return float(high - low) / 2
 
 
-def summary(results: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, list[float]]]:
-    """Return mean, mean difference from the first system, and that difference's half interval, image by image."""
-    first = next(iter(results.values()))
+def summary(results: dict[str, dict[str, Tensor]], against: str) -> dict[str, dict[str, list[float]]]:
+    """Return mean, mean difference from the system ``against``, and that difference's half interval, image by image."""
+    first = results[against]
     return {
         name: {
             metric: [
@@ -90,6 +90,9 @@ if __name__ == "__main__":
     parser.add_argument("--crop", type=int, help="middle square of so many pixels instead of the whole photo")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--nets", nargs="*", default=["vgg"])
+    parser.add_argument(
+        "--against", default="bicubic", help="the system that the others are compared with, for example 'a, 1'"
+    )
     options = parser.parse_args()
     # Set5's and Set14's folders hold the LR images too, named so.
     chosen = [path for path in list_images(options.photos) if "LR" not in path.stem]
@@ -100,4 +103,4 @@ if __name__ == "__main__":
             table[f"{Path(model).stem}, {steps}"] = lambda image, u=upscaler, n=steps: u(image, scale=SCALE, steps=n)
     perceptual = {net: LPIPSLoss(net) for net in options.nets}
     found = measure(table, list(degraded(chosen, options.seeds, options.crop)), perceptual)
-    print(json.dumps(summary(found), indent=2))
+    print(json.dumps(summary(found, options.against), indent=2))

@@ -1,0 +1,113 @@
+"""The ablation runner: what it reads, what it runs again and what not, and the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fluxsr.cli.ablation import Variant, read_grid, run_ablation
+
+CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
+GRID = """\
+config: student_nano.yaml
+overrides:
+  trainer.max_steps: 1
+  trainer.val_check_interval: null
+runs:
+  whole: {}
+  without FTD:
+    model.flow_weight: 0
+"""
+
+
+@pytest.fixture
+def grid(tmp_path) -> Path:
+    """A grid of two trainings of one step each."""
+    text = (CONFIGS / "student_nano.yaml").read_text()
+    text = text.replace("batch_size: 8", "batch_size: 2").replace("samples_per_image: 64", "samples_per_image: 1")
+    (tmp_path / "student_nano.yaml").write_text(text.replace("every_n_train_steps: 250", "every_n_train_steps: 1"))
+    (tmp_path / "grid.yaml").write_text(GRID)
+    return tmp_path / "grid.yaml"
+
+
+def test_the_shipped_grid_names_overrides_of_its_configuration():
+    variants = read_grid(str(CONFIGS / "ablation_nano.yaml"), "out", "photos")
+    assert [variant.name for variant in variants][:2] == ["FluxSR", "without FTD"]
+    assert variants[1].folder == Path("out/without-ftd")
+    assert (
+        "--model.flow_weight=0" in variants[1].arguments
+        and "--trainer.val_check_interval=null" in variants[1].arguments
+    )
+    assert len({variant.folder for variant in variants}) == len(variants) == 7
+
+
+@pytest.mark.slow
+def test_two_trainings_make_one_table_and_are_not_repeated(grid, tmp_path, photos, capsys):
+    arguments = {
+        "output": str(tmp_path / "out"),
+        "photos": str(photos),
+        "hr": str(photos),
+        "metrics": "psnr,lpips_nano",
+    }
+    run_ablation(str(grid), **arguments)
+    assert "2 trainings, 0 of them finished" in capsys.readouterr().out
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert list(table["systems"]) == ["bicubic", "whole", "without FTD"]
+    assert all(len(system["images"]) == 4 for system in table["systems"].values())
+    assert "without FTD" in (tmp_path / "out" / "table.md").read_text()
+    weights = tmp_path / "out" / "whole" / "backbone.safetensors"
+    before = weights.stat().st_mtime_ns
+    run_ablation(str(grid), **arguments)
+    assert "2 of them finished already" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == before
+
+    grid.write_text(GRID.replace("max_steps: 1", "max_steps: 2"))
+    with pytest.raises(ValueError, match=r"whole holds a training with other settings .*max_steps=.*; delete it"):
+        run_ablation(str(grid), **arguments)
+
+
+@pytest.mark.slow
+def test_an_unfinished_training_goes_on_from_its_checkpoint(grid, tmp_path, photos):
+    (variant, _) = read_grid(str(grid), str(tmp_path / "out"), str(photos))
+    variant.train()
+    (tmp_path / "out" / "whole" / "finished.json").unlink()
+    longer = [argument.replace("max_steps=1", "max_steps=2") for argument in variant.arguments]
+    # The learning rate's cycle is the configuration's own and ends with the first run.
+    longer.append("--model.scheduler.init_args.total_steps=1")
+    again = Variant(variant.name, variant.folder, longer)
+    with pytest.raises(ValueError, match=r"the training 'whole' failed: .*Tried to step"):
+        again.train()
+    assert "Restored all states from the checkpoint" in (variant.folder / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_failing_training_ends_with_what_it_said(grid, tmp_path, photos):
+    grid.write_text(GRID.replace("model.flow_weight: 0", "model.flow_weight: -1").replace("whole: {}", ""))
+    with pytest.raises(ValueError, match=r"'without FTD' failed: .*flow_weight must not be negative, got -1.*log.txt"):
+        run_ablation(str(grid), str(tmp_path / "out"), str(photos))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runs: {a: {}}", "must have the keys config and runs"),
+        (GRID + "more: 1", "nothing else"),
+        (GRID.replace("student_nano", "nowhere"), "'nowhere.yaml', which is not beside it"),
+        ("config: student_nano.yaml\nruns: {}", "at least one variant"),
+        ("config: student_nano.yaml\nruns: {a b: {}, a-b: {}}", "the same folder; rename one"),
+        ("config: [", "is no YAML"),
+    ],
+)
+def test_bad_grids_are_named(grid, tmp_path, text, message):
+    grid.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_grid(str(grid), str(tmp_path), "photos")
+
+
+def test_a_missing_grid_and_lr_without_hr_are_named(grid, tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere.yaml does not exist"):
+        read_grid("nowhere.yaml", str(tmp_path), "photos")
+    with pytest.raises(ValueError, match="lr names the LR images of hr"):
+        run_ablation(str(grid), str(tmp_path), "photos", lr="lr")
