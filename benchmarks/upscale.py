@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fluxsr.inference import Upscaler, read_picture
+from fluxsr.models import fold_modulation
 
 TILES = (32, 64, 128, 256, None)
 SIDES = (256, 512, 1024, 1536)  # of the result, for the growth with its area
@@ -143,8 +144,16 @@ def main(arguments: list[str] | None = None) -> None:
         upscaler.tile = tile
         output, seconds, megabytes = measure(upscaler, pixels)
         print(f"  {tile or 'off':<20}{megapixels / seconds:10.2f}{megabytes:14.0f}{psnr(output, off):18.1f} dB")
-    print("growth with the area of the result, tile auto")
+    print("folded (the modulation layers as constants)")
     upscaler.tile = "auto"
+    whole = upscaler.velocity
+    for name, velocity in (("whole", whole), ("folded", fold_modulation(whole, upscaler.start_time))):
+        upscaler.velocity = velocity
+        size = sum(tensor.nbytes for tensor in velocity.transformer.state_dict().values()) / 1e6
+        output, seconds, _ = measure(upscaler, pixels)
+        print(f"  {name:<20}{megapixels / seconds:10.2f} MP/s{size:10.2f} MB of weights{psnr(output, off):10.1f} dB")
+    upscaler.velocity = whole
+    print("growth with the area of the result, tile auto")
     times = []
     for side in SIDES:
         _, seconds, megabytes = measure(upscaler, picture(options.photo, side))

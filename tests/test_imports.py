@@ -21,6 +21,8 @@ FORBIDDEN = {
     "fluxsr.data": ["diffusers", "peft", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.models", "fluxsr.training"],
     "fluxsr.training": ["fluxsr.cli", "fluxsr.evaluation", "fluxsr.inference"],
     "fluxsr.inference.upscaler": ["lightning", "lpips", "cv2", "fluxsr.losses", "fluxsr.training", "fluxsr.cli"],
+    "fluxsr.evaluation": ["torch", "lightning", "diffusers", "gradio", "pyiqa", "fluxsr.training", "fluxsr.cli"],
+    "fluxsr.evaluation.run": ["lightning", "diffusers", "gradio", "pyiqa", "spandrel", "torchmetrics", "fluxsr.training"],
     "fluxsr.cli.main": ["torch", "lightning", "diffusers", "fluxsr.models", "fluxsr.training"],
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from fluxsr.flows import FlowOutput
 from fluxsr.losses import hinge_discriminator_loss, hinge_generator_loss, r1_penalty
 from fluxsr.models import FluxBackbone, LatentDiscriminator
+
+ADVERSARIAL = "adversarial"  # the term's name in logs
 
 
 class Adversary(nn.Module):
@@ -105,11 +108,48 @@ class Adversary(nn.Module):
             loss = loss + self.r1_weight * penalty
         return loss, {"discriminator": loss.detach(), **logs}
 
-    def effective_weight(self, step: int, others: Tensor, adversarial: Tensor, output: FlowOutput) -> float | Tensor:
-        """Return what multiplies the term in this step.
+    def alternate(
+        self, module: Any, others: Tensor, output: FlowOutput, batch_idx: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Make one step of the student and one of the discriminator by hand.
 
         Args:
-            step: optimiser steps so far; 0 is returned during the warm-up.
+            module: the LightningModule, whose optimisers are the student's and the discriminator's.
+            others: the sum of the student's other terms.
+            output: what the objective returned.
+            batch_idx: of this batch.
+
+        Returns:
+            The student's total, and what to log.
+        """
+        student = module.optimizers()[0]
+        # Stepped as it is: Lightning counts every step of a wrapped optimiser, and max_steps would end at half of them.
+        discriminator = module.trainer.optimizers[1]
+        due = (batch_idx + 1) % self.accumulate_grad_batches == 0 or module.trainer.is_last_batch
+        total, logs = others, {}
+        if module.global_step >= self.warmup_steps:
+            adversarial = self.generator_loss(output)
+            weight = self.effective_weight(others, adversarial, output)
+            total = others + weight * adversarial
+            logs = {ADVERSARIAL: adversarial.detach(), "adversarial_weight": torch.as_tensor(weight)}
+        judged, judge_logs = self.discriminator_loss(output)
+        for optimizer, loss in ((student, total), (discriminator, judged)):
+            module.manual_backward(loss / self.accumulate_grad_batches)
+            if due:
+                if self.gradient_clip_val is not None:
+                    module.clip_gradients(optimizer, self.gradient_clip_val, "norm")
+                optimizer.step()
+                optimizer.zero_grad()
+        if due:
+            if module.lr_schedulers() is not None:
+                module.lr_schedulers().step()
+            module.after_step()
+        return total, logs | judge_logs
+
+    def effective_weight(self, others: Tensor, adversarial: Tensor, output: FlowOutput) -> float | Tensor:
+        """Return what multiplies the term.
+
+        Args:
             others: the sum of the other terms.
             adversarial: the unweighted term.
             output: whose ``x0_hat`` both depend on.
@@ -117,8 +157,6 @@ class Adversary(nn.Module):
         Raises:
             ValueError: if it is adaptive and the other terms don't depend on ``x0_hat``.
         """
-        if step < self.warmup_steps:
-            return 0.0
         if not self.adaptive:
             return self.weight
         (other_gradient,) = torch.autograd.grad(others, output.x0_hat, retain_graph=True, allow_unused=True)

@@ -13,14 +13,13 @@ from torch.nn.functional import interpolate, pad
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap
 from fluxsr.models.tiling import TiledVelocity
-from fluxsr.training.adversary import Adversary
+from fluxsr.training.adversary import ADVERSARIAL, Adversary
 from fluxsr.training.colour import psnr_y
 from fluxsr.training.randomness import step_generator
 from fluxsr.training.roles import TARGET, Roles
 from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs
 
 FLOW = "flow"  # the objective's own name among the terms
-ADVERSARIAL = "adversarial"
 
 
 class OneStepSR(LightningModule):
@@ -145,7 +144,7 @@ class OneStepSR(LightningModule):
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
         if self.adversary is not None:
-            total, adversarial_logs = self.alternate(self.adversary, total, output, batch_idx)
+            total, adversarial_logs = self.adversary.alternate(self, total, output, batch_idx)
             logs |= adversarial_logs
         batch_size = len(batch.hr_image)
         self.log_dict({f"train/{name}": value for name, value in logs.items()}, batch_size=batch_size)
@@ -189,35 +188,6 @@ class OneStepSR(LightningModule):
             if term.due(self.global_step):
                 terms[name] = (term.weight, term(outputs))
         return terms
-
-    def alternate(
-        self, adversary: Adversary, others: Tensor, output: FlowOutput, batch_idx: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Make one step of the student and one of the discriminator by hand; return the total and what to log."""
-        student = self.optimizers()[0]
-        # Stepped as it is: Lightning counts every step of a wrapped optimiser, and max_steps would end at half of them.
-        discriminator = self.trainer.optimizers[1]
-        every = adversary.accumulate_grad_batches
-        due = (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
-        total, logs = others, {}
-        if self.global_step >= adversary.warmup_steps:
-            adversarial = adversary.generator_loss(output)
-            weight = adversary.effective_weight(self.global_step, others, adversarial, output)
-            total = others + weight * adversarial
-            logs = {ADVERSARIAL: adversarial.detach(), "adversarial_weight": torch.as_tensor(weight)}
-        judged, judge_logs = adversary.discriminator_loss(output)
-        for optimizer, loss in ((student, total), (discriminator, judged)):
-            self.manual_backward(loss / every)
-            if due:
-                if adversary.gradient_clip_val is not None:
-                    self.clip_gradients(optimizer, adversary.gradient_clip_val, "norm")
-                optimizer.step()
-                optimizer.zero_grad()
-        if due:
-            if self.lr_schedulers() is not None:
-                self.lr_schedulers().step()
-            self.after_step()
-        return total, logs | judge_logs
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Make Lightning's automatic step, and what follows every step."""

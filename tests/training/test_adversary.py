@@ -122,11 +122,11 @@ def test_the_adaptive_weight_balances_the_gradients_at_the_latents():
     output, _ = module.flow(module.encode(batch))
     others = 3 * (output.x0_hat - output.x0_target).square().mean()
     adversarial = module.adversary.generator_loss(output)
-    weight = module.adversary.effective_weight(0, others, adversarial, output)
+    weight = module.adversary.effective_weight(others, adversarial, output)
     norms = [torch.autograd.grad(x, output.x0_hat, retain_graph=True)[0].norm() for x in (others, weight * adversarial)]
     torch.testing.assert_close(norms[1], 0.5 * norms[0], rtol=1e-4, atol=0)
     with pytest.raises(ValueError, match="adaptive=True balances against terms on the student's estimate"):
-        module.adversary.effective_weight(0, output.loss, adversarial, output)
+        module.adversary.effective_weight(output.loss, adversarial, output)
 
 
 def test_r1_and_both_losses_are_logged():
