@@ -35,7 +35,8 @@ def picture(path: str | None, side: int) -> np.ndarray:
     """Return an LR picture ``(side / 4, side / 4, 3)`` uint8: of a photo, mirrored where it is too small, or made up."""
     side //= SCALE
     if path is not None:
-        pixels = read_picture(path).pixels[..., :3]
+        pixels = read_picture(path).pixels
+        pixels = pixels[..., :3] if pixels.shape[2] > 2 else np.repeat(pixels[..., :1], 3, axis=2)
         pad = [(0, max(0, side - length)) for length in pixels.shape[:2]]
         return np.pad(pixels, [*pad, (0, 0)], mode="symmetric")[:side, :side]
     generator = torch.Generator().manual_seed(0)
