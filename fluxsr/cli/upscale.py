@@ -77,6 +77,18 @@ def make_parser() -> argparse.ArgumentParser:
     target.add_argument("--scale", type=positive, default=4.0, help="any number; 1 restores only (default: 4)")
     target.add_argument("--size", type=width_and_height, metavar="WxH", help="exact size of the results, instead")
     add("--steps", type=count, default=1, help="Euler steps; the models are trained for 1 (default: 1)")
+    model_options(parser)
+    add("--suffix", default="", help="added to each name, for example _x4")
+    add("--format", choices=("png", "jpg", "webp", "tif", "bmp"), help="of the results (default: that of each input)")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--skip-existing", action="store_true", help="leave out what is there already")
+    existing.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    return parser
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that :func:`load` reads: which model, and how it runs."""
+    add = parser.add_argument
     add(
         "--model",
         default="nano-student",
@@ -101,11 +113,6 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("float32", "bfloat16", "float16"),
         help="of the weights (default: what suits model and device)",
     )
-    add("--suffix", default="", help="added to each name, for example _x4")
-    add("--format", choices=("png", "jpg", "webp", "tif", "bmp"), help="of the results (default: that of each input)")
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--skip-existing", action="store_true", help="leave out what is there already")
-    existing.add_argument("--overwrite", action="store_true", help="replace what is there already")
     add(
         "--max-pixels",
         type=pixels,
@@ -113,7 +120,6 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="refuse larger inputs and results; 2e8 is 200 million (default: 1e8)",
     )
-    return parser
 
 
 def plan(inputs: list[str], output: Path, suffix: str, kind: str | None) -> tuple[list[Job], list[str]]:

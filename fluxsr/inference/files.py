@@ -67,9 +67,9 @@ def read_picture(path: str | Path, max_pixels: int = 100_000_000) -> Picture:
     path = Path(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device, not an image file")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
     try:
-        if path.stat().st_size == 0:
-            raise ValueError(f"{path} is empty (0 bytes)")
         with _no_warnings(), path.open("rb") as file, _opened(file) as image:
             width, height = image.size
             if width * height > max_pixels:

@@ -43,6 +43,7 @@ THEME = gr.themes.Base(
 )
 CSS = """
 .gradio-container {width: 100%; max-width: 1120px !important; margin: auto}
+#title .html-container, #message .html-container, #licence .html-container {padding: 0}
 #title h1 {font-size: 1.75rem; letter-spacing: -.02em; margin: .5rem 0 .25rem}
 #title p, #licence p {color: var(--body-text-color-subdued); margin: 0}
 #licence p {font-size: .875rem}
@@ -86,7 +87,7 @@ def upscale_upload(
 
     Args:
         upscaler: what upscales.
-        upload: the file; ``None`` if there is none yet.
+        upload: the file; ``None`` if there is none.
         scale: 1 to :data:`LARGEST_SCALE`.
         steps: 1 to :data:`MOST_STEPS`.
         folder: where results go.
@@ -96,8 +97,8 @@ def upscale_upload(
     Raises:
         ValueError: if there is no file, it is damaged, a number is out of range, or the result would be too large.
     """
-    if upload is None:
-        raise ValueError("There is no photo yet: drop one first.")
+    if upload is None or not Path(upload).exists():
+        raise ValueError("There is no photo: drop one. Uploads are deleted after an hour.")
     if not (scale is not None and 1 <= scale <= LARGEST_SCALE):
         raise ValueError(f"The scale must lie between 1 and {LARGEST_SCALE}, not at {scale}.")
     if not (steps is not None and 1 <= steps <= MOST_STEPS and steps == int(steps)):
@@ -175,12 +176,22 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
         progress(None, desc="Reading")
         try:
             result = upscale_upload(
-                upscaler, upload, scale, steps, folder, max_pixels, lambda done, total: progress((done, total), unit="tiles")
+                upscaler,
+                upload,
+                scale,
+                steps,
+                folder,
+                max_pixels,
+                lambda done, total: progress((done, total), unit="tiles"),
             )
         except Exception as error:  # whatever a file or a device comes up with, the page lives on and says so
             if not isinstance(error, ValueError):
                 logger.exception("can't upscale %s", upload)
-            return None, gr.DownloadButton(value=None, visible=False), message(str(error) or type(error).__name__, "problem")
+            return (
+                None,
+                gr.DownloadButton(value=None, visible=False),
+                message(str(error) or type(error).__name__, "problem"),
+            )
         download = gr.DownloadButton(value=str(result.download), visible=True)
         return (str(result.before), str(result.after)), download, message(result.text, "done")
 
@@ -189,7 +200,6 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
             "<h1>Upscale a photo</h1><p>fluxsr enlarges and restores it on this computer; "
             "photos and results are deleted after an hour.</p>",
             elem_id="title",
-            padding=False,
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -199,12 +209,23 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
                 start = gr.Button("Upscale", variant="primary", elem_id="start")
             with gr.Column(scale=2, min_width=300):
                 slider = gr.ImageSlider(
-                    label="Bicubic | fluxsr", interactive=False, buttons=["fullscreen"], max_height=640, elem_id="result"
+                    label="Bicubic | fluxsr",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    max_height=640,
+                    elem_id="result",
                 )
-                text = gr.HTML(elem_id="message", padding=False)
+                text = gr.HTML(elem_id="message")
                 download = gr.DownloadButton("Download PNG", visible=False, elem_id="download")
-        gr.HTML(licence_line(model, upscaler), elem_id="licence", padding=False)
+        gr.HTML(licence_line(model, upscaler), elem_id="licence")
         start.click(
+            lambda: (gr.DownloadButton(visible=False), ""),
+            None,
+            [download, text],
+            show_progress="hidden",
+            queue=False,
+            api_visibility="private",
+        ).then(
             run,
             [upload, scale, steps],
             [slider, download, text],

@@ -202,3 +202,22 @@ def test_times_that_are_not_adjacent_are_refused(pair, s, t):
 def test_times_of_another_shape_are_refused(pair):
     with pytest.raises(ValueError, match=r"times must be \(6, 2\), the columns s and t; got \(6,\)"):
         ConsistencySRFlow()(Field(1.0), pair, teacher=Field(1.0), target=Field(1.0), times=torch.rand(6))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float32, 1e-5)])
+def test_other_dtypes_give_the_float64_loss(pair, dtype, tolerance, generator):
+    """Paths are computed in float32 at least and rounded once, so bfloat16 latents lose no more than their own rounding."""
+    objective = ConsistencySRFlow(velocity_weight=0.5)
+    times = objective.sample_times(6, generator=generator)
+    fields = [Field(weight) for weight in (1.0, 0.9, 1.1)]
+
+    def loss(kind):
+        student, teacher, target = (lambda z, t, f=f: f(z.double(), t).to(kind) for f in fields)
+        output = objective(
+            student, LatentPair(pair.hr.to(kind), pair.lr.to(kind)), teacher=teacher, target=target, times=times
+        )
+        assert output.x0_hat.dtype == output.estimates[0][0].dtype == kind
+        assert output.loss.dtype == torch.promote_types(kind, torch.float32)
+        return float(output.loss.detach())
+
+    assert loss(dtype) == pytest.approx(loss(torch.float64), rel=tolerance)
