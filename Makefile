@@ -30,7 +30,7 @@ test-slow: $(STAMP)  ## everything but what needs a GPU or a hub
 lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy fluxsr/flows fluxsr/losses fluxsr/protocols.py
+	$(PY) -m mypy fluxsr/flows fluxsr/losses fluxsr/evaluation fluxsr/protocols.py
 
 bench: $(STAMP)  ## ratios, all measured in one run on this machine
 	$(PY) -m benchmarks

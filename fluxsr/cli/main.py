@@ -8,12 +8,21 @@ from typing import NoReturn
 
 # name -> (module, one line of help); the module's main(arguments) runs it.
 COMMANDS = {
+    "upscale": ("fluxsr.cli.upscale", "upscale photos of any size and format, by any factor"),
+    "app": ("fluxsr.cli.app", "a page in the browser: drop a photo, compare, download"),
     "demo": ("fluxsr.cli.demo", "the whole of it in six minutes, on any machine, with a report"),
     "fit": ("fluxsr.cli.lightning", "train"),
     "validate": ("fluxsr.cli.lightning", "measure on the validation images"),
     "test": ("fluxsr.cli.lightning", "measure on the test images"),
     "predict": ("fluxsr.cli.lightning", "upscale images with a configuration and a checkpoint"),
+    "ablation": ("fluxsr.cli.ablation", "train a grid of variants, resumable, and put them into one table"),
     "pairs": ("fluxsr.cli.pairs", "make teacher pairs (noise, latents, image) for flow trajectory distillation"),
+    "export": (
+        "fluxsr.cli.export",
+        "one model of a base and its adapter: fused, folded, quantised, in diffusers' format",
+    ),
+    "evaluate": ("fluxsr.cli.evaluate", "metrics of models and folders of results, with the protocol written down"),
+    "report": ("fluxsr.cli.report", "one HTML page from evaluations: tables, plots, pictures side by side"),
     "prompt": ("fluxsr.cli.prompt", "encode a prompt once, into a file that training reads"),
 }
 

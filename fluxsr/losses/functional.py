@@ -12,6 +12,17 @@ from torch.nn import functional as F
 from fluxsr.losses._checks import at_least_float32, check_images
 
 
+def luma(image: Tensor) -> Tensor:
+    """Return the BT.601 luma that the field's tables are measured on, ``16/255`` to ``235/255``.
+
+    Studio swing, as MATLAB's ``rgb2ycbcr`` has it, without its rounding to whole levels.
+
+    Shape: ``(B, 3, H, W) -> (B, 1, H, W)``, RGB in [0, 1].
+    """
+    weights = torch.tensor([65.481, 128.553, 24.966], device=image.device, dtype=image.dtype) / 255
+    return torch.einsum("bchw,c->bhw", image, weights)[:, None] + 16 / 255
+
+
 def total_variation_map(image: Tensor) -> Tensor:
     """How much each pixel differs from the one below and the one to its right, per channel (FluxSR eq. 20).
 

@@ -1,8 +1,8 @@
 """The LightningModule, its loss terms and callbacks."""
 
 from fluxsr.training.adversary import Adversary
-from fluxsr.training.colour import psnr_y
 from fluxsr.training.module import OneStepSR
+from fluxsr.training.psnr import psnr_y
 from fluxsr.training.terms import FeatureTerm, ImageTerm, LatentTerm, LossTerm, StepOutputs
 
 __all__ = [

@@ -14,7 +14,7 @@ from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap
 from fluxsr.models.tiling import TiledVelocity
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
-from fluxsr.training.colour import psnr_y
+from fluxsr.training.psnr import psnr_y
 from fluxsr.training.randomness import step_generator
 from fluxsr.training.roles import TARGET, Roles
 from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs

@@ -4,13 +4,21 @@ import pytest
 import torch
 
 from fluxsr.data import read_image
+from fluxsr.losses.functional import luma
 from fluxsr.training import psnr_y
-from fluxsr.training.colour import luma
 
 
 def test_luma_has_bt601_ends():
     ends = torch.stack([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)])
     torch.testing.assert_close(luma(ends).flatten() * 255, torch.tensor([16.0, 235.0]))
+
+
+def test_luma_is_scikit_images(generator):
+    from skimage.color import rgb2ycbcr
+
+    image = torch.rand(1, 3, 9, 7, generator=generator, dtype=torch.float64)
+    expected = rgb2ycbcr(image[0].permute(1, 2, 0).numpy())[..., 0] / 255
+    torch.testing.assert_close(luma(image)[0, 0], torch.from_numpy(expected), rtol=0, atol=1e-12)
 
 
 def test_psnr_y_equals_the_formula_per_image(generator):

@@ -1,0 +1,41 @@
+"""``fluxsr report``: one HTML page from evaluations."""
+
+from __future__ import annotations
+
+import argparse
+
+from fluxsr.cli.main import fail
+from fluxsr.cli.run import one_line_errors
+
+
+def main(arguments: list[str]) -> None:
+    """Run the command."""
+    options = make_parser().parse_args(arguments)
+    if not options.output.lower().endswith((".html", ".htm")):
+        fail(f"--output {options.output}: the name must end in .html")
+    if options.images < 0:
+        fail(f"--images must be 0 or more, got {options.images}")
+    from fluxsr.evaluation.report import write_report
+
+    path = write_report(
+        options.runs, options.output, options.logs, options.images, options.system, options.title or "fluxsr report"
+    )
+    print(f"report: {path.resolve().as_uri()}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    parser = argparse.ArgumentParser(
+        prog="fluxsr report",
+        description="Write one HTML page of evaluations, with everything inside: tables, plots, pictures, spectra, curves.",
+        allow_abbrev=False,
+    )
+    one_line_errors(parser)
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN.json", help="what fluxsr evaluate wrote")
+    add("--output", required=True, metavar="FILE", help="the page, ending in .html")
+    add("--logs", metavar="DIR", help="training logs (CSV or TensorBoard), for curves")
+    add("--images", type=int, default=2, help="worst and best images shown of each run (default: 2)")
+    add("--system", metavar="NAME", help="whose (default: the first that isn't bicubic)")
+    add("--title", help="of the page")
+    return parser

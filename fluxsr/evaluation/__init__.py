@@ -1,0 +1,68 @@
+"""Measuring super-resolution so that numbers compare: metrics, benchmarks, the papers' tables, and a report.
+
+Names are imported on first use; `import fluxsr.evaluation` alone loads nothing heavy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluxsr.evaluation.benchmarks import BENCHMARKS, Benchmark
+    from fluxsr.evaluation.metrics import METRICS, Metric, Settings, load_metric
+    from fluxsr.evaluation.published import published_efficiency, published_results
+    from fluxsr.evaluation.report import write_report
+    from fluxsr.evaluation.run import evaluate, folder_system
+    from fluxsr.evaluation.systems import System, bicubic, load_model
+    from fluxsr.evaluation.testset import TestSet, open_benchmark, open_folders
+
+_HOME = {
+    "BENCHMARKS": "benchmarks",
+    "METRICS": "metrics",
+    "Benchmark": "benchmarks",
+    "Metric": "metrics",
+    "Settings": "metrics",
+    "System": "systems",
+    "TestSet": "testset",
+    "bicubic": "systems",
+    "evaluate": "run",
+    "folder_system": "run",
+    "load_metric": "metrics",
+    "load_model": "systems",
+    "open_benchmark": "testset",
+    "open_folders": "testset",
+    "published_efficiency": "published",
+    "published_results": "published",
+    "write_report": "report",
+}
+
+__all__ = [
+    "BENCHMARKS",
+    "METRICS",
+    "Benchmark",
+    "Metric",
+    "Settings",
+    "System",
+    "TestSet",
+    "bicubic",
+    "evaluate",
+    "folder_system",
+    "load_metric",
+    "load_model",
+    "open_benchmark",
+    "open_folders",
+    "published_efficiency",
+    "published_results",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,83 @@
+"""What restoring an image costs: seconds and peak memory, by stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+_CLEAR = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+class CostMeter:
+    """Adds up the seconds and notes the highest memory of named stages, which don't lie inside of each other.
+
+    On a GPU the memory is what torch had allocated at most; on a CPU the whole process' peak, on Linux only. The GPU is waited
+    for around each stage, so that the stages add up; the waiting costs a little itself.
+
+    Attributes:
+        seconds: by stage.
+        peak_bytes: by stage; empty where the system doesn't tell.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        self.seconds: dict[str, float] = {}
+        self.peak_bytes: dict[str, int] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the body."""
+        self._reset_peak()
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        peak = self._peak()
+        if peak is not None:
+            self.peak_bytes[name] = max(peak, self.peak_bytes.get(name, 0))
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function``, measured as a stage."""
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            with self.stage(name):
+                return function(*args, **kwargs)
+
+        return measured
+
+    def _reset_peak(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            with suppress(OSError):  # elsewhere than on Linux
+                _CLEAR.write_text("5")
+
+    def _peak(self) -> int | None:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            lines = _STATUS.read_text().splitlines()
+        except OSError:
+            return None
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+
+
+def summary(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median seconds of each stage over images, and the highest peak; the first image warms up and is left out."""
+    later = costs[1:] or costs
+    stages = list(dict.fromkeys(stage for cost in costs for stage in cost["seconds"]))
+    peaks = [peak for cost in costs for peak in cost["peak_bytes"].values()]
+    return {
+        "median_seconds": {stage: median(cost["seconds"].get(stage, 0.0) for cost in later) for stage in stages},
+        "peak_bytes": {stage: max(cost["peak_bytes"].get(stage, 0) for cost in costs) for stage in stages if peaks},
+        "images": len(later),
+    }

@@ -1,0 +1,43 @@
+"""FID, by pyiqa, on sets that are large enough for it to mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+# Below, the estimate of a 2048 x 2048 covariance says more about the number of images than about them.
+SMALLEST_SET = 50
+
+
+def fid(results: Iterable[Path], references: Iterable[Path], device: str = "cpu") -> float:
+    """Return the Frechet inception distance between two sets of image files; lower is better.
+
+    Raises:
+        ValueError: if a set has fewer than 50 images, or pyiqa is not installed.
+    """
+    sets = [list(results), list(references)]
+    check_size(min(map(len, sets)))
+    try:
+        import pyiqa
+    except ImportError:
+        raise ValueError(
+            "fid comes through pyiqa: pip install 'fluxsr[metrics]' (its licence is non-commercial)"
+        ) from None
+    with TemporaryDirectory() as folder:
+        places = []
+        for number, paths in enumerate(sets):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            for index, path in enumerate(paths):
+                (place / f"{index:06}{path.suffix}").symlink_to(path.resolve())
+            places.append(str(place))
+        return float(pyiqa.create_metric("fid", device=device)(*places, verbose=False))
+
+
+def check_size(images: int) -> None:
+    """Raise ValueError unless a set is large enough."""
+    if images < SMALLEST_SET:
+        raise ValueError(
+            f"fid on {images} images would say more about their number than about them: it needs at least {SMALLEST_SET}"
+        )

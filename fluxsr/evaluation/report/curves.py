@@ -1,0 +1,49 @@
+"""Training curves out of log folders: Lightning's CSV files and TensorBoard's event files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+Curves = dict[str, list[tuple[float, float]]]
+MOST = 12
+
+
+def read_curves(folder: str | Path) -> Curves:
+    """Return every scalar of the logs at any depth below a folder, as (step, value), the losses first, at most 12.
+
+    Raises:
+        ValueError: if there is no such folder, or no log in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder with logs")
+    curves: Curves = {}
+    for path in sorted(folder.rglob("metrics.csv")):
+        _add_csv(curves, path)
+    for path in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
+        _add_events(curves, path)
+    curves = {name: sorted(points) for name, points in curves.items() if len(points) > 1}
+    if not curves:
+        raise ValueError(f"no metrics.csv and no TensorBoard events with curves in {folder}")
+    order = sorted(curves, key=lambda name: (not name.startswith("train/loss"), not name.startswith("val/"), name))
+    return {name: curves[name] for name in order[:MOST]}
+
+
+def _add_csv(curves: Curves, path: Path) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            step = float(row.get("step") or number)
+            for name, value in row.items():
+                if name not in ("step", "epoch") and value:
+                    curves.setdefault(name, []).append((step, float(value)))
+
+
+def _add_events(curves: Curves, folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 2000})
+    events.Reload()
+    for name in events.Tags()["scalars"]:
+        if name != "epoch":
+            curves.setdefault(name, []).extend((event.step, event.value) for event in events.Scalars(name))

@@ -1,0 +1,203 @@
+"""One evaluation: every metric of every system on every image, kept as it goes, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from math import isfinite
+from pathlib import Path
+from statistics import fmean
+
+from torch import Tensor
+
+from fluxsr.data.images import write_image
+from fluxsr.evaluation.cost import summary
+from fluxsr.evaluation.document import Results, header, read_results, write_json
+from fluxsr.evaluation.fid import check_size, fid
+from fluxsr.evaluation.metrics import SET_METRICS, Metric, Settings, load_metric
+from fluxsr.evaluation.pairing import check_sizes, match
+from fluxsr.evaluation.published import published_results
+from fluxsr.evaluation.statistics import bootstrap_interval, sign_flip_p_value
+from fluxsr.evaluation.systems import System
+from fluxsr.evaluation.testset import TestSet
+
+Progress = Callable[[int], None]
+
+
+def folder_system(name: str, folder: str | Path, testset: TestSet) -> System:
+    """Return a folder of results as a system, after checking that it is complete and of the right sizes.
+
+    Raises:
+        ValueError: naming the images that are missing, extra, ambiguous or of another size.
+    """
+    matching = match(list(testset.items), folder, name)
+    check_sizes(matching.files, {key: item.size for key, item in testset.items.items()}, name)
+    return System(name, str(folder), files=matching.files, how=matching.how)
+
+
+def evaluate(
+    testset: TestSet,
+    systems: Sequence[System],
+    metrics: Sequence[str],
+    settings: Settings | None = None,
+    output: str | Path | None = None,
+    save_images: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Measure systems on a test set.
+
+    Args:
+        testset: see :mod:`fluxsr.evaluation.testset`.
+        systems: with different names.
+        metrics: by name, see :func:`fluxsr.evaluation.metrics.load_metric`; those that need a reference are refused where there
+            is none.
+        settings: crop, period and so on.
+        output: JSON file, rewritten after every image. Where it is there already, what it says of the same files, measured by
+            the same protocol and versions, is taken over.
+        save_images: folder that the pictures of models are written to, as PNG; the report shows them.
+        progress: called with the number of images that were done, one per image and system.
+
+    Returns:
+        What is in the JSON file: ``systems.NAME.images.FILE.METRIC``, ``systems.NAME.mean.METRIC`` and so on.
+
+    Raises:
+        ValueError: for names that are there twice, a metric that can't be measured here, an image that it can't be measured on,
+            or an ``output`` that is something else.
+    """
+    settings = settings or Settings()
+    names = [system.name for system in systems]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"every system needs a name of its own, got {', '.join(names) or 'no system'}")
+    earlier = read_results(output) if output is not None and Path(output).exists() else {}
+    on_sets = [name for name in metrics if name in SET_METRICS]
+    if on_sets:
+        check_size(len(testset.items))
+    loaded = [load_metric(name, settings) for name in dict.fromkeys(metrics) if name not in SET_METRICS]
+    blind = [metric.name for metric in loaded if metric.needs_reference] + on_sets
+    if not testset.has_reference and blind:
+        raise ValueError(f"{', '.join(blind)} need HR images, and there are none: leave them out")
+
+    run = _Run(header(testset, settings, loaded, on_sets), testset, loaded, save_images)
+    for system in systems:
+        run.take_over(system, earlier.get("systems", {}).get(system.name, {}))
+    for name in testset.items:
+        hr_image = testset.hr_image(name)
+        for system in systems:
+            if run.measure(system, name, hr_image) and output is not None:
+                write_json(output, run.results)
+            if progress is not None:
+                progress(1)
+    run.summarise(systems, on_sets, settings.device)
+    if output is not None:
+        write_json(output, run.results)
+    return run.results
+
+
+class _Run:
+    """The results as they grow."""
+
+    def __init__(
+        self, results: Results, testset: TestSet, metrics: Sequence[Metric], save_images: str | Path | None
+    ) -> None:
+        self.results = results
+        self.testset = testset
+        self.metrics = metrics
+        self.save_images = save_images
+
+    def take_over(self, system: System, old: Results) -> None:
+        """Begin a system's entry with what an earlier run measured of the same files in the same way."""
+        entry: Results = {"source": system.source, "matched_by": system.how}
+        entry |= {"files": {name: str(path) for name, path in system.files.items()}}
+        entry |= {"fingerprints": {}, "images": {}, "cost": {}}
+        self.results["systems"][system.name] = entry
+        wanted = [metric.name for metric in self.metrics]
+        for name in self.testset.items:
+            entry["fingerprints"][name] = self.fingerprint(system, name)
+            if old.get("fingerprints", {}).get(name) != entry["fingerprints"][name] or name not in old["images"]:
+                continue
+            entry["images"][name] = {
+                metric: old["images"][name][metric] for metric in wanted if metric in old["images"][name]
+            }
+            if name in old["cost"]:
+                entry["cost"][name] = old["cost"][name]
+            if system.restore is not None and Path(old["files"].get(name, "")).is_file():
+                entry["files"][name] = old["files"][name]
+
+    def measure(self, system: System, name: str, hr_image: Tensor | None) -> bool:
+        """Measure what is not known yet of one image; returns whether that was anything."""
+        entry = self.results["systems"][system.name]
+        values = entry["images"].get(name, {})
+        missing = [metric for metric in self.metrics if metric.name not in values]
+        target = None
+        if self.save_images is not None and system.restore is not None:
+            target = Path(self.save_images) / system.name / f"{Path(name).with_suffix('')}.png"
+        if not missing and (target is None or entry["files"].get(name) == str(target)):
+            return False
+        lr_image = self.testset.lr_image(name) if system.restore is not None else None
+        picture, cost = system.picture(name, lr_image, self.testset.items[name].size)
+        if cost is not None:
+            entry["cost"][name] = cost
+        if target is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_image(target, picture[0])
+            entry["files"][name] = str(target)
+        for metric in missing:
+            try:
+                values = {**values, metric.name: metric.score(picture, hr_image)}
+            except ValueError as error:
+                raise ValueError(f"{metric.name} of {name} ({system.name}): {error}") from error
+        entry["images"][name] = {metric.name: values[metric.name] for metric in self.metrics}
+        return True
+
+    def fingerprint(self, system: System, name: str) -> str:
+        """Return what changes when anything does that a result depends on: protocol, versions, files, model."""
+        item = self.testset.items[name]
+        facts = [self.results["protocol"], self.results["versions"], system.identity, name]
+        if system.restore is not None and item.lr is None:
+            facts.append(list(self.testset.items).index(name))  # the degradation's seed
+        read = [item.hr, system.files[name] if system.restore is None else item.lr]
+        content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in read if path is not None]
+        return hashlib.sha256(json.dumps([*facts, *content], sort_keys=True).encode()).hexdigest()
+
+    def summarise(self, systems: Sequence[System], on_sets: Sequence[str], device: str) -> None:
+        """Add means, intervals, costs, what is measured on the whole set, and the comparisons."""
+        for system in systems:
+            entry = self.results["systems"][system.name]
+            # In the test set's order: what was taken over came first.
+            for part in ("files", "images", "cost"):
+                entry[part] = {name: entry[part][name] for name in self.testset.items if name in entry[part]}
+            per_metric = columns(entry["images"])
+            entry["mean"] = {metric: fmean(values) for metric, values in per_metric.items()}
+            entry["interval"] = {metric: list(bootstrap_interval(values)) for metric, values in per_metric.items()}
+            if entry["cost"]:
+                entry["cost_summary"] = summary(list(entry["cost"].values()))
+            for metric in on_sets:
+                if len(entry["files"]) < len(self.testset.items):
+                    raise ValueError(f"{metric} of {system.name} is measured on files: give --save-images, too")
+                references = [item.hr for item in self.testset.items.values() if item.hr is not None]
+                entry["mean"][metric] = fid([Path(path) for path in entry["files"].values()], references, device)
+        key = self.results["benchmark"]["published"]
+        self.results["published"] = [row._asdict() for row in published_results(*key)] if key else []
+        self.results["comparisons"] = comparisons(self.results)
+
+
+def comparisons(results: Results) -> list[Results]:
+    """Return, for each metric and two systems, the mean difference (second less first), its interval and its p-value."""
+    found = []
+    for first, second in combinations(results["systems"], 2):
+        ours, theirs = (columns(results["systems"][name]["images"]) for name in (first, second))
+        for metric in ours:
+            differences = [b - a for a, b in zip(ours[metric], theirs[metric], strict=True)]
+            if all(map(isfinite, differences)):  # the PSNR of equal images is not
+                row = {"metric": metric, "first": first, "second": second, "difference": fmean(differences)}
+                row |= {"interval": list(bootstrap_interval(differences)), "p_value": sign_flip_p_value(differences)}
+                found.append(row)
+    return found
+
+
+def columns(images: Results) -> dict[str, list[float]]:
+    """Return the values of each metric, image after image."""
+    names = next(iter(images.values())) if images else {}
+    return {metric: [values[metric] for values in images.values()] for metric in names}

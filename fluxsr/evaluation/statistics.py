@@ -1,0 +1,53 @@
+"""How sure a mean over images is, and whether two systems differ: bootstrap intervals and a paired permutation test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 10_000
+_EXACT = 12  # up to so many images all sign patterns are gone through: 4096
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Return the percentile bootstrap interval of the mean, over images; 10,000 resamples, seeded.
+
+    Raises:
+        ValueError: without values.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.size == 0:
+        raise ValueError("there are no values to take the mean of")
+    if not np.isfinite(numbers).all():  # the PSNR of an image that equals its reference
+        return Interval(float(numbers.mean()), float(numbers.mean()))
+    draws = np.random.default_rng(seed).integers(numbers.size, size=(RESAMPLES, numbers.size))
+    low, high = np.quantile(numbers[draws].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
+
+
+def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
+    """Return the two-sided p-value of "the two systems are alike", from the paired differences of the images.
+
+    If they are alike, each difference could as well have the other sign. The p-value is the share of sign patterns whose mean
+    is at least as far from 0 as the measured one: of all of them up to 12 images, of 10,000 random ones (and the measured one)
+    beyond.
+    """
+    numbers = np.asarray(differences, dtype=np.float64)
+    # Differences that are equal but for rounding must count as equal.
+    measured = abs(numbers.mean()) * (1 - 1e-12)
+    if numbers.size <= _EXACT:
+        signs = np.array(list(product((-1.0, 1.0), repeat=numbers.size)))
+        return float((np.abs(signs @ numbers / numbers.size) >= measured).mean())
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(RESAMPLES, numbers.size))
+    hits = int((np.abs(signs @ numbers / numbers.size) >= measured).sum())
+    return (hits + 1) / (RESAMPLES + 1)

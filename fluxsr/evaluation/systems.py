@@ -1,0 +1,174 @@
+"""What can be measured: a folder of somebody's results, bicubic, a model of ours, or any that spandrel loads."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fluxsr.data.images import read_image
+from fluxsr.evaluation.cost import CostMeter
+from fluxsr.evaluation.imresize import imresize
+
+PEER_SUFFIXES = (".pth", ".pt", ".ckpt")
+
+
+@dataclass
+class System:
+    """One system.
+
+    Attributes:
+        name: as results are filed.
+        source: folder, file or model id, for the reader.
+        identity: changes when the system does; ``""`` for folders, whose files tell.
+        files: the results by image, for a folder.
+        how: by what they were matched.
+        restore: ``restore(lr_image, (height, width))``, both images ``(1, 3, H, W)`` in ``[0, 1]``, for all others.
+        meter: of what ``restore`` costs, if that is worth telling.
+    """
+
+    name: str
+    source: str
+    identity: str = ""
+    files: dict[str, Path] = field(default_factory=dict)
+    how: str = ""
+    restore: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
+    meter: CostMeter | None = None
+
+    def picture(
+        self, image: str, lr_image: Tensor | None, size: tuple[int, int]
+    ) -> tuple[Tensor, dict[str, Any] | None]:
+        """Return the system's picture of an image, ``(1, 3, H, W)`` rounded to 8 bit, and what it cost."""
+        if self.restore is None:
+            return read_image(self.files[image])[None], None
+        if lr_image is None:
+            raise ValueError(f"{self.name} needs LR images: give --lr, or --benchmark")
+        if self.meter is not None:
+            self.meter.seconds, self.meter.peak_bytes = {}, {}
+        start = time.perf_counter()
+        with torch.inference_mode():
+            picture = rounded(self.restore(lr_image, size).cpu())
+        total = time.perf_counter() - start
+        if picture.shape[-2:] != size:
+            raise ValueError(
+                f"{self.name} makes {picture.shape[-1]}x{picture.shape[-2]} pixels of {image}, the benchmark wants "
+                f"{size[1]}x{size[0]}: it is for another scale"
+            )
+        if self.meter is None:
+            return picture, None
+        return picture, {"seconds": {"total": total, **self.meter.seconds}, "peak_bytes": dict(self.meter.peak_bytes)}
+
+
+def rounded(image: Tensor) -> Tensor:
+    """Return an image as an 8-bit file would have it."""
+    return (image.float().clamp(0, 1) * 255).round() / 255
+
+
+def bicubic() -> System:
+    """Return bicubic enlargement as MATLAB's ``imresize`` does it, the baseline of the field's tables."""
+    return System("bicubic", "imresize, a = -0.5", "imresize", restore=imresize)
+
+
+def load_model(model: str, name: str | None = None, device: str = "auto") -> System:
+    """Load a model as a system.
+
+    Args:
+        model: what :meth:`fluxsr.inference.Upscaler.from_pretrained` takes, or a file of weights that the package spandrel
+            knows: ``.pth``, ``.pt``, ``.ckpt``, or ``.safetensors`` that isn't ours.
+        name: as results are filed; by default the file's or folder's own.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        ValueError: if it can't be loaded, or spandrel is not installed.
+    """
+    path = Path(model)
+    name = name or (path.stem if path.suffix in (*PEER_SUFFIXES, ".safetensors") else path.name)
+    if path.suffix in PEER_SUFFIXES or (path.suffix == ".safetensors" and not _is_ours(path)):
+        return _load_peer(path, name, device)
+    from fluxsr.inference import Upscaler
+
+    upscaler = Upscaler.from_pretrained(model, device=device)
+    meter = CostMeter(upscaler.device)
+    upscaler.velocity = meter.wrap("velocity", upscaler.velocity)
+    # On the instance: the upscaler looks at the autoencoder's class.
+    autoencoder: Any = upscaler.autoencoder
+    autoencoder.encode = meter.wrap("encode", autoencoder.encode)
+    autoencoder.decode = meter.wrap("decode", autoencoder.decode)
+
+    def restore(lr_image: Tensor, size: tuple[int, int]) -> Tensor:
+        pixels = (lr_image[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        result = upscaler.upscale_pixels(np.ascontiguousarray(pixels), size=size)
+        return torch.from_numpy(result).permute(2, 0, 1)[None].float() / 255
+
+    return System(name, model, _identity(model), restore=restore, meter=meter)
+
+
+def _load_peer(path: Path, name: str, device: str) -> System:
+    try:
+        import spandrel
+    except ImportError:
+        raise ValueError(f"{path} is loaded by the package spandrel: pip install 'fluxsr[peers]'") from None
+    from fluxsr.inference.memory import choose_device
+
+    place = choose_device(device)
+    try:
+        descriptor: Any = spandrel.ModelLoader(place).load_from_state_dict(_state_dict(path))
+    except spandrel.UnsupportedModelError as error:
+        raise ValueError(f"spandrel knows no model with the weights in {path}") from error
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.input_channels != 3:
+        raise ValueError(f"{path} holds {descriptor.architecture.name}, which doesn't map a colour image to another")
+    network = descriptor.float().eval()
+    meter = CostMeter(place)
+
+    def restore(lr_image: Tensor, size: tuple[int, int]) -> Tensor:
+        with meter.stage("network"):
+            return network(lr_image.to(place)).cpu()
+
+    return System(name, str(path), _identity(str(path)), restore=restore, meter=meter)
+
+
+def _state_dict(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    try:
+        # Never the unsafe unpickler: a file from the net could run code.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} can't be read as a file of weights: {type(error).__name__}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no weights by name")
+    return content
+
+
+def _is_ours(path: Path) -> bool:
+    from fluxsr.models.files import read_safetensors
+
+    return not path.is_file() or "start_time" in read_safetensors(path)[1]
+
+
+def _identity(model: str) -> str:
+    """Return what tells a model from a later one of the same name: its files' contents, or a hub id as it is."""
+    path = Path(model)
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.is_dir():
+        stamps = [
+            (file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        ]
+        return hashlib.sha256(repr(stamps).encode()).hexdigest()
+    from fluxsr.models.flux import SHIPPED, shipped_file
+
+    return _identity(str(shipped_file(model))) if model in SHIPPED else model

@@ -1,0 +1,177 @@
+"""The results as tables: Markdown, CSV, and on the terminal, with the published rows below one's own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fluxsr.evaluation.document import Results
+from fluxsr.evaluation.metrics import METRICS
+from fluxsr.evaluation.published import SETTINGS, PublishedRow, beside, differences, published_results
+
+
+class Row(NamedTuple):
+    """One row: who, and the cells by metric; ``published`` tells whose numbers they are."""
+
+    name: str
+    cells: dict[str, str]
+    published: bool
+
+
+def rows(results: Results) -> list[Row]:
+    """Return the means with their intervals, and below them the published rows of the same benchmark and setting."""
+    metrics = results["metrics"]
+    own = []
+    for name, entry in results["systems"].items():
+        cells = {}
+        for metric, value in entry["mean"].items():
+            decimals = metrics[metric]["decimals"]
+            cells[metric] = f"{value:.{decimals}f}"
+            if metric in entry["interval"]:
+                low, high = entry["interval"][metric]
+                cells[metric] += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+        own.append(Row(name, cells, False))
+    theirs, placed = published(results)
+    for row in theirs:
+        cells = {
+            metric: f"{row.values[column]:.{metrics[metric]['decimals']}f}"
+            for metric, column in placed.items()
+            if column in row.values
+        }
+        if cells:
+            own.append(Row(f"{row.method}, {row.steps} step{'s' * (row.steps > 1)} ({row.source})", cells, True))
+    return own
+
+
+def published(results: Results) -> tuple[list[PublishedRow], dict[str, str]]:
+    """Return the published rows of a run's benchmark and setting, and which of their columns belongs to which metric."""
+    key = results["benchmark"]["published"]
+    found = published_results(*key) if key else []
+    return found, beside(found, list(results["metrics"]))
+
+
+def warnings(results: Results) -> list[str]:
+    """Return what a reader should know before comparing."""
+    benchmark = results["benchmark"]
+    found = []
+    if benchmark.get("original") is False:
+        found.append(f"the files are not those that we know as {benchmark['title']}: their checksum differs")
+    elif benchmark.get("original", True) is None:
+        found.append(
+            f"no checksum of {benchmark['title']} is known to us: we can't tell whether the files are the original ones"
+        )
+    expected = benchmark.get("expected_images")
+    if expected not in (None, benchmark["images"]):
+        found.append(f"{benchmark['title']} has {expected} images, these are {benchmark['images']}")
+    for metric in results["metrics"]:
+        if metric not in METRICS:
+            found.append(f"{metric} was measured by pyiqa, whose licence is non-commercial")
+    if benchmark["published"]:
+        found += differences(benchmark, results["protocol"], list(results["metrics"]), benchmark["images"])
+    return found
+
+
+def caption(results: Results) -> str:
+    """Return one sentence on what was measured how."""
+    benchmark, protocol = results["benchmark"], results["protocol"]
+    scale = f"x{protocol['scale']}, " if protocol["scale"] else ""
+    setting = f", {SETTINGS[benchmark['published'][1]]}" if benchmark["published"] else ""
+    lr = {"files": "LR from files", "none": "no LR"}.get(protocol["lr"], f"LR made here: {protocol['lr']}")
+    measured = ""
+    if any(name.startswith(("psnr", "ssim")) for name in results["metrics"]):
+        measured = f", PSNR and SSIM on the BT.601 luma, {protocol['crop']} pixels cut off each side"
+    return f"{benchmark['title']}{setting}: {benchmark['images']} images, {scale}{lr}{measured}"
+
+
+def to_markdown(results: Results) -> str:
+    """Return everything that a reader needs as Markdown: means, differences, cost, protocol, versions."""
+    metrics = results["metrics"]
+    lines = [f"# {results['benchmark']['title']}", "", caption(results) + ".", ""]
+    lines += _markdown_table(
+        ["system", *(f"{name} {arrow(facts)}" for name, facts in metrics.items())],
+        [[row.name, *(row.cells.get(metric, "") for metric in metrics)] for row in rows(results)],
+    )
+    lines += ["", "In brackets the 95 % bootstrap interval of the mean over images."]
+    lines += [f"Note: {warning}." for warning in warnings(results)]
+    if results["comparisons"]:
+        lines += ["", "## Differences", ""]
+        lines += _markdown_table(["metric", "second less first", "difference", "p"], list(difference_rows(results)))
+    costs = list(cost_rows(results))
+    if costs:
+        lines += ["", "## Cost", ""]
+        lines += _markdown_table(["system", "stage", "median seconds", "peak memory, MB"], costs)
+    lines += ["", "## Versions", "", ", ".join(f"{name} {number}" for name, number in results["versions"].items()), ""]
+    return "\n".join(lines)
+
+
+def to_csv(results: Results) -> str:
+    """Return the values of every image as CSV: system, image, then a column per metric; the rows ``mean`` come last."""
+    metrics = list(results["metrics"])
+    buffer = io.StringIO()
+    for key in ("protocol", "versions"):
+        buffer.write("# " + key + ": " + ", ".join(f"{name}={value}" for name, value in results[key].items()) + "\n")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["system", "image", *metrics])
+    for name, entry in results["systems"].items():
+        for image, values in entry["images"].items():
+            writer.writerow([name, image, *(values.get(metric, "") for metric in metrics)])
+    for name, entry in results["systems"].items():
+        writer.writerow([name, "mean", *(entry["mean"].get(metric, "") for metric in metrics)])
+    return buffer.getvalue()
+
+
+def print_table(results: Results) -> None:
+    """Print the table of means, the differences' p-values, and the warnings."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    metrics = results["metrics"]
+    table = Table(title=escape(caption(results)), box=box.SIMPLE, title_justify="left")
+    table.add_column("system", no_wrap=True)
+    for name, facts in metrics.items():
+        table.add_column(f"{name} {arrow(facts)}", justify="right", no_wrap=True)
+    for row in rows(results):
+        # The intervals are in the files: a terminal is narrow.
+        cells = [row.cells.get(metric, "").partition(" ")[0] for metric in metrics]
+        table.add_row(escape(row.name), *cells, style="dim" if row.published else None)
+    console = Console()
+    console.width = max(console.width, 24 + 14 * len(metrics))  # rather wrapped by the terminal than cut off
+    console.print(table)
+    for metric, pair, difference, p in difference_rows(results):
+        console.print(f"  {metric}: {pair} {difference}, p = {p}", markup=False, highlight=False)
+    for warning in warnings(results):
+        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def arrow(facts: dict[str, Any]) -> str:
+    """Return which way a metric points."""
+    return "↓" if facts["lower_is_better"] else "↑"
+
+
+def cost_rows(results: Results) -> Iterator[list[str]]:
+    """Yield system, stage, median seconds and peak memory in MB."""
+    for name, entry in results["systems"].items():
+        cost = entry.get("cost_summary", {"median_seconds": {}})
+        for stage, seconds in cost["median_seconds"].items():
+            peak = cost["peak_bytes"].get(stage)
+            yield [name, stage, f"{seconds:.3f}", f"{peak / 2**20:.0f}" if peak else ""]
+
+
+def difference_rows(results: Results) -> Iterator[list[str]]:
+    """Yield metric, pair of systems, mean difference with its interval, and p-value."""
+    for row in results["comparisons"]:
+        decimals = results["metrics"][row["metric"]]["decimals"]
+        low, high = row["interval"]
+        difference = f"{row['difference']:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+        yield [row["metric"], f"{row['second']} - {row['first']}", difference, f"{row['p_value']:.2g}"]
+
+
+def _markdown_table(head: list[str], body: list[list[str]]) -> list[str]:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), "|" + "---|" * len(head), *map(line, body)]

@@ -1,0 +1,28 @@
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from fluxsr.evaluation.report.curves import read_curves
+
+
+def test_csv_and_tensorboard_logs_are_read(tmp_path):
+    (tmp_path / "version_0").mkdir()
+    (tmp_path / "version_0" / "metrics.csv").write_text(
+        "epoch,step,train/loss,val/psnr_y\n0,0,1.5,\n0,5,,20\n1,10,0.5,22\n"
+    )
+    with SummaryWriter(tmp_path / "board") as writer:
+        for step in range(3):
+            writer.add_scalar("train/adl", step**2, step)
+    curves = read_curves(tmp_path)
+    assert curves == {
+        "train/loss": [(0, 1.5), (10, 0.5)],
+        "val/psnr_y": [(5, 20), (10, 22)],
+        "train/adl": [(0, 0), (1, 1), (2, 4)],
+    }
+    assert next(iter(curves)) == "train/loss"
+
+
+def test_folders_without_logs_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no metrics.csv and no TensorBoard events"):
+        read_curves(tmp_path)
+    with pytest.raises(ValueError, match=r"is no folder with logs"):
+        read_curves(tmp_path / "nowhere")

@@ -1,0 +1,94 @@
+import pickle
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fluxsr.evaluation import bicubic, evaluate, load_model
+from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.systems import rounded
+from fluxsr.inference import Upscaler
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory):
+    """A random Real-ESRGAN of one small block, as its authors save it."""
+    spandrel = pytest.importorskip("spandrel")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = spandrel.architectures.ESRGAN.ESRGAN(num_filters=8, num_blocks=1, scale=4).eval()
+    folder = tmp_path_factory.mktemp("peer")
+    torch.save({"params_ema": network.state_dict()}, folder / "small.pth")
+    save_file(network.state_dict(), folder / "small.safetensors")
+    return folder, network
+
+
+@pytest.mark.parametrize("name", ["small.pth", "small.safetensors"])
+def test_what_spandrel_loads_is_a_system(peer, name, generator):
+    folder, network = peer
+    system = load_model(str(folder / name), device="cpu")
+    lr_image = torch.rand(1, 3, 12, 10, generator=generator)
+    picture, cost = system.picture("a", lr_image, (48, 40))
+    with torch.no_grad():
+        torch.testing.assert_close(picture, rounded(network(lr_image)))
+    assert system.name == "small" and cost["seconds"]["network"] <= cost["seconds"]["total"]
+
+
+def test_the_shipped_student_restores_as_the_upscaler_does_and_its_stages_are_timed(photo):
+    lr_image = rounded(imresize(photo[..., :64, :64], (16, 16)))
+    system = load_model("nano-student", "ours", device="cpu")
+    picture, cost = system.picture("a", lr_image, (64, 64))
+    expected = Upscaler.from_pretrained("nano-student", device="cpu")(lr_image[0], scale=4)
+    assert (picture[0] - expected).abs().max() <= 1 / 255
+    stages = {name: cost["seconds"][name] for name in ("encode", "velocity", "decode")}
+    assert all(seconds > 0 for seconds in stages.values()) and sum(stages.values()) <= cost["seconds"]["total"]
+
+
+def test_the_identity_is_that_of_the_contents(peer, tmp_path):
+    folder, _ = peer
+    system = load_model(str(folder / "small.pth"), device="cpu")
+    copy = tmp_path / "other.pth"
+    copy.write_bytes((folder / "small.pth").read_bytes())
+    assert load_model(str(copy), device="cpu").identity == system.identity
+    assert load_model("nano-student").identity == load_model("nano-student").identity != system.identity
+
+
+def test_nothing_is_unpickled(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    pytest.importorskip("spandrel")
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil(), protocol=2))
+    with pytest.raises(ValueError, match=r"evil.pth can't be read as a file of weights"):
+        load_model(str(tmp_path / "evil.pth"))
+
+
+def test_what_can_not_be_loaded_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("spandrel")
+    with pytest.raises(ValueError, match=r"there is no file .*nowhere.pth"):
+        load_model(str(tmp_path / "nowhere.pth"))
+    torch.save({"a": torch.zeros(2)}, tmp_path / "unknown.pth")
+    with pytest.raises(ValueError, match="spandrel knows no model with the weights in"):
+        load_model(str(tmp_path / "unknown.pth"))
+    torch.save(torch.zeros(2), tmp_path / "tensor.pth")
+    with pytest.raises(ValueError, match="holds no weights by name"):
+        load_model(str(tmp_path / "tensor.pth"))
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(ValueError, match=r"pip install 'fluxsr\[peers\]'"):
+        load_model(str(tmp_path / "unknown.pth"))
+
+
+def test_bicubic_is_rounded_and_needs_lr_images(testset):
+    picture, cost = bicubic().picture("a.png", testset.lr_image("a.png"), (48, 40))
+    torch.testing.assert_close(picture * 255, (picture * 255).round(), rtol=0, atol=1e-4)
+    assert cost is None and picture.min() >= 0 and picture.max() <= 1
+    with pytest.raises(ValueError, match="bicubic needs LR images: give --lr"):
+        bicubic().picture("a.png", None, (48, 40))
+
+
+def test_costs_are_in_the_results(peer, testset):
+    results = evaluate(testset, [load_model(str(peer[0] / "small.pth"), device="cpu")], ["psnr"])
+    summary = results["systems"]["small"]["cost_summary"]
+    assert summary["images"] == 2 and set(summary["median_seconds"]) == {"total", "network"}
