@@ -1,11 +1,12 @@
 """Degradation, photo folders, teacher pairs and the datamodule that serves them.
 
-This package knows no other part of fluxsr. Names are imported on first use, so that `import fluxsr.data` alone loads
+This package knows no other room of fluxsr. Names are imported on first use, so that `import fluxsr.data` alone loads
 neither torch nor lightning.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fluxsr.data.datamodule import SRDataModule
@@ -54,14 +55,4 @@ __all__ = [
     "write_image",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

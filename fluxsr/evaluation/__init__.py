@@ -3,8 +3,9 @@
 Names are imported on first use; `import fluxsr.evaluation` alone loads nothing heavy.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fluxsr.evaluation.benchmarks import BENCHMARKS, Benchmark
@@ -55,14 +56,4 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

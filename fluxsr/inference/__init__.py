@@ -3,8 +3,9 @@
 Names are imported on first use, so that reading picture files needs no diffusers.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fluxsr.inference.files import Picture, read_picture, write_picture
@@ -23,14 +24,4 @@ _HOME = {
 
 __all__ = ["FluxSRPipeline", "Picture", "Upscaler", "load_upscaler", "read_picture", "write_picture"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
