@@ -24,12 +24,7 @@ from fluxsr.models import (
     load_folded,
 )
 from fluxsr.models.checkpoints import Checkpoint
-
-Kind = Literal["int8", "nf4", "fp8"]
-
-# The first and the last linears are small, and what they lose is seen.
-_KEPT = ["x_embedder", "context_embedder"]
-_LAST = "proj_out"  # a name that the single-stream blocks use too, and those hold a quarter of the model
+from fluxsr.models.quantization import Quantization, quantization_config
 
 
 def export(
@@ -42,7 +37,7 @@ def export(
     start_time: float | None = None,
     window: int | None = None,
     fold: bool = True,
-    quantize: Kind | None = None,
+    quantize: Quantization | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     base_model: str | None = None,
     trained: str = "",
@@ -109,37 +104,6 @@ def export(
     print(f"{output}: {_gigabytes(size)} on disk{quantised}, {licence_of(base_model).name}")
     if licence_of(base_model) != APACHE:
         print(f"made from {base_model}: not for commercial use; its licence goes with every copy")
-
-
-def quantization_config(kind: Kind) -> Any:
-    """Return diffusers' configuration of a weight format.
-
-    Args:
-        kind: int8, fp8 or nf4.
-
-    Raises:
-        ValueError: if the package or the device that it needs is missing.
-    """
-    if kind == "nf4" and not torch.cuda.is_available():
-        raise ValueError("nf4 is made on a CUDA device, and there is none here: give int8 or fp8")
-    try:
-        if kind == "nf4":
-            import bitsandbytes  # noqa: F401
-            from diffusers import BitsAndBytesConfig
-
-            return BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_compute_dtype=torch.bfloat16,
-                llm_int8_skip_modules=[*_KEPT, _LAST],
-            )
-        from diffusers import TorchAoConfig
-        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
-
-        weights = Int8WeightOnlyConfig if kind == "int8" else Float8WeightOnlyConfig
-        return TorchAoConfig(weights(), modules_to_not_convert=[*_KEPT, f"{_LAST}.weight"])
-    except ImportError as error:
-        raise ValueError(f"{kind} weights need the extra quant: pip install 'fluxsr[quant]' ({error})") from None
 
 
 def _autoencoder(vae: str | None, model: str, base_model: str, dtype: str, revision: str | None) -> nn.Module:

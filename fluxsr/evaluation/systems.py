@@ -169,6 +169,6 @@ def _identity(model: str) -> str:
             if file.is_file()
         ]
         return hashlib.sha256(repr(stamps).encode()).hexdigest()
-    from fluxsr.models.flux import SHIPPED, shipped_file
+    from fluxsr.models.loading import SHIPPED, shipped_file
 
     return _identity(str(shipped_file(model))) if model in SHIPPED else model

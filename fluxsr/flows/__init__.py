@@ -9,7 +9,7 @@ from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPa
 from fluxsr.flows.paths import expand_times, linear_path
 from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow
 from fluxsr.flows.solvers import euler
-from fluxsr.flows.timesteps import LogitNormalTimes, TimeSampler, UniformTimes, resolution_shift, shift_times
+from fluxsr.flows.timesteps import GridTimes, LogitNormalTimes, TimeSampler, UniformTimes, resolution_shift, shift_times
 
 __all__ = [
     "ConsistencySRFlow",
@@ -19,6 +19,7 @@ __all__ = [
     "FlowObjective",
     "FlowOutput",
     "FlowTrajectoryDistillation",
+    "GridTimes",
     "LRTimeEstimate",
     "LatentPair",
     "LogitNormalTimes",

@@ -95,6 +95,11 @@ class ConsistencySRFlow(RectifiedSRFlow):
         rows = torch.arange(batch_size, device=s.device) < torch.floor(self.flow_share * batch_size + chance)
         return torch.stack([torch.where(rows, torch.nan, s), torch.where(rows, flow_times, t)], dim=1)
 
+    def time_grid(self) -> Tensor | None:
+        """Return the schedule's slow grid together with the flow term's; ``None`` where the latter has none."""
+        grid = super().time_grid()
+        return None if grid is None else torch.cat([grid, self.schedule.slow_grid]).unique()
+
     def forward(
         self,
         velocity: VelocityModel,

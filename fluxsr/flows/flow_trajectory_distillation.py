@@ -82,7 +82,15 @@ class FlowTrajectoryDistillation(FlowObjective):
 
     def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw times ``(batch_size,)`` in ``[T_L, 1]``."""
-        return self.lr_time + (1 - self.lr_time) * self.time_sampler(batch_size, generator=generator)
+        return self._stretch(self.time_sampler(batch_size, generator=generator))
+
+    def time_grid(self) -> Tensor | None:
+        """Return the grid of ``time_sampler``, stretched to ``[T_L, 1]``, with T_L itself; ``None`` without a grid."""
+        grid = self.time_sampler.grid()
+        return None if grid is None else torch.cat([self._stretch(grid), torch.tensor([self.lr_time])]).unique()
+
+    def _stretch(self, share: Tensor) -> Tensor:
+        return self.lr_time + (1 - self.lr_time) * share
 
     def path(self, lr: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return ``z_t`` on the noise-to-LR path: ``lr`` at ``t = T_L``, ``noise`` at ``t = 1`` (eq. 16).

@@ -81,6 +81,13 @@ class FlowObjective(nn.Module, ABC):
     def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw the times ``(batch_size,)`` that :meth:`forward` trains at, float32, on the generator's device."""
 
+    def time_grid(self) -> Tensor | None:
+        """Return all times at which training and one-step restoration call a velocity model, ascending float32.
+
+        ``None``, the default, where they are not finitely many.
+        """
+        return None
+
     @abstractmethod
     def restore(self, velocity: VelocityModel, start: Tensor, steps: int = 1) -> Tensor:
         """Return the data-end latents from ``start`` ``(B, C, h, w)``, the state at :attr:`start_time`."""

@@ -59,6 +59,10 @@ class TimeSampler(nn.Module, ABC):
     def draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
         """Return unshifted times ``(batch_size,)`` float32, on the generator's device (CPU without one)."""
 
+    def grid(self) -> Tensor | None:
+        """Return all times that are ever drawn, ascending float32, if these are finitely many; otherwise ``None``."""
+        return None
+
     def forward(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Return times ``(batch_size,)``, float32, in ``[0, 1]``, on the generator's device."""
         return shift_times(self.draw(batch_size, generator), self.shift)
@@ -101,3 +105,39 @@ class LogitNormalTimes(TimeSampler):
         """Return the sigmoid of a normal variable."""
         normal = torch.randn(batch_size, generator=generator, device=generator.device if generator else None)
         return torch.sigmoid(self.mean + self.std * normal)
+
+
+class GridTimes(TimeSampler):
+    """Times on a grid, each as likely as any other: ``k / (steps - 1)`` for ``k = 0 ... steps - 1``.
+
+    A model that only ever sees these times needs no modulation layers, only their outputs there
+    (:func:`fluxsr.models.tabulate_modulation`).
+
+    Args:
+        steps: how many times, both ends included. 16 is our default.
+        shift: as in :class:`TimeSampler`; it moves the inner times.
+
+    Raises:
+        ValueError: if ``steps`` is below 2 or ``shift`` is not positive.
+
+    Source: ours; FLUX itself is sampled on such grids.
+    """
+
+    def __init__(self, steps: int = 16, shift: float = 1.0) -> None:
+        super().__init__(shift)
+        if steps < 2:
+            raise ValueError(f"steps must be at least 2 (both ends), got {steps}")
+        self.steps = steps
+
+    def grid(self) -> Tensor:
+        """Return the grid, ``(steps,)``."""
+        return shift_times(torch.arange(self.steps) / (self.steps - 1), self.shift)
+
+    def draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
+        """Return unshifted grid times."""
+        device = generator.device if generator else None
+        return torch.randint(self.steps, (batch_size,), generator=generator, device=device) / (self.steps - 1)
+
+    def extra_repr(self) -> str:
+        """Show the numbers that define the sampler."""
+        return f"steps={self.steps}, {super().extra_repr()}"

@@ -11,7 +11,7 @@ from fluxsr.inference.memory import check_dtype, choose_device
 from fluxsr.inference.upscaler import ColorFix, Upscaler
 from fluxsr.models import PixelAutoencoder, load_autoencoder, load_flux
 from fluxsr.models.files import explain_loading, read_safetensors
-from fluxsr.models.flux import SHIPPED, shipped_file
+from fluxsr.models.loading import SHIPPED, shipped_file
 
 # What a model sees at a time, in pixels: the crops that nano students and the images that FLUX were trained on.
 NANO_WINDOW = 64

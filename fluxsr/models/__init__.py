@@ -5,8 +5,10 @@ from fluxsr.models.architectures import FLUX_ARCHITECTURES, flux_architecture
 from fluxsr.models.autoencoders import LatentAutoencoder, PixelAutoencoder, load_autoencoder
 from fluxsr.models.discriminator import LatentDiscriminator
 from fluxsr.models.features import FeatureTap
-from fluxsr.models.flux import FluxBackbone, load_flux
+from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.folding import compile_blocks, fold_modulation, fuse_lora, load_folded
+from fluxsr.models.loading import load_flux
+from fluxsr.models.modulation import tabulate_modulation
 from fluxsr.models.prompts import PromptEmbedding, encode_prompt
 
 __all__ = [
@@ -26,4 +28,5 @@ __all__ = [
     "load_autoencoder",
     "load_flux",
     "load_folded",
+    "tabulate_modulation",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.models.files import explain_loading
-from fluxsr.models.flux import SHIPPED, shipped_file
+from fluxsr.models.loading import SHIPPED, shipped_file
 
 _WHOLE = "diffusion_pytorch_model.safetensors"  # diffusers' name of a checkpoint in one piece
 

@@ -6,21 +6,16 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, read_lora, save_lora
-from fluxsr.models.architectures import FLUX_ARCHITECTURES, flux_architecture
-from fluxsr.models.files import explain_loading, read_safetensors, write_safetensors
+from fluxsr.models.files import write_safetensors
 from fluxsr.models.packing import image_ids, pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
-
-ASSETS = Path(__file__).parent.parent / "assets"
-# The names that come with weights inside the package, and the file of each.
-SHIPPED = {"nano": "nano_teacher.safetensors", "nano-student": "nano_student.safetensors"}
 
 
 class FluxBackbone(nn.Module):
@@ -72,6 +67,7 @@ class FluxBackbone(nn.Module):
         self.prompt_text = prompt.text
         self.latent_channels = config.in_channels // 4
         self.default_role: str | None = None
+        self.quantization: str | None = None  # of the frozen weights; load_flux says which
         self.adapters = AdapterRoles(transformer)
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
         self.prompt_embeds: Tensor
@@ -128,6 +124,9 @@ class FluxBackbone(nn.Module):
         guidance = None
         if self.guidance is not None:
             guidance = torch.full((batch,), self.guidance, device=xt.device, dtype=torch.float32)
+        table: Any = self.transformer.time_text_embed
+        if hasattr(table, "select"):  # fluxsr.models.modulation
+            table.select(t)
         with self.adapters.use(role):
             tokens = self.transformer(
                 hidden_states=pack(xt).to(dtype),
@@ -197,6 +196,10 @@ class FluxBackbone(nn.Module):
         """
         if self.default_role is not None:
             return self.save_lora(path, self.default_role, metadata)
+        if hasattr(self.transformer.time_text_embed, "times"):
+            raise ValueError(
+                "this model has a modulation table and lacks the layers themselves: only its adapters can be saved"
+            )
         config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
         state = {key: tensor.to(getattr(torch, dtype)) for key, tensor in self.transformer.state_dict().items()}
         write_safetensors(path, state, metadata={**(metadata or {}), "architecture": json.dumps(config)})
@@ -205,118 +208,3 @@ class FluxBackbone(nn.Module):
     def save_lora(self, path: str | Path, role: str = "student", metadata: dict[str, str] | None = None) -> Path:
         """Write a role's adapter as plain diffusers loads it; returns the file's path."""
         return save_lora(self.adapters, path, role, metadata)
-
-
-def load_flux(
-    model: str = "nano",
-    *,
-    weights: bool = True,
-    prompt: str | None = None,
-    guidance: float | None = None,
-    trainable: Literal["lora", "full", "none"] = "lora",
-    lora_rank: int = 64,
-    lora_alpha: float | None = None,
-    lora_targets: list[str] | None = None,
-    lora_weights: str | None = None,
-    teacher_lora: str | None = None,
-    dtype: str = "float32",
-    gradient_checkpointing: bool = False,
-    revision: str | None = None,
-) -> FluxBackbone:
-    """Load a FLUX backbone and say what of it is trained.
-
-    Args:
-        model: ``nano`` (the shipped teacher) or ``nano-student``; a hub id (``black-forest-labs/FLUX.1-dev``); a local
-            folder in diffusers' layout, of a pipeline or of a transformer alone; a ``.safetensors`` file made by this
-            library (all of these folded or not); or, with ``weights=False``, the name of an architecture.
-        weights: ``False`` gives random weights: train from scratch, or plan without a download.
-        prompt: file of cached embeddings made by ``fluxsr prompt``; none: no text tokens.
-        guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
-        trainable: ``lora``: a new adapter on a frozen base; ``full``: every weight; ``none``: nothing.
-        lora_rank: of the adapter. The paper publishes none; 64 is our default.
-        lora_alpha: the adapter's scale is ``alpha / rank``; the rank itself by default.
-        lora_targets: names of linears; attention and MLP linears by default (ours).
-        lora_weights: adapter file to start from, instead of a new one.
-        teacher_lora: adapter file that becomes the frozen role ``teacher`` on the same base, for objectives that want one.
-        dtype: of the frozen weights, a torch dtype's name; adapters stay in float32.
-        gradient_checkpointing: recompute blocks in the backward pass.
-        revision: of the hub repository.
-
-    Raises:
-        ValueError: if something can't be loaded or doesn't fit, naming it and what to do.
-    """
-    if trainable not in ("lora", "full", "none"):
-        raise ValueError(f"trainable must be lora, full or none, got {trainable!r}")
-    transformer = _load_transformer(model, weights, getattr(torch, dtype), revision)
-    embedding = PromptEmbedding.load(prompt) if prompt is not None else None
-    backbone = FluxBackbone(transformer, embedding, guidance, gradient_checkpointing)
-    if lora_weights is not None:
-        backbone.load_lora(lora_weights, trainable=trainable == "lora")
-        backbone.default_role = "student"
-    elif trainable == "lora":
-        backbone.add_lora(rank=lora_rank, alpha=lora_alpha, targets=lora_targets)
-    if trainable != "lora":
-        backbone.requires_grad_(trainable == "full")
-    if teacher_lora is not None:
-        if trainable == "full":
-            raise ValueError(
-                f"teacher_lora={teacher_lora!r} needs a frozen base, but trainable is 'full'; give OneStepSR a teacher instead"
-            )
-        backbone.load_lora(teacher_lora, "teacher", trainable=False)
-    return backbone
-
-
-def shipped_file(name: str) -> Path:
-    """Return the file of weights that come with the package."""
-    return ASSETS / SHIPPED[name]
-
-
-def _load_transformer(model: str, weights: bool, dtype: torch.dtype, revision: str | None) -> nn.Module:
-    from diffusers import FluxTransformer2DModel
-
-    from fluxsr.models.checkpoints import own_memory
-
-    if not weights:
-        return _in_dtype(FluxTransformer2DModel(**flux_architecture(model)), dtype)
-    if model in SHIPPED or model.endswith(".safetensors"):
-        return _load_file(shipped_file(model) if model in SHIPPED else Path(model), dtype)
-    if model in FLUX_ARCHITECTURES:
-        raise ValueError(f"{model!r} names an architecture without shipped weights; give the hub id, or weights=False")
-    local = Path(model)
-    inside = (local / "config.json").is_file() and not (local / "transformer").is_dir()
-    where = {"subfolder": None if inside else "transformer", "revision": revision}
-    with explain_loading(model):
-        kind = _transformer_class(FluxTransformer2DModel.load_config(model, **where))
-        return own_memory(kind.from_pretrained(model, torch_dtype=dtype, **where))
-
-
-def _transformer_class(config: dict[str, Any]) -> Any:
-    """Return the class that a configuration is for: diffusers' own, or a folded one, which has a time."""
-    if "t" in config:
-        from fluxsr.models.folded import FoldedFluxTransformer
-
-        return FoldedFluxTransformer
-    from diffusers import FluxTransformer2DModel
-
-    return FluxTransformer2DModel
-
-
-def _load_file(path: Path, dtype: torch.dtype) -> nn.Module:
-    """Load a transformer from one file whose metadata names its architecture."""
-    state, metadata = read_safetensors(path)
-    architecture = metadata.get("architecture")
-    if architecture is None:
-        raise ValueError(
-            f"{path} does not name its architecture, so it was not made by this library; give a diffusers folder"
-        )
-    config = json.loads(architecture)
-    with torch.device("meta"):
-        transformer = _transformer_class(config)(**config)
-    # Copies: what was read may be views of the mapped file, which somebody may write anew.
-    transformer.load_state_dict({key: tensor.to(dtype, copy=True) for key, tensor in state.items()}, assign=True)
-    return transformer
-
-
-def _in_dtype(transformer: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast only where something changes: diffusers warns at every cast."""
-    return transformer if dtype == torch.float32 else transformer.to(dtype)

@@ -48,11 +48,12 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
     transformer: Any = backbone.transformer
     if isinstance(transformer, FoldedFluxTransformer):
         raise ValueError(f"this model is folded already, at t = {transformer.config.t}; fold the one it was made from")
+    _refuse_table(transformer)
     role, prompt = backbone.default_role, backbone.prompt
     folded = _empty(transformer.config, t, prompt, backbone.guidance)
     state = _plain_state(transformer, role if fuse else None)
     with backbone.adapters.use(role):
-        features = _modulation_input(transformer.time_text_embed, t, prompt, backbone.guidance, backbone.dtype)
+        features = modulation_input(transformer.time_text_embed, t, prompt, backbone.guidance, backbone.dtype)
         for name, linear in transformer.named_modules():
             if MODULATION.fullmatch(name):
                 state[f"{name}.value"] = linear(features)
@@ -120,7 +121,7 @@ def load_folded(
         whole: Any = FluxTransformer2DModel(**checkpoint.config)
     embedder = whole.time_text_embed
     embedder.load_state_dict({key: read(f"time_text_embed.{key}") for key in embedder.state_dict()}, assign=True)
-    features = _modulation_input(embedder, t, prompt, guidance, kind)
+    features = modulation_input(embedder, t, prompt, guidance, kind)
     state = {}
     for key in folded.state_dict():
         if key.endswith(_CONSTANT):
@@ -136,6 +137,7 @@ def load_folded(
 def fuse_lora(backbone: FluxBackbone) -> FluxBackbone:
     """Return a backbone without adapters whose weights hold the default role's; the others are shared with the given."""
     transformer: Any = backbone.transformer
+    _refuse_table(transformer)
     with torch.device("meta"):
         plain = type(transformer).from_config(transformer.config)
     plain.load_state_dict(_plain_state(transformer, backbone.default_role), assign=True)
@@ -152,6 +154,14 @@ def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
     transformer: Any = backbone.transformer
     transformer.compile_repeated_blocks(**options)
     return backbone
+
+
+def _refuse_table(transformer: Any) -> None:
+    if hasattr(transformer.time_text_embed, "times"):  # fluxsr.models.modulation, which imports this module
+        raise ValueError(
+            "this model has a modulation table, made for training, and lacks the layers themselves: load the base again, with "
+            "the adapter (load_flux(..., lora_weights=...)), or fold while loading (load_folded)"
+        )
 
 
 def _empty(config: Any, t: float, prompt: PromptEmbedding, guidance: float | None) -> Any:
@@ -177,7 +187,7 @@ def _fill(folded: nn.Module, state: dict[str, Tensor], prompt: PromptEmbedding, 
     folded.load_state_dict({key: state[key] for key in folded.state_dict()}, assign=True)
 
 
-def _modulation_input(
+def modulation_input(
     embedder: nn.Module, t: float, prompt: PromptEmbedding, guidance: float | None, dtype: torch.dtype
 ) -> Tensor:
     """Return what every modulation linear sees, ``(1, D)``: by diffusers' own operations, or bits would differ."""

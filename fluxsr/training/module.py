@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
-from fluxsr.models import FeatureTap
+from fluxsr.models import FeatureTap, tabulate_modulation
 from fluxsr.models.tiling import TiledVelocity
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
 from fluxsr.training.psnr import psnr_y
@@ -50,6 +50,8 @@ class OneStepSR(LightningModule):
         seed: of times, noise and crops.
         log_gradient_norms: log the gradient norm of every term each so many steps; 0: never. It costs a backward
             pass per term.
+        modulation_table: replace the backbone's frozen modulation layers, 27 % of FLUX, by their outputs at the objective's
+            times, which must come from a grid (``time_sampler=GridTimes(16)``). See :func:`fluxsr.models.tabulate_modulation`.
 
     Raises:
         ValueError: if a loss has a name of ours (``flow``, ``loss``, ``adversarial``, ``discriminator``), a wanted teacher is
@@ -78,6 +80,7 @@ class OneStepSR(LightningModule):
         tile: int | None = None,
         seed: int = 0,
         log_gradient_norms: int = 0,
+        modulation_table: bool = False,
     ) -> None:
         super().__init__()
         taken = {FLOW, "loss", ADVERSARIAL, "discriminator"} & set(losses or {})
@@ -91,6 +94,8 @@ class OneStepSR(LightningModule):
         self.autoencoder = autoencoder.requires_grad_(False)
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
+        if modulation_table:
+            self._tabulate_modulation()
         self.adversary = adversary
         if adversary is not None:
             adversary.judge_with(backbone)
@@ -333,6 +338,15 @@ class OneStepSR(LightningModule):
         if loss is None:
             return latent_mse
         return lambda a, b: loss(self.autoencoder.decode(a), self.autoencoder.decode(b))
+
+    def _tabulate_modulation(self) -> None:
+        times = self.objective.time_grid()
+        if times is None:
+            raise ValueError(
+                "modulation_table needs an objective whose times are on a grid: give it time_sampler: fluxsr.flows.GridTimes"
+            )
+        for model in (self.backbone, *self.roles.models.values()):
+            tabulate_modulation(model, times)
 
     def gradient_norms(self, terms: dict[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
         """Return the norm of each weighted term's gradient over all trainable parameters; the graph is kept."""

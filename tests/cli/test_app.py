@@ -24,7 +24,7 @@ from fluxsr.cli import app, upscale
 from fluxsr.cli.main import main
 from fluxsr.inference import Upscaler
 from fluxsr.models import PixelAutoencoder
-from fluxsr.models.flux import shipped_file
+from fluxsr.models.loading import shipped_file
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fluxsr.cli.export import export, quantization_config
+from fluxsr.cli.export import export
 from fluxsr.cli.main import main
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
@@ -130,30 +128,6 @@ def test_a_base_without_vae_asks_for_one(tmp_path, pipeline):
 
 
 # ---- quantised weights -----------------------------------------------------------------------------------------
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(ValueError, match=r"int8 weights need the extra quant: pip install 'fluxsr\[quant\]'"):
-        quantization_config("int8")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="nf4 is made on a CUDA device"):
-        quantization_config("nf4")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ValueError, match="nf4 weights need the extra quant"):
-        quantization_config("nf4")
-
-
-def test_nf4_goes_through_diffusers_own_configuration(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0.0")
-    config = quantization_config("nf4")
-    assert type(config).__name__ == "BitsAndBytesConfig"
-    assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4"
-    assert config.bnb_4bit_compute_dtype == torch.bfloat16
-    assert config.llm_int8_skip_modules == ["x_embedder", "context_embedder", "proj_out"]
 
 
 def test_the_transformer_is_loaded_again_with_the_configuration(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fluxsr.flows import LogitNormalTimes, UniformTimes, resolution_shift, shift_times
+from fluxsr.flows import GridTimes, LogitNormalTimes, UniformTimes, resolution_shift, shift_times
 
 
 def test_uniform_statistics(generator):
@@ -55,3 +55,14 @@ def test_seeded_draws_repeat():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_grid_times_are_all_drawn_equally_often_and_nothing_else(generator):
+    sampler = GridTimes(5, shift=3.0)
+    drawn, counts = sampler(10_000, generator=generator).unique(return_counts=True)
+    assert torch.equal(drawn, sampler.grid())
+    assert sampler.grid()[0] == 0 and sampler.grid()[-1] == 1
+    assert ((counts - 2000).abs() < 5 * math.sqrt(1600)).all()
+    assert UniformTimes().grid() is None
+    with pytest.raises(ValueError, match="at least 2"):
+        GridTimes(1)

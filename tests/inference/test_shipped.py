@@ -7,7 +7,7 @@ import torch
 
 from fluxsr.inference import Upscaler
 from fluxsr.models import load_flux
-from fluxsr.models.flux import ASSETS
+from fluxsr.models.loading import ASSETS
 
 
 def test_all_weights_fit_into_sixteen_megabytes():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from fluxsr.flows import FlowMatching, FlowOutput, FlowTrajectoryDistillation, LatentPair
+from fluxsr.flows import FlowMatching, FlowOutput, FlowTrajectoryDistillation, GridTimes, LatentPair
 from fluxsr.losses import L1Loss, MSELoss
 from fluxsr.training import ImageTerm, OneStepSR, psnr_y
 from tests.models.conftest import perturb
@@ -294,3 +294,20 @@ def test_a_resumed_training_is_the_uninterrupted_one(photo_folder, tmp_path, sto
     assert first.seen + second.seen == straight.seen
     for name, value in straight.trainable_state().items():
         torch.testing.assert_close(second.trainable_state()[name], value, rtol=0, atol=0)
+
+
+def test_a_modulation_table_trains_the_same_steps():
+    def losses(**arguments):
+        module = tiny_module(objective=FlowTrajectoryDistillation(0.25, time_sampler=GridTimes(4)), **arguments)
+        trainer = tiny_trainer(max_steps=3)
+        trainer.fit(module, loader(3))
+        return float(trainer.callback_metrics["train/loss"]), sum(p.numel() for p in module.backbone.parameters())
+
+    whole, tabulated = losses(), losses(modulation_table=True)
+    assert tabulated[0] == pytest.approx(whole[0], rel=1e-5)
+    assert tabulated[1] < 0.7 * whole[1]
+
+
+def test_a_modulation_table_needs_a_grid():
+    with pytest.raises(ValueError, match=r"times are on a grid: give it time_sampler: fluxsr\.flows\.GridTimes"):
+        tiny_module(modulation_table=True)

@@ -1,0 +1,111 @@
+"""The modulation table: in training at a finite number of times, FLUX's modulation layers are rows of a table.
+
+The AdaLN modulation linears are 3.23 of FLUX.1's 11.90 billion parameters, frozen under a LoRA, and see nothing but the time,
+the guidance and the pooled prompt. An objective that draws its times from a grid (:class:`fluxsr.flows.GridTimes`) needs their
+outputs there and nothing else: about 2 MB a time in bfloat16 instead of 6.5 GB.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxsr.models.folded import MODULATION
+from fluxsr.models.folding import modulation_input
+
+
+class ModulationTable(nn.Module):
+    """Stands in for a transformer's time embedder: hands on which rows of the tables a batch's times are.
+
+    The rows travel as the embedding would, as an argument of every block, so that gradient checkpointing recomputes a pass with
+    the rows that it ran with.
+
+    Args:
+        times: ``(T,)`` float32, ascending.
+    """
+
+    times: Tensor
+
+    def __init__(self, times: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("times", times, persistent=False)
+        self._rows: Tensor | None = None
+
+    def select(self, t: Tensor) -> None:
+        """Choose the rows of the next pass.
+
+        Raises:
+            ValueError: for a time that is not in the table.
+        """
+        t = t.to(self.times)
+        rows = torch.searchsorted(self.times, t).clamp(max=len(self.times) - 1)
+        if not t.is_meta:
+            wrong = t[self.times[rows] != t].tolist()
+            if wrong:
+                raise ValueError(
+                    f"the modulation table has no row for t = {wrong[0]:g}, only for {len(self.times)} times from "
+                    f"{float(self.times[0]):g} to {float(self.times[-1]):g}; run it at these, or load the model without a table"
+                )
+        self._rows = rows
+
+    def forward(self, *_: Tensor) -> Tensor:
+        """Return the rows ``(B,)`` in place of the embedding ``(B, D)``."""
+        assert self._rows is not None, "select(t) comes before the pass"
+        return self._rows
+
+
+class _Rows(nn.Module):
+    """Stands where a modulation layer's activation was: looks its output up. The linear behind it becomes the identity."""
+
+    values: Tensor
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("values", values, persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.values[rows]
+
+
+@torch.no_grad()
+def tabulate_modulation(backbone: Any, times: Tensor) -> None:
+    """Replace a backbone's frozen modulation layers, in place, by their outputs at some times.
+
+    At these times the model is what it was, bit for bit at batch size 1 (at others a matrix product rounds differently: 1e-6
+    in float32); at any other time it raises ``ValueError``. It can no longer be folded, fused or saved whole; adapters are
+    saved as ever. Do it before the model goes to a device.
+
+    Args:
+        backbone: a :class:`fluxsr.models.FluxBackbone` whose modulation is frozen: with a LoRA, or not trained.
+        times: all that it will be called at, ``(T,)`` in ``[0, 1]``; :meth:`fluxsr.flows.FlowObjective.time_grid` says which.
+
+    Raises:
+        ValueError: if a modulation layer or the time embedder is trained or adapted, or the model is folded or tabulated
+            already.
+    """
+    transformer = backbone.transformer
+    if isinstance(transformer.time_text_embed, ModulationTable) or "t" in transformer.config:
+        raise ValueError("this model's modulation layers are constants already; load the whole model")
+    for name, parameter in transformer.named_parameters():
+        owner, _, adapter = name.partition(".lora_")
+        inside = MODULATION.match(owner) or owner.startswith("time_text_embed")
+        if inside and (adapter or parameter.requires_grad):
+            raise ValueError(
+                f"{name!r} is {'an adapter' if adapter else 'trained'}, so its outputs are no constants: train with a LoRA "
+                "that leaves norm*.linear and time_text_embed alone (the default targets do), or without a modulation table"
+            )
+    times = times.detach().float().unique().cpu()
+    dtype = backbone.dtype
+    inputs = [
+        modulation_input(transformer.time_text_embed, float(t), backbone.prompt, backbone.guidance, dtype)
+        for t in times.tolist()
+    ]
+    for name, linear in list(transformer.named_modules()):
+        if MODULATION.fullmatch(name):
+            norm = name.removesuffix(".linear")
+            # One time after the other: a matrix product over all of them would round otherwise.
+            transformer.set_submodule(f"{norm}.silu", _Rows(torch.cat([linear(features) for features in inputs])))
+            transformer.set_submodule(name, nn.Identity())
+    transformer.set_submodule("time_text_embed", ModulationTable(times.to(backbone.prompt_embeds.device)))

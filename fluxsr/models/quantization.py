@@ -1,0 +1,46 @@
+"""Quantised weights through diffusers: what stays in 16 bits, and what each format needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+Quantization = Literal["int8", "fp8", "nf4"]
+
+# The first and the last linears are small, and what they lose is seen.
+_KEPT = ("x_embedder", "context_embedder")
+_LAST = "proj_out"  # a name that the single-stream blocks use too, and those hold a quarter of the model
+
+
+def quantization_config(kind: Quantization, keep: Sequence[str] = ()) -> Any:
+    """Return diffusers' configuration of a weight format, for ``from_pretrained(quantization_config=...)``.
+
+    Args:
+        kind: ``int8`` or ``fp8`` (torchao), or ``nf4`` (bitsandbytes, on CUDA).
+        keep: names of further modules that stay as they are.
+
+    Raises:
+        ValueError: if the package or the device that it needs is missing.
+    """
+    if kind == "nf4" and not torch.cuda.is_available():
+        raise ValueError("nf4 is made on a CUDA device, and there is none here: give int8 or fp8")
+    try:
+        if kind == "nf4":
+            import bitsandbytes  # noqa: F401
+            from diffusers import BitsAndBytesConfig
+
+            return BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_compute_dtype=torch.bfloat16,
+                llm_int8_skip_modules=[*_KEPT, _LAST, *keep],
+            )
+        from diffusers import TorchAoConfig
+        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+
+        weights = Int8WeightOnlyConfig if kind == "int8" else Float8WeightOnlyConfig
+        return TorchAoConfig(weights(), modules_to_not_convert=[*_KEPT, f"{_LAST}.weight", *keep])
+    except ImportError as error:
+        raise ValueError(f"{kind} weights need the extra quant: pip install 'fluxsr[quant]' ({error})") from None
