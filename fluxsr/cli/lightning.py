@@ -88,6 +88,7 @@ def main(arguments: list[str]) -> FluxSRCLI:
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,  # OneStepSR takes its optimiser as an argument
+            trainer_defaults={"plugins": [{"class_path": "fluxsr.training.AtomicCheckpointIO"}]},
             # "omegaconf+" resolves last: plain "omegaconf" silently ignores an override of an interpolated source.
             parser_kwargs={"parser_mode": "omegaconf+"},
         )

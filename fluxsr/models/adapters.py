@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.files import read_safetensors, write_safetensors
 
 # Attention and MLP linears of both kinds of blocks; the modulation (norm*.linear) and the embedders stay as they are.
@@ -105,9 +106,14 @@ class AdapterRoles:
 
     def layers(self) -> Iterator[Any]:
         """Yield the LoRA layers."""
+        return self.layers_of(self.transformer)
+
+    @staticmethod
+    def layers_of(module: nn.Module) -> Iterator[Any]:
+        """Yield the LoRA layers inside a module."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        return (module for module in self.transformer.modules() if isinstance(module, BaseTunerLayer))
+        return (inner for inner in module.modules() if isinstance(inner, BaseTunerLayer))
 
     @contextmanager
     def use(self, name: str | None) -> Iterator[None]:
@@ -126,7 +132,10 @@ class AdapterRoles:
             self.active[:] = before
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
-        """Return one adapter's tensors under diffusers' keys, ``transformer.<module>.lora_A.weight``."""
+        """Return one adapter's tensors under diffusers' keys, ``transformer.<module>.lora_A.weight``.
+
+        They share memory with the parameters, and are sharded where these are.
+        """
         from peft.utils import get_peft_model_state_dict
 
         state = get_peft_model_state_dict(self.transformer, adapter_name=name)
@@ -162,6 +171,8 @@ def is_adapter_parameter(parameter_name: str, adapter: str) -> bool:
 def save_lora(roles: AdapterRoles, path: str | Path, name: str, metadata: dict[str, str] | None = None) -> Path:
     """Write one adapter as a file that ``FluxPipeline.load_lora_weights`` loads; return its path.
 
+    In a distributed run every process calls it, and the first one writes.
+
     Args:
         roles: the adapters.
         path: a ``.safetensors`` file, or a folder that gets ``pytorch_lora_weights.safetensors``.
@@ -175,8 +186,9 @@ def save_lora(roles: AdapterRoles, path: str | Path, name: str, metadata: dict[s
     state = roles.state_dict(name)
     # The file format has no place for alpha but this: kohya-style files hold a scalar per module. Folding the scale
     # into B keeps the format plain: every loader's default (alpha = rank) is then right.
-    state = {key: tensor * scaling if ".lora_B." in key else tensor for key, tensor in state.items()}
-    write_safetensors(path, state, metadata={**(metadata or {}), "format": "pt"})
+    state = {key: whole(tensor) * (scaling if ".lora_B." in key else 1) for key, tensor in state.items()}
+    if is_writer():
+        write_safetensors(path, state, metadata={**(metadata or {}), "format": "pt"})
     return path
 
 

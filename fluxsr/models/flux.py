@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, read_lora, save_lora
+from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.files import write_safetensors
 from fluxsr.models.packing import image_ids, pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
@@ -188,6 +189,8 @@ class FluxBackbone(nn.Module):
     def save(self, path: str | Path, *, dtype: str = "float32", metadata: dict[str, str] | None = None) -> Path:
         """Write what was trained to one file: the student's adapter, or else the whole transformer.
 
+        In a distributed run every process calls it, and the first one writes.
+
         Args:
             path: file ending in ``.safetensors``. A transformer's file names its architecture, so
                 ``load_flux(path)`` rebuilds it.
@@ -201,8 +204,10 @@ class FluxBackbone(nn.Module):
                 "this model has a modulation table and lacks the layers themselves: only its adapters can be saved"
             )
         config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
-        state = {key: tensor.to(getattr(torch, dtype)) for key, tensor in self.transformer.state_dict().items()}
-        write_safetensors(path, state, metadata={**(metadata or {}), "architecture": json.dumps(config)})
+        kind = getattr(torch, dtype)
+        state = {key: whole(tensor).to(kind) for key, tensor in self.transformer.state_dict().items()}
+        if is_writer():
+            write_safetensors(path, state, metadata={**(metadata or {}), "architecture": json.dumps(config)})
         return Path(path)
 
     def save_lora(self, path: str | Path, role: str = "student", metadata: dict[str, str] | None = None) -> Path:

@@ -1,12 +1,16 @@
 """The LightningModule, its loss terms and callbacks."""
 
 from fluxsr.training.adversary import Adversary
+from fluxsr.training.checkpoints import AtomicCheckpointIO
 from fluxsr.training.module import OneStepSR
 from fluxsr.training.psnr import psnr_y
+from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FeatureTerm, ImageTerm, LatentTerm, LossTerm, StepOutputs
 
 __all__ = [
     "Adversary",
+    "AtomicCheckpointIO",
+    "FSDP2Strategy",
     "FeatureTerm",
     "ImageTerm",
     "LatentTerm",

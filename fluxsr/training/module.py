@@ -12,11 +12,15 @@ from torch.nn.functional import interpolate, pad
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap, tabulate_modulation
+from fluxsr.models.distributed import whole
+from fluxsr.models.sharding import shard_backbone
 from fluxsr.models.tiling import TiledVelocity
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
+from fluxsr.training.checkpoints import check_fits, random_states, set_random_states
 from fluxsr.training.psnr import psnr_y
 from fluxsr.training.randomness import step_generator
 from fluxsr.training.roles import TARGET, Roles
+from fluxsr.training.strategies import FSDP2Strategy, check_strategy
 from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs
 
 FLOW = "flow"  # the objective's own name among the terms
@@ -111,10 +115,26 @@ class OneStepSR(LightningModule):
         self.tile = tile
         self.seed = seed
         self.log_gradient_norms = log_gradient_norms
-        # Checkpoints hold what is trained; the frozen rest is loaded from its own source.
+        # Checkpoints, and state_dict(), hold what is trained; the frozen rest is loaded from its own source.
         self.strict_loading = False
+        self.register_state_dict_post_hook(_leave_frozen_out)
+        self._sharded = False
+        self._random_states: dict[str, Any] | None = None
         taps = any(isinstance(term, FeatureTerm) for term in self.losses.values())
         self._tap = FeatureTap(backbone) if taps else None
+
+    def configure_model(self) -> None:
+        """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
+
+        Raises:
+            ValueError: if a strategy that shards meets quantised weights, an adversary, or what it can't be used with.
+        """
+        strategy = self.trainer.strategy
+        check_strategy(strategy, self)
+        if isinstance(strategy, FSDP2Strategy) and not self._sharded:
+            for model in (self.backbone, *self.roles.models.values()):
+                shard_backbone(model, strategy.device_mesh["data_parallel"])
+            self._sharded = True
 
     def on_fit_start(self) -> None:
         """Refuse what would go wrong silently."""
@@ -289,11 +309,8 @@ class OneStepSR(LightningModule):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen weights out of the checkpoint; the moving average stays in."""
-        kept = self._checkpointed()
-        checkpoint["state_dict"] = {
-            key: value for key, value in checkpoint["state_dict"].items() if key in kept or key.startswith("objective.")
-        }
+        """Add the global random states; :meth:`state_dict` has left the frozen weights out already."""
+        checkpoint["random_states"] = random_states()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not hold exactly what is trained here.
@@ -301,15 +318,14 @@ class OneStepSR(LightningModule):
         Raises:
             ValueError: naming the first weights that are missing or unknown.
         """
-        own = self._checkpointed()
-        saved = {key for key in checkpoint["state_dict"] if not key.startswith("objective.")}
-        if own != saved:
-            missing, unknown = sorted(own - saved), sorted(saved - own)
-            raise ValueError(
-                f"the checkpoint does not fit this model: {len(missing)} trainable weights are missing from it "
-                f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
-                "use the configuration that it was trained with"
-            )
+        check_fits(self._checkpointed(), {key for key in checkpoint["state_dict"] if not key.startswith("objective.")})
+        self._random_states = checkpoint.get("random_states")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Go on from a checkpoint's random states: here and not earlier, since starting a data loader draws a number too."""
+        if self._random_states is not None:
+            set_random_states(self._random_states)
+            self._random_states = None
 
     def _checkpointed(self) -> set[str]:
         averaged = {name for name, _ in self.named_parameters() if self.roles.is_target(name)}
@@ -354,6 +370,15 @@ class OneStepSR(LightningModule):
         norms = {}
         for name, (weight, value) in terms.items():
             gradients = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
-            used = [gradient.float().norm() for gradient in gradients if gradient is not None]
+            used = [whole(gradient.float().norm()) for gradient in gradients if gradient is not None]
             norms[name] = torch.stack(used).norm() if used else value.new_zeros(())
         return norms
+
+
+def _leave_frozen_out(module: OneStepSR, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Drop from a state dict what is not trained; under sharding it would be gathered for nothing."""
+    kept = module._checkpointed()
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        name = key.removeprefix(prefix)
+        if name not in kept and not name.startswith("objective."):
+            del state_dict[key]

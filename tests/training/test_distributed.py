@@ -1,73 +1,121 @@
-"""Two CPU processes over gloo see the same global batch as one."""
+"""Two CPU processes over gloo, with DDP and with FSDP2, make the steps that one process makes on the same global batch."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from skimage import data
-
-SCRIPT = """
-import json, logging, sys, warnings
 import torch
-warnings.filterwarnings("ignore")
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-torch.set_num_threads(1)
-from fluxsr.data import SRDataModule
-from fluxsr.flows import RectifiedSRFlow
-from fluxsr.losses import MSELoss
-from fluxsr.training import Adversary, ImageTerm
-from tests.training.conftest import tiny_module, tiny_trainer
-from tests.training.test_adversary import adversarial_module
-from tests.training.test_roles import stage_two
+from safetensors.torch import load_file
 
-photos, devices, batch_size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-make = {
-    "ftd": lambda: tiny_module(losses={"mse": ImageTerm(MSELoss())}),
-    "stage 1": lambda: tiny_module(losses={}, objective=RectifiedSRFlow(velocity_weight=1.0)),
-    "stage 2": stage_two,
-    # Adam divides the heads' tiny gradients by themselves, rounding and all; plain descent shows whether they agree.
-    "adversary": lambda: adversarial_module(
-        Adversary(width=8, optimizer=lambda heads: torch.optim.SGD(heads, lr=0.1)),
-        stage_two=True,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
-    ),
-}
-module = make[sys.argv[4]]()
-ddp = "ddp" if module.automatic_optimization else "ddp_find_unused_parameters_true"
-trainer = tiny_trainer(max_steps=2, devices=devices, strategy=ddp if devices > 1 else "auto")
-trainer.fit(module, datamodule=SRDataModule(photos=photos, crop=32, batch_size=batch_size, samples_per_image=4, seed=3))
-if trainer.is_global_zero:
-    sums = {name: [float(p.double().sum()), float(p.double().norm())] for name, p in module.trainable_state().items()}
-    print(json.dumps({"loss": float(trainer.callback_metrics["train/loss"]), "weights": sums}))
-"""
+ROOT = Path(__file__).parents[2]
+SHARDED = ["ftd", "ftd, accumulated", "ftd, modulation table", "ftd, in full", "stage 1", "stage 2"]
 
 
-def train(photos: Path, devices: int, batch_size: int, kind: str) -> dict:
-    """Train in a process of its own; DDP starts the second one itself."""
-    script = photos.parent / "train.py"
-    script.write_text(SCRIPT)
-    root = Path(__file__).parents[2]
-    arguments = [sys.executable, str(script), str(photos), str(devices), str(batch_size), kind]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    result = subprocess.run(arguments, capture_output=True, text=True, cwd=root, env=environment)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return json.loads([line for line in result.stdout.splitlines() if line.startswith("{")][-1])
+def run(photos: Path, folder: Path, devices: int, strategy: str, *more: str) -> dict:
+    """Train in processes of their own, two by torchrun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"] if devices > 1 else []
+    script = str(Path(__file__).with_name("distributed_steps.py"))
+    arguments = [sys.executable, *launcher, script, str(photos), str(folder), str(devices), strategy, *more]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return torch.load(folder / "results.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    from PIL import Image
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "coffee", "chelsea", "rocket"):
+        Image.fromarray(getattr(data, name)()[100:228, 100:228]).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(photos, tmp_path_factory) -> dict:
+    """What one process recorded, and two under each strategy, with the folders."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = {"alone": (1, "auto"), "ddp": (2, "ddp"), "fsdp2": (2, "fsdp2")}
+    return {name: (run(photos, folder / name, *setting), folder / name) for name, setting in settings.items()}
+
+
+def agree(a: dict, b: dict, relative: float) -> None:
+    """Tensors by name: each agrees in its norm, or vanishes in both beside the largest."""
+    assert a.keys() == b.keys()
+    assert a
+    largest = max(float(tensor.double().norm()) for tensor in a.values())
+    for name, tensor in a.items():
+        error = float((tensor.double() - b[name].double()).norm())
+        assert error <= relative * max(float(tensor.double().norm()), 1e-2 * largest), (name, error)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("kind", SHARDED)
+def test_one_process_and_two_make_the_same_steps(runs, strategy, kind):
+    alone, together = runs["alone"][0][kind], runs[strategy][0][kind]
+    steps = len(alone["losses"])
+    assert steps == (4 if "accumulated" in kind else 2)
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert len(alone["gradients"]) == len(together["gradients"]) == 2
+    # Later gradients are taken at weights that Adam has divided by tiny gradients, rounding and all.
+    agree(alone["gradients"][0], together["gradients"][0], 1e-5)
+    agree(alone["gradients"][1], together["gradients"][1], 1e-4)
+    agree(alone["weights"], together["weights"], 1e-4)
+    if kind == "stage 2":
+        agree(alone["targets"], together["targets"], 1e-4)
+
+
+@pytest.mark.parametrize("kind", SHARDED)
+def test_checkpoints_hold_the_same_tensors_whoever_wrote_them(runs, kind):
+    states = {}
+    for name, (_, folder) in runs.items():
+        checkpoint = torch.load(folder / kind / "step=2.ckpt", weights_only=True)
+        optimizer = checkpoint["optimizer_states"][0]["state"]
+        assert all(not hasattr(tensor, "device_mesh") for tensor in checkpoint["state_dict"].values())
+        states[name] = {
+            **{key: value for key, value in checkpoint["state_dict"].items() if isinstance(value, torch.Tensor)},
+            **{f"moment {i}": state["exp_avg"] for i, state in optimizer.items()},
+            **{f"average {key}": value for key, value in checkpoint["callbacks"]["EMA"]["average"].items()},
+        }
+    for name in ("ddp", "fsdp2"):
+        agree(states["alone"], states[name], 1e-4)
+        assert {k: v.shape for k, v in states["alone"].items()} == {k: v.shape for k, v in states[name].items()}
+
+
+@pytest.mark.parametrize("kind", ["ftd", "stage 2"])
+def test_adapters_saved_under_each_strategy_load_in_plain_diffusers(runs, kind):
+    from tests.models.conftest import tiny_transformer
+
+    files = {name: load_file(folder / kind / "backbone.safetensors") for name, (_, folder) in runs.items()}
+    for name, state in files.items():
+        agree(files["alone"], state, 1e-4)
+        transformer = tiny_transformer(in_channels=48)
+        transformer.load_lora_adapter(dict(state), prefix="transformer")
+        loaded = {n: p for n, p in transformer.named_parameters() if ".lora_" in n}
+        assert len(loaded) == len(state), name
+
+
+@pytest.mark.parametrize(("writer", "reader"), [("fsdp2", "alone"), ("alone", "fsdp2"), ("ddp", "fsdp2")])
+def test_a_checkpoint_goes_on_under_another_strategy(runs, photos, tmp_path, writer, reader):
+    """One step with one strategy and two with another end where three with one do."""
+    checkpoint = str(runs[writer][1] / "ftd" / "step=2.ckpt")
+    devices, strategy = (1, "auto") if reader == "alone" else (2, reader)
+    moved = run(photos, tmp_path / "moved", devices, strategy, "ftd", checkpoint)["ftd"]
+    stayed = run(photos, tmp_path / "stayed", 1, "auto", "ftd", str(runs["alone"][1] / "ftd" / "step=2.ckpt"))["ftd"]
+    assert moved["losses"] == pytest.approx(stayed["losses"], rel=1e-5)
+    agree(stayed["weights"], moved["weights"], 1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ftd", "stage 1", "stage 2", "adversary"])
-def test_one_process_and_two_make_the_same_steps(tmp_path, kind):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for name in ("astronaut", "coffee", "chelsea", "rocket"):
-        Image.fromarray(getattr(data, name)()[100:228, 100:228]).save(photos / f"{name}.png")
-    alone, together = train(photos, 1, 4, kind), train(photos, 2, 2, kind)
-    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
-    for name, (total, norm) in alone["weights"].items():
-        assert together["weights"][name] == pytest.approx([total, norm], rel=1e-4, abs=1e-5), name
+def test_the_adversary_makes_the_same_steps(runs, photos, tmp_path):
+    together = run(photos, tmp_path, 2, "ddp_find_unused_parameters_true")["adversary"]
+    alone = runs["alone"][0]["adversary"]
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    agree(alone["weights"], together["weights"], 1e-4)

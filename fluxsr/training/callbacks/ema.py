@@ -10,6 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from fluxsr.models.distributed import like, whole
+
 
 class EMA(Callback):
     """Keeps ``average = decay * average + (1 - decay) * weight`` of the trainable parameters, after every optimiser step.
@@ -34,11 +36,20 @@ class EMA(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the current weights, unless a checkpoint brought an average."""
+        self._start(pl_module)
+        self._seen = trainer.global_step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take in the average of a checkpoint that a sharding strategy loads only now."""
+        self._start(pl_module)
+        self._seen = trainer.global_step
+
+    def _start(self, pl_module: LightningModule) -> None:
         current = _trainable(pl_module)
         if self.average.keys() != current.keys():
             self.average = {name: weight.detach().clone() for name, weight in current.items()}
-        self.average = {name: tensor.to(current[name].device) for name, tensor in self.average.items()}
-        self._seen = trainer.global_step
+        # A loaded average is whole: each process keeps its part.
+        self.average = {name: like(tensor, current[name]) for name, tensor in self.average.items()}
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -79,8 +90,8 @@ class EMA(Callback):
         self._swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average, for the checkpoint."""
-        return {"average": self.average}
+        """Return the average in one piece, for the checkpoint."""
+        return {"average": {name: whole(tensor) for name, tensor in self.average.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the average of a checkpoint."""
@@ -90,6 +101,7 @@ class EMA(Callback):
     def _swap_in(self, pl_module: LightningModule) -> None:
         if not self.average or self._kept is not None:
             return
+        self._start(pl_module)
         current = _trainable(pl_module)
         self._kept = {name: weight.detach().clone() for name, weight in current.items()}
         for name, tensor in self.average.items():

@@ -39,13 +39,12 @@ class ExportBackbone(Callback):
         self.export(trainer, pl_module)
 
     def export(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write the file, on the first process."""
+        """Write the file: every process gathers, the first one writes."""
         ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
-        if trainer.is_global_zero:
-            with ema.averaged(pl_module) if ema is not None else nullcontext():
-                # What upscaling needs to know beside the weights.
-                metadata = {"start_time": str(pl_module.objective.start_time), "steps": str(trainer.global_step)}
-                if pl_module.tile is not None:
-                    metadata["window"] = str(pl_module.tile)
-                path = self.path or Path(trainer.default_root_dir) / "backbone.safetensors"
-                pl_module.backbone.save(path, dtype=self.dtype, metadata=metadata)
+        with ema.averaged(pl_module) if ema is not None else nullcontext():
+            # What upscaling needs to know beside the weights.
+            metadata = {"start_time": str(pl_module.objective.start_time), "steps": str(trainer.global_step)}
+            if pl_module.tile is not None:
+                metadata["window"] = str(pl_module.tile)
+            path = self.path or Path(trainer.default_root_dir) / "backbone.safetensors"
+            pl_module.backbone.save(path, dtype=self.dtype, metadata=metadata)

@@ -1,0 +1,74 @@
+"""What checkpoints hold and how they are written: trained weights, their optimiser and average, random states."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from fluxsr.atomic import replacing
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: whoever kills the process finds the old one or the new one, whole.
+
+    (Lightning's own writes to the system's temporary folder first; where that is another disk, moving is copying.) ``fluxsr
+    fit`` uses it by itself; elsewhere ``Trainer(plugins=[AtomicCheckpointIO()])``. To write while training goes on:
+    ``lightning.pytorch.plugins.io.AsyncCheckpointIO(AtomicCheckpointIO())``.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write the file.
+
+        Raises:
+            ValueError: if the path is not local; give Lightning's own plugin there.
+        """
+        if "://" in str(path):
+            raise ValueError(
+                f"{path} is not on a local disk: train with --trainer.plugins lightning.pytorch.plugins.io.TorchCheckpointIO"
+            )
+        with replacing(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def random_states() -> dict[str, Any]:
+    """Return the global random states: Python's, NumPy's, torch's and the current CUDA device's, without pickled objects."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  the state that users' code may draw from
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (str(kind), torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Go on from states that :func:`random_states` returned."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu())
+
+
+def check_fits(own: set[str], saved: set[str]) -> None:
+    """Check that a checkpoint holds exactly the weights that are trained here.
+
+    Raises:
+        ValueError: naming the first weights that are missing or unknown.
+    """
+    if own != saved:
+        missing, unknown = sorted(own - saved), sorted(saved - own)
+        raise ValueError(
+            f"the checkpoint does not fit this model: {len(missing)} trainable weights are missing from it "
+            f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
+            "use the configuration that it was trained with"
+        )

@@ -1,0 +1,125 @@
+"""FSDP2 for Lightning, with checkpoints that any number of processes can load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
+
+from fluxsr.models.distributed import like, whole
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """Lightning's ``ModelParallelStrategy`` as fully sharded data parallelism: every process holds its part of each block.
+
+    Beside the parent it knows that all devices shard data and none splits tensors, gathers nothing but what is trained, and
+    writes the same single-file checkpoints as training on one device or with DDP, so that each loads the others'. (Lightning's
+    own gathers the frozen base too, and numbers the optimiser's states by all parameters instead of the trained ones.)
+
+    ``strategy="fsdp2"`` names it, in YAML and in ``Trainer``.
+
+    Args:
+        process_group_backend: by default nccl on GPUs and gloo on CPUs.
+    """
+
+    def __init__(self, process_group_backend: str | None = None) -> None:
+        super().__init__(
+            tensor_parallel_size=1, save_distributed_checkpoint=False, process_group_backend=process_group_backend
+        )
+
+    def setup_environment(self) -> None:
+        """Put all processes on the data-parallel side of the mesh."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """The trainer restores the optimiser, from what :meth:`load_checkpoint` read."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return what the module keeps in checkpoints, in one piece."""
+        assert self.lightning_module is not None
+        return _whole(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return an optimiser's state as it would be on one device."""
+        return _whole(optimizer.state_dict())
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Write the file, on the first process, through the checkpoint plugin."""
+        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read the file, on every process."""
+        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Give every process its part of the weights."""
+        assert self.lightning_module is not None
+        own = dict(self.lightning_module.named_parameters())
+        state = {key: like(value, own[key]) if key in own else value for key, value in checkpoint["state_dict"].items()}
+        self.lightning_module.load_state_dict(state, strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give every process its part of the optimisers' states."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            # States are numbered in the order of the parameter groups.
+            owners = dict(
+                zip(
+                    (index for group in state["param_groups"] for index in group["params"]),
+                    (parameter for group in optimizer.param_groups for parameter in group["params"]),
+                    strict=True,
+                )
+            )
+            shared = {index: _shared(values, owners[index]) for index, values in state["state"].items()}
+            optimizer.load_state_dict({**state, "state": shared})
+
+
+# Lightning's own list of names for strategies: `--trainer.strategy fsdp2`.
+StrategyRegistry.register("fsdp2", FSDP2Strategy, override=True)
+
+
+def _whole(state: Mapping[str, Any]) -> dict[str, Any]:
+    return tree_map_only(Tensor, lambda tensor: whole(tensor).detach().cpu(), dict(state))
+
+
+def _shared(values: Mapping[str, Any], owner: Tensor) -> dict[str, Any]:
+    """Return one parameter's states, sharded as it is where they have its shape (a step count has not)."""
+    return {
+        key: like(value, owner) if isinstance(value, Tensor) and value.shape == owner.shape else value
+        for key, value in values.items()
+    }
+
+
+def check_strategy(strategy: Any, module: Any) -> None:
+    """Refuse what would fail late or train wrongly under a strategy that shards.
+
+    Args:
+        strategy: the trainer's.
+        module: the :class:`fluxsr.training.OneStepSR`.
+
+    Raises:
+        ValueError: saying what to use instead.
+    """
+    if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
+        return
+    name = type(strategy).__name__
+    quantization = getattr(module.backbone, "quantization", None)
+    if quantization is not None:
+        raise ValueError(
+            f"{name} can't shard {quantization} weights (they would fail, or be gathered wrongly, without a word): train with "
+            "strategy ddp, where every GPU holds the small base, or without quantize"
+        )
+    if module.adversary is not None:
+        raise ValueError(f"{name} does not train an adversary: use strategy ddp_find_unused_parameters_true")
+    if isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, FSDP2Strategy):
+        raise ValueError(
+            f"{name} numbers the optimiser's states by frozen parameters too, so its checkpoints of adapters don't load "
+            "elsewhere: set strategy to fsdp2, which is the same with checkpoints that do"
+        )
