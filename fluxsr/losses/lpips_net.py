@@ -82,7 +82,8 @@ class LPIPSNet(nn.Module):
         distances = []
         for index, x_map in enumerate(x_maps):
             head: Tensor = getattr(self, f"head{index}")
-            y_map, y_maps[index] = y_maps[index], y_maps[index].new_empty(0)
+            y_map, y_maps[index] = y_maps[index].to(head.dtype), y_maps[index].new_empty(0)
+            x_map = x_map.to(head.dtype)  # where the convolutions ran in fewer bits
             distances.append(head_distance(x_map, y_map, head, double_backward=self.double_backward))
             del y_map
         return distances

@@ -16,11 +16,16 @@ class FrozenNetwork(nn.Module):
 
     It stays in evaluation mode after ``.train()``, keeps its dtype after ``.to(torch.bfloat16)`` or ``.half()`` (moves
     to a device work), and its weights are left out of ``state_dict()``: a checkpoint doesn't carry 59 MB of VGG.
+
+    Args:
+        net: called ``net(x, y)``.
+        autocast: dtype that its convolutions compute in; ``None``: that of its weights.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, autocast: torch.dtype | None = None) -> None:
         super().__init__()
         self.net = net.eval().requires_grad_(False)
+        self.autocast = autocast
 
     @property
     def dtype(self) -> torch.dtype:
@@ -28,8 +33,8 @@ class FrozenNetwork(nn.Module):
         return next((p.dtype for p in self.net.parameters() if p.is_floating_point()), torch.float32)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Call the network, outside of autocast, in its own dtype."""
-        with torch.autocast(x.device.type, enabled=False):
+        """Call the network in its own dtype, outside of the surrounding autocast."""
+        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             distance: Tensor = self.net(x.to(self.dtype), y.to(self.dtype))
         return distance
 
@@ -70,11 +75,31 @@ class NetworkLoss(nn.Module):
     The gradient goes into ``sr_image`` only. It is computed term by term in the forward pass, so that the activations
     of two terms never coexist and none of them waits for ``backward()``; hence it can't be differentiated again
     unless ``double_backward`` is set, which costs the memory of an ordinary graph.
+
+    Args:
+        net: the network, called ``net(x, y)``.
+        views: the terms.
+        double_backward: see above.
+        compute_dtype: ``"bfloat16"`` (or ``"float16"``) for the convolutions alone: features are compared, and the gradient is
+            returned, in float32; ``None`` for float32 all through.
+
+    Raises:
+        ValueError: if ``compute_dtype`` is none of these.
     """
 
-    def __init__(self, net: nn.Module, views: tuple[WeightedView, ...], *, double_backward: bool = False) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        views: tuple[WeightedView, ...],
+        *,
+        double_backward: bool = False,
+        compute_dtype: str | None = None,
+    ) -> None:
         super().__init__()
-        self.network = FrozenNetwork(net)
+        if compute_dtype not in (None, "float32", "bfloat16", "float16"):
+            raise ValueError(f"compute_dtype must be bfloat16, float16 or None, got {compute_dtype!r}")
+        reduced = compute_dtype not in (None, "float32")
+        self.network = FrozenNetwork(net, getattr(torch, str(compute_dtype)) if reduced else None)
         self.views = views
         self.double_backward = double_backward
 
@@ -108,7 +133,7 @@ class NetworkLoss(nn.Module):
                 f"the network returned shape {tuple(distance.shape)} for a batch of {sr_image.shape[0]}: it must be "
                 "called as lpips.LPIPS is, net(x, y) -> (B, 1, 1, 1)"
             )
-        return weight * distance.mean()
+        return weight * distance.float().mean() if self.network.autocast is not None else weight * distance.mean()
 
 
 class _GradientInside(torch.autograd.Function):

@@ -31,6 +31,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise ValueError(
                 f"{path} is not on a local disk: train with --trainer.plugins lightning.pytorch.plugins.io.TorchCheckpointIO"
             )
+        path = Path(path)
+        for left in path.parent.glob(f".tmp-*-{path.name}"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         with replacing(path) as temporary:
             torch.save(checkpoint, temporary)
 

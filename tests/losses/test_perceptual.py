@@ -139,3 +139,33 @@ def test_mse_lpips_is_the_weighted_sum(net: str, random_lpips, pair: tuple[Tenso
 def test_mse_lpips_refuses_a_weight_that_is_not_positive(weight: float) -> None:
     with pytest.raises(ValueError, match=r"weight_lpips=.* must be positive; for squared error alone take MSELoss"):
         MSELPIPSLoss(weight, net="nano")
+
+
+@pytest.mark.parametrize("make", [LPIPSLoss, TVLPIPSLoss])
+@pytest.mark.parametrize("net", ["vgg", "nano"])
+def test_fewer_bits_in_the_convolutions_change_little(make, net, random_lpips, pair) -> None:
+    weights = random_lpips(net)[1] if net != "nano" else None
+    values, gradients = [], []
+    for compute_dtype in (None, "bfloat16"):
+        loss = make(net=net, weights=weights, compute_dtype=compute_dtype)
+        sr_image = pair[0].clone().requires_grad_()
+        value = loss(sr_image, pair[1])
+        value.backward()
+        assert value.dtype == sr_image.grad.dtype == torch.float32
+        values.append(value.item())
+        gradients.append(sr_image.grad.flatten())
+    assert values[1] != values[0]  # it did something
+    assert values[1] == pytest.approx(values[0], rel=0.01)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.9
+
+
+def test_the_surrounding_autocast_changes_nothing(random_lpips, pair) -> None:
+    loss = LPIPSLoss(net="vgg", weights=random_lpips("vgg")[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = loss(*pair)
+    assert torch.equal(inside, loss(*pair))
+
+
+def test_an_unknown_compute_dtype_is_named() -> None:
+    with pytest.raises(ValueError, match="compute_dtype must be bfloat16, float16 or None, got 'bf16'"):
+        LPIPSLoss(net="nano", compute_dtype="bf16")
