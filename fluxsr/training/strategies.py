@@ -118,6 +118,11 @@ def check_strategy(strategy: Any, module: Any) -> None:
         )
     if module.adversary is not None:
         raise ValueError(f"{name} does not train an adversary: use strategy ddp_find_unused_parameters_true")
+    if isinstance(strategy, FSDPStrategy):
+        raise ValueError(
+            f"{name} flattens the weights of a unit into one tensor of one dtype, and here float32 adapters lie on a bfloat16 "
+            "base: set strategy to fsdp2, which shards each weight by itself"
+        )
     if isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, FSDP2Strategy):
         raise ValueError(
             f"{name} numbers the optimiser's states by frozen parameters too, so its checkpoints of adapters don't load "
