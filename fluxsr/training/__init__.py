@@ -3,11 +3,13 @@
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.checkpoints import AtomicCheckpointIO
 from fluxsr.training.module import OneStepSR
+from fluxsr.training.optimizers import AdamW8bit
 from fluxsr.training.psnr import psnr_y
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FeatureTerm, ImageTerm, LatentTerm, LossTerm, StepOutputs
 
 __all__ = [
+    "AdamW8bit",
     "Adversary",
     "AtomicCheckpointIO",
     "FSDP2Strategy",

@@ -1,0 +1,53 @@
+"""An optimiser that torch has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class AdamW8bit(torch.optim.AdamW):
+    """AdamW whose moments take a byte each instead of four (bitsandbytes; Dettmers et al. 2021, arXiv 2110.02861).
+
+    What is constructed is bitsandbytes' own optimiser. Of this class itself are only those on the meta device, where `fluxsr
+    plan` works without bitsandbytes and without a GPU.
+
+    Args:
+        params: the trained parameters, on CUDA.
+        lr: learning rate.
+        betas: decays of the two moments.
+        weight_decay: decoupled, as AdamW's.
+
+    Raises:
+        ValueError: if bitsandbytes or CUDA is missing.
+    """
+
+    def __new__(
+        cls,
+        params: Iterable[nn.Parameter],
+        lr: float = 5e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+    ) -> Any:
+        """Return bitsandbytes' optimiser."""
+        if isinstance(params, list) and params and all(parameter.is_meta for parameter in params):
+            return super().__new__(cls)
+        try:
+            import bitsandbytes
+        except ImportError as error:
+            raise ValueError(f"AdamW8bit needs the extra quant: pip install 'fluxsr[quant]' ({error})") from None
+        if not torch.cuda.is_available():
+            raise ValueError("AdamW8bit needs a CUDA device; take torch.optim.AdamW here")
+        return bitsandbytes.optim.AdamW8bit(params, lr=lr, betas=betas, weight_decay=weight_decay)
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 5e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay)
