@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint bench setup clean
+.PHONY: demo test test-slow lint bench docs setup clean
 
 setup: $(STAMP)
 
@@ -35,5 +35,11 @@ lint: $(STAMP)
 bench: $(STAMP)  ## ratios, all measured in one run on this machine
 	$(PY) -m benchmarks
 
+docs: $(STAMP)  ## the documentation, into site/
+	@$(PY) -c "import material, mkdocstrings" 2>/dev/null || { \
+	  if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(PY) -e '.[docs]'; \
+	  else $(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'; fi; }
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) outputs build dist
+	rm -rf $(VENV) outputs build dist site

@@ -2,7 +2,7 @@
 
     python examples/import_one_loss.py
 
-``net="vgg"`` is the paper's choice and downloads its weights once; ``net="nano"`` ships with the package.
+``net="vgg"`` downloads its weights once; ``net="nano"`` ships with the package.
 """
 
 import torch
