@@ -19,10 +19,11 @@ FORBIDDEN = {
     ],
     "fluxsr.models": ["lightning", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.data", "fluxsr.training", "fluxsr.cli"],
     "fluxsr.data": ["diffusers", "peft", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.models", "fluxsr.training"],
-    "fluxsr.training": ["fluxsr.cli", "fluxsr.evaluation", "fluxsr.inference"],
+    "fluxsr.training": ["fluxsr.cli", "fluxsr.evaluation", "fluxsr.inference", "fluxsr.planning"],
     "fluxsr.inference.upscaler": ["lightning", "lpips", "cv2", "fluxsr.losses", "fluxsr.training", "fluxsr.cli"],
     "fluxsr.evaluation": ["torch", "lightning", "diffusers", "gradio", "pyiqa", "fluxsr.training", "fluxsr.cli"],
     "fluxsr.evaluation.run": ["lightning", "diffusers", "gradio", "pyiqa", "spandrel", "torchmetrics", "fluxsr.training"],
+    "fluxsr.planning": ["fluxsr.cli", "fluxsr.inference", "fluxsr.evaluation"],
     "fluxsr.cli.main": ["torch", "lightning", "diffusers", "fluxsr.models", "fluxsr.training"],
 }  # fmt: skip
 

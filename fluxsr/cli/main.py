@@ -12,6 +12,7 @@ COMMANDS = {
     "app": ("fluxsr.cli.app", "a page in the browser: drop a photo, compare, download"),
     "demo": ("fluxsr.cli.demo", "the whole of it in six minutes, on any machine, with a report"),
     "fit": ("fluxsr.cli.lightning", "train"),
+    "plan": ("fluxsr.cli.plan", "what a training run takes, in memory and time, before it is paid for"),
     "validate": ("fluxsr.cli.lightning", "measure on the validation images"),
     "test": ("fluxsr.cli.lightning", "measure on the test images"),
     "predict": ("fluxsr.cli.lightning", "upscale images with a configuration and a checkpoint"),

@@ -1,0 +1,8 @@
+"""What a training run takes, before anything is downloaded or rented."""
+
+from fluxsr.planning.advice import Advice, advise
+from fluxsr.planning.plan import Experiment, Phase, Plan, make_plan
+from fluxsr.planning.step import Settings
+from fluxsr.planning.weightless import weightless
+
+__all__ = ["Advice", "Experiment", "Phase", "Plan", "Settings", "advise", "make_plan", "weightless"]

@@ -1,0 +1,154 @@
+"""What to switch on so that a training run fits: each change planned like the run itself, none by a rule of thumb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fluxsr.planning.plan import Experiment, Plan, make_plan
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing to switch on.
+
+    Args:
+        what: in words.
+        arguments: for ``fluxsr fit``.
+        eight_bit: plan with an 8-bit Adam, which need not be installed here.
+        devices: of the run; ``None``: as before.
+        strategy: of the run; ``None``: as before.
+    """
+
+    what: str
+    arguments: tuple[str, ...] = ()
+    eight_bit: bool = False
+    devices: int | None = None
+    strategy: str | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A change with the peak that it leads to."""
+
+    what: str
+    arguments: list[str]
+    peak_bytes: int
+    saves_bytes: int
+    steps_per_hour: float
+    fits: bool
+
+
+def advise(
+    read: Callable[[list[str]], Experiment],
+    experiment: Experiment,
+    plan: Plan,
+    limit: float,
+    *,
+    strategy: str = "auto",
+) -> list[Advice]:
+    """Plan every change that the configuration leaves open, and the cheap ones together; the most saving first.
+
+    Args:
+        read: makes the experiment with further arguments of ``fluxsr fit``.
+        experiment: as it is.
+        plan: of it.
+        limit: bytes that a device has for tensors.
+        strategy: that the plan was asked for.
+    """
+    changes = possible_changes(experiment, plan)
+    local = [
+        change for change in changes if change.arguments and change.devices is None and "quantize" not in change.what
+    ]
+    if len(local) > 1:
+        together = tuple(argument for change in local for argument in change.arguments)
+        eight_bit = any(change.eight_bit for change in local)
+        changes.append(Change("all of these but quantisation, FSDP2 and devices", together, eight_bit))
+    found = []
+    for change in changes:
+        arguments = [] if change.eight_bit and len(change.arguments) == 1 else list(change.arguments)
+        arguments = [argument for argument in arguments if "8bit" not in argument]
+        changed = read(arguments)
+        if change.eight_bit:
+            changed.settings = replace(changed.settings, eight_bit=True)
+        new = make_plan(changed, change.devices or plan.devices, change.strategy or strategy, plan.tflops)
+        saved = plan.peak_bytes - new.peak_bytes
+        if saved > 0:
+            shown = list(change.arguments)
+            found.append(Advice(change.what, shown, new.peak_bytes, saved, new.steps_per_hour, new.peak_bytes <= limit))
+    return sorted(found, key=lambda advice: -advice.saves_bytes)
+
+
+def possible_changes(experiment: Experiment, plan: Plan) -> list[Change]:
+    """Return what of the memory ladder a configuration does not have yet."""
+    options = experiment.options
+    model: dict[str, Any] = options.get("model", {})
+    backbone = _arguments(model, "backbone")
+    autoencoder = _arguments(model, "autoencoder")
+    objective = _arguments(model, "objective")
+    changes = []
+    prefix = "--model.backbone.init_args"
+    lora = backbone.get("trainable") == "lora"
+    if backbone.get("gradient_checkpointing") is False:
+        changes.append(Change("gradient_checkpointing", (f"{prefix}.gradient_checkpointing=true",)))
+    if backbone.get("dtype") == "float32" and lora:
+        changes.append(Change("the frozen base in bfloat16", (f"{prefix}.dtype=bfloat16",)))
+    if model.get("modulation_table") is False and lora and "time_sampler" in objective:
+        grid = "--model.objective.init_args.time_sampler"
+        changes.append(
+            Change(
+                "modulation_table",
+                ("--model.modulation_table=true", f"{grid}=fluxsr.flows.GridTimes", f"{grid}.init_args.steps=16"),
+            )
+        )
+    if "quantize" in backbone and backbone["quantize"] is None and lora and plan.strategy != "fsdp2":
+        changes += [Change(f"quantize: {kind}", (f"{prefix}.quantize={kind}",)) for kind in ("int8", "nf4")]
+    if autoencoder.get("checkpoint_decode") is False and autoencoder.get("source") != "pixel":
+        changes.append(Change("checkpoint_decode", ("--model.autoencoder.init_args.checkpoint_decode=true",)))
+    cropped = _halved_crops(model, plan.crop)
+    if cropped:
+        changes.append(Change("image terms on a crop of half the side", cropped))
+    if not experiment.settings.eight_bit and "8bit" not in str(_get(model, "optimizer", "class_path")):
+        changes.append(Change("8-bit Adam", ("--model.optimizer=fluxsr.training.AdamW8bit",), eight_bit=True))
+    rank = backbone.get("lora_rank")
+    if lora and isinstance(rank, int) and rank >= 8 and not backbone.get("lora_weights"):
+        changes.append(Change(f"LoRA of rank {rank // 2}", (f"{prefix}.lora_rank={rank // 2}",)))
+    if plan.batch_size > 1:
+        changes.append(Change("half the batch, accumulated twice as long", _halved_batch(experiment, plan)))
+    if plan.strategy != "fsdp2" and backbone.get("quantize") is None and experiment.module.adversary is None:
+        devices = max(2, plan.devices)
+        changes.append(Change(f"FSDP2 over {devices} devices", ("--trainer.strategy=fsdp2",), False, devices, "fsdp2"))
+    if plan.strategy == "fsdp2":
+        changes.append(Change(f"{2 * plan.devices} devices", (), False, 2 * plan.devices))
+    return changes
+
+
+def _halved_crops(model: dict[str, Any], crop: int | None) -> tuple[str, ...]:
+    changed = []
+    for name, term in (model.get("losses") or {}).items():
+        arguments = term.get("init_args", {})
+        if "estimates" in arguments and crop is not None:  # an image term
+            side = arguments.get("crop") or crop
+            if side >= 64:
+                changed.append(f"--model.losses.{name}.init_args.crop={side // 2}")
+    return tuple(changed)
+
+
+def _halved_batch(experiment: Experiment, plan: Plan) -> tuple[str, ...]:
+    where = "trainer" if experiment.module.adversary is None else "model.adversary.init_args"
+    return (
+        f"--data.batch_size={plan.batch_size // 2}",
+        f"--{where}.accumulate_grad_batches={2 * plan.accumulate_grad_batches}",
+    )
+
+
+def _arguments(model: dict[str, Any], name: str) -> dict[str, Any]:
+    return _get(model, name, "init_args") or {}
+
+
+def _get(model: dict[str, Any], *path: str) -> Any:
+    found: Any = model
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found

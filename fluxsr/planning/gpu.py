@@ -1,0 +1,147 @@
+"""How a GPU would run it: CUDA's autocast rules and fused kernels, on tensors of the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# Autocast's lists, by the functions' names ("Autocast Op Reference" of PyTorch's documentation). On the meta device autocast
+# itself does nothing.
+_LOWER = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum", "conv1d", "conv2d", "conv3d"} | {
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "scaled_dot_product_attention", "__matmul__", "__rmatmul__",
+}  # fmt: skip
+_CPU_FLOAT32 = {"mse_loss", "cosine_similarity", "smooth_l1_loss", "cdist", "grid_sample", "huber_loss"}
+_CUDA_FLOAT32 = {"mse_loss", "cosine_similarity", "smooth_l1_loss", "l1_loss", "cdist"} | {
+    "layer_norm", "group_norm", "softmax", "log_softmax", "softplus", "normalize", "norm", "sum", "prod", "cumsum",
+    "pow", "__pow__", "__rpow__", "rsqrt", "reciprocal", "exp", "log", "log1p", "expm1",
+}  # fmt: skip
+
+
+class FusedRMSNorm(torch.autograd.Function):
+    """The shapes of CUDA's fused root-mean-square norm, which keeps its input and one number per row; no arithmetic."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None) -> Tensor:
+        """Return a tensor as ``x``."""
+        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1], dtype=torch.float32))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return tensors as ``x`` and, where it is trained, ``weight``."""
+        x, weight, _ = ctx.saved_tensors
+        return torch.empty_like(x), torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+
+
+class LikeDevice(TorchFunctionMode):
+    """Runs functions on meta tensors as a device would: autocast, attention and norms that never materialise their maps.
+
+    Args:
+        cuda: by CUDA's autocast list and fused kernels; else by the CPU's.
+        flow_share: the part of a batch that :class:`fluxsr.flows.ConsistencySRFlow` leaves to the flow loss; its rows depend
+            on values, which there are none of.
+    """
+
+    def __init__(self, cuda: bool = True, flow_share: float = 0.0) -> None:
+        super().__init__()
+        self.cuda = cuda
+        self.flow_share = flow_share
+        self._float32 = _CUDA_FLOAT32 if cuda else _CPU_FLOAT32
+        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        autocast = torch.is_autocast_enabled("cpu")
+        if autocast and name in _LOWER:
+            dtype = torch.get_autocast_dtype("cpu")
+            args = tuple(self._lower(value, dtype) for value in args)
+            kwargs = {key: self._lower(value, dtype) for key, value in kwargs.items()}
+        elif autocast and name in self._float32 and "dtype" not in kwargs:
+            args = tuple(_to_float32(value) for value in args)
+        if func is Tensor.backward:
+            # A mode is off inside its own call, and checkpointed blocks run again in here.
+            with self:
+                gradient = kwargs.pop("gradient", None)
+                return torch.autograd.backward(args[0], *(args[1:] or (gradient,)), **kwargs)
+        if name == "scaled_dot_product_attention":
+            return self._attention(func, *args, **kwargs)
+        if name == "rms_norm" and self.cuda:
+            return self._rms_norm(func, *args, **kwargs)
+        if name in ("isnan", "isfinite", "nonzero") and args[0].is_meta and args[0].ndim == 1:
+            return self._rows(func, name, args[0])
+        return func(*args, **kwargs)
+
+    def forget_casts(self) -> None:
+        """Drop what autocast keeps: it does so where its outermost context ends."""
+        self._cache.clear()
+
+    def _lower(self, value: Any, dtype: torch.dtype) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._lower(one, dtype) for one in value)
+        if not (isinstance(value, Tensor) and value.is_meta and value.is_floating_point()):
+            return value
+        if value.dtype in (dtype, torch.float64):
+            return value
+        if not (value.requires_grad and value.is_leaf and value.dtype == torch.float32 and torch.is_grad_enabled()):
+            return value.to(dtype)
+        # Autocast casts a trained weight once and keeps the copy until the step's context ends.
+        if id(value) not in self._cache:
+            self._cache[id(value)] = (value, value.to(dtype))
+        return self._cache[id(value)][1]
+
+    def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        query, key, value = args[:3] if len(args) >= 3 else (kwargs["query"], kwargs["key"], kwargs["value"])
+        if not query.is_meta:
+            return func(*args, **kwargs)
+        if self.cuda:
+            return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]
+
+    def _rms_norm(self, func: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+        if not x.is_meta or (weight is not None and weight.dtype != x.dtype):  # PyTorch doesn't fuse mixed dtypes
+            return func(x, *args, **kwargs)
+        return FusedRMSNorm.apply(x, weight)
+
+    def _rows(self, func: Callable[..., Tensor], name: str, flags: Any) -> Tensor:
+        if name == "nonzero":
+            return torch.empty(getattr(flags, "planned_rows", len(flags)), 1, dtype=torch.int64, device="meta")
+        out: Any = func(flags)
+        of_flow = int(self.flow_share * len(flags))
+        out.planned_rows = of_flow if name == "isnan" else len(flags) - of_flow
+        return out
+
+
+@contextmanager
+def like_device(mode: LikeDevice) -> Iterator[None]:
+    """Run the body under a mode, with ``torch.autocast("meta")`` meaning the CPU's, whose state the mode reads."""
+    original, clear = torch.autocast, torch.clear_autocast_cache
+
+    class Autocast(original):  # type: ignore[misc, valid-type]
+        def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+            super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    def forget() -> None:
+        mode.forget_casts()
+        clear()
+
+    with (
+        patch("torch.autocast", Autocast),
+        patch("torch.clear_autocast_cache", forget),
+        # `torch.autograd.grad` then runs checkpointed blocks under the mode, as `backward` does.
+        patch("torch.autograd.has_torch_function", lambda _: False),
+        mode,
+    ):
+        yield
+
+
+def _to_float32(value: Any) -> Any:
+    half = isinstance(value, Tensor) and value.is_meta and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if half else value

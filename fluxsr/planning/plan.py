@@ -1,0 +1,239 @@
+"""From a step on the meta device to what one process of a training run takes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from fluxsr.data import SRDataModule
+from fluxsr.models import FluxBackbone
+from fluxsr.planning.ledger import ACTIVATIONS, Ledger, Peak
+from fluxsr.planning.step import (
+    AVERAGE,
+    BASE,
+    BASE_LINEARS,
+    FROZEN_ROLES,
+    GRADIENTS,
+    MODULATION_LAYERS,
+    OPTIMIZER,
+    TRAINED,
+    Settings,
+    is_block_modulation,
+    make_batch,
+    run_step,
+)
+from fluxsr.training import OneStepSR
+
+Sharding = Literal["none", "ddp", "fsdp2"]
+# Bytes of a quantised weight: int8 and fp8 have a scale per row, which is nothing; nf4 has half a byte and, for every 64
+# weights, a scale that is quantised to 8 bits itself (arXiv 2305.14314, double quantisation: 0.127 bits a weight).
+QUANTISED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 0.127 / 8}
+_SHARDED = (BASE, BASE_LINEARS, MODULATION_LAYERS, TRAINED, FROZEN_ROLES, GRADIENTS, OPTIMIZER, AVERAGE)
+# Phases of a step in the order in which they begin.
+PHASES = ("encode", "flow", "decode", "losses", "backward", "optimizer")
+
+
+@dataclass
+class Experiment:
+    """A training run as its configuration describes it, instantiated without weights.
+
+    Args:
+        module: what is trained.
+        data: what it is trained on; only its plain arguments are read.
+        settings: of the trainer.
+        max_steps: optimiser steps of the whole run; ``None``: open.
+        strategy: as the trainer's configuration names it.
+        options: the configuration as plain values.
+    """
+
+    module: OneStepSR
+    data: SRDataModule
+    settings: Settings
+    max_steps: int | None = None
+    strategy: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Phase:
+    """The largest number of live bytes in one phase of the step, and its FLOPs."""
+
+    phase: str
+    peak_bytes: int
+    flops: float
+
+
+@dataclass
+class Plan:
+    """What one process takes for one training step; bytes are of tensors, per process.
+
+    Attributes:
+        parameters: counts, of the whole model: ``transformer`` (its modulation included, adapters not), ``modulation`` (the
+            blocks' ``norm*.linear``), ``norm_out`` (the last modulation), ``trainable``, ``autoencoder``, ``total``.
+        held_bytes: what lives from step to step, by kind.
+        peak_bytes: the largest number of live bytes.
+        peak_phase: the phase that it is in.
+        peak: what it is made of, by kind; activations by the phase that made them.
+        flops_per_step: of an optimiser step, recomputation included.
+        steps_per_hour: at the stated throughput.
+        checkpoint_bytes: of a checkpoint file: trained weights, moving averages and the optimiser's state.
+    """
+
+    devices: int
+    strategy: Sharding
+    precision: str
+    batch_size: int
+    accumulate_grad_batches: int
+    crop: int | None
+    parameters: dict[str, int]
+    held_bytes: dict[str, int]
+    phases: list[Phase]
+    peak_bytes: int
+    peak_phase: str
+    peak: dict[str, int]
+    flops_per_step: float
+    tflops: float
+    seconds_per_step: float
+    steps_per_hour: float
+    hours: float | None
+    checkpoint_bytes: int
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", tflops: float = 400.0) -> Plan:
+    """Run one step of an experiment on the meta device and return what it takes.
+
+    Args:
+        experiment: is used up: its module goes to the meta device and stays there.
+        devices: processes, one GPU each.
+        strategy: ``ddp``, ``fsdp2``, or ``auto``: what the configuration says, else DDP on several devices.
+        tflops: 10^12 floating point operations that one GPU sustains in a second: a statement, not a measurement.
+
+    Raises:
+        ValueError: if a number is out of range, or model and strategy don't go together.
+    """
+    if devices < 1 or not tflops > 0:
+        raise ValueError(f"devices must be at least 1 and tflops positive, got {devices} and {tflops}")
+    module, settings = experiment.module, experiment.settings
+    backbone: Any = module.backbone
+    sharding = choose_sharding(strategy, experiment.strategy, devices)
+    quantised = getattr(backbone, "quantization", None)
+    notes = []
+    if quantised is not None and sharding == "fsdp2":
+        raise ValueError(f"FSDP2 can't shard {quantised} weights: plan with strategy ddp, or without quantize")
+    module.to("meta")
+    accumulate = settings.accumulate if module.adversary is None else module.adversary.accumulate_grad_batches
+    settings = replace(settings, accumulate=accumulate)
+    divisor = devices if sharding == "fsdp2" else 1
+    shares = dict.fromkeys(_SHARDED, 1 / divisor)
+    if quantised is not None:
+        for kind in (BASE_LINEARS, MODULATION_LAYERS):
+            shares[kind] *= QUANTISED[quantised] / backbone.dtype.itemsize
+        notes.append(f"{quantised} weights are counted by formula; what a layer unpacks while it runs is not")
+    parameters = count_parameters(module)
+    extra = {} if divisor == 1 else {"units in flight": units_in_flight(backbone)}
+    if sharding == "ddp":
+        extra = {"gradient buckets": sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)}
+    ledger = Ledger(shares)
+    run_step(module, make_batch(module, experiment.data), settings, ledger)
+    peaks = {phase: _with(peak, extra) for phase, peak in ledger.peaks.items()}
+    top = max(peaks, key=lambda phase: peaks[phase].total)
+    flops = accumulate * sum(ledger.flops.values())
+    seconds = flops / (tflops * 1e12)
+    kept = {
+        kind: held for kind, held in ledger.at_start.items() if kind != "batch" and not kind.startswith(ACTIVATIONS)
+    }
+    notes.append("bytes of tensors: a CUDA context, the libraries' workspaces and fragmentation come on top")
+    notes.append(
+        f"{tflops:g} TFLOP/s per GPU is stated, not measured; waiting for data and communication is not counted"
+    )
+    return Plan(
+        devices=devices,
+        strategy=sharding,
+        precision=settings.precision,
+        batch_size=experiment.data.batch_size,
+        accumulate_grad_batches=accumulate,
+        crop=experiment.data.crop,
+        parameters=parameters,
+        held_bytes=_rounded(kept),
+        phases=[Phase(name, round(peaks[name].total), ledger.flops.get(name, 0.0)) for name in PHASES if name in peaks],
+        peak_bytes=round(peaks[top].total),
+        peak_phase=top,
+        peak=_rounded(peaks[top].parts),
+        flops_per_step=flops,
+        tflops=tflops,
+        seconds_per_step=seconds,
+        steps_per_hour=3600 / seconds,
+        hours=None if experiment.max_steps is None else experiment.max_steps * seconds / 3600,
+        checkpoint_bytes=round(divisor * sum(kept.get(kind, 0.0) for kind in (TRAINED, OPTIMIZER, AVERAGE)))
+        + _target_bytes(module),
+        notes=notes,
+    )
+
+
+def choose_sharding(asked: str, configured: str, devices: int) -> Sharding:
+    """Return how the model is spread over the devices.
+
+    Raises:
+        ValueError: for a strategy that is not known here.
+    """
+    if asked not in ("auto", "ddp", "fsdp2"):
+        raise ValueError(f"strategy must be auto, ddp or fsdp2, got {asked!r}")
+    if devices == 1:
+        return "none"
+    if asked == "auto":
+        name = configured.rsplit(".", 1)[-1].lower()
+        return "fsdp2" if "fsdp" in name or name == "modelparallelstrategy" else "ddp"
+    return "ddp" if asked == "ddp" else "fsdp2"
+
+
+def count_parameters(module: OneStepSR) -> dict[str, int]:
+    """Return numbers of parameters, by part."""
+    backbone = module.backbone
+    base = backbone.transformer if isinstance(backbone, FluxBackbone) else backbone
+    own = {name: parameter for name, parameter in base.named_parameters() if ".lora_" not in name}
+    return {
+        "transformer": sum(parameter.numel() for parameter in own.values()),
+        "modulation": sum(parameter.numel() for name, parameter in own.items() if is_block_modulation(name)),
+        "norm_out": sum(parameter.numel() for name, parameter in own.items() if name.startswith("norm_out.")),
+        "trainable": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+        "autoencoder": sum(parameter.numel() for parameter in module.autoencoder.parameters()),
+        "total": sum(parameter.numel() for parameter in module.parameters()),
+    }
+
+
+def units_in_flight(backbone: nn.Module) -> float:
+    """Return the bytes of FSDP2's units that are whole at a time: what lies outside the blocks, and two blocks.
+
+    One block computes while the next one is gathered.
+    """
+    transformer: Any = getattr(backbone, "transformer", None)
+    if transformer is None:
+        return float(sum(map(_bytes, backbone.parameters())))
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    sizes = sorted((sum(map(_bytes, block.parameters())) for block in blocks), reverse=True)
+    return float(sum(map(_bytes, transformer.parameters())) - sum(sizes) + sum(sizes[:2]))
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _target_bytes(module: OneStepSR) -> int:
+    return sum(
+        _bytes(p) for name, p in module.named_parameters() if module.roles.is_target(name) and not p.requires_grad
+    )
+
+
+def _with(peak: Peak, extra: dict[str, float]) -> Peak:
+    return Peak(peak.total + sum(extra.values()), {**peak.parts, **extra})
+
+
+def _rounded(parts: dict[str, float]) -> dict[str, int]:
+    return {kind: round(size) for kind, size in sorted(parts.items(), key=lambda item: -item[1]) if size >= 1}

@@ -1,0 +1,254 @@
+"""One training step of a module, by Lightning's own trainer, with a ledger beside it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from fluxsr.data import SRBatch, SRDataModule
+from fluxsr.losses.network import FrozenNetwork
+from fluxsr.models import FluxBackbone
+from fluxsr.models.folded import MODULATION
+from fluxsr.planning.gpu import LikeDevice, like_device
+from fluxsr.planning.ledger import Ledger
+from fluxsr.training import OneStepSR
+from fluxsr.training.callbacks import EMA
+
+# Kinds of what lives from step to step.
+BASE, BASE_LINEARS, MODULATION_LAYERS = "transformer", "transformer linears", "modulation"
+TRAINED, FROZEN_ROLES, AUTOENCODER, NETWORKS, OTHERS = (
+    "trained",
+    "frozen roles",
+    "autoencoder",
+    "loss networks",
+    "buffers",
+)
+GRADIENTS, OPTIMIZER, AVERAGE = "gradients", "optimizer", "ema"
+
+# Linears that quantisation leaves alone (fluxsr.models.quantization).
+_WHOLE = ("x_embedder.", "context_embedder.", "proj_out.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of the trainer's configuration changes a step.
+
+    Args:
+        precision: Lightning's, for example ``bf16-mixed``.
+        cuda: runs as on a GPU; else as on a CPU.
+        accumulate: batches per optimiser step.
+        gradient_clip_val: as Lightning's.
+        average: whether an :class:`fluxsr.training.callbacks.EMA` runs.
+        eight_bit: count the optimiser's state as that of an 8-bit Adam, whatever it is.
+    """
+
+    precision: str = "32-true"
+    cuda: bool = True
+    accumulate: int = 1
+    gradient_clip_val: float | None = None
+    average: bool = False
+    eight_bit: bool = False
+
+
+def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledger) -> None:
+    """Make one training step, as it is when training has been running for a while: with the optimiser's state.
+
+    With accumulated batches it is the last one, whose gradients add to those that are there already.
+
+    Args:
+        module: on the meta device, or a real one on the CPU.
+        batch: for one process, on the same device.
+        settings: of the trainer.
+        ledger: takes it all down.
+    """
+    device = batch.hr_image.device
+    strategy: Any = _Nowhere(device=device) if device.type == "meta" else "auto"
+    callbacks: list[Callback] = [EMA()] if settings.average else []
+    # As large, and without a gradient scaler, which wants a GPU.
+    precision: Any = "bf16-mixed" if settings.precision in ("16", "16-mixed") else settings.precision
+    if module.adversary is not None:
+        module.adversary.warmup_steps = 0  # later it is heard
+        module.adversary.accumulate_grad_batches = 1
+    with quiet(), ExitStack() as stack:
+        trainer = Trainer(
+            accelerator="cpu", strategy=strategy, devices=1, precision=precision, max_steps=1, max_epochs=1,
+            gradient_clip_val=settings.gradient_clip_val, limit_val_batches=0, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=[*callbacks, _Bookkeeper(ledger, settings)],
+        )  # fmt: skip
+        claim(module, ledger)
+        for tensor in (value for value in batch if value is not None):
+            ledger.own(tensor, "batch")
+        if device.type == "meta":
+            mode = LikeDevice(settings.cuda, getattr(module.objective, "flow_share", 0.0))
+            stack.enter_context(like_device(mode))
+        stack.enter_context(ledger)
+        one_batch: Any = [batch]
+        trainer.fit(module, DataLoader(one_batch, batch_size=None))
+
+
+def make_batch(module: OneStepSR, data: SRDataModule, device: str = "meta") -> SRBatch:
+    """Return a training batch of the shapes that a data module serves.
+
+    Raises:
+        ValueError: if its crops have no fixed size.
+    """
+    if data.crop is None:
+        raise ValueError("data.crop is null, so the images' size is not known: give --data.crop, in pixels")
+    batch, side = data.batch_size, data.crop
+    hr_image = torch.rand(batch, 3, side, side, device=device)
+    lr_image = torch.rand(batch, 3, side // data.scale, side // data.scale, device=device)
+    index = torch.arange(batch, device=device)
+    if data.pairs is None or data.photos is not None:  # a mixture brings no latents
+        return SRBatch(hr_image, lr_image, index)
+    autoencoder: Any = module.autoencoder
+    small = side // autoencoder.downsample
+    latents = torch.randn(2, batch, autoencoder.latent_channels, small, small, device=device)
+    return SRBatch(hr_image, lr_image, index, latents[0].clone(), latents[1].clone())
+
+
+def claim(module: OneStepSR, ledger: Ledger) -> None:
+    """Book all that a module holds, by kind."""
+    for tensor, kind in held(module):
+        ledger.own(tensor, kind)
+
+
+def held(module: OneStepSR) -> Iterator[tuple[Tensor, str]]:
+    """Yield every parameter and buffer with its kind."""
+    kinds = {id(p): NETWORKS for term in module.modules() if isinstance(term, FrozenNetwork) for p in term.parameters()}
+    kinds |= {id(parameter): AUTOENCODER for parameter in module.autoencoder.parameters()}
+    backbone = module.backbone
+    base = backbone.transformer if isinstance(backbone, FluxBackbone) else backbone
+    linears = {id(m.weight) for m in base.modules() if isinstance(m, nn.Linear)}
+    for name, parameter in base.named_parameters():
+        if name.startswith(_WHOLE):
+            linears.discard(id(parameter))
+        if ".lora_" in name:
+            kinds[id(parameter)] = FROZEN_ROLES
+        elif is_block_modulation(name):
+            kinds[id(parameter)] = MODULATION_LAYERS
+        else:
+            kinds[id(parameter)] = BASE_LINEARS if id(parameter) in linears else BASE
+    for parameter in module.parameters():
+        yield parameter, TRAINED if parameter.requires_grad else kinds.get(id(parameter), FROZEN_ROLES)
+    for buffer in module.buffers():
+        yield buffer, OTHERS
+
+
+def is_block_modulation(name: str) -> bool:
+    """Say whether a parameter of a FLUX transformer belongs to a block's ``norm*.linear``; the last norm is no block's."""
+    return bool(MODULATION.match(name)) and not name.startswith("norm_out.")
+
+
+class _Nowhere(SingleDeviceStrategy):
+    """The meta device: no accelerator's, and what is there can't be brought back at the end."""
+
+    def setup_environment(self) -> None:
+        """Leave the device alone."""
+
+    def teardown(self) -> None:
+        """Leave everything where it is."""
+
+
+class _Bookkeeper(Callback):
+    """Tells the ledger which phase runs and what tensors are; makes the optimiser's state before the step."""
+
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+        self.ledger = ledger
+        self.settings = settings
+        self.eight_bit: list[Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring training to where it has been running for a while."""
+        module: Any = pl_module
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                if self.settings.cuda and group.get("foreach", ...) is None and not group.get("fused"):
+                    group["foreach"] = True  # PyTorch's choice on a GPU
+            self._make_state(optimizer)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            for tensor in callback.average.values() if isinstance(callback, EMA) else ():
+                self.ledger.own(tensor, AVERAGE)
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._claim_gradient)
+        for name, phase in (("encode", "encode"), ("flow", "flow"), ("compute_terms", "losses")):
+            setattr(module, name, self._booked(getattr(module, name), phase))
+        module.autoencoder.decode = self._booked(module.autoencoder.decode, "decode")
+        if self.settings.accumulate > 1:
+            module.optimizer_zero_grad = lambda *_: None  # this batch adds to the gradients of those before it
+        self.ledger.reset()
+        self.ledger.phase = "losses"  # what none of the methods is: their sum, and an adversary's
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Begin the phase."""
+        self.ledger.phase = "backward"
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the last phase: clipping, the optimiser's step and what follows it."""
+        self.ledger.phase = "optimizer"
+
+    def _make_state(self, optimizer: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.settings.eight_bit or "8bit" in type(optimizer).__name__:
+            # Two moments of a byte, and a float32 scale for every 256 of each; bitsandbytes' kernels need a GPU.
+            self.eight_bit += [
+                p.new_empty(2 * p.numel() + 8 * (p.numel() // 256 + 1), dtype=torch.uint8) for p in parameters
+            ]
+            for state in self.eight_bit:
+                self.ledger.own(state, OPTIMIZER)
+            optimizer.step = lambda closure=None: closure() if closure else None
+        else:
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            rates = [group["lr"] for group in optimizer.param_groups]
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0  # a real module must not move
+            type(optimizer).step(optimizer)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            for state in optimizer.state.values():
+                for value in state.values():
+                    if isinstance(value, Tensor):
+                        self.ledger.own(value, OPTIMIZER)
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter) if self.settings.accumulate > 1 else None
+            if parameter.grad is not None:
+                self.ledger.own(parameter.grad, GRADIENTS)
+
+    def _claim_gradient(self, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            self.ledger.own(parameter.grad, GRADIENTS)
+
+    def _booked(self, method: Callable[..., Any], phase: str) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.ledger.during(phase):
+                return method(*args, **kwargs)
+
+        return run
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's remarks on a trainer that nobody sees from the user."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

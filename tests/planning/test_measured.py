@@ -1,0 +1,117 @@
+"""The plan against bytes that PyTorch's profiler counts in a real training run on the CPU, with real tensors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning import Trainer
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader
+
+from fluxsr.data import SRBatch, SRDataModule
+from fluxsr.flows import FlowTrajectoryDistillation
+from fluxsr.losses import AttentionDiversificationLoss, MSELoss, TVLPIPSLoss
+from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
+from fluxsr.planning import Experiment, Settings, make_plan
+from fluxsr.training import FeatureTerm, ImageTerm, OneStepSR
+from fluxsr.training.callbacks import EMA
+
+BATCH, SIDE = 4, 64
+# A FLUX of 104 M parameters.
+HUNDRED_MILLION = {
+    "patch_size": 1, "in_channels": 48, "num_layers": 2, "num_single_layers": 7, "attention_head_dim": 64,
+    "num_attention_heads": 12, "joint_attention_dim": 64, "pooled_projection_dim": 64, "guidance_embeds": True,
+    "axes_dims_rope": [8, 28, 28],
+}  # fmt: skip
+
+
+def nano(**options) -> FluxBackbone:
+    return load_flux("nano", lora_rank=16, **options)
+
+
+def hundred_million(checkpointing: bool = False) -> FluxBackbone:
+    from diffusers import FluxTransformer2DModel
+
+    backbone = FluxBackbone(FluxTransformer2DModel(**HUNDRED_MILLION), None, 3.5, checkpointing)
+    backbone.add_lora(rank=16)
+    return backbone
+
+
+def make_module(backbone: FluxBackbone) -> OneStepSR:
+    return OneStepSR(
+        backbone,
+        PixelAutoencoder(),
+        FlowTrajectoryDistillation(),
+        {
+            "mse": ImageTerm(MSELoss()),
+            "tv_lpips": ImageTerm(TVLPIPSLoss(net="nano")),
+            "adl": FeatureTerm(AttentionDiversificationLoss(), weight=0.01),
+        },
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-4),
+    )
+
+
+def measured_peak(make: Callable[[], FluxBackbone], *, batch_size: int, precision: str, accumulate: int) -> int:
+    """The most bytes that PyTorch's CPU allocator had handed out at a time, from building the module to its last step."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = make_module(make())
+        hr_image = torch.rand(batch_size, 3, SIDE, SIDE)
+        batch = SRBatch(hr_image, torch.rand(batch_size, 3, SIDE // 4, SIDE // 4), torch.arange(batch_size))
+        trainer = Trainer(
+            accelerator="cpu", devices=1, precision=precision, max_steps=2, accumulate_grad_batches=accumulate,
+            gradient_clip_val=1.0, callbacks=[EMA()], logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, DataLoader([batch] * 2 * accumulate, batch_size=None))
+    return peak_of(profiler)
+
+
+def peak_of(profiler) -> int:
+    """Add up the allocator's own events in the order of time."""
+    changes: list[tuple[int, int]] = []
+    pending = list(profiler.profiler.kineto_results.experimental_event_tree())
+    while pending:
+        event = pending.pop()
+        pending += event.children
+        if event.name == "[memory]":
+            changes.append((event.start_time_ns, event.extra_fields.alloc_size))
+    live = most = 0
+    for _, change in sorted(changes, key=lambda entry: entry[0]):
+        live += change
+        most = max(most, live)
+    return most
+
+
+def planned_peak(make: Callable[[], FluxBackbone], *, batch_size: int, precision: str, accumulate: int) -> int:
+    data = SRDataModule(photos="somewhere", crop=SIDE, batch_size=batch_size)
+    settings = Settings(precision, cuda=False, accumulate=accumulate, gradient_clip_val=1.0, average=True)
+    return make_plan(Experiment(make_module(make()), data, settings)).peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("make", "precision", "accumulate"),
+    [
+        (nano, "32-true", 1),
+        (lambda: nano(gradient_checkpointing=True), "32-true", 2),
+        (nano, "bf16-mixed", 1),
+    ],
+    ids=["plain", "checkpointing, accumulated", "bf16-mixed"],
+)
+def test_the_nano_models_peak_is_what_the_profiler_counts(make, precision, accumulate):
+    how = {"batch_size": BATCH, "precision": precision, "accumulate": accumulate}
+    measured, planned = measured_peak(make, **how), planned_peak(make, **how)
+    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
+    assert planned == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_a_model_of_100_million_parameters_too(checkpointing):
+    how = {"batch_size": 1, "precision": "32-true", "accumulate": 1}
+    make = lambda: hundred_million(checkpointing)
+    measured, planned = measured_peak(make, **how), planned_peak(make, **how)
+    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
+    assert planned == pytest.approx(measured, rel=0.1)
