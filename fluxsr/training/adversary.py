@@ -87,23 +87,32 @@ class Adversary(nn.Module):
         """Yield what the discriminator's optimiser trains."""
         return self._discriminator.heads.parameters()
 
-    def generator_loss(self, output: FlowOutput) -> Tensor:
-        """Return the student's side, unweighted; the gradient goes through the frozen features into the latents."""
-        judge = self._discriminator
-        return hinge_generator_loss(judge.judge(judge.features(_fakes(output)), frozen=True))
+    def fake_features(self, output: FlowOutput) -> list[Tensor]:
+        """Return the frozen features of all that the student made, with gradient to it."""
+        return self._discriminator.features(torch.cat([output.x0_hat, *(x0_hat for x0_hat, _ in output.estimates)]))
 
-    def discriminator_loss(self, output: FlowOutput) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the discriminator's side with its penalty, and what to log; no gradient reaches the student."""
+    def generator_loss(self, fake_features: list[Tensor]) -> Tensor:
+        """Return the student's side, unweighted; the gradient goes through the frozen features into the latents."""
+        return hinge_generator_loss(self._discriminator.judge(fake_features, frozen=True))
+
+    def discriminator_loss(self, fake_features: list[Tensor], real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the discriminator's side with its penalty, and what to log; no gradient reaches the student.
+
+        Args:
+            fake_features: of :meth:`fake_features`.
+            real: latents ``(B, C, h, w)`` of real images.
+        """
         judge = self._discriminator
         with torch.no_grad():
-            fake_features, real_features = judge.features(_fakes(output)), judge.features(output.x0_target)
+            real_features = judge.features(real)
         if self.r1_weight:
             real_features = [feature.requires_grad_() for feature in real_features]
-        fake, real = judge.judge(fake_features), judge.judge(real_features)
-        loss = hinge_discriminator_loss(real, fake)
-        logs = {"logits_real": _average(real), "logits_fake": _average(fake)}
+        fake_logits = judge.judge([feature.detach() for feature in fake_features])
+        real_logits = judge.judge(real_features)
+        loss = hinge_discriminator_loss(real_logits, fake_logits)
+        logs = {"logits_real": _average(real_logits), "logits_fake": _average(fake_logits)}
         if self.r1_weight:
-            penalty = r1_penalty(real, real_features)
+            penalty = r1_penalty(real_logits, real_features)
             logs["r1"] = penalty.detach()
             loss = loss + self.r1_weight * penalty
         return loss, {"discriminator": loss.detach(), **logs}
@@ -127,12 +136,15 @@ class Adversary(nn.Module):
         discriminator = module.trainer.optimizers[1]
         due = (batch_idx + 1) % self.accumulate_grad_batches == 0 or module.trainer.is_last_batch
         total, logs = others, {}
-        if module.global_step >= self.warmup_steps:
-            adversarial = self.generator_loss(output)
+        warm = module.global_step >= self.warmup_steps
+        with torch.set_grad_enabled(warm):
+            fake_features = self.fake_features(output)
+        if warm:
+            adversarial = self.generator_loss(fake_features)
             weight = self.effective_weight(others, adversarial, output)
             total = others + weight * adversarial
             logs = {ADVERSARIAL: adversarial.detach(), "adversarial_weight": torch.as_tensor(weight)}
-        judged, judge_logs = self.discriminator_loss(output)
+        judged, judge_logs = self.discriminator_loss(fake_features, output.x0_target)
         for optimizer, loss in ((student, total), (discriminator, judged)):
             module.manual_backward(loss / self.accumulate_grad_batches)
             if due:
@@ -172,10 +184,6 @@ class Adversary(nn.Module):
         if self.discriminator is None:
             raise ValueError("the adversary has no discriminator yet: call judge_with(backbone) first")
         return self.discriminator
-
-
-def _fakes(output: FlowOutput) -> Tensor:
-    return torch.cat([output.x0_hat, *(x0_hat for x0_hat, _ in output.estimates)])
 
 
 def _average(heads: list[Tensor]) -> Tensor:

@@ -79,12 +79,12 @@ def test_each_side_gets_its_own_gradient_only():
     pair = module.encode(tiny_batch())
     output, _ = module.flow(pair)
     adversary = module.adversary
-    adversary.generator_loss(output).backward()
+    adversary.generator_loss(adversary.fake_features(output)).backward()
     student = {n: p.grad for n, p in module.backbone.named_parameters() if p.requires_grad}
     assert all(gradient.norm() > 0 for gradient in student.values())
     assert all(p.grad is None for p in adversary.parameters())
     module.zero_grad()
-    adversary.discriminator_loss(output)[0].backward()
+    adversary.discriminator_loss(adversary.fake_features(output), output.x0_target)[0].backward()
     assert all(p.grad is None for p in module.backbone.parameters())
     assert all(p.grad is not None for p in adversary.heads())
 
@@ -95,7 +95,7 @@ def test_all_latents_that_the_student_estimates_are_fakes():
     seen = []
     features = module.adversary.discriminator.features
     module.adversary.discriminator.features = lambda latents: seen.append(latents) or features(latents)
-    module.adversary.generator_loss(output)
+    module.adversary.generator_loss(module.adversary.fake_features(output))
     ((estimate, _),) = output.estimates
     assert torch.equal(seen[0], torch.cat([output.x0_hat, estimate])) and len(seen[0]) == 6
 
@@ -121,7 +121,7 @@ def test_the_adaptive_weight_balances_the_gradients_at_the_latents():
     batch = tiny_batch()
     output, _ = module.flow(module.encode(batch))
     others = 3 * (output.x0_hat - output.x0_target).square().mean()
-    adversarial = module.adversary.generator_loss(output)
+    adversarial = module.adversary.generator_loss(module.adversary.fake_features(output))
     weight = module.adversary.effective_weight(others, adversarial, output)
     norms = [torch.autograd.grad(x, output.x0_hat, retain_graph=True)[0].norm() for x in (others, weight * adversarial)]
     torch.testing.assert_close(norms[1], 0.5 * norms[0], rtol=1e-4, atol=0)
