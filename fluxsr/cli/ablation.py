@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluxsr.atomic import write_text
 from fluxsr.cli.run import progress, run
 from fluxsr.evaluation.metrics import Settings
 
@@ -69,9 +70,7 @@ class Variant:
             raise ValueError(
                 f"the training {self.name!r} failed: {said[-1] if said else 'no message'} (all of it: {log})"
             )
-        temporary = self._record.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"arguments": self.arguments}, indent=2))
-        temporary.replace(self._record)
+        write_text(self._record, json.dumps({"arguments": self.arguments}, indent=2))
 
 
 def run_ablation(
@@ -151,7 +150,6 @@ def read_grid(grid: str, output: str, photos: str) -> list[Variant]:
 def measure(variants: list[Variant], output: Path, hr: str, lr: str | None, metrics: list[str], seed: int) -> None:
     """Measure every variant beside bicubic, as ``fluxsr evaluate`` does, into table.json and table.md."""
     from fluxsr.data import RealESRGANDegradation
-    from fluxsr.evaluation.document import write_text
     from fluxsr.evaluation.run import evaluate
     from fluxsr.evaluation.systems import bicubic, load_model
     from fluxsr.evaluation.tables import print_table, to_markdown

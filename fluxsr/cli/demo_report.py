@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fluxsr.atomic import write_text
+
 if TYPE_CHECKING:
     from fluxsr.cli.demo import DemoResult
 
@@ -73,9 +75,7 @@ def write_report(path: Path, result: DemoResult) -> Path:
 <h2>Training curves of the demo LoRA</h2><div class=scroll>{curves(result.curves)}</div>
 <h2>Time</h2><div class=scroll><table class=stages><tr><th>stage</th><th>time</th><th>note</th></tr>{stages}
 <tr><td>total</td><td>{total:.1f} s</td><td></td></tr></table></div><p>{html.escape(machine)}</p></body></html>"""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, text)
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxsr.cli.main import fail
-from fluxsr.cli.run import one_line_errors, progress
+from fluxsr.cli.run import argument_parser, progress
 
 if TYPE_CHECKING:
     from fluxsr.evaluation import Settings, System, TestSet
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
             fail(f"--output {path}: the name must end in .json, .csv or .md")
     if not any(path.lower().endswith(".json") for path in options.output):
         fail("--output needs one .json file, which an interrupted run goes on from")
-    from fluxsr.evaluation.document import write_text
+    from fluxsr.atomic import write_text
     from fluxsr.evaluation.run import evaluate
     from fluxsr.evaluation.tables import print_table, to_csv, to_markdown
 
@@ -60,14 +60,9 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="fluxsr evaluate",
-        description="Measure models and folders of results against a benchmark, image by image.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = argument_parser(
+        "evaluate", "Measure models and folders of results against a benchmark, image by image.", EPILOG
     )
-    one_line_errors(parser)
     add = parser.add_argument
     add("--benchmark", metavar="NAME", help="a known benchmark, or `list`")
     add("--root", metavar="DIR", help=f"where it lies (default: the folder that {ROOT_VARIABLE} names)")

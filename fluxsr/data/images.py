@@ -1,6 +1,5 @@
 """Image files in and out: found in folders, read whatever their format, written so that no half of a file remains."""
 
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -11,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from fluxsr.atomic import replacing
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -106,13 +107,9 @@ def write_image(path: str | Path, image: Tensor) -> None:
     if not bool(image.isfinite().all()):
         raise ValueError(f"can't write {path}: the image has NaN or infinite values")
     pixels = (image.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(1, 2, 0)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     options: dict[str, Any] = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
-    try:
+    with replacing(path) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels.numpy())).save(temporary, **options)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _opened(path: Path) -> Image.Image:

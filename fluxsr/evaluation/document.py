@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fluxsr.atomic import write_text
 from fluxsr.evaluation.metrics import SET_METRICS, Metric, Settings
 from fluxsr.evaluation.testset import TestSet
 
@@ -91,15 +92,3 @@ def read_results(path: str | Path) -> Results:
 def write_json(path: str | Path, results: Results) -> None:
     """Write results whole or not at all."""
     write_text(path, json.dumps(results, indent=1) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file under a temporary name, and rename it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

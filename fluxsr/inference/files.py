@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fluxsr.atomic import replacing
 from fluxsr.inference.deep import read_deep_colours, write_deep_png, write_tiff
 from fluxsr.inference.kinds import Pixels, from_pil, has_alpha, to_pil
 
@@ -116,7 +116,7 @@ def write_picture(path: str | Path, picture: Picture) -> None:
     check_format(path, *pixels.shape[:2])
     kind, options = FORMATS[path.suffix.lower()]
     exif = _telling(picture.exif, pixels.shape[1], pixels.shape[0])
-    with _whole_or_nothing(path) as file:
+    with replacing(path) as temporary, temporary.open("w+b") as file:
         if pixels.dtype == np.uint16 and kind == "PNG":
             write_deep_png(file, pixels, picture.icc_profile, exif.tobytes()[6:] if len(exif) else None, picture.dpi)
         elif kind == "TIFF":
@@ -153,19 +153,6 @@ def _fitting(pixels: Pixels, kind: str) -> Pixels:
     if kind == "WEBP" and pixels.shape[2] == 2:
         return pixels[..., [0, 0, 0, 1]]
     return pixels
-
-
-@contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` that takes its name at the end, and is removed after any error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("w+b") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _TooLarge(Exception):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fluxsr.atomic import replacing
+
 
 def write_safetensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
@@ -20,19 +22,15 @@ def write_safetensors(
     """
     from safetensors.torch import save_file
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            temporary,
-            dict(metadata or {}),
-        )
-        os.chmod(temporary, 0o644)  # safetensors makes files that only their owner can read
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                temporary,
+                dict(metadata or {}),
+            )
+            os.chmod(temporary, 0o644)  # safetensors makes files that only their owner can read
     except Exception as error:
-        temporary.unlink(missing_ok=True)
         # safetensors wraps the operating system's error in one of its own.
         raise ValueError(
             f"can't write {path}: {error}; nothing was left behind, free space or choose another place"

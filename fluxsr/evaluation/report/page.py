@@ -8,8 +8,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from fluxsr.atomic import write_text
 from fluxsr.evaluation import tables
-from fluxsr.evaluation.document import Results, read_results, write_text
+from fluxsr.evaluation.document import Results, read_results
 from fluxsr.evaluation.published import published_efficiency
 from fluxsr.evaluation.report import pictures
 from fluxsr.evaluation.report.curves import Curves, read_curves
