@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fluxsr.data import RealESRGANDegradation, read_image
 from fluxsr.data.images import list_images
+from fluxsr.evaluation.statistics import bootstrap_interval
 from fluxsr.inference import Upscaler
 from fluxsr.losses import LPIPSLoss
 from fluxsr.losses.spectrum import patch_artefact_energy
@@ -61,11 +62,10 @@ def measure(
     return results
 
 
-def interval(values: Tensor, draws: int = 10_000) -> float:
+def half_interval(values: Tensor) -> float:
     """Return half the width of the bootstrap's 95 % interval of a mean."""
-    picks = torch.randint(len(values), (draws, len(values)), generator=torch.Generator().manual_seed(0))
-    low, high = torch.quantile(values[picks].mean(dim=1), torch.tensor([0.025, 0.975]))
-    return float(high - low) / 2
+    low, high = bootstrap_interval(values.tolist())
+    return (high - low) / 2
 
 
 def summary(results: dict[str, dict[str, Tensor]], against: str) -> dict[str, dict[str, list[float]]]:
@@ -74,7 +74,7 @@ def summary(results: dict[str, dict[str, Tensor]], against: str) -> dict[str, di
     return {
         name: {
             metric: [
-                round(x, 4) for x in (float(v.mean()), float((v - first[metric]).mean()), interval(v - first[metric]))
+                round(x, 4) for x in (float(v.mean()), float((v - first[metric]).mean()), half_interval(v - first[metric]))
             ]
             for metric, v in values.items()
         }

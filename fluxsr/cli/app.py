@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from fluxsr.cli import upscale
 from fluxsr.cli.main import fail
-from fluxsr.cli.run import one_line_errors
+from fluxsr.cli.run import argument_parser
 
 if TYPE_CHECKING:
     import gradio as gr
 
-# Options of `fluxsr upscale` that the page has too, with the same defaults.
 LOOPBACK = "127.0.0.1"
 # An upload may be this large for each pixel: 16-bit RGBA, uncompressed.
 _BYTES_PER_PIXEL = 8
@@ -44,12 +43,9 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="fluxsr app",
-        description="Serve a page on this computer: drop a photo, compare before and after, download the result.",
-        allow_abbrev=False,
+    parser = argument_parser(
+        "app", "Serve a page on this computer: drop a photo, compare before and after, download the result."
     )
-    one_line_errors(parser)
     add = parser.add_argument
     add(
         "--host",

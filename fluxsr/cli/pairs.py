@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fluxsr.cli.run import DType, progress, run
+from fluxsr.cli.run import progress, run
 from fluxsr.data import PairStore, read_image
 from fluxsr.data.images import list_images
 from fluxsr.flows import euler, resolution_shift
-from fluxsr.inference.memory import check_dtype, choose_device
+from fluxsr.inference.memory import DType, check_dtype, choose_device
 from fluxsr.models import load_autoencoder, load_flux
 
 # Rms error of latents after inversion and back, above which the user is told: half of their own deviation.

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from fluxsr.cli.run import one_line_errors
+from fluxsr.cli.run import argument_parser
 
 if TYPE_CHECKING:
     from fluxsr.planning import Advice, Experiment, Plan
@@ -77,15 +77,8 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's own options; it leaves those of ``fluxsr fit`` alone."""
-    parser = argparse.ArgumentParser(
-        prog="fluxsr plan",
-        usage="fluxsr plan --config FILE [--config PRESET ...] [options] [options of fluxsr fit]",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    one_line_errors(parser)
+    usage = "fluxsr plan --config FILE [--config PRESET ...] [options] [options of fluxsr fit]"
+    parser = argument_parser("plan", DESCRIPTION, EPILOG, usage)
     add = parser.add_argument
     add("--devices", type=count, default=1, metavar="N", help="GPUs of the run, over all nodes (default: 1)")
     add(

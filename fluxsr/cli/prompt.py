@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fluxsr.cli.run import DType, run
-from fluxsr.inference.memory import check_dtype, choose_device
+from fluxsr.cli.run import run
+from fluxsr.inference.memory import DType, check_dtype, choose_device
 from fluxsr.models import encode_prompt
 
 

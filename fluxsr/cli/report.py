@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fluxsr.cli.main import fail
-from fluxsr.cli.run import one_line_errors
+from fluxsr.cli.run import argument_parser
 
 
 def main(arguments: list[str]) -> None:
@@ -25,12 +25,10 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="fluxsr report",
-        description="Write one HTML page of evaluations, with everything inside: tables, plots, pictures, spectra, curves.",
-        allow_abbrev=False,
+    parser = argument_parser(
+        "report",
+        "Write one HTML page of evaluations, with everything inside: tables, plots, pictures, spectra, curves.",
     )
-    one_line_errors(parser)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN.json", help="what fluxsr evaluate wrote")
     add("--output", required=True, metavar="FILE", help="the page, ending in .html")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from fluxsr.cli.main import fail
-
-DType = Literal["float32", "bfloat16", "float16"]
 
 
 def one_line_errors(parser: Any) -> None:
@@ -20,14 +19,30 @@ def one_line_errors(parser: Any) -> None:
     parser.error = error
 
 
+def argument_parser(name: str, description: str, epilog: str | None = None, usage: str | None = None) -> ArgumentParser:
+    """Return the parser of a command whose options are no function's signature; its texts keep their lines."""
+    parser = ArgumentParser(
+        prog=f"fluxsr {name}",
+        usage=usage,
+        description=description,
+        epilog=epilog,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    one_line_errors(parser)
+    return parser
+
+
 def run(function: Callable[..., Any], name: str, arguments: list[str]) -> Any:
     """Parse ``arguments`` by the signature and docstring of ``function`` (jsonargparse), and call it.
 
     A parameter without default is required. ``--config FILE`` reads the options from YAML.
     """
-    from jsonargparse import ArgumentParser
+    import jsonargparse
 
-    parser = ArgumentParser(prog=f"fluxsr {name}", description=(function.__doc__ or "").split("\n\n    Args:")[0])
+    parser = jsonargparse.ArgumentParser(
+        prog=f"fluxsr {name}", description=(function.__doc__ or "").split("\n\n    Args:")[0]
+    )
     one_line_errors(parser)
     parser.add_argument("--config", action="config", help="YAML file with these options")
     parser.add_function_arguments(function, as_group=False)

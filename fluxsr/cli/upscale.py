@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluxsr.cli.main import fail
-from fluxsr.cli.run import one_line_errors
+from fluxsr.cli.run import argument_parser
 
 if TYPE_CHECKING:
     from fluxsr.inference import Upscaler
@@ -62,14 +62,7 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="fluxsr upscale",
-        description="Upscale photos of any size by any factor, in bounded memory.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    one_line_errors(parser)
+    parser = argument_parser("upscale", "Upscale photos of any size by any factor, in bounded memory.", EPILOG)
     add = parser.add_argument
     add("inputs", nargs="+", metavar="IN", help="image files, folders, patterns such as 'old/*.png'")
     add("-o", "--output", required=True, metavar="OUT", help="a folder; or a file, for a single image")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Literal, get_args
 
 import torch
 
 # Bytes of activations per pixel of a tile, above what was measured: 0.7 KB for nano, 5.6 KB for FLUX's autoencoder in float32.
 BYTES_PER_PIXEL = {"pixel": 2048, "latent": 8192}
 _UNKNOWN = 4 * 2**30
-DTYPES = ("float32", "bfloat16", "float16")
+DType = Literal["float32", "bfloat16", "float16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -29,8 +30,8 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def check_dtype(name: str) -> None:
     """Raise a ValueError unless ``name`` is a dtype that models run in."""
-    if name not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    if name not in get_args(DType):
+        raise ValueError(f"dtype must be one of {', '.join(get_args(DType))}, got {name!r}")
 
 
 def free_memory(device: torch.device) -> int:

@@ -83,8 +83,9 @@ class TiledVelocity:
         if height <= self.tile and width <= self.tile:
             return self.velocity(xt, t)
         total = torch.zeros_like(xt, dtype=torch.promote_types(xt.dtype, torch.float32))
+        columns = spans(width, self.tile, self.overlap)
         for row in spans(height, self.tile, self.overlap):
-            for column in spans(width, self.tile, self.overlap):
+            for column in columns:
                 window = (
                     ...,
                     slice(row.start, row.start + row.size),
