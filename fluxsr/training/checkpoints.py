@@ -60,18 +60,3 @@ def set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if torch.cuda.is_available() and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"].cpu())
-
-
-def check_fits(own: set[str], saved: set[str]) -> None:
-    """Check that a checkpoint holds exactly the weights that are trained here.
-
-    Raises:
-        ValueError: naming the first weights that are missing or unknown.
-    """
-    if own != saved:
-        missing, unknown = sorted(own - saved), sorted(saved - own)
-        raise ValueError(
-            f"the checkpoint does not fit this model: {len(missing)} trainable weights are missing from it "
-            f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
-            "use the configuration that it was trained with"
-        )

@@ -12,16 +12,16 @@ from torch.nn.functional import interpolate, pad
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap, tabulate_modulation
-from fluxsr.models.distributed import whole
 from fluxsr.models.sharding import shard_backbone
 from fluxsr.models.tiling import TiledVelocity
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
-from fluxsr.training.checkpoints import check_fits, random_states, set_random_states
+from fluxsr.training.checkpoints import random_states, set_random_states
+from fluxsr.training.checks import check_fits, check_pairs, check_precision, check_strategy
 from fluxsr.training.psnr import psnr_y
 from fluxsr.training.randomness import step_generator
 from fluxsr.training.roles import TARGET, Roles
-from fluxsr.training.strategies import FSDP2Strategy, check_strategy
-from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs
+from fluxsr.training.strategies import FSDP2Strategy
+from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs, gradient_norms
 
 FLOW = "flow"  # the objective's own name among the terms
 
@@ -138,18 +138,8 @@ class OneStepSR(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse what would go wrong silently."""
-        if self.adversary is not None and str(self.trainer.precision).startswith("16"):
-            raise ValueError(
-                "the adversary's steps don't scale gradients, which float16 needs; take precision bf16-mixed"
-            )
-        pairs = getattr(self.trainer.datamodule, "pairs_fingerprint", None) or {}
-        own = self.autoencoder.fingerprint() if hasattr(self.autoencoder, "fingerprint") else None
-        made_with = pairs.get("autoencoder", own)
-        if own is not None and made_with != own:
-            raise ValueError(
-                f"the teacher pairs hold latents of another autoencoder: {made_with}, and this model's is {own}; make pairs "
-                "with this one (`fluxsr pairs`), or train with theirs"
-            )
+        check_precision(self)
+        check_pairs(self)
 
     # ---- one training step, arrow by arrow -------------------------------------------------------------------
 
@@ -165,7 +155,12 @@ class OneStepSR(LightningModule):
         )
         terms = self.compute_terms(outputs)
         if self.log_gradient_norms and step % self.log_gradient_norms == 0:
-            self.log_dict({f"train/grad_norm/{name}": norm for name, norm in self.gradient_norms(terms).items()})
+            self.log_dict(
+                {
+                    f"train/grad_norm/{name}": norm
+                    for name, norm in gradient_norms(terms, self.trainable_state().values()).items()
+                }
+            )
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
         if self.adversary is not None:
@@ -363,16 +358,6 @@ class OneStepSR(LightningModule):
             )
         for model in (self.backbone, *self.roles.models.values()):
             tabulate_modulation(model, times)
-
-    def gradient_norms(self, terms: dict[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
-        """Return the norm of each weighted term's gradient over all trainable parameters; the graph is kept."""
-        parameters = list(self.trainable_state().values())
-        norms = {}
-        for name, (weight, value) in terms.items():
-            gradients = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
-            used = [whole(gradient.float().norm()) for gradient in gradients if gradient is not None]
-            norms[name] = torch.stack(used).norm() if used else value.new_zeros(())
-        return norms
 
 
 def _leave_frozen_out(module: OneStepSR, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

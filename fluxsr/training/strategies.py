@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy, StrategyRegistry
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
@@ -95,36 +95,3 @@ def _shared(values: Mapping[str, Any], owner: Tensor) -> dict[str, Any]:
         key: like(value, owner) if isinstance(value, Tensor) and value.shape == owner.shape else value
         for key, value in values.items()
     }
-
-
-def check_strategy(strategy: Any, module: Any) -> None:
-    """Refuse what would fail late or train wrongly under a strategy that shards.
-
-    Args:
-        strategy: the trainer's.
-        module: the :class:`fluxsr.training.OneStepSR`.
-
-    Raises:
-        ValueError: saying what to use instead.
-    """
-    if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
-        return
-    name = type(strategy).__name__
-    quantization = getattr(module.backbone, "quantization", None)
-    if quantization is not None:
-        raise ValueError(
-            f"{name} can't shard {quantization} weights (they would fail, or be gathered wrongly, without a word): train with "
-            "strategy ddp, where every GPU holds the small base, or without quantize"
-        )
-    if module.adversary is not None:
-        raise ValueError(f"{name} does not train an adversary: use strategy ddp_find_unused_parameters_true")
-    if isinstance(strategy, FSDPStrategy):
-        raise ValueError(
-            f"{name} flattens the weights of a unit into one tensor of one dtype, and here float32 adapters lie on a bfloat16 "
-            "base: set strategy to fsdp2, which shards each weight by itself"
-        )
-    if isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, FSDP2Strategy):
-        raise ValueError(
-            f"{name} numbers the optimiser's states by frozen parameters too, so its checkpoints of adapters don't load "
-            "elsewhere: set strategy to fsdp2, which is the same with checkpoints that do"
-        )

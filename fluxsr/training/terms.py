@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.flows import FlowOutput
+from fluxsr.models.distributed import whole
 
 
 class StepOutputs:
@@ -174,3 +175,18 @@ class FeatureTerm(LossTerm):
         passes = outputs.passes if self.passes == "all" else outputs.passes[-1:]
         chosen = [one if self.layers is None else [one[i] for i in self.layers] for one in passes]
         return self.loss([feature for one in chosen for feature in one])
+
+
+def gradient_norms(terms: Mapping[str, tuple[float, Tensor]], parameters: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Return the norm of each weighted term's gradient over all parameters; the graph is kept.
+
+    Args:
+        terms: ``(weight, value)`` by name.
+        parameters: the trained ones.
+    """
+    parameters, norms = list(parameters), {}
+    for name, (weight, value) in terms.items():
+        gradients = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
+        used = [whole(gradient.float().norm()) for gradient in gradients if gradient is not None]
+        norms[name] = torch.stack(used).norm() if used else value.new_zeros(())
+    return norms

@@ -9,6 +9,7 @@ from fluxsr.losses import MSELoss, MSELPIPSLoss
 from fluxsr.models import FluxBackbone, load_flux
 from fluxsr.training import ImageTerm, OneStepSR
 from fluxsr.training.roles import Roles
+from fluxsr.training.terms import gradient_norms
 from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
 
@@ -183,8 +184,9 @@ def test_every_term_of_stage_two_reaches_the_student_through_the_decoder():
     module = stage_two(distance=MSELPIPSLoss(net="nano"))
     pair = module.encode(tiny_batch(size=4))
     output, _ = module.flow(pair)
-    norms = module.gradient_norms(
-        {"flow": (1.0, output.loss), **{k: (1.0, e.sum()) for k, (e, _) in enumerate(output.estimates)}}
+    norms = gradient_norms(
+        {"flow": (1.0, output.loss), **{k: (1.0, e.sum()) for k, (e, _) in enumerate(output.estimates)}},
+        module.trainable_state().values(),
     )
     assert all(norm.isfinite() and norm > 0 for norm in norms.values())
     assert set(output.logs) == {"sr_flow", "consistency", "hr_regularisation"}

@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, StrategyRegistry
 
 from fluxsr.training import FSDP2Strategy
-from fluxsr.training.strategies import check_strategy
+from fluxsr.training.checks import check_strategy
 from tests.training.conftest import tiny_module
 from tests.training.test_adversary import adversarial_module
 

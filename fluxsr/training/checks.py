@@ -1,0 +1,83 @@
+"""What is refused before or while training starts, because it would fail late or go wrong without a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+
+from fluxsr.training.strategies import FSDP2Strategy
+
+
+def check_strategy(strategy: Any, module: Any) -> None:
+    """Refuse what would fail late or train wrongly under a strategy that shards.
+
+    Args:
+        strategy: the trainer's.
+        module: the :class:`fluxsr.training.OneStepSR`.
+
+    Raises:
+        ValueError: saying what to use instead.
+    """
+    if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
+        return
+    name = type(strategy).__name__
+    quantization = getattr(module.backbone, "quantization", None)
+    if quantization is not None:
+        raise ValueError(
+            f"{name} can't shard {quantization} weights (they would fail, or be gathered wrongly, without a word): train with "
+            "strategy ddp, where every GPU holds the small base, or without quantize"
+        )
+    if module.adversary is not None:
+        raise ValueError(f"{name} does not train an adversary: use strategy ddp_find_unused_parameters_true")
+    if isinstance(strategy, FSDPStrategy):
+        raise ValueError(
+            f"{name} flattens the weights of a unit into one tensor of one dtype, and here float32 adapters lie on a bfloat16 "
+            "base: set strategy to fsdp2, which shards each weight by itself"
+        )
+    if isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, FSDP2Strategy):
+        raise ValueError(
+            f"{name} numbers the optimiser's states by frozen parameters too, so its checkpoints of adapters don't load "
+            "elsewhere: set strategy to fsdp2, which is the same with checkpoints that do"
+        )
+
+
+def check_precision(module: Any) -> None:
+    """Refuse float16 with an adversary.
+
+    Raises:
+        ValueError: saying what to use instead.
+    """
+    if module.adversary is not None and str(module.trainer.precision).startswith("16"):
+        raise ValueError("the adversary's steps don't scale gradients, which float16 needs; take precision bf16-mixed")
+
+
+def check_pairs(module: Any) -> None:
+    """Refuse teacher pairs of another autoencoder.
+
+    Raises:
+        ValueError: naming both.
+    """
+    pairs = getattr(module.trainer.datamodule, "pairs_fingerprint", None) or {}
+    own = module.autoencoder.fingerprint() if hasattr(module.autoencoder, "fingerprint") else None
+    made_with = pairs.get("autoencoder", own)
+    if own is not None and made_with != own:
+        raise ValueError(
+            f"the teacher pairs hold latents of another autoencoder: {made_with}, and this model's is {own}; make pairs "
+            "with this one (`fluxsr pairs`), or train with theirs"
+        )
+
+
+def check_fits(own: set[str], saved: set[str]) -> None:
+    """Check that a checkpoint holds exactly the weights that are trained here.
+
+    Raises:
+        ValueError: naming the first weights that are missing or unknown.
+    """
+    if own != saved:
+        missing, unknown = sorted(own - saved), sorted(saved - own)
+        raise ValueError(
+            f"the checkpoint does not fit this model: {len(missing)} trainable weights are missing from it "
+            f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
+            "use the configuration that it was trained with"
+        )
