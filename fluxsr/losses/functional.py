@@ -20,7 +20,8 @@ def luma(image: Tensor) -> Tensor:
     Shape: ``(B, 3, H, W) -> (B, 1, H, W)``, RGB in [0, 1].
     """
     weights = torch.tensor([65.481, 128.553, 24.966], device=image.device, dtype=image.dtype) / 255
-    return torch.einsum("bchw,c->bhw", image, weights)[:, None] + 16 / 255
+    # No matrix product: autocast would round it to bfloat16, and a PSNR with it.
+    return (image * weights.view(1, 3, 1, 1)).sum(dim=1, keepdim=True) + 16 / 255
 
 
 def total_variation_map(image: Tensor) -> Tensor:

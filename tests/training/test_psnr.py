@@ -37,3 +37,13 @@ def test_psnr_y_reproduces_published_values(assets):
     for row in rows:
         restored, photo = (read_image(folder / kind / row["image"])[None] for kind in ("osediff", "HR"))
         assert float(psnr_y(restored, photo)) == pytest.approx(float(row["psnr_y"]), abs=1e-3)
+
+
+def test_autocast_does_not_round_it():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 16, 16, generator=generator)
+    target = (image + 0.01 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = psnr_y(image, target)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, psnr_y(image, target))
