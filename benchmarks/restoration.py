@@ -74,7 +74,8 @@ def summary(results: dict[str, dict[str, Tensor]], against: str) -> dict[str, di
     return {
         name: {
             metric: [
-                round(x, 4) for x in (float(v.mean()), float((v - first[metric]).mean()), half_interval(v - first[metric]))
+                round(x, 4)
+                for x in (float(v.mean()), float((v - first[metric]).mean()), half_interval(v - first[metric]))
             ]
             for metric, v in values.items()
         }

@@ -8,10 +8,7 @@ peak would measure its caching). The weights are random: neither number depends 
 from __future__ import annotations
 
 import argparse
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -20,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.memory import peak_above, peak_of
 from fluxsr.losses import TVLPIPSLoss
 from fluxsr.losses.backbones import build_tower
 from fluxsr.losses.functional import total_variation_map
@@ -87,11 +85,6 @@ def time_ratio(variant: str, pairs: int) -> float:
     return statistics.median(ratios)
 
 
-def resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
 def print_peak(variant: str) -> None:
     loss = make(variant)
     sr_image, hr_image = images()
@@ -102,20 +95,7 @@ def print_peak(variant: str) -> None:
     else:
         loss(sr_image, hr_image).backward()
     sr_image.grad = None
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # Linux: forget the peak so far
-    before = resident()
-    loss(sr_image, hr_image).backward()
-    with open("/proc/self/status") as file:
-        peak = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-    print(peak - before)
-
-
-def peak_bytes(variant: str) -> int:
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, "-m", "benchmarks.tv_lpips", "--peak-of", variant]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1])
+    print(peak_above(lambda: loss(sr_image, hr_image).backward()))
 
 
 def run(pairs: int = 5, compiled: bool = True) -> dict[str, float]:
@@ -127,8 +107,8 @@ def run(pairs: int = 5, compiled: bool = True) -> dict[str, float]:
         except Exception:  # no compiler on this machine: torch raises many kinds of errors
             results["time_compiled"] = float("nan")
     if sys.platform.startswith("linux"):
-        reference = peak_bytes("by hand")
-        results["peak_memory"] = peak_bytes("ours") / reference
+        reference = peak_of("benchmarks.tv_lpips", "by hand")
+        results["peak_memory"] = peak_of("benchmarks.tv_lpips", "ours") / reference
         results["peak_mib_by_hand"] = reference / 2**20
     else:
         results["peak_memory"] = float("nan")
