@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from fluxsr.cli.main import fail
+from fluxsr.cli.suggest import suggestion
 
 
 def one_line_errors(parser: Any) -> None:
-    """Make a parser end with the error alone: the usage of a command with a hundred options would hide it."""
+    """Make a parser end with the error alone: the usage of a command with a hundred options would hide it.
+
+    Where an option was mistyped, the error is what it was meant to be.
+    """
 
     def error(message: str, ex: Exception | None = None) -> NoReturn:
-        fail(f"{message} (`{parser.prog} --help` lists the options)")
+        help_command = f"`{parser.prog.replace(' [options]', '')} --help`"
+        fail(f"{suggestion(parser, sys.argv[1:]) or message} ({help_command} lists the options)")
 
     parser.error = error
 

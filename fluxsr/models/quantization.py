@@ -35,6 +35,7 @@ def quantization_config(kind: Quantization, keep: Sequence[str] = ()) -> Any:
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_compute_dtype=torch.bfloat16,
+                bnb_4bit_use_double_quant=True,  # the scales in 8 bits: 0.516 bytes a weight instead of 0.5625
                 llm_int8_skip_modules=[*_KEPT, _LAST, *keep],
             )
         from diffusers import TorchAoConfig

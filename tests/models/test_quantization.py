@@ -34,7 +34,7 @@ def test_nf4_goes_through_diffusers_own_configuration(monkeypatch):
     config = quantization_config("nf4")
     assert type(config).__name__ == "BitsAndBytesConfig"
     assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4"
-    assert config.bnb_4bit_compute_dtype == torch.bfloat16
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16 and config.bnb_4bit_use_double_quant
     assert config.llm_int8_skip_modules == ["x_embedder", "context_embedder", "proj_out"]
 
 
