@@ -11,7 +11,7 @@ from typing import Any
 def suggestion(parser: Any, arguments: list[str]) -> str | None:
     """Return what to say about the first argument that no option has, if it is like one that there is.
 
-    Known are the parser's options, those of its subcommand, and all keys of the configuration files that are given: so a key deep
+    Known are the options of the parser and its subcommand, and all keys of the configuration files that are given: so one deep
     inside a ``class_path`` is known too.
 
     Args:
