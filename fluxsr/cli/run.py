@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -18,11 +18,17 @@ def one_line_errors(parser: Any) -> None:
     Where an option was mistyped, the error is what it was meant to be.
     """
 
+    parse, typed = parser.parse_known_args, sys.argv[1:]
+
+    def parse_known_args(args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        typed[:] = sys.argv[1:] if args is None else args
+        return parse(args, *rest, **options)
+
     def error(message: str, ex: Exception | None = None) -> NoReturn:
         help_command = f"`{parser.prog.replace(' [options]', '')} --help`"
-        fail(f"{suggestion(parser, sys.argv[1:]) or message} ({help_command} lists the options)")
+        fail(f"{suggestion(parser, typed) or message} ({help_command} lists the options)")
 
-    parser.error = error
+    parser.parse_known_args, parser.error = parse_known_args, error
 
 
 def argument_parser(name: str, description: str, epilog: str | None = None, usage: str | None = None) -> ArgumentParser:
