@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint bench docs setup clean
+.PHONY: demo test test-slow test-oldest lint bench docs dist setup clean
 
 setup: $(STAMP)
 
@@ -27,10 +27,21 @@ test: $(STAMP)
 test-slow: $(STAMP)  ## everything but what needs a GPU or a hub
 	$(PY) -m pytest -m "not gpu and not network" --timeout 1800
 
+# The oldest Python is looked for by number; where there is none, the one at hand does.
+OLDEST := .venv-oldest
+OLDEST_PYTHON ?= 3.10
+
+test-oldest:  ## the tests with the oldest versions that pyproject.toml allows; needs uv, which can choose them
+	@command -v uv >/dev/null 2>&1 || { echo "make test-oldest needs uv: pip cannot choose the lowest versions" >&2; exit 1; }
+	@test -x $(OLDEST)/bin/python || uv venv --quiet --python $(OLDEST_PYTHON) $(OLDEST) 2>/dev/null || \
+	  uv venv --quiet --python $(PYTHON) $(OLDEST)
+	uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	$(OLDEST)/bin/python -m pytest -n 2
+
 lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy fluxsr/flows fluxsr/losses fluxsr/evaluation fluxsr/protocols.py
+	$(PY) -m mypy fluxsr
 
 bench: $(STAMP)  ## ratios, all measured in one run on this machine
 	$(PY) -m benchmarks
@@ -41,5 +52,15 @@ docs: $(STAMP)  ## the documentation, into site/
 	  else $(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'; fi; }
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
+dist:  ## sdist, and the wheel that is built from it, into dist/; the build makes its own environment
+	rm -rf dist
+	@if command -v uv >/dev/null 2>&1; then uv build --quiet --out-dir dist; \
+	else \
+	  test -x .venv-build/bin/python || $(PYTHON) -m venv .venv-build; \
+	  .venv-build/bin/python -m pip install --quiet --disable-pip-version-check build; \
+	  .venv-build/bin/python -m build --outdir dist; \
+	fi
+	@ls dist
+
 clean:
-	rm -rf $(VENV) outputs build dist site
+	rm -rf $(VENV) $(OLDEST) .venv-build outputs build dist site

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import subprocess
 import sys
+import time
 
 import pytest
+
+from fluxsr.cli.main import COMMANDS
 
 # package -> what importing it must not load. `fluxsr.x` stands for a room of the library.
 FORBIDDEN = {
@@ -40,3 +45,46 @@ def test_rooms_know_only_whom_they_may(package):
     loaded = loaded_by(package)
     found = [name for name in FORBIDDEN[package] if any(m == name or m.startswith(f"{name}.") for m in loaded)]
     assert not found, f"{package} loads {found}"
+
+
+def test_the_help_of_all_commands_imports_no_torch():
+    code = "import sys; from fluxsr.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
+    assert "upscale" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+# ---- times ---------------------------------------------------------------------------------------------------
+
+
+def seconds(*commands: list[str], rounds: int = 7) -> list[float]:
+    """The median time of each command; they take turns, so that a busy machine slows all of them alike."""
+    taken: list[list[float]] = [[] for _ in commands]
+    for _ in range(rounds):
+        for command, times in zip(commands, taken, strict=True):
+            start = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in taken]
+
+
+@pytest.mark.slow
+def test_losses_take_at_most_three_tenths_of_a_second_beyond_torch():
+    torch, losses = seconds(*([sys.executable, "-c", f"import {name}"] for name in ("torch", "fluxsr.losses")))
+    print(f"torch {torch:.2f} s, fluxsr.losses {losses:.2f} s")
+    assert losses - torch <= 0.3
+
+
+@pytest.mark.slow
+def test_the_help_of_all_commands_takes_half_a_second():
+    (taken,) = seconds([sys.executable, "-m", "fluxsr", "--help"])
+    print(f"fluxsr --help {taken:.2f} s")
+    assert taken <= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_commands_help_takes_at_most_half_as_long_again_as_lightning(command):
+    lightning, own = seconds(
+        [sys.executable, "-c", "import lightning"], [sys.executable, "-m", "fluxsr", command, "--help"]
+    )
+    print(f"lightning {lightning:.2f} s, fluxsr {command} --help {own:.2f} s")
+    assert own <= 1.5 * lightning

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,8 +145,9 @@ def train(
     folder: Path, pairs: Path, steps: int, seed: int, budget: float, result: DemoResult, current: Stage
 ) -> OneStepSR:
     """Distil a LoRA on the nano teacher's pairs."""
+    backbone = load_flux("nano", lora_rank=16)
     module = OneStepSR(
-        backbone=load_flux("nano", lora_rank=16),
+        backbone=backbone,
         autoencoder=PixelAutoencoder(),
         objective=FlowTrajectoryDistillation(lr_time=0.25),
         losses={
@@ -171,7 +172,7 @@ def train(
         callbacks=[Curves(result, steps)],
     )
     trainer.fit(module, datamodule=SRDataModule(pairs=pairs, crop=64, batch_size=8, seed=seed))
-    module.backbone.save_lora(folder / "lora.safetensors")
+    backbone.save_lora(folder / "lora.safetensors")
     current.note = f"{trainer.global_step} steps"
     if trainer.global_step < steps:
         current.note += f" instead of {steps}: time budget"
@@ -182,7 +183,10 @@ def train(
 def upscale(student: OneStepSR, seed: int, result: DemoResult, current: Stage) -> None:
     """Degrade held-out photos, restore them in one step with both students, and measure."""
     shipped = Upscaler.from_pretrained(device="cpu")
-    systems = {"demo LoRA": student.cpu(), "shipped student": lambda image: shipped(image, scale=SCALE)}
+    systems: dict[str, Callable[[Tensor], Tensor]] = {
+        "demo LoRA": student.cpu(),
+        "shipped student": lambda image: shipped(image, scale=SCALE),
+    }
     # VGG is what the papers measure with; where its weights are not at hand, the shipped small net stands in, by name.
     vgg_at_hand = find_weights(BACKBONES["vgg"]) is not None
     lpips = LPIPSLoss(net="vgg" if vgg_at_hand else "nano")
@@ -205,10 +209,8 @@ def upscale(student: OneStepSR, seed: int, result: DemoResult, current: Stage) -
 
 def held_out_photo(name: str) -> Tensor:
     """Return the middle square of one of scikit-image's photos, ``(3, 256, 256)`` in ``[0, 1]``; never trained on."""
-    try:
-        from skimage import data, io
-    except ImportError:
-        raise ValueError("the demo's photos come with scikit-image: pip install 'fluxsr[demo]'") from None
+    from skimage import data, io
+
     if name == "motorcycle":  # skimage's own reader of the stereo pair wants to download, though the image is there
         pixels = io.imread(Path(data.__file__).parent / "motorcycle_left.png")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from fluxsr.data import PairStore, read_image
 from fluxsr.data.images import list_images
 from fluxsr.flows import euler, resolution_shift
 from fluxsr.inference.memory import DType, check_dtype, choose_device
-from fluxsr.models import load_autoencoder, load_flux
+from fluxsr.models import LatentAutoencoder, PixelAutoencoder, load_autoencoder, load_flux
 
 # Rms error of latents after inversion and back, above which the user is told: half of their own deviation.
 POOR_ROUND_TRIP = 0.5
@@ -79,12 +79,13 @@ def make_pairs(
     )
     # A model of diffusers' keeps its autoencoder in this subfolder, on the hub as in a local folder.
     subfolder = "vae" if autoencoder is None and not pixel else None
-    vae = load_autoencoder(
+    loaded = load_autoencoder(
         autoencoder or ("pixel" if pixel else model),
         subfolder=subfolder,
         revision=revision if subfolder else None,
         dtype=dtype,
-    ).to(torch_device)
+    )
+    vae = cast(LatentAutoencoder | PixelAutoencoder, loaded.to(torch_device))
     if backbone.latent_channels != vae.latent_channels:
         raise ValueError(
             f"the model has {backbone.latent_channels} latent channels and the autoencoder {vae.latent_channels}: "
@@ -127,16 +128,16 @@ def make_pairs(
     errors: list[Tensor] = []
     with torch.inference_mode(), progress("teacher pairs", num, done) as advance:
         for indices in missing:
-            parts = []
+            parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
             # Batch borders depend on the index alone, so a resumed store has the same bits.
             for start in range(indices.start, indices.stop, batch_size):
                 batch = range(start, min(start + batch_size, indices.stop))
                 if photos:
-                    parts.append(
-                        pair_photos([photos[i] for i in batch], batch, seed, noise, size, steps, shift, backbone, vae)
+                    latents, pictures, start_noise = pair_photos(
+                        [photos[i] for i in batch], batch, seed, noise, size, steps, shift, backbone, vae
                     )
+                    parts.append((latents, pictures, start_noise))
                     if noise == "inversion":
-                        latents, _, start_noise = parts[-1]
                         back = euler(backbone, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
                         errors.append((back - latents).square().flatten(1).mean(dim=1).sqrt().cpu())
                 else:
@@ -144,11 +145,12 @@ def make_pairs(
                     latents = euler(backbone, start_noise, 1.0, 0.0, steps, shift=shift)
                     parts.append((latents, vae.decode(latents), None))
                 advance(len(batch))
-            latents, pictures, noises = (
-                None if column[0] is None else torch.cat([part.float().cpu() for part in column])
+            columns = [
+                torch.cat([part.float().cpu() for part in column])
                 for column in zip(*parts, strict=True)
-            )
-            store.write_shard(indices.start // store.shard_size, latents, pictures, noises)
+                if column[0] is not None  # noise that follows from the seed is not stored
+            ]
+            store.write_shard(indices.start // store.shard_size, *columns)
     if errors:
         error = torch.cat(errors)
         print(f"inversion and back: rms error of the latents {error.mean():.4f}, worst {error.max():.4f}")

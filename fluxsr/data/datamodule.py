@@ -108,7 +108,11 @@ class SRDataModule(LightningDataModule):
         self.predict_set: Dataset[LRSample] | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the sets of a stage ("fit", "validate", "test", "predict"; None: all that are configured)."""
+        """Open the sets of a stage ("fit", "validate", "test", "predict"; None: all that are configured).
+
+        Raises:
+            ValueError: if what the stage needs is not configured, missing or unfit.
+        """
         trains = stage == "fit" or (stage is None and bool(self.photos or self.pairs))
         if trains and self.train_set is None:
             self.train_set = self._training_set()
@@ -128,7 +132,11 @@ class SRDataModule(LightningDataModule):
         return next((part.store.fingerprint for part in parts if isinstance(part, TeacherPairs)), None)
 
     def train_dataloader(self) -> DataLoader[SRSample]:
-        """Shuffled `SRBatch`es of `batch_size`; the last incomplete one is dropped."""
+        """Shuffled `SRBatch`es of `batch_size`; the last incomplete one is dropped.
+
+        Raises:
+            ValueError: if there are fewer samples than a batch for every process.
+        """
         dataset = self.train_set if self.train_set is not None else self._training_set()
         world_size = self.trainer.world_size if self.trainer else 1
         rank = self.trainer.global_rank if self.trainer else 0

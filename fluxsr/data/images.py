@@ -27,6 +27,9 @@ def list_images(folder: str | Path) -> list[Path]:
 
     Hidden files and folders are left out.
 
+    Args:
+        folder: looked through to the bottom.
+
     Raises:
         ValueError: if the folder is missing or holds no image.
     """
@@ -47,6 +50,9 @@ def read_image(path: str | Path) -> Tensor:
 
     The camera's orientation is applied. Gray and palette images become RGB, transparent ones are laid on white, and
     16-bit gray keeps its precision.
+
+    Args:
+        path: of the file; its contents decide on the format.
 
     Returns:
         `(3, H, W)` float32 in [0, 1].
@@ -94,6 +100,10 @@ def write_image(path: str | Path, image: Tensor) -> None:
     """Write `(3, H, W)` in [0, 1], rounded to 8 bit, in the format of the path's suffix; values outside are clamped.
 
     The file appears under its name only when it is complete. JPEG and WebP are written at quality 95.
+
+    Args:
+        path: whose suffix decides on the format.
+        image: `(3, H, W)`.
 
     Raises:
         ValueError: for another shape, values that aren't finite, or an unknown suffix.

@@ -177,7 +177,11 @@ class PairStore:
         return self.path / f"pairs-{shard_index:05d}.safetensors"
 
     def shard_indices(self, shard_index: int) -> range:
-        """Return the indices of a shard's pairs."""
+        """Return the indices of a shard's pairs.
+
+        Raises:
+            ValueError: if there is no such shard.
+        """
         if not 0 <= shard_index < self.num_shards:
             raise ValueError(f"there is no shard {shard_index}: the store has {self.num_shards}")
         start = shard_index * self.shard_size
@@ -205,7 +209,11 @@ class PairStore:
         return draw_noise(int(self._manifest["seed"]), index, self.latent_shape)
 
     def check_noise(self) -> None:
-        """Raise a ValueError unless this machine draws the noise that the pairs were made from."""
+        """Raise a ValueError unless this machine draws the noise that the pairs were made from.
+
+        Raises:
+            ValueError: if it draws other noise.
+        """
         if not self.noise_is_stored and _digest(self.noise(0)) != self._manifest["noise_digest"]:
             raise ValueError(
                 f"torch {torch.__version__} draws other noise from seed {self._manifest['seed']} than the pairs in "

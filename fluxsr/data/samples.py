@@ -61,7 +61,13 @@ class LRSample(NamedTuple):
 
 
 class LRBatch(NamedTuple):
-    """Images to upscale: `lr_image` `(B, 3, h, w)`, `index` `(B,)` int64, `paths` of length B."""
+    """Images to upscale: `lr_image` `(B, 3, h, w)`, `index` `(B,)` int64, `paths` of length B.
+
+    Attributes:
+        lr_image: `(B, 3, h, w)` in [0, 1].
+        index: `(B,)` int64, each image's place in its set.
+        paths: of the files, B of them.
+    """
 
     lr_image: Tensor
     index: Tensor  # type: ignore[assignment]
@@ -110,6 +116,10 @@ def sample_seed(seed: int, *position: int) -> int:
 
     torch's CPU generator uses the low 32 bits of a seed. Two of n samples therefore share their randomness with a
     probability of about n**2 / 2**33: 0.07 % for 2,400.
+
+    Args:
+        seed: of the whole run.
+        *position: whole numbers that tell this sample from the others.
     """
     text = ",".join(str(int(number)) for number in (seed, *position))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -212,6 +212,7 @@ BENCHMARKS = {
         ),
     )
 }
+"""Every benchmark by name: its images and how many, its layout on disk, its protocol and where it comes from."""
 
 
 def find_benchmark(name: str, root: str | Path | None) -> tuple[Benchmark, str | None, str]:

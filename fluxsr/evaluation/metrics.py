@@ -165,6 +165,7 @@ METRICS = {
     "niqe": Kind(_niqe, needs_reference=False),
     "artefact_db": Kind(_artefacts, needs_reference=False, decimals=2),
 }
+"""Every metric of this library by name: how it is made, whether it needs a reference and whether lower is better."""
 # Measured on the whole set at once, see :mod:`fluxsr.evaluation.fid`.
 SET_METRICS = {"fid": {"lower_is_better": True, "needs_reference": True, "decimals": 2}}
 

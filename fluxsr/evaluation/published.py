@@ -41,7 +41,12 @@ class PublishedRow(NamedTuple):
 
 
 def published_results(dataset: str | None = None, setting: str | None = None) -> list[PublishedRow]:
-    """Return the published rows, of one dataset and setting if these are given; ablations are left out."""
+    """Return the published rows, of one dataset and setting if these are given; ablations are left out.
+
+    Args:
+        dataset: as the column of that name in ``published_results.csv`` has it.
+        setting: likewise: full images or crops.
+    """
     rows = []
     for row in _read("published_results.csv"):
         values = {column: float(row[column]) for column in COLUMNS if row[column]}

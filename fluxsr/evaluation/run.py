@@ -29,6 +29,11 @@ Progress = Callable[[int], None]
 def folder_system(name: str, folder: str | Path, testset: TestSet) -> System:
     """Return a folder of results as a system, after checking that it is complete and of the right sizes.
 
+    Args:
+        name: of the system, in tables.
+        folder: of results, named as the test set's images.
+        testset: that they are results on.
+
     Raises:
         ValueError: naming the images that are missing, extra, ambiguous or of another size.
     """

@@ -45,7 +45,11 @@ class System:
     def picture(
         self, image: str, lr_image: Tensor | None, size: tuple[int, int]
     ) -> tuple[Tensor, dict[str, Any] | None]:
-        """Return the system's picture of an image, ``(1, 3, H, W)`` rounded to 8 bit, and what it cost."""
+        """Return the system's picture of an image, ``(1, 3, H, W)`` rounded to 8 bit, and what it cost.
+
+        Raises:
+            ValueError: if LR images are missing, or the picture has another size than it should.
+        """
         if self.restore is None:
             return read_image(self.files[image])[None], None
         if lr_image is None:

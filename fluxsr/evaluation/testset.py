@@ -80,6 +80,10 @@ def bicubic_degradation(scale: int) -> Degrade:
 def open_benchmark(name: str, root: str | Path | None) -> tuple[TestSet, Benchmark]:
     """Open a benchmark below ``root``; its files are checked against the checksum, where one is known.
 
+    Args:
+        name: a key of :data:`BENCHMARKS`.
+        root: the benchmark's own folder, or that of several; ``None``: see :func:`find_benchmark`.
+
     Raises:
         ValueError: as :func:`find_benchmark` and :func:`open_folders`.
     """

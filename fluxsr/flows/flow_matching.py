@@ -20,6 +20,9 @@ class FlowMatching(FlowObjective):
             (Esser et al. 2024).
         shift: FLUX's time shift of the sampling grid in :meth:`restore`; 1 is an even grid.
 
+    Raises:
+        ValueError: if ``shift`` is not positive.
+
     Example:
         >>> import torch
         >>> from fluxsr.flows import FlowMatching, LatentPair

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fluxsr.protocols import VelocityModel
 
 Distance = Callable[[Tensor, Tensor], Tensor]
+"""What an objective measures with: two latents ``(B, C, h, w)`` of the data end, to a scalar with gradient."""
 
 
 class LatentPair(NamedTuple):
@@ -47,7 +48,11 @@ class FlowOutput(NamedTuple):
 
 
 def latent_mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of two latents, computed in float32 at least: a scalar."""
+    """Mean squared error of two latents, computed in float32 at least: a scalar.
+
+    Args:
+        a, b: of one shape.
+    """
     dtype = torch.promote_types(a.dtype, torch.float32)
     return nn.functional.mse_loss(a.to(dtype), b.to(dtype))
 

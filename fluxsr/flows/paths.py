@@ -15,6 +15,10 @@ def expand_times(t: Tensor, like: Tensor) -> Tensor:
     The result is float32 even beside bfloat16 latents (float64 beside float64 ones): bfloat16 knows only 256 times between
     0.5 and 1, so paths are computed in the wider type and their result is rounded once.
 
+    Args:
+        t: ``(B,)``.
+        like: ``(B, ...)``, the latents that the times belong to.
+
     Raises:
         ValueError: if ``t`` is not one number per sample of ``like``.
     """

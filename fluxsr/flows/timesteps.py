@@ -31,6 +31,9 @@ def resolution_shift(image_tokens: int) -> float:
 
     ``mu`` is 0.5 at 256 tokens (256x256 pixels) and 1.15 at 4,096 (1024x1024).
 
+    Args:
+        image_tokens: of the whole image, a token for each 2x2 latent positions; at least 1.
+
     Raises:
         ValueError: if ``image_tokens`` is not positive.
 
@@ -47,6 +50,9 @@ class TimeSampler(nn.Module, ABC):
     Args:
         shift: moves every drawn time towards the noise by :func:`shift_times`; 1 leaves them.
             ``resolution_shift(tokens)`` gives FLUX's own value.
+
+    Raises:
+        ValueError: if ``shift`` is not positive.
     """
 
     def __init__(self, shift: float = 1.0) -> None:
@@ -73,7 +79,14 @@ class TimeSampler(nn.Module, ABC):
 
 
 class UniformTimes(TimeSampler):
-    """Uniform times: every part of the path counts alike (FluxSR, algorithm 1)."""
+    """Uniform times: every part of the path counts alike (FluxSR, algorithm 1).
+
+    Args:
+        shift: see :class:`TimeSampler`; 1 is uniform.
+
+    Raises:
+        ValueError: if ``shift`` is not positive.
+    """
 
     def draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
         """Return times uniform on ``[0, 1)``."""

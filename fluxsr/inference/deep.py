@@ -36,11 +36,13 @@ def read_deep_colours(path: Path, image: Image.Image, pixels: Pixels) -> Pixels:
         return pixels
     import cv2
 
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # OpenCV 4 has it at the top, OpenCV 5 in utils.logging; both return the level before, and 0 is silent.
+    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    level = set_log_level(0)
     try:
         deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        set_log_level(level)
     order = [2, 1, 0, 3][: pixels.shape[2]]
     if deep is None or deep.dtype != np.uint16 or deep.shape[:2] != pixels.shape[:2] or deep[0, 0].size < len(order):
         return pixels

@@ -60,6 +60,10 @@ def read_picture(path: str | Path, max_pixels: int = 100_000_000) -> Picture:
 
     The contents decide on the format, not the suffix. CMYK becomes RGB, palettes RGB or RGBA, bilevel images gray.
 
+    Args:
+        path: of the file.
+        max_pixels: height times width, at most.
+
     Raises:
         ValueError: if the file is missing, empty, cut off, damaged, of no known format, or larger than ``max_pixels``,
             which is known from its header, before anything is decoded. It names the file.
@@ -106,6 +110,10 @@ def write_picture(path: str | Path, picture: Picture) -> None:
     """Write a picture in the format of the path's suffix; it appears under its name only when it is complete.
 
     JPEG, WebP and BMP take 8 bit. JPEG and BMP have no alpha: transparent pixels are laid on white.
+
+    Args:
+        path: whose suffix decides on the format.
+        picture: pixels of 8 or 16 bit, with what belongs to them.
 
     Raises:
         ValueError: for an unknown suffix, or more pixels than the format takes.

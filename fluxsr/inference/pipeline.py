@@ -20,7 +20,7 @@ from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, Pro
 from fluxsr.models.checkpoints import own_memory
 
 
-class FixedPrompt(ModelMixin, ConfigMixin):
+class FixedPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so does diffusers combine the two
     """A prompt's embeddings as a component that pipelines save and load.
 
     Args:
@@ -81,7 +81,7 @@ class FluxSRPipeline(DiffusionPipeline):
         (25, 18)
     """
 
-    model_cpu_offload_seq = "transformer->vae"
+    model_cpu_offload_seq = "transformer->vae"  # type: ignore[assignment]  # diffusers says None alone
     _optional_components = ["vae", "prompt"]  # noqa: RUF012  # diffusers' own name and kind
 
     def __init__(
@@ -154,7 +154,10 @@ class FluxSRPipeline(DiffusionPipeline):
                 own_memory(component)
         return pipeline
 
-    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+    # Fewer arguments than the parent in name alone: the others pass through as keywords.
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
         """Write a folder that :meth:`from_pretrained` loads, with its model card.
 
         Raises:
@@ -169,7 +172,8 @@ class FluxSRPipeline(DiffusionPipeline):
                 file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         self._write_card(Path(save_directory), Path(save_directory).name)
 
-    def push_to_hub(
+    # The whole folder goes up, card and licence included, so there is no choice of files or variant.
+    def push_to_hub(  # type: ignore[override]
         self,
         repo_id: str,
         *,

@@ -139,7 +139,11 @@ class Upscaler:
         steps: int = 1,
         progress: Progress | None = None,
     ) -> Pixels:
-        """Upscale ``(H, W, C)`` pixels to an array of the same dtype and channels; the arguments are those of the call."""
+        """Upscale ``(H, W, C)`` pixels to an array of the same dtype and channels; the arguments are those of the call.
+
+        Raises:
+            ValueError: as the call; and if not even the smallest tile fits the memory.
+        """
         height, width = output_size(pixels.shape[0], pixels.shape[1], scale, size)
         # Strips lie across the longer side: however long an image is, they are short.
         turned = width > height

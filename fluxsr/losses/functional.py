@@ -18,6 +18,9 @@ def luma(image: Tensor) -> Tensor:
     Studio swing, as MATLAB's ``rgb2ycbcr`` has it, without its rounding to whole levels.
 
     Shape: ``(B, 3, H, W) -> (B, 1, H, W)``, RGB in [0, 1].
+
+    Args:
+        image: ``(B, 3, H, W)``, RGB in [0, 1].
     """
     weights = torch.tensor([65.481, 128.553, 24.966], device=image.device, dtype=image.dtype) / 255
     # No matrix product: autocast would round it to bfloat16, and a PSNR with it.
@@ -31,6 +34,9 @@ def total_variation_map(image: Tensor) -> Tensor:
     last column, is 0, so the size is kept (our default, the paper doesn't say).
 
     Shape: ``(..., H, W) -> (..., H, W)``, of the same dtype. Range: [0, 2] for images in [0, 1].
+
+    Args:
+        image: ``(..., H, W)``, floating.
 
     Raises:
         ValueError: fewer than two dimensions, or an integer dtype.
@@ -49,6 +55,9 @@ def mse(sr_image: Tensor, hr_image: Tensor) -> Tensor:
 
     Shape: two ``(B, C, H, W)`` to a scalar. Range: [0, 1] for images in [0, 1].
 
+    Args:
+        sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
+
     Raises:
         ValueError: not two floating images of one shape.
     """
@@ -57,7 +66,11 @@ def mse(sr_image: Tensor, hr_image: Tensor) -> Tensor:
 
 
 def l1(sr_image: Tensor, hr_image: Tensor) -> Tensor:
-    """Mean of absolute differences; shapes, range and errors as :func:`mse`."""
+    """Mean of absolute differences; shapes, range and errors as :func:`mse`.
+
+    Args:
+        sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
+    """
     check_images(sr_image, hr_image)
     return (at_least_float32(sr_image) - at_least_float32(hr_image)).abs().mean()
 
@@ -67,6 +80,10 @@ def charbonnier(sr_image: Tensor, hr_image: Tensor, epsilon: float = 1e-3) -> Te
 
     ``epsilon`` is in units of the image; 1e-3 is what super-resolution commonly uses (our default). Equal images cost
     ``epsilon``. Shapes and errors as :func:`mse`.
+
+    Args:
+        sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
+        epsilon: in units of the image, positive.
 
     Raises:
         ValueError: ``epsilon`` isn't positive, or not two floating images of one shape.
@@ -85,6 +102,9 @@ def token_diversity(tokens: Tensor) -> Tensor:
     gradient is 0 as well, since the mean token has no direction.
 
     Shape: ``(B, N, D) -> (B,)``. Range: [0, 1] where all tokens have one length, [-1, 1] at most.
+
+    Args:
+        tokens: ``(B, N, D)``, floating.
 
     Raises:
         ValueError: not three dimensions, no tokens, or an integer dtype.
@@ -119,6 +139,9 @@ def attention_map_diversity(maps: Tensor) -> Tensor:
     attention costs nothing. This is the namesake of FluxSR's loss (:func:`token_diversity`), not the same.
 
     Shape: softmax attention ``(B, heads, N, N) -> (B,)``, each row summing to 1. Range: [0, 1].
+
+    Args:
+        maps: ``(B, heads, N, N)`` after the softmax.
 
     Raises:
         ValueError: not four dimensions, not square, empty, or an integer dtype.

@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.files import read_safetensors, write_safetensors
+
+if TYPE_CHECKING:
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
 # Attention and MLP linears of both kinds of blocks; the modulation (norm*.linear) and the embedders stay as they are.
 IMAGE_LINEARS = (
@@ -35,7 +38,7 @@ class AdapterRoles:
         transformer: a diffusers transformer. Its parameters are frozen when the first adapter is added.
     """
 
-    def __init__(self, transformer: nn.Module) -> None:
+    def __init__(self, transformer: FluxTransformer2DModel) -> None:
         self.transformer = transformer
         self.active: list[str] = []
         self.names: list[str] = []
@@ -74,7 +77,7 @@ class AdapterRoles:
             targets = f"{IMAGE_LINEARS}|{TEXT_LINEARS}" if text else IMAGE_LINEARS
         config = LoraConfig(
             r=rank,
-            lora_alpha=rank if alpha is None else alpha,
+            lora_alpha=rank if alpha is None else alpha,  # type: ignore[arg-type]  # peft says int and takes any number
             target_modules=targets if isinstance(targets, str) else list(targets),
             exclude_modules=None if text else rf"(.*\.)?{TEXT_LINEARS}",
         )

@@ -37,10 +37,14 @@ FLUX_ARCHITECTURES: dict[str, dict[str, Any]] = {
         "axes_dims_rope": [4, 14, 14],
     },
 }
+"""The configurations of ``FluxTransformer2DModel`` by name: FLUX.1's as published, and ``nano``, which is ours."""
 
 
 def flux_architecture(name: str) -> dict[str, Any]:
     """Return a copy of the named configuration of ``FluxTransformer2DModel``.
+
+    Args:
+        name: a key of :data:`FLUX_ARCHITECTURES`.
 
     Raises:
         ValueError: for an unknown name, with the list of the known ones.

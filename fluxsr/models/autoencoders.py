@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.models.files import explain_loading
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
 
 class PixelAutoencoder(nn.Module):
@@ -61,15 +65,15 @@ class LatentAutoencoder(nn.Module):
 
     def __init__(self, vae: nn.Module, checkpoint_decode: bool = False) -> None:
         super().__init__()
-        self.vae = vae.requires_grad_(False).eval()
-        config: Any = vae.config
+        self.vae = cast("AutoencoderKL | AutoencoderTiny", vae.requires_grad_(False).eval())
+        config: Any = self.vae.config
         self.scaling_factor = float(config.scaling_factor)
         self.shift_factor = float(config.shift_factor or 0.0)
         self.latent_channels = int(config.latent_channels)
         blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
         self.downsample = 2 ** (len(blocks) - 1)
         if checkpoint_decode:
-            vae.enable_gradient_checkpointing()
+            self.vae.enable_gradient_checkpointing()
 
     def train(self, mode: bool = True) -> LatentAutoencoder:
         """Stay in evaluation mode: the autoencoder is never trained."""

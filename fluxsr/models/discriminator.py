@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.func import functional_call
 
 from fluxsr.models.features import FeatureTap
 from fluxsr.models.flux import FluxBackbone
+from fluxsr.protocols import VelocityModel
 
 
 class LatentDiscriminator(nn.Module):
@@ -43,14 +45,15 @@ class LatentDiscriminator(nn.Module):
         frozen = backbone if self.copy is None else self.copy
         self._tap = FeatureTap(frozen, layers)
         # The base is found through a closure: as an attribute it would be registered, saved and counted a second time.
-        self._velocity = (lambda xt, t: backbone.as_role(None)(xt, t)) if shared else None
-        config = frozen.transformer.config
+        self._base: VelocityModel | None = (lambda xt, t: backbone.as_role(None)(xt, t)) if shared else None
+        config: Any = frozen.transformer.config
         channels = config.num_attention_heads * config.attention_head_dim
         self.heads = nn.ModuleList(_head(channels, width) for _ in range(len(self._tap)))
 
     def features(self, latents: Tensor) -> list[Tensor]:
         """Return what each tapped layer makes of ``(B, C, h, w)`` latents: ``(B, N, D)`` each, with gradient to them."""
-        velocity = self._velocity if self.copy is None else self.copy
+        velocity = self._base if self.copy is None else self.copy
+        assert velocity is not None
         with self._tap.record() as features:
             velocity(latents, torch.full((len(latents),), self.time, device=latents.device))
         return [feature.float() for feature in features]

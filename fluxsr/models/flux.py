@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.files import write_safetensors
 from fluxsr.models.packing import image_ids, pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
+
+if TYPE_CHECKING:
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
 
 class FluxBackbone(nn.Module):
@@ -49,8 +52,9 @@ class FluxBackbone(nn.Module):
     ) -> None:
         super().__init__()
         config: Any = transformer.config
-        if hasattr(transformer, "conditions"):  # a folded one brings its prompt and guidance, and refuses others
-            prompt, guidance = transformer.conditions(prompt, guidance)
+        conditions: Any = getattr(transformer, "conditions", None)
+        if conditions is not None:  # a folded one brings its prompt and guidance, and refuses others
+            prompt, guidance = conditions(prompt, guidance)
         if config.guidance_embeds and guidance is None:
             raise ValueError("this model has a guidance embedding (FLUX.1-dev does): give guidance, for example 3.5")
         if not config.guidance_embeds and guidance is not None:
@@ -63,20 +67,20 @@ class FluxBackbone(nn.Module):
             raise ValueError(
                 f"the prompt has widths {got}, the model wants {wanted}; encode it with the model's own encoders"
             )
-        self.transformer = transformer
+        self.transformer = cast("FluxTransformer2DModel", transformer)
         self.guidance = guidance
         self.prompt_text = prompt.text
         self.latent_channels = config.in_channels // 4
         self.default_role: str | None = None
         self.quantization: str | None = None  # of the frozen weights; load_flux says which
-        self.adapters = AdapterRoles(transformer)
+        self.adapters = AdapterRoles(self.transformer)
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
         self.prompt_embeds: Tensor
         self.pooled_prompt_embeds: Tensor
         self.register_buffer("prompt_embeds", prompt.prompt_embeds, persistent=False)
         self.register_buffer("pooled_prompt_embeds", prompt.pooled_prompt_embeds, persistent=False)
         if gradient_checkpointing:
-            transformer.enable_gradient_checkpointing(self._checkpoint)
+            self.transformer.enable_gradient_checkpointing(self._checkpoint)
 
     @classmethod
     def from_transformer(
@@ -196,6 +200,9 @@ class FluxBackbone(nn.Module):
                 ``load_flux(path)`` rebuilds it.
             dtype: of a transformer's stored weights.
             metadata: further strings for the file's header.
+
+        Raises:
+            ValueError: if the model has a modulation table and no adapter, or the path does not end in ``.safetensors``.
         """
         if self.default_role is not None:
             return self.save_lora(path, self.default_role, metadata)

@@ -135,7 +135,11 @@ def load_folded(
 
 @torch.no_grad()
 def fuse_lora(backbone: FluxBackbone) -> FluxBackbone:
-    """Return a backbone without adapters whose weights hold the default role's; the others are shared with the given."""
+    """Return a backbone without adapters whose weights hold the default role's; the others are shared with the given.
+
+    Args:
+        backbone: with a default role, whose adapter is added to the weights; it is left as it was.
+    """
     transformer: Any = backbone.transformer
     _refuse_table(transformer)
     with torch.device("meta"):

@@ -95,7 +95,7 @@ def shipped_file(name: str) -> Path:
 def _load_transformer(
     model: str, weights: bool, dtype: torch.dtype, revision: str | None, quantize: Quantization | None
 ) -> nn.Module:
-    from diffusers import FluxTransformer2DModel
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     from fluxsr.models.checkpoints import own_memory
 

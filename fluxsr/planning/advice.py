@@ -30,7 +30,16 @@ class Change:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change with the peak that it leads to."""
+    """A change with the peak that it leads to.
+
+    Attributes:
+        what: the change, in words.
+        arguments: that make it, as the command line takes them.
+        peak_bytes: per process, with the change.
+        saves_bytes: of the peak; negative where it grows.
+        steps_per_hour: with the change, at the stated throughput.
+        fits: whether the peak fits the memory.
+    """
 
     what: str
     arguments: list[str]

@@ -58,7 +58,13 @@ class Experiment:
 
 @dataclass
 class Phase:
-    """The largest number of live bytes in one phase of the step, and its FLOPs."""
+    """The largest number of live bytes in one phase of the step, and its FLOPs.
+
+    Attributes:
+        phase: its name, for example ``forward``.
+        peak_bytes: per process.
+        flops: of one optimiser step.
+    """
 
     phase: str
     peak_bytes: int
@@ -70,15 +76,26 @@ class Plan:
     """What one process takes for one training step; bytes are of tensors, per process.
 
     Attributes:
+        devices: processes, one on each.
+        strategy: how they share the work.
+        precision: Lightning's name for it.
+        batch_size: per process.
+        accumulate_grad_batches: batches of an optimiser step.
+        crop: side of the images in pixels; ``None``: teacher pairs of their own size.
         parameters: counts, of the whole model: ``transformer`` (its modulation included, adapters not), ``modulation`` (the
             blocks' ``norm*.linear``), ``norm_out`` (the last modulation), ``trainable``, ``autoencoder``, ``total``.
         held_bytes: what lives from step to step, by kind.
+        phases: in the order of the step.
         peak_bytes: the largest number of live bytes.
         peak_phase: the phase that it is in.
         peak: what it is made of, by kind; activations by the phase that made them.
         flops_per_step: of an optimiser step, recomputation included.
+        tflops: the stated throughput of a device, in 1e12 FLOPs a second.
+        seconds_per_step: at that throughput.
         steps_per_hour: at the stated throughput.
+        hours: that the whole training takes; ``None`` where its length is not set.
         checkpoint_bytes: of a checkpoint file: trained weights, moving averages and the optimiser's state.
+        notes: what the plan assumes.
     """
 
     devices: int
@@ -203,7 +220,7 @@ def count_parameters(module: OneStepSR) -> dict[str, int]:
         "modulation": sum(parameter.numel() for name, parameter in own.items() if is_block_modulation(name)),
         "norm_out": sum(parameter.numel() for name, parameter in own.items() if name.startswith("norm_out.")),
         "trainable": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
-        "autoencoder": sum(parameter.numel() for parameter in module.autoencoder.parameters()),
+        "autoencoder": sum(parameter.numel() for parameter in module.get_submodule("autoencoder").parameters()),
         "total": sum(parameter.numel() for parameter in module.parameters()),
     }
 

@@ -125,7 +125,7 @@ def claim(module: OneStepSR, ledger: Ledger) -> None:
 def held(module: OneStepSR) -> Iterator[tuple[Tensor, str]]:
     """Yield every parameter and buffer with its kind."""
     kinds = {id(p): NETWORKS for term in module.modules() if isinstance(term, FrozenNetwork) for p in term.parameters()}
-    kinds |= {id(parameter): AUTOENCODER for parameter in module.autoencoder.parameters()}
+    kinds |= {id(parameter): AUTOENCODER for parameter in module.get_submodule("autoencoder").parameters()}
     backbone = module.backbone
     base = backbone.transformer if isinstance(backbone, FluxBackbone) else backbone
     linears = {id(m.weight) for m in base.modules() if isinstance(m, nn.Linear)}

@@ -48,7 +48,7 @@ class Adversary(nn.Module):
         r1_weight: float = 0.0,
         warmup_steps: int = 0,
         adaptive: bool = False,
-        optimizer: Callable[[Iterable], torch.optim.Optimizer] | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
         gradient_clip_val: float | None = 1.0,
         accumulate_grad_batches: int = 1,
     ) -> None:

@@ -40,7 +40,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def random_states() -> dict[str, Any]:
     """Return the global random states: Python's, NumPy's, torch's and the current CUDA device's, without pickled objects."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  the state that users' code may draw from
+    state = np.random.get_state(legacy=True)  # noqa: NPY002  the state that users' code may draw from
+    assert isinstance(state, tuple)  # as legacy=True promises
+    kind, keys, position, has_gauss, cached = state
     states: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": (str(kind), torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),

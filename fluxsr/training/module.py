@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -14,6 +14,7 @@ from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap, tabulate_modulation
 from fluxsr.models.sharding import shard_backbone
 from fluxsr.models.tiling import TiledVelocity
+from fluxsr.protocols import Autoencoder
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
 from fluxsr.training.checkpoints import random_states, set_random_states
 from fluxsr.training.checks import check_fits, check_pairs, check_precision, check_strategy
@@ -77,7 +78,7 @@ class OneStepSR(LightningModule):
         distance: nn.Module | None = None,
         teacher: nn.Module | None = None,
         adversary: Adversary | None = None,
-        optimizer: Callable[[Iterable], torch.optim.Optimizer] | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
         val_losses: dict[str, nn.Module] | None = None,
         scale: int = 4,
@@ -95,7 +96,7 @@ class OneStepSR(LightningModule):
         if scale < 1:
             raise ValueError(f"scale must be at least 1, got {scale}")
         self.backbone = backbone
-        self.autoencoder = autoencoder.requires_grad_(False)
+        self.autoencoder = cast(Autoencoder, autoencoder.requires_grad_(False))
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
         if modulation_table:
@@ -204,7 +205,8 @@ class OneStepSR(LightningModule):
     def compute_terms(self, outputs: StepOutputs) -> dict[str, tuple[float, Tensor]]:
         """Return ``(weight, value)`` of the objective and of every term that is due, by name."""
         terms = {FLOW: (self.flow_weight, outputs.flow.loss)}
-        for name, term in self.losses.items():
+        for name, module in self.losses.items():
+            term = cast(LossTerm, module)
             if term.due(self.global_step):
                 terms[name] = (term.weight, term(outputs))
         return terms
@@ -217,10 +219,15 @@ class OneStepSR(LightningModule):
     def after_step(self) -> None:
         """Let the objective's moving average follow the student."""
         if TARGET in self.objective.roles:
-            self.roles.follow(self.objective.target_decay)
+            objective: Any = self.objective
+            self.roles.follow(objective.target_decay)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser of all trainable parameters with its scheduler, and the discriminator's if there is one."""
+        """Return the optimiser of all trainable parameters with its scheduler, and the discriminator's if there is one.
+
+        Raises:
+            ValueError: if nothing is trainable.
+        """
         heads = [] if self.adversary is None else list(self.adversary.heads())
         apart = set(map(id, heads))
         parameters = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]

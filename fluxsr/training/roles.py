@@ -45,7 +45,7 @@ class Roles(nn.Module):
                     f"adapter file, or OneStepSR({name}=...) a velocity model"
                 )
             if self._adapters():
-                backbone.adapters.copy(backbone.default_role, TARGET)
+                self._backbone.adapters.copy(self._backbone.default_role, TARGET)
             else:
                 self.models[TARGET] = deepcopy(backbone).requires_grad_(False)
 
@@ -79,8 +79,8 @@ class Roles(nn.Module):
 
     def _weights(self, role: str | None) -> dict[str, Tensor]:
         """Return a role's weights under names that student and target share; ``None`` is a student trained in full."""
-        if role in self.models:
-            return dict(self.models[role].named_parameters())
         if role is None:
             return dict(self._backbone.named_parameters())
+        if role in self.models:
+            return dict(self.models[role].named_parameters())
         return self._backbone.adapters.state_dict(role)

@@ -117,6 +117,9 @@ class ImageTerm(LossTerm):
         crop: decode and compare only a random square of so many pixels a side; ``None``: the whole image.
         estimates: look at the objective's further estimates too (:class:`fluxsr.flows.ConsistencySRFlow` has one), and return
             the mean over all.
+
+    Raises:
+        ValueError: if ``weight`` is negative or ``every`` below 1, or ``crop`` is not positive.
     """
 
     def __init__(
@@ -137,7 +140,16 @@ class ImageTerm(LossTerm):
 
 
 class LatentTerm(LossTerm):
-    """A loss on latents: ``loss(x0_hat, x0_target)``, both ``(B, C, h, w)``; no decoding, so it is cheap."""
+    """A loss on latents: ``loss(x0_hat, x0_target)``, both ``(B, C, h, w)``; no decoding, so it is cheap.
+
+    Args:
+        loss: any module of two latents, for example :class:`fluxsr.losses.MSELoss`.
+        weight: multiplier in the total.
+        every: the term counts in every so many optimiser steps only.
+
+    Raises:
+        ValueError: if ``weight`` is negative or ``every`` below 1.
+    """
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         """Compare the latents."""
@@ -154,6 +166,9 @@ class FeatureTerm(LossTerm):
         passes: which velocity calls of the step feed it. FluxSR's figure taps the restoration pass, which is the default;
             ``all`` takes every call.
         layers: which blocks, counted from the first double-stream block; negative from the end; all by default.
+
+    Raises:
+        ValueError: if ``weight`` is negative or ``every`` below 1, or ``passes`` is another word.
     """
 
     def __init__(

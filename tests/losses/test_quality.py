@@ -56,7 +56,7 @@ def test_equals_the_formula_by_the_model_itself(clip_folder, image):
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(1, 3, 1, 1)
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).reshape(1, 3, 1, 1)
     with torch.no_grad():
-        tokens = tokenizer(positive + negative, padding=True, return_tensors="pt")
+        tokens = tokenizer(positive + negative, padding=True, return_token_type_ids=False, return_tensors="pt")
         logits = model(pixel_values=(resized - mean) / std, **tokens).logits_per_image
     expected = -logits.softmax(dim=1)[:, :2].sum(dim=1).log().mean()
     torch.testing.assert_close(loss(image), expected, rtol=1e-5, atol=1e-6)

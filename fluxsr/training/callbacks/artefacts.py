@@ -16,6 +16,9 @@ class ArtefactMeter(Callback):
 
     Args:
         period: in pixels; ``None``: the backbone's patch, twice the autoencoder's downsampling (16 on FLUX).
+
+    Raises:
+        ValueError: if ``period`` is below 2.
     """
 
     def __init__(self, period: int | None = None) -> None:

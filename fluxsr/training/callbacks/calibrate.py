@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from lightning import Callback, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 
 from fluxsr.flows import FlowTrajectoryDistillation, LatentPair, calibrate_lr_time
 
@@ -19,6 +19,9 @@ class CalibrateLRTime(Callback):
 
     Args:
         batches: how many training batches to measure.
+
+    Raises:
+        ValueError: if ``batches`` is below 1.
     """
 
     def __init__(self, batches: int = 8) -> None:
@@ -39,7 +42,8 @@ class CalibrateLRTime(Callback):
             )
         if trainer.ckpt_path is not None:
             return
-        loader = trainer.datamodule.train_dataloader()
+        datamodule: Any = getattr(trainer, "datamodule", None)  # which Lightning sets when fit begins
+        loader = datamodule.train_dataloader()
         estimate = calibrate_lr_time(
             self._pair(pl_module, batch, i) for i, batch in enumerate(islice(loader, self.batches))
         )

@@ -21,6 +21,9 @@ class ExportBackbone(Callback):
     Args:
         path: file ending in ``.safetensors``; ``None``: ``backbone.safetensors`` in the trainer's ``default_root_dir``.
         dtype: of a full backbone's stored weights; float16 halves the file.
+
+    Raises:
+        ValueError: if ``path`` has another suffix.
     """
 
     def __init__(self, path: str | None = None, dtype: str = "float32") -> None:
@@ -40,7 +43,8 @@ class ExportBackbone(Callback):
 
     def export(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the file: every process gathers, the first one writes."""
-        ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
+        callbacks: list[Callback] = getattr(trainer, "callbacks", [])  # which Lightning sets outside the class
+        ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
         with ema.averaged(pl_module) if ema is not None else nullcontext():
             # What upscaling needs to know beside the weights.
             metadata = {"start_time": str(pl_module.objective.start_time), "steps": str(trainer.global_step)}

@@ -23,6 +23,9 @@ class PreviewGrid(Callback):
         images: how many rows.
         size: the middle square of so many pixels is shown of larger images.
         sample_steps: Euler steps of a teacher's samples.
+
+    Raises:
+        ValueError: if ``images`` or ``sample_steps`` is below 1, or ``size`` below 8.
     """
 
     def __init__(self, images: int = 4, size: int = 256, sample_steps: int = 20) -> None:
@@ -63,8 +66,9 @@ class PreviewGrid(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, grid)
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
-                logger.experiment.add_image("preview", grid, trainer.global_step)
+            experiment: Any = getattr(logger, "experiment", None)
+            if hasattr(experiment, "add_image"):
+                experiment.add_image("preview", grid, trainer.global_step)
 
     def _samples(self, pl_module: Any, batch: Any) -> list[Tensor]:
         like = pl_module.encode(batch).hr[:1]
