@@ -21,7 +21,7 @@ def one_line_errors(parser: Any) -> None:
     parse, typed = parser.parse_known_args, sys.argv[1:]
 
     def parse_known_args(args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        typed[:] = sys.argv[1:] if args is None else args
+        typed[:] = sys.argv[1:] if args is None else args or typed  # jsonargparse parses an empty list for its defaults
         return parse(args, *rest, **options)
 
     def error(message: str, ex: Exception | None = None) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def _options(parser: Any) -> Iterator[str]:
 def _configs(arguments: list[str]) -> Iterator[Any]:
     import yaml
 
-    for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for name, value in pairwise([*arguments, ""]):
         path = Path(name.split("=", 1)[1] if name.startswith("--config=") else value)
         if name.split("=", 1)[0] in ("--config", "-c") and path.is_file():
             try:

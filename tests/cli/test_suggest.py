@@ -34,7 +34,7 @@ def test_keys_inside_a_configuration_are_known(parser, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "typed", [["--batch_size", "3"], ["--trainer.max_ste", "3"], ["--quite-another"], ["photo.jpg"]]
+    "typed", [[], ["--batch_size", "3"], ["--trainer.max_ste", "3"], ["--quite-another"], ["photo.jpg"]]
 )
 def test_nothing_is_said_where_nothing_is_near(parser, typed):
     assert suggestion(parser, typed) is None
