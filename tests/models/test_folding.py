@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from packaging.version import Version
 
 from fluxsr.flows import euler
 from fluxsr.models import (
@@ -242,10 +241,6 @@ def test_a_folded_model_can_be_trained_at_its_time(tmp_path):
 # ---- compiling -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    Version(torch.__version__) < Version("2.7"),
-    reason="torch 2.6 can't trace packaging 26, which diffusers asks in a block",
-)
 @pytest.mark.parametrize("layers", [2, 4])
 @torch.no_grad()
 def test_compiled_blocks_are_compiled_once_per_kind(layers):

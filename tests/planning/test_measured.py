@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from lightning import Trainer
-from packaging.version import Version
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
@@ -19,11 +18,6 @@ from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
 from fluxsr.planning import Experiment, Settings, make_plan
 from fluxsr.training import FeatureTerm, ImageTerm, OneStepSR
 from fluxsr.training.callbacks import EMA
-
-# Three runs of one test measured 99, 74 and 99 MB there, another's two 38 and 26.
-pytestmark = pytest.mark.skipif(
-    Version(torch.__version__) < Version("2.7"), reason="torch 2.6's profiler loses memory events now and then"
-)
 
 BATCH, SIDE = 4, 64
 # A FLUX of 104 M parameters.
