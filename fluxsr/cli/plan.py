@@ -229,10 +229,10 @@ def gigabytes(number: float) -> str:
 
 def size(text: str) -> int:
     """Parse a number of bytes, such as ``24GB`` (10^9) or ``80GiB`` (2^30)."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
     if match is None:
-        raise argparse.ArgumentTypeError(f"must be a size such as 24GB or 80GiB, got {text!r}")
-    power = "KMGT".find(match[2].upper()) + 1 if match[2] else 0
+        raise argparse.ArgumentTypeError(f"must be a size with its unit, such as 24GB or 80GiB, got {text!r}")
+    power = "KMGT".find(match[2].upper()) + 1
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
