@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fluxsr.atomic import replacing
@@ -36,6 +37,36 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             left.unlink(missing_ok=True)
         with replacing(path) as temporary:
             torch.save(checkpoint, temporary)
+
+
+class RandomStates(Callback):
+    """Keeps the global random states in checkpoints and goes on from them; :class:`fluxsr.training.OneStepSR` brings it."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of now."""
+        return random_states()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states of a checkpoint until training starts."""
+        self.loaded = state_dict
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Go on from a checkpoint's states: here and not earlier, since starting a data loader draws a number too."""
+        if self.loaded:
+            set_random_states(self.loaded)
+            self.loaded = {}
+
+
+def leave_frozen_out(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Drop from a module's state dict what its ``checkpointed()`` does not name; sharding would gather it for nothing."""
+    kept = module.checkpointed()
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        name = key.removeprefix(prefix)
+        if name not in kept and not name.startswith("objective."):
+            del state_dict[key]
 
 
 def random_states() -> dict[str, Any]:

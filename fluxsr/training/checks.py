@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
 
+from fluxsr.flows import FlowObjective
 from fluxsr.training.strategies import FSDP2Strategy
 
 
@@ -40,6 +42,20 @@ def check_strategy(strategy: Any, module: Any) -> None:
             f"{name} numbers the optimiser's states by frozen parameters too, so its checkpoints of adapters don't load "
             "elsewhere: set strategy to fsdp2, which is the same with checkpoints that do"
         )
+
+
+def check_grid(objective: FlowObjective) -> Tensor:
+    """Return the times of an objective's grid, ascending float32; refuse one without a grid.
+
+    Raises:
+        ValueError: saying what to use instead.
+    """
+    times = objective.time_grid()
+    if times is None:
+        raise ValueError(
+            "modulation_table needs an objective whose times are on a grid: give it time_sampler: fluxsr.flows.GridTimes"
+        )
+    return times
 
 
 def check_precision(module: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
@@ -16,8 +16,9 @@ from fluxsr.models.sharding import shard_backbone
 from fluxsr.models.tiling import TiledVelocity
 from fluxsr.protocols import Autoencoder
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
-from fluxsr.training.checkpoints import random_states, set_random_states
-from fluxsr.training.checks import check_fits, check_pairs, check_precision, check_strategy
+from fluxsr.training.checkpoints import RandomStates, leave_frozen_out
+from fluxsr.training.checks import check_fits, check_grid, check_pairs, check_precision, check_strategy
+from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.psnr import psnr_y
 from fluxsr.training.randomness import step_generator
 from fluxsr.training.roles import TARGET, Roles
@@ -100,7 +101,9 @@ class OneStepSR(LightningModule):
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
         if modulation_table:
-            self._tabulate_modulation()
+            times = check_grid(objective)
+            for model in (backbone, *self.roles.models.values()):
+                tabulate_modulation(model, times)
         self.adversary = adversary
         if adversary is not None:
             adversary.judge_with(backbone)
@@ -118,11 +121,14 @@ class OneStepSR(LightningModule):
         self.log_gradient_norms = log_gradient_norms
         # Checkpoints, and state_dict(), hold what is trained; the frozen rest is loaded from its own source.
         self.strict_loading = False
-        self.register_state_dict_post_hook(_leave_frozen_out)
+        self.register_state_dict_post_hook(leave_frozen_out)
         self._sharded = False
-        self._random_states: dict[str, Any] | None = None
         taps = any(isinstance(term, FeatureTerm) for term in self.losses.values())
         self._tap = FeatureTap(backbone) if taps else None
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callback that lets a resumed run draw the same random numbers as an uninterrupted one."""
+        return [RandomStates()]
 
     def configure_model(self) -> None:
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
@@ -229,14 +235,7 @@ class OneStepSR(LightningModule):
             ValueError: if nothing is trainable.
         """
         heads = [] if self.adversary is None else list(self.adversary.heads())
-        apart = set(map(id, heads))
-        parameters = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
-        if not parameters:
-            raise ValueError("nothing is trainable: give the backbone a LoRA (trainable='lora') or train it in full")
-        make = self.make_optimizer or (lambda trainable: torch.optim.AdamW(trainable, lr=5e-5))
-        student: dict[str, Any] = {"optimizer": make(parameters)}
-        if self.make_scheduler is not None:
-            student["lr_scheduler"] = {"scheduler": self.make_scheduler(student["optimizer"]), "interval": "step"}
+        student = student_optimizer(self.parameters(), heads, self.make_optimizer, self.make_scheduler)
         if self.adversary is None:
             return student
         return [student, {"optimizer": self.adversary.make_optimizer(heads)}]
@@ -310,26 +309,16 @@ class OneStepSR(LightningModule):
         """Return the trainable parameters by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the global random states; :meth:`state_dict` has left the frozen weights out already."""
-        checkpoint["random_states"] = random_states()
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not hold exactly what is trained here.
 
         Raises:
             ValueError: naming the first weights that are missing or unknown.
         """
-        check_fits(self._checkpointed(), {key for key in checkpoint["state_dict"] if not key.startswith("objective.")})
-        self._random_states = checkpoint.get("random_states")
+        check_fits(self.checkpointed(), {key for key in checkpoint["state_dict"] if not key.startswith("objective.")})
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Go on from a checkpoint's random states: here and not earlier, since starting a data loader draws a number too."""
-        if self._random_states is not None:
-            set_random_states(self._random_states)
-            self._random_states = None
-
-    def _checkpointed(self) -> set[str]:
+    def checkpointed(self) -> set[str]:
+        """Return the names of the weights that a checkpoint holds: what is trained, and its moving average."""
         averaged = {name for name, _ in self.named_parameters() if self.roles.is_target(name)}
         return averaged | set(self.trainable_state())
 
@@ -356,21 +345,3 @@ class OneStepSR(LightningModule):
         if loss is None:
             return latent_mse
         return lambda a, b: loss(self.autoencoder.decode(a), self.autoencoder.decode(b))
-
-    def _tabulate_modulation(self) -> None:
-        times = self.objective.time_grid()
-        if times is None:
-            raise ValueError(
-                "modulation_table needs an objective whose times are on a grid: give it time_sampler: fluxsr.flows.GridTimes"
-            )
-        for model in (self.backbone, *self.roles.models.values()):
-            tabulate_modulation(model, times)
-
-
-def _leave_frozen_out(module: OneStepSR, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop from a state dict what is not trained; under sharding it would be gathered for nothing."""
-    kept = module._checkpointed()
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        name = key.removeprefix(prefix)
-        if name not in kept and not name.startswith("objective."):
-            del state_dict[key]

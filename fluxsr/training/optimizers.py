@@ -1,12 +1,39 @@
-"""An optimiser that torch has not."""
+"""The optimiser of what is trained, and one that torch has not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
+
+
+def student_optimizer(
+    parameters: Iterable[nn.Parameter],
+    others: Iterable[nn.Parameter],
+    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None,
+    make_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None,
+) -> dict[str, Any]:
+    """Return what Lightning's ``configure_optimizers`` takes for the trainable ones of ``parameters``.
+
+    Args:
+        parameters: of the whole module.
+        others: those that another optimiser trains.
+        make_optimizer: from the list of parameters; ``None``: AdamW at 5e-5 (ours: the papers publish none).
+        make_scheduler: from the optimiser, stepped every step; ``None``: a constant rate.
+
+    Raises:
+        ValueError: if nothing is trainable.
+    """
+    apart = set(map(id, others))
+    trainable = [parameter for parameter in parameters if parameter.requires_grad and id(parameter) not in apart]
+    if not trainable:
+        raise ValueError("nothing is trainable: give the backbone a LoRA (trainable='lora') or train it in full")
+    optimizer = torch.optim.AdamW(trainable, lr=5e-5) if make_optimizer is None else make_optimizer(trainable)
+    if make_scheduler is None:
+        return {"optimizer": optimizer}
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": make_scheduler(optimizer), "interval": "step"}}
 
 
 class AdamW8bit(torch.optim.AdamW):
