@@ -17,13 +17,9 @@ def fid(results: Iterable[Path], references: Iterable[Path], device: str = "cpu"
         ValueError: if a set has fewer than 50 images, or pyiqa is not installed.
     """
     sets = [list(results), list(references)]
-    check_size(min(map(len, sets)))
-    try:
-        import pyiqa
-    except ImportError:
-        raise ValueError(
-            "fid comes through pyiqa: pip install 'fluxsr[metrics]' (its licence is non-commercial)"
-        ) from None
+    check_set(min(map(len, sets)))
+    import pyiqa
+
     with TemporaryDirectory() as folder:
         places = []
         for number, paths in enumerate(sets):
@@ -35,9 +31,19 @@ def fid(results: Iterable[Path], references: Iterable[Path], device: str = "cpu"
         return float(pyiqa.create_metric("fid", device=device)(*places, verbose=False))
 
 
-def check_size(images: int) -> None:
-    """Raise ValueError unless a set is large enough."""
+def check_set(images: int) -> None:
+    """Check that FID can be measured on so many images.
+
+    Raises:
+        ValueError: if they are fewer than 50, or pyiqa is not installed.
+    """
     if images < SMALLEST_SET:
         raise ValueError(
             f"fid on {images} images would say more about their number than about them: it needs at least {SMALLEST_SET}"
         )
+    try:
+        import pyiqa  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            "fid comes through pyiqa: pip install 'fluxsr[metrics]' (its licence is non-commercial)"
+        ) from None

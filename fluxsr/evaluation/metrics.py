@@ -5,7 +5,7 @@ What is not in the table goes to pyiqa by its own name (``musiq``, ``maniqa``, `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,6 +193,34 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
         return float(score(sr_image.to(settings.device), None if hr_image is None else hr_image.to(settings.device)))
 
     return Metric(name, measure, kind.lower_is_better, kind.needs_reference, kind.decimals)
+
+
+def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list[Metric]:
+    """Make several metrics ready, and say of all that lack something at once.
+
+    Args:
+        names: as :func:`load_metric` takes them; each is loaded once.
+        settings: what the protocol says.
+
+    Raises:
+        ValueError: naming every metric that can't be measured with what it wants, and those that can.
+    """
+    ready, wanting = [], []
+    for name in dict.fromkeys(names):
+        try:
+            ready.append(load_metric(name, settings))
+        except (ValueError, FileNotFoundError) as error:
+            wanting.append(f"{name}: {error}")
+    if wanting:
+        others = (
+            ", or leave out what is missing: --metrics " + ",".join(metric.name for metric in ready) if ready else ""
+        )
+        raise ValueError(
+            f"nothing was measured: {len(wanting)} of the metrics can't be.\n"
+            + "\n".join(wanting)
+            + f"\nGet what they want{others}"
+        )
+    return ready
 
 
 def _from_pyiqa(name: str, settings: Settings) -> Metric:

@@ -15,8 +15,8 @@ from torch import Tensor
 from fluxsr.data.images import write_image
 from fluxsr.evaluation.cost import summary
 from fluxsr.evaluation.document import Results, header, read_results, write_json
-from fluxsr.evaluation.fid import check_size, fid
-from fluxsr.evaluation.metrics import SET_METRICS, Metric, Settings, load_metric
+from fluxsr.evaluation.fid import check_set, fid
+from fluxsr.evaluation.metrics import SET_METRICS, Metric, Settings, load_metrics
 from fluxsr.evaluation.pairing import check_sizes, match
 from fluxsr.evaluation.published import published_results
 from fluxsr.evaluation.statistics import bootstrap_interval, sign_flip_p_value
@@ -68,8 +68,8 @@ def evaluate(
         What is in the JSON file: ``systems.NAME.images.FILE.METRIC``, ``systems.NAME.mean.METRIC`` and so on.
 
     Raises:
-        ValueError: for names that are there twice, a metric that can't be measured here, an image that it can't be measured on,
-            or an ``output`` that is something else.
+        ValueError: for names that are there twice, metrics that can't be measured here (all are named before anything is
+            measured), an image that one can't be measured on, or an ``output`` that is something else.
     """
     settings = settings or Settings()
     names = [system.name for system in systems]
@@ -78,8 +78,8 @@ def evaluate(
     earlier = read_results(output) if output is not None and Path(output).exists() else {}
     on_sets = [name for name in metrics if name in SET_METRICS]
     if on_sets:
-        check_size(len(testset.items))
-    loaded = [load_metric(name, settings) for name in dict.fromkeys(metrics) if name not in SET_METRICS]
+        check_set(len(testset.items))
+    loaded = load_metrics((name for name in metrics if name not in SET_METRICS), settings)
     blind = [metric.name for metric in loaded if metric.needs_reference] + on_sets
     if not testset.has_reference and blind:
         raise ValueError(f"{', '.join(blind)} need HR images, and there are none: leave them out")
@@ -87,6 +87,8 @@ def evaluate(
     run = _Run(header(testset, settings, loaded, on_sets), testset, loaded, save_images)
     for system in systems:
         run.take_over(system, earlier.get("systems", {}).get(system.name, {}))
+        if on_sets and save_images is None and len(run.results["systems"][system.name]["files"]) < len(testset.items):
+            raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save-images, too")
     for name in testset.items:
         hr_image = testset.hr_image(name)
         for system in systems:
@@ -179,8 +181,6 @@ class _Run:
             if entry["cost"]:
                 entry["cost_summary"] = summary(list(entry["cost"].values()))
             for metric in on_sets:
-                if len(entry["files"]) < len(self.testset.items):
-                    raise ValueError(f"{metric} of {system.name} is measured on files: give --save-images, too")
                 references = [item.hr for item in self.testset.items.values() if item.hr is not None]
                 entry["mean"][metric] = fid([Path(path) for path in entry["files"].values()], references, device)
         key = self.results["benchmark"]["published"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fluxsr.flows.fast_slow_schedule import FastSlowSchedule
 from fluxsr.flows.objective import Distance, FlowOutput, LatentPair, latent_mse
-from fluxsr.flows.paths import expand_times, linear_path, step_to_data
+from fluxsr.flows.paths import expand_times, linear_path, step_to_data, velocity_at
 from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow, lr_end
 from fluxsr.flows.timesteps import TimeSampler
 from fluxsr.protocols import VelocityModel
@@ -143,11 +143,11 @@ class ConsistencySRFlow(RectifiedSRFlow):
             zs = zt[rows]
             if len(rows):
                 gap = expand_times(t_rows - s_rows, zs)
-                zs = (zs - gap * teacher(zs, t_rows)).to(zs.dtype)
-                x0_consistent = step_to_data(zs, target(zs, s_rows), s_rows)
+                zs = (zs - gap * velocity_at(teacher, zs, t_rows)).to(zs.dtype)
+                x0_consistent = step_to_data(zs, velocity_at(target, zs, s_rows), s_rows)
 
         states, state_times = torch.cat([zt, zs]), torch.cat([t, s_rows])
-        v = velocity(states, state_times)
+        v = velocity_at(velocity, states, state_times)
         x0_hat, x0_from_zs = step_to_data(states, v, state_times).split([len(zt), len(zs)])
 
         # Each term is a mean over the rows that it should have, not over those that it happens to have here: a batch that is
@@ -183,6 +183,9 @@ class ConsistencySRFlow(RectifiedSRFlow):
         """Return ``(s, t)`` on the device, checked."""
         if times is None:
             times = self.sample_times(batch_size, generator=generator)
+        given = times if isinstance(times, tuple) else (times,)
+        if not all(isinstance(one, Tensor) for one in given):
+            raise ValueError(f"times must be a ({batch_size}, 2) tensor or the pair (s, t) of tensors, got {times!r}")
         pairs = torch.stack(times, dim=1) if isinstance(times, tuple) else times
         if pairs.shape != (batch_size, 2):
             raise ValueError(f"times must be ({batch_size}, 2), the columns s and t; got {tuple(pairs.shape)}")

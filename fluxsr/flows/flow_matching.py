@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse, require_member
-from fluxsr.flows.paths import linear_path, require_finite, require_same_shape, step_to_data
+from fluxsr.flows.paths import linear_path, require_finite, require_same_shape, step_to_data, velocity_at
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import LogitNormalTimes, TimeSampler
 from fluxsr.protocols import VelocityModel
@@ -73,10 +73,9 @@ class FlowMatching(FlowObjective):
         noise = require_member(pair, "noise", self)
         require_same_shape(hr=pair.hr, noise=noise)
         require_finite(hr=pair.hr, noise=noise)
-        t = self.sample_times(len(noise), generator=generator) if times is None else times
-        t = t.to(noise.device)
+        t = self.times_for(pair, times, generator)
         xt = linear_path(pair.hr, noise, t)
-        v = velocity(xt, t)
+        v = velocity_at(velocity, xt, t)
         return FlowOutput(
             loss=distance(noise - v, pair.hr),
             x0_hat=step_to_data(xt, v, t),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse, require_member
-from fluxsr.flows.paths import expand_times, mix, require_finite, require_same_shape
+from fluxsr.flows.paths import expand_times, mix, require_finite, require_same_shape, velocity_at
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import TimeSampler, UniformTimes
 from fluxsr.protocols import VelocityModel
@@ -130,8 +130,7 @@ class FlowTrajectoryDistillation(FlowObjective):
         noise = require_member(pair, "noise", self)
         require_same_shape(hr=pair.hr, lr=lr, noise=noise)
         require_finite(hr=pair.hr, lr=lr, noise=noise)
-        t = self.sample_times(len(lr), generator=generator) if times is None else times
-        t = t.to(lr.device)
-        v = velocity(self.path(lr, noise, t), t)
+        t = self.times_for(pair, times, generator)
+        v = velocity_at(velocity, self.path(lr, noise, t), t)
         loss = distance(lr - self.lr_time * v, pair.hr)
         return FlowOutput(loss=loss, x0_hat=self.restore(velocity, lr), x0_target=pair.hr)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fluxsr.flows.paths import require_times
 from fluxsr.protocols import VelocityModel
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -97,6 +98,24 @@ class FlowObjective(nn.Module, ABC):
     def restore(self, velocity: VelocityModel, start: Tensor, steps: int = 1) -> Tensor:
         """Return the data-end latents from ``start`` ``(B, C, h, w)``, the state at :attr:`start_time`."""
 
+    def times_for(
+        self, pair: LatentPair, times: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return the given times, or else drawn ones, on the latents' device.
+
+        Args:
+            pair: the latents.
+            times: as :meth:`forward` got them.
+            generator: as :meth:`forward` got it.
+
+        Raises:
+            ValueError: if ``times`` is no tensor.
+        """
+        if times is None:
+            times = self.sample_times(len(pair.hr), generator=generator)
+        require_times(times)
+        return times.to(pair.hr.device)
+
     @abstractmethod
     def forward(
         self,
@@ -122,8 +141,13 @@ def require_member(pair: LatentPair, name: str, objective: FlowObjective) -> Ten
     """Return ``pair.name``.
 
     Raises:
-        ValueError: if it is missing, saying which objective wants it.
+        ValueError: if it is missing, saying which objective wants it, or ``pair`` is something else.
     """
+    if not hasattr(pair, name):
+        raise ValueError(
+            f"{type(objective).__name__} takes a LatentPair(hr, lr, noise), got a {type(pair).__name__}"
+            + (": LatentPair(**pair)" if isinstance(pair, dict) else "")
+        )
     value = getattr(pair, name)
     if value is None:
         raise ValueError(f"{type(objective).__name__} needs LatentPair.{name}, which is None")

@@ -5,8 +5,12 @@ One convention, FLUX's own: ``t = 0`` is data, ``t = 1`` is the other end (noise
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from fluxsr.protocols import VelocityModel
 
 
 def expand_times(t: Tensor, like: Tensor) -> Tensor:
@@ -22,6 +26,7 @@ def expand_times(t: Tensor, like: Tensor) -> Tensor:
     Raises:
         ValueError: if ``t`` is not one number per sample of ``like``.
     """
+    require_times(t)
     if t.ndim != 1 or t.shape[0] != like.shape[0]:
         raise ValueError(f"times must have shape ({like.shape[0]},), one per sample of the batch; got {tuple(t.shape)}")
     return t.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32)).reshape(
@@ -59,12 +64,55 @@ def step_to_data(xt: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
     return (xt - expand_times(t, xt) * velocity).to(xt.dtype)
 
 
+def velocity_at(velocity: VelocityModel, xt: Tensor, t: Tensor) -> Tensor:
+    """Return ``velocity(xt, t)``, checked: it must be a tensor shaped as ``xt``.
+
+    Args:
+        velocity: the model.
+        xt: the state, ``(B, C, h, w)``.
+        t: times ``(B,)``.
+
+    Raises:
+        ValueError: if something else comes back, with what to return instead.
+    """
+    v: Any = velocity(xt, t)
+    if not isinstance(v, Tensor):
+        kind = type(v).__name__
+        if hasattr(v, "sample"):
+            advice = "return its .sample, lambda xt, t: model(xt, t).sample"
+        elif isinstance(v, (tuple, list)):
+            advice = "return the velocity alone, lambda xt, t: model(xt, t)[0]"
+        else:
+            advice = "return one tensor shaped as xt"
+        raise ValueError(f"the velocity model returned a {kind}, not a tensor: {advice}")
+    if v.shape != xt.shape:
+        raise ValueError(
+            f"the velocity model returned shape {tuple(v.shape)} for a state of shape {tuple(xt.shape)}: "
+            "a velocity is shaped as xt"
+        )
+    return v
+
+
+def require_times(t: Any) -> None:
+    """Check that times are a tensor.
+
+    Raises:
+        ValueError: for a number and anything else, saying how to make one.
+    """
+    if not isinstance(t, Tensor):
+        advice = f"torch.full((batch,), {t})" if isinstance(t, (int, float)) else "torch.as_tensor(...)"
+        raise ValueError(f"times must be a tensor with one time per sample, got {t!r}: {advice}")
+
+
 def require_same_shape(**tensors: Tensor) -> None:
-    """Check that all named tensors share one shape and have a floating dtype.
+    """Check that all named tensors are tensors, share one shape and have a floating dtype.
 
     Raises:
         ValueError: naming the tensors and their shapes or dtypes.
     """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} must be a tensor of latents (B, C, h, w), got {type(tensor).__name__}")
     if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
         raise ValueError(f"these latents must have one shape: {shapes}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse, require_member
-from fluxsr.flows.paths import linear_path, require_finite, require_same_shape, step_to_data
+from fluxsr.flows.paths import linear_path, require_finite, require_same_shape, step_to_data, velocity_at
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import TimeSampler, UniformTimes
 from fluxsr.protocols import VelocityModel
@@ -99,10 +99,9 @@ class RectifiedSRFlow(FlowObjective):
             ValueError: if ``lr`` is missing, shapes differ, or values are not finite.
         """
         lr = lr_end(pair, self)
-        t = self.sample_times(len(lr), generator=generator) if times is None else times
-        t = t.to(lr.device)
+        t = self.times_for(pair, times, generator)
         xt = linear_path(pair.hr, lr, t)
-        v = velocity(xt, t)
+        v = velocity_at(velocity, xt, t)
         x0_hat = step_to_data(xt, v, t)
         return FlowOutput(self.flow_loss(v, x0_hat, pair, distance), x0_hat, pair.hr)
 

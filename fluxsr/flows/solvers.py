@@ -7,6 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from fluxsr.flows.paths import velocity_at
 from fluxsr.flows.timesteps import shift_times
 from fluxsr.protocols import VelocityModel
 
@@ -37,7 +38,7 @@ def euler(
         The state at ``t_end``, shaped as ``x``.
 
     Raises:
-        ValueError: if ``steps`` is below 1 or a time lies outside ``[0, 1]``.
+        ValueError: if ``steps`` is below 1, a time lies outside ``[0, 1]``, or ``velocity`` returns no tensor shaped as ``x``.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -46,7 +47,8 @@ def euler(
             raise ValueError(f"{name} must lie in [0, 1] (0 is data, 1 is noise), got {value}")
     times = time_grid(t_start, t_end, steps, shift=shift)
     for t, s in itertools.pairwise(times):
-        x = x + (s - t) * velocity(x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.float32))
+        now = torch.full((x.shape[0],), t, device=x.device, dtype=torch.float32)
+        x = x + (s - t) * velocity_at(velocity, x, now)
     return x
 
 

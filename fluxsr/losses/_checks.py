@@ -1,24 +1,34 @@
-"""What all losses ask of their arguments. Nothing here looks at values: that would make a GPU wait for the CPU."""
+"""What all losses ask of their arguments.
+
+Shapes and dtypes are looked at in every call, values in the first one only: looking makes a GPU wait for the CPU.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
+
+# Far above what an untrained network makes of images in [0, 1], far below 8-bit values.
+HIGHEST = 16.0
 
 
 def check_images(sr_image: Tensor, hr_image: Tensor, *, channels: int | None = None) -> None:
     """Raise ValueError unless both are floating ``(B, C, H, W)`` of one shape, on one device, with B > 0."""
     for name, image in (("sr_image", sr_image), ("hr_image", hr_image)):
+        check_tensor(name, image)
         if image.ndim != 4:
             raise ValueError(
                 f"{name} must have shape (batch, channels, height, width), got {tuple(image.shape)}"
-                + (": add a batch dimension, image[None]" if image.ndim == 3 else "")
+                + _dimensions_hint(tuple(image.shape))
             )
         if not image.is_floating_point():
             raise ValueError(f"{name} must be floating point in [0, 1], got {image.dtype}: divide by 255 first")
         if channels is not None and image.shape[1] != channels:
             raise ValueError(
                 f"{name} must have {channels} channels, got {image.shape[1]} in shape {tuple(image.shape)}"
-                + (": repeat a gray image with image.expand(-1, 3, -1, -1)" if image.shape[1] == 1 else "")
+                + _channels_hint(tuple(image.shape))
             )
     if sr_image.shape != hr_image.shape:
         raise ValueError(
@@ -31,6 +41,61 @@ def check_images(sr_image: Tensor, hr_image: Tensor, *, channels: int | None = N
         raise ValueError(f"sr_image is on {sr_image.device}, hr_image on {hr_image.device}: move one of them")
 
 
+def check_tensor(name: str, value: Any) -> None:
+    """Raise ValueError unless ``value`` is a tensor, saying how it becomes one."""
+    if isinstance(value, Tensor):
+        return
+    kind = type(value).__name__
+    if isinstance(value, dict):
+        advice = f"hand over one of its values ({', '.join(map(str, list(value)[:4]))})"
+    elif kind == "ndarray":
+        advice = "torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 makes one of an 8-bit (H, W, 3) array"
+    elif isinstance(value, (tuple, list)):
+        advice = "hand over one of its elements, or torch.stack them"
+    else:
+        advice = "convert it first"
+    raise ValueError(f"{name} must be a tensor, got {kind}: {advice}")
+
+
+class FirstBatch:
+    """Looks at the values of the first images that a loss is called with: 8-bit values cast to float have no wrong dtype.
+
+    Networks may leave [0, 1], so only what no image in that range explains is refused. Nothing is looked at while a
+    compiler traces or on the meta device, where there are no values.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __call__(self, *images: Tensor) -> None:
+        """Raise ValueError if a value of the images ``(B, C, H, W)`` is above 16."""
+        if torch.compiler.is_compiling() or self.seen or images[0].is_meta:
+            return
+        # One transfer for all; a NaN is not above anything.
+        highest = float(torch.stack([image.detach().amax().float() for image in images]).amax())
+        if highest > HIGHEST:
+            raise ValueError(f"images are expected in [0, 1], got values up to {highest:.1f}: divide by 255")
+        self.seen = True
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half precision to float32; float32 and float64 as they are."""
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def _dimensions_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) != 3:
+        return ""
+    if shape[-1] in (3, 4) and shape[0] not in (1, 3, 4):
+        return ": it looks like (height, width, channels), image.permute(2, 0, 1)[None]"
+    return ": add a batch dimension, image[None]"
+
+
+def _channels_hint(shape: tuple[int, ...]) -> str:
+    if shape[1] == 1:
+        return ": repeat a gray image with image.expand(-1, 3, -1, -1)"
+    if shape[1] == 4:
+        return ": leave out the alpha channel, image[:, :3]"
+    if shape[-1] in (3, 4):
+        return ": channels come second, image.permute(0, 3, 1, 2)" + ("[:, :3] without alpha" if shape[-1] == 4 else "")
+    return ""

@@ -102,7 +102,8 @@ class DISTSLoss(NetworkLoss):
     Args:
         weights: file or folder of VGG16's weights; None: ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
         heads: file or folder of DISTS' alpha and beta (``dists*/weights.pt`` or ``dists_weights*.pt``); None: the same
-            places, except that they can't be downloaded. They are published with the authors' code.
+            places, except that they can't be downloaded. They are in the authors' package:
+            ``pip install --no-deps --target FOLDER dists-pytorch`` puts them into a folder that ``FLUXSR_WEIGHTS`` can name.
         double_backward: allow the gradient to be differentiated again.
 
     Raises:

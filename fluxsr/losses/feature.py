@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.losses import functional
+from fluxsr.losses._checks import check_tensor
 
 
 class AttentionDiversificationLoss(nn.Module):
@@ -57,7 +58,13 @@ def _check_layers(layers: Sequence[Tensor], name: str, shape: str) -> None:
             f"{name} must be a sequence of tensors {shape}, one per layer, got one tensor of shape "
             f"{tuple(layers.shape)}: wrap it in a list"
         )
+    if isinstance(layers, Mapping):
+        raise ValueError(
+            f"{name} must be a sequence of tensors {shape}, one per layer, got a {type(layers).__name__}: list(x.values())"
+        )
     if len(layers) == 0:
         raise ValueError(f"{name} is empty: hand over at least one layer's tensor of shape {shape}")
+    for index, layer in enumerate(layers):
+        check_tensor(f"{name}[{index}]", layer)
     if len({layer.shape[:1] for layer in layers}) > 1:
         raise ValueError(f"the layers of {name} differ in batch size: {[tuple(layer.shape) for layer in layers]}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.losses._checks import at_least_float32, check_images
+from fluxsr.losses._checks import at_least_float32, check_images, check_tensor
 
 
 def luma(image: Tensor) -> Tensor:
@@ -41,6 +41,7 @@ def total_variation_map(image: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than two dimensions, or an integer dtype.
     """
+    check_tensor("image", image)
     if image.ndim < 2:
         raise ValueError(f"an image needs at least two dimensions (height, width), got shape {tuple(image.shape)}")
     if not image.is_floating_point():

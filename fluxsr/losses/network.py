@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fluxsr.losses._checks import check_images
+from fluxsr.losses._checks import FirstBatch, check_images
 
 
 class FrozenNetwork(nn.Module):
@@ -102,20 +102,28 @@ class NetworkLoss(nn.Module):
         self.network = FrozenNetwork(net, getattr(torch, str(compute_dtype)) if reduced else None)
         self.views = views
         self.double_backward = double_backward
+        self._check_first = FirstBatch()
 
     def forward(self, sr_image: Tensor, hr_image: Tensor) -> Tensor:
         """Return the scalar loss, the mean over the batch, in float32.
 
         Args:
-            sr_image: ``(B, 3, H, W)`` in [0, 1]. The range is not checked: that would make a GPU wait. Values outside
-                of it are taken as they are.
+            sr_image: ``(B, 3, H, W)`` in [0, 1]. Values outside of it are taken as they are; only the first call looks for
+                those of 8 bit, since looking makes a GPU wait.
             hr_image: of the same shape; no gradient goes into it.
 
         Raises:
-            ValueError: wrong shapes, channels, dtype or device.
+            ValueError: wrong shapes, channels, dtype or device, values up to 255, or a gradient that is wanted in ``hr_image``
+                alone.
             RuntimeError: in ``backward(create_graph=True)``, without ``double_backward``.
         """
         check_images(sr_image, hr_image, channels=3)
+        self._check_first(sr_image, hr_image)
+        if hr_image.requires_grad and not sr_image.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                "only hr_image requires a gradient, and none goes into it: hand over the restored image first, "
+                "loss(sr_image, hr_image)"
+            )
         hr_image = hr_image.detach()
         if self.double_backward or not (torch.is_grad_enabled() and sr_image.requires_grad):
             return sum(

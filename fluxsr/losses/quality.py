@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fluxsr.losses._checks import FirstBatch, check_images
+
 POSITIVE = ("a sharp photo", "a clean, detailed, high quality photo")
 NEGATIVE = ("a blurry photo", "a noisy, compressed, low quality photo")
 # CLIP's own, on [0, 1] images (Radford et al. 2021, their released preprocessing).
@@ -55,6 +57,7 @@ class CLIPQualityLoss(nn.Module):
         tokens = tokenizer([*positive, *negative], padding=True, return_tensors="pt")
         with torch.no_grad():
             text = model.text_projection(model.text_model(tokens.input_ids, tokens.attention_mask).pooler_output)
+        self._check_first = FirstBatch()
         self.scale = float(model.logit_scale.detach().exp()) if scale is None else scale
         self.positives = len(positive)
         # The text tower is used once: only the vision side stays.
@@ -76,7 +79,13 @@ class CLIPQualityLoss(nn.Module):
         return nn.functional.normalize(features, dim=-1) @ self.text_features.T
 
     def forward(self, sr_image: Tensor, hr_image: Tensor | None = None) -> Tensor:
-        """Return the scalar loss of ``(B, 3, H, W)`` images in [0, 1]; ``hr_image`` is not looked at."""
+        """Return the scalar loss of ``(B, 3, H, W)`` images in [0, 1]; ``hr_image`` is not looked at.
+
+        Raises:
+            ValueError: wrong shape, channels or dtype, or values up to 255 in the first images.
+        """
+        check_images(sr_image, sr_image, channels=3)
+        self._check_first(sr_image)
         log_shares = (self.scale * self.cosines(sr_image)).log_softmax(dim=-1)
         return -log_shares[:, : self.positives].logsumexp(dim=-1).mean()
 
@@ -94,9 +103,16 @@ class ScoreLoss(nn.Module):
         super().__init__()
         self.scorer = scorer.requires_grad_(False).eval()
         self.lower_is_better = lower_is_better
+        self._check_first = FirstBatch()
 
     def forward(self, sr_image: Tensor, hr_image: Tensor | None = None) -> Tensor:
-        """Return the scalar loss; ``hr_image`` is not looked at."""
+        """Return the scalar loss of ``(B, 3, H, W)`` images in [0, 1]; ``hr_image`` is not looked at.
+
+        Raises:
+            ValueError: wrong shape, channels or dtype, or values up to 255 in the first images.
+        """
+        check_images(sr_image, sr_image, channels=3)
+        self._check_first(sr_image)
         score = self.scorer(sr_image).mean()
         return score if self.lower_is_better else -score
 

@@ -22,37 +22,49 @@ class WeightSource(NamedTuple):
     """What one set of weights is called in the places where it may lie.
 
     ``patterns`` are file globs for ``FLUXSR_WEIGHTS``, tried in order; ``hub_name`` is the file name in torch hub's
-    cache; ``url`` is where it is downloaded from (empty strings: there is no such place).
+    cache; ``url`` is where it is downloaded from (empty strings: there is no such place); ``hint`` says where else to
+    get it.
     """
 
     title: str
     patterns: tuple[str, ...]
     hub_name: str = ""
     url: str = ""
+    hint: str = ""
 
 
 _TORCHVISION = "https://download.pytorch.org/models/"
+_NANO = "LPIPS and TV-LPIPS do without it where net='nano' will do, which ships with the package"
 BACKBONES = {
     "vgg": WeightSource(
         "VGG16 features",
         ("vgg16_features*.pth", "vgg16-397923af.pth"),
         "vgg16-397923af.pth",
         _TORCHVISION + "vgg16-397923af.pth",
+        _NANO,
     ),
     "alex": WeightSource(
         "AlexNet features",
         ("alexnet_features*.pth", "alexnet-owt-7be5be79.pth"),
         "alexnet-owt-7be5be79.pth",
         _TORCHVISION + "alexnet-owt-7be5be79.pth",
+        _NANO,
     ),
     "squeeze": WeightSource(
         "SqueezeNet 1.1 features",
         ("squeezenet1_1_features*.pth", "squeezenet1_1-b8a52dc0.pth"),
         "squeezenet1_1-b8a52dc0.pth",
         _TORCHVISION + "squeezenet1_1-b8a52dc0.pth",
+        _NANO,
     ),
 }
-DISTS_HEADS = WeightSource("DISTS alpha and beta", ("dists*/weights.pt", "dists_weights*.pt"), "dists_weights.pt")
+DISTS_HEADS = WeightSource(
+    "DISTS alpha and beta",
+    ("dists*/weights.pt", "DISTS_pytorch/weights.pt", "dists_weights*.pt"),
+    "dists_weights.pt",
+    hint="They are in the authors' package dists-pytorch (MIT): `pip install --no-deps --target FOLDER dists-pytorch`, then "
+    f"name FOLDER in {ENVIRONMENT_VARIABLE}",
+)
 
 
 def load_weights(source: WeightSource, path: str | Path | None = None) -> dict[str, Tensor]:
@@ -153,4 +165,6 @@ def _download(source: WeightSource) -> dict[str, Tensor]:
     if source.hub_name:
         places.append(f"{_hub_folder() / source.hub_name}: not there")
     listed = "".join(f"\n  {number}. {place}" for number, place in enumerate(places, start=1))
-    raise FileNotFoundError(f"{source.title} not found. Looked for:{listed}\nand {reason}.")
+    raise FileNotFoundError(
+        f"{source.title} not found. Looked for:{listed}\nand {reason}." + (f" {source.hint}." if source.hint else "")
+    )

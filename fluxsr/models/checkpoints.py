@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fluxsr.models.files import explain_loading
 from fluxsr.models.loading import SHIPPED, shipped_file
+from fluxsr.models.sources import architecture_of
 
 _WHOLE = "diffusion_pytorch_model.safetensors"  # diffusers' name of a checkpoint in one piece
 
@@ -55,9 +56,7 @@ class Checkpoint:
         if source in SHIPPED or source.endswith(".safetensors"):
             file = shipped_file(source) if source in SHIPPED else Path(source)
             names, self.metadata = _header(file)
-            if "architecture" not in self.metadata:
-                raise ValueError(f"{source} does not name its architecture; give a folder in diffusers' layout")
-            self.config = json.loads(self.metadata["architecture"])
+            self.config = architecture_of(source, names, self.metadata)
             self.files = dict.fromkeys(names, file)
         else:
             with explain_loading(source):

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fluxsr.atomic import replacing
+from fluxsr.models.sources import check_source
 
 
 def write_safetensors(
@@ -56,7 +57,12 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 @contextmanager
 def explain_loading(source: str) -> Iterator[None]:
-    """Turn the many errors of hub loading into one ValueError that says what to do."""
+    """Refuse what can be no folder and no hub id, and turn the many errors of loading into one that says what to do.
+
+    Raises:
+        ValueError: what :func:`fluxsr.models.sources.check_source` says, or the advice on the body's error.
+    """
+    check_source(source)
     try:
         yield
     except (OSError, ValueError, ImportError) as error:

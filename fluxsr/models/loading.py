@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from fluxsr.models.files import explain_loading, read_safetensors
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.prompts import PromptEmbedding
 from fluxsr.models.quantization import Quantization, quantization_config
+from fluxsr.models.sources import architecture_of
 
 ASSETS = Path(__file__).parent.parent / "assets"
 # The names that come with weights inside the package, and the file of each.
@@ -130,12 +130,7 @@ def _transformer_class(config: dict[str, Any]) -> Any:
 def _load_file(path: Path, dtype: torch.dtype) -> nn.Module:
     """Load a transformer from one file whose metadata names its architecture."""
     state, metadata = read_safetensors(path)
-    architecture = metadata.get("architecture")
-    if architecture is None:
-        raise ValueError(
-            f"{path} does not name its architecture, so it was not made by this library; give a diffusers folder"
-        )
-    config = json.loads(architecture)
+    config = architecture_of(path, state, metadata)
     with torch.device("meta"):
         transformer = _transformer_class(config)(**config)
     # Copies: what was read may be views of the mapped file, which somebody may write anew.

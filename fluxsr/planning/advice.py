@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fluxsr.planning.plan import Experiment, Plan, make_plan
@@ -16,14 +16,12 @@ class Change:
     Args:
         what: in words.
         arguments: for ``fluxsr fit``.
-        eight_bit: plan with an 8-bit Adam, which need not be installed here.
         devices: of the run; ``None``: as before.
         strategy: of the run; ``None``: as before.
     """
 
     what: str
     arguments: tuple[str, ...] = ()
-    eight_bit: bool = False
     devices: int | None = None
     strategy: str | None = None
 
@@ -72,16 +70,12 @@ def advise(
     ]
     if len(local) > 1:
         together = tuple(argument for change in local for argument in change.arguments)
-        eight_bit = any(change.eight_bit for change in local)
-        changes.append(Change("all of these but quantisation, FSDP2 and devices", together, eight_bit))
+        changes.append(Change("all of these but quantisation, FSDP2 and devices", together))
     found = []
     for change in changes:
-        arguments = [] if change.eight_bit and len(change.arguments) == 1 else list(change.arguments)
-        arguments = [argument for argument in arguments if "8bit" not in argument]
-        changed = read(arguments)
-        if change.eight_bit:
-            changed.settings = replace(changed.settings, eight_bit=True)
-        new = make_plan(changed, change.devices or plan.devices, change.strategy or strategy, plan.tflops)
+        new = make_plan(
+            read(list(change.arguments)), change.devices or plan.devices, change.strategy or strategy, plan.tflops
+        )
         saved = plan.peak_bytes - new.peak_bytes
         if saved > 0:
             shown = list(change.arguments)
@@ -118,8 +112,8 @@ def possible_changes(experiment: Experiment, plan: Plan) -> list[Change]:
     cropped = _halved_crops(model, plan.crop)
     if cropped:
         changes.append(Change("image terms on a crop of half the side", cropped))
-    if not experiment.settings.eight_bit and "8bit" not in str(_get(model, "optimizer", "class_path")):
-        changes.append(Change("8-bit Adam", ("--model.optimizer=fluxsr.training.AdamW8bit",), eight_bit=True))
+    if "8bit" not in str(_get(model, "optimizer", "class_path")):
+        changes.append(Change("8-bit Adam", ("--model.optimizer=fluxsr.training.AdamW8bit",)))
     rank = backbone.get("lora_rank")
     if lora and isinstance(rank, int) and rank >= 8 and not backbone.get("lora_weights"):
         changes.append(Change(f"LoRA of rank {rank // 2}", (f"{prefix}.lora_rank={rank // 2}",)))
@@ -127,9 +121,9 @@ def possible_changes(experiment: Experiment, plan: Plan) -> list[Change]:
         changes.append(Change("half the batch, accumulated twice as long", _halved_batch(experiment, plan)))
     if plan.strategy != "fsdp2" and backbone.get("quantize") is None and experiment.module.adversary is None:
         devices = max(2, plan.devices)
-        changes.append(Change(f"FSDP2 over {devices} devices", ("--trainer.strategy=fsdp2",), False, devices, "fsdp2"))
+        changes.append(Change(f"FSDP2 over {devices} devices", ("--trainer.strategy=fsdp2",), devices, "fsdp2"))
     if plan.strategy == "fsdp2":
-        changes.append(Change(f"{2 * plan.devices} devices", (), False, 2 * plan.devices))
+        changes.append(Change(f"{2 * plan.devices} devices", (), 2 * plan.devices))
     return changes
 
 

@@ -49,7 +49,6 @@ class Settings:
         accumulate: batches per optimiser step.
         gradient_clip_val: as Lightning's.
         average: whether an :class:`fluxsr.training.callbacks.EMA` runs.
-        eight_bit: count the optimiser's state as that of an 8-bit Adam, whatever it is.
     """
 
     precision: str = "32-true"
@@ -57,7 +56,6 @@ class Settings:
     accumulate: int = 1
     gradient_clip_val: float | None = None
     average: bool = False
-    eight_bit: bool = False
 
 
 def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledger) -> None:
@@ -199,7 +197,7 @@ class _Bookkeeper(Callback):
 
     def _make_state(self, optimizer: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if self.settings.eight_bit or "8bit" in type(optimizer).__name__:
+        if "8bit" in type(optimizer).__name__:
             # Two moments of a byte, and a float32 scale for every 256 of each; bitsandbytes' kernels need a GPU.
             self.eight_bit += [
                 p.new_empty(2 * p.numel() + 8 * (p.numel() // 256 + 1), dtype=torch.uint8) for p in parameters

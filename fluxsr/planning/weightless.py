@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fluxsr.models import FLUX_ARCHITECTURES, AdapterRoles, FluxBackbone, PromptEmbedding
 from fluxsr.models.loading import SHIPPED, shipped_file
 from fluxsr.models.prompts import no_prompt
+from fluxsr.models.sources import architecture_of
 
 # FLUX.1's autoencoder, 83,819,683 parameters (its configuration on the hub).
 FLUX_VAE: dict[str, Any] = {
@@ -115,10 +116,7 @@ def architecture(source: str) -> dict[str, Any]:
     """
     if source in SHIPPED or source.endswith(".safetensors"):
         path = shipped_file(source) if source in SHIPPED else Path(source)
-        metadata = _metadata(path)
-        if "architecture" not in metadata:
-            raise ValueError(f"{source} does not name its architecture, so it was not made by this library")
-        return dict(json.loads(metadata["architecture"]))
+        return architecture_of(source, *_header(path))
     name = source.rsplit("/", 1)[-1].lower()
     if source in FLUX_ARCHITECTURES or (name in FLUX_ARCHITECTURES and not Path(source).is_dir()):
         return dict(FLUX_ARCHITECTURES[name])
@@ -132,7 +130,7 @@ def architecture(source: str) -> dict[str, Any]:
     )
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _header(path: Path) -> tuple[list[str], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -141,7 +139,7 @@ def _metadata(path: Path) -> dict[str, str]:
         )
     try:
         with safe_open(str(path), framework="pt") as file:
-            return dict(file.metadata() or {})
+            return list(file.keys()), dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}); make or download it again") from error
 

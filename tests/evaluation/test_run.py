@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -110,13 +111,37 @@ def test_incomplete_and_misfit_folders_are_refused(folders, testset):
         folder_system("worse", folders / "worse", testset)
 
 
-def test_what_can_not_be_measured_is_said_before_anything_is(folders, testset, counting):
+def test_every_metric_that_lacks_something_is_named_before_anything_is_measured(
+    tmp_path, testset, counting, monkeypatch
+):
+    monkeypatch.setenv("FLUXSR_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    with pytest.raises(ValueError, match="3 of the metrics can't be") as caught:
+        evaluate(testset, [counting], ["psnr", "dists", "niqe", "musiq", "lpips_nano"], output=tmp_path / "out.json")
+    message = str(caught.value)
+    for part in (
+        "dists: DISTS alpha and beta not found",
+        "pip install --no-deps --target FOLDER dists-pytorch",
+        "niqe: NIQE's original parameters not found",
+        "musiq: metric 'musiq' is none of",
+        "--metrics psnr,lpips_nano",
+    ):
+        assert part in message
+    assert counting.calls == 0 and not (tmp_path / "out.json").exists()
+
+
+def test_what_can_not_be_measured_is_said_before_anything_is(folders, testset, counting, monkeypatch):
     with pytest.raises(ValueError, match="psnr, ssim need HR images"):
         evaluate(open_folders(None, folders / "LR"), [counting], ["psnr", "ssim"])
     with pytest.raises(ValueError, match=r"fid on 3 images .* at least 50"):
         evaluate(testset, [counting], ["fid"])
     with pytest.raises(ValueError, match="a name of its own, got counting, counting"):
         evaluate(testset, [counting, counting], ["psnr"])
+    assert counting.calls == 0
+    monkeypatch.setattr("fluxsr.evaluation.run.check_set", lambda images: None)
+    with pytest.raises(ValueError, match="fid of counting is measured on files: give --save-images, too"):
+        evaluate(testset, [counting], ["psnr", "fid"])
     assert counting.calls == 0
     with pytest.raises(ValueError, match=r"artefact_db of a.png \(counting\): .* at least 8 periods"):
         evaluate(testset, [counting], ["artefact_db"])

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from fluxsr.flows import expand_times, linear_path
+from fluxsr.flows import euler, expand_times, linear_path
+from fluxsr.flows.paths import velocity_at
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -36,3 +39,25 @@ def test_errors_name_the_shapes():
         linear_path(x, torch.zeros(2, 1, 4, 5), torch.zeros(2))
     with pytest.raises(ValueError, match=r"x0 must be a floating-point tensor, got torch.uint8"):
         linear_path(x.byte(), x.byte(), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"times must be a tensor .* got 0.5: torch.full\(\(batch,\), 0.5\)"):
+        linear_path(x, x, 0.5)
+    with pytest.raises(ValueError, match=r"x1 must be a tensor of latents .* got ndarray"):
+        linear_path(x, x.numpy(), torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (SimpleNamespace(sample=torch.zeros(2, 1, 4, 4)), r"a SimpleNamespace.*lambda xt, t: model\(xt, t\).sample"),
+        ((torch.zeros(2, 1, 4, 4),), r"returned a tuple.*lambda xt, t: model\(xt, t\)\[0\]"),
+        (None, "returned a NoneType, not a tensor: return one tensor shaped as xt"),
+        (torch.zeros(2, 1, 4, 5), r"shape \(2, 1, 4, 5\) for a state of shape \(2, 1, 4, 4\)"),
+        (torch.zeros(()), r"shape \(\) for a state"),
+    ],
+)
+def test_what_a_velocity_model_must_not_return(returned, message):
+    x = torch.zeros(2, 1, 4, 4)
+    with pytest.raises(ValueError, match=message):
+        velocity_at(lambda xt, t: returned, x, torch.zeros(2))
+    with pytest.raises(ValueError, match=message):
+        euler(lambda xt, t: returned, x, 1.0, 0.0, 1)

@@ -65,6 +65,16 @@ def test_dists_heads_are_found_in_their_folder(tmp_path: Path, monkeypatch: pyte
     assert find_weights(DISTS_HEADS) == path
 
 
+def test_dists_heads_are_found_where_the_authors_package_puts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLUXSR_WEIGHTS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps --target FOLDER dists-pytorch"):
+        load_weights(DISTS_HEADS)
+    path = put(tmp_path / "DISTS_pytorch" / "weights.pt")
+    assert find_weights(DISTS_HEADS) == path
+
+
 def test_half_precision_is_cast_and_integers_are_not(tmp_path: Path) -> None:
     path = tmp_path / "half.pth"
     torch.save({"w": torch.ones(2, dtype=torch.float16), "n": torch.tensor(3)}, path)

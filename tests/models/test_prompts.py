@@ -62,8 +62,8 @@ def test_encodes_with_the_pipelines_own_encoders(text_encoders, monkeypatch):
     from diffusers import FluxPipeline
 
     monkeypatch.setattr(FluxPipeline, "from_pretrained", classmethod(lambda cls, *args, **kwargs: text_encoders))
-    trimmed = encode_prompt("a sharp photo", "anything", max_tokens=16, dtype=torch.float32)
-    padded = encode_prompt("a sharp photo", "anything", max_tokens=16, trim=False, dtype=torch.float32)
+    trimmed = encode_prompt("a sharp photo", "owner/anything", max_tokens=16, dtype=torch.float32)
+    padded = encode_prompt("a sharp photo", "owner/anything", max_tokens=16, trim=False, dtype=torch.float32)
     assert trimmed.prompt_embeds.shape == (1, 4, 24)  # three words and the end token
     assert padded.prompt_embeds.shape == (1, 16, 24)
     assert trimmed.pooled_prompt_embeds.shape == (1, 12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,8 +196,7 @@ def test_what_a_configuration_has_already_is_not_advised(nano):
 
 
 def test_an_8_bit_adam_has_two_bytes_a_weight(nano):
-    experiment = read("fluxsr_nano.yaml")
-    small = make_plan(replace(experiment, settings=replace(experiment.settings, eight_bit=True)))
+    small = plan("fluxsr_nano.yaml", "--model.optimizer=fluxsr.training.AdamW8bit")
     weights = nano.parameters["trainable"]
     assert 2 * weights < small.held_bytes["optimizer"] < 2.2 * weights
 

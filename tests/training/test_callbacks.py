@@ -87,6 +87,18 @@ def test_preview_grid_of_a_teacher_holds_samples(tmp_path):
     assert Image.open(tmp_path / "previews" / "step-00000001.png").size == (4 * 32, 2 * 32)
 
 
+def test_missing_previews_are_announced_once(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        tiny_trainer(tmp_path, max_epochs=2, callbacks=[PreviewGrid()]).fit(tiny_module(losses=MSE), loader(1))
+        said = [record.message for record in caplog.records if "previews" in record.message]
+        assert len(said) == 1 and "--data.val_photos" in said[0]
+        caplog.clear()
+        tiny_trainer(tmp_path, max_steps=1, callbacks=[PreviewGrid()]).fit(
+            tiny_module(losses=MSE), loader(1), loader(1)
+        )
+        assert not [record for record in caplog.records if "previews" in record.message]
+
+
 def test_artefact_meter_logs_both(tmp_path):
     trainer = tiny_trainer(callbacks=[ArtefactMeter()])
     trainer.validate(tiny_module(losses=MSE), loader(1, side=64), verbose=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -16,6 +17,7 @@ from fluxsr.data.images import write_image
 class PreviewGrid(Callback):
     """Writes rows of LR, bicubic, SR and HR after each validation, to disk and to TensorBoard.
 
+    The pictures are those of the validation: where there is none (no ``data.val_photos``) it says so once.
     A teacher's grid holds samples from fixed noise instead. Files are ``previews/step-00000500.png`` below the trainer's
     ``default_root_dir``.
 
@@ -37,6 +39,11 @@ class PreviewGrid(Callback):
         self.size = size
         self.sample_steps = sample_steps
         self._rows: list[Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Say it where there will be no pictures."""
+        if not sum(trainer.num_val_batches):
+            rank_zero_info("No previews: there are no validation images. Give --data.val_photos, a folder of photos.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Start a new grid."""

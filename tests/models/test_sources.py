@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fluxsr.inference import Upscaler
+from fluxsr.models import FluxBackbone, load_autoencoder, load_flux
+from fluxsr.models.checkpoints import Checkpoint
+from fluxsr.models.loading import SHIPPED
+from fluxsr.models.sources import HUB_IDS, SHIPPED_NAMES, check_source
+from fluxsr.planning.weightless import architecture
+from tests.models.conftest import tiny_transformer
+
+
+@pytest.fixture
+def _no_hub(monkeypatch):
+    """Asking a hub is the error here."""
+
+    def asked(*args, **kwargs):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nanoo", r"no model and no folder 'nanoo'; did you mean 'nano'\?"),
+        ("nano_student", r"did you mean 'nano-student'\?"),
+        ("FLUX.1-dv", r"did you mean 'black-forest-labs/FLUX.1-dev'\?"),
+        ("flux1-schnell", r"did you mean 'black-forest-labs/FLUX.1-schnell'\?"),
+        ("black-forest-labs/FLUX.1-dv", r"did you mean 'black-forest-labs/FLUX.1-dev'\?"),
+        ("whatever", r"no folder 'whatever'; known are nano, nano-student, pixel; else give a shipped name"),
+        ("photo.png", r"photo.png is no model but an image: give a shipped name, a .safetensors file"),
+        ("fluxsr_nano.yaml", r"is no model but a configuration, which `fluxsr fit --config` takes: give"),
+        ("outputs/run/last.ckpt", r"last.ckpt is no model but a checkpoint of the whole training; beside it is"),
+        ("outputs/run/student", r"there is no folder outputs/run/student: correct the path, or give"),
+        ("./student", r"there is no folder ./student: correct the path, or give"),
+    ],
+)
+@pytest.mark.usefixtures("_no_hub")
+def test_what_no_model_is_called_is_said_before_a_hub_is_asked(name, message):
+    with pytest.raises(ValueError, match=message):
+        load_flux(name)
+    with pytest.raises(ValueError, match=message):
+        Upscaler.from_pretrained(name, device="cpu")
+
+
+@pytest.mark.usefixtures("_no_hub")
+def test_autoencoders_are_asked_for_in_the_same_words():
+    with pytest.raises(ValueError, match=r"did you mean 'pixel'\?"):
+        load_autoencoder("pixl")
+    with pytest.raises(ValueError, match=r"did you mean 'madebyollin/taef1'\?"):
+        load_autoencoder("taef1")
+    with pytest.raises(ValueError, match="'nano' is shipped as one file: what is wanted here is a folder"):
+        load_autoencoder("nano")
+
+
+def test_known_names_and_other_peoples_are_let_through(tmp_path):
+    assert set(SHIPPED) < set(SHIPPED_NAMES)
+    for name in (*HUB_IDS, "somebody/FLUX.1-dev", "black-forest-labs/FLUX.2-dev", str(tmp_path)):
+        check_source(name)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"weights.bin is a file, and no .safetensors file that holds"):
+        load_flux(str(file))
+
+
+def test_an_adapter_in_the_models_place_is_told_its_own(tmp_path):
+    backbone = FluxBackbone(tiny_transformer())
+    backbone.add_lora(rank=2)
+    file = backbone.save(tmp_path / "backbone.safetensors", metadata={"start_time": "0.25"})
+    advice = rf"backbone.safetensors is a LoRA adapter, not a model: give --lora {file} --model BASE"
+    loaders = (load_flux, Checkpoint, architecture, lambda path: Upscaler.from_pretrained(path, device="cpu"))
+    for load in loaders:
+        with pytest.raises(ValueError, match=advice):
+            load(str(file))
+
+
+def test_a_strangers_file_is_told_apart_from_an_adapter(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for load in (load_flux, Checkpoint, architecture):
+        with pytest.raises(ValueError, match=r"other.safetensors does not name its architecture"):
+            load(str(tmp_path / "other.safetensors"))
