@@ -29,9 +29,9 @@ class SharperSR(OneStepSR):
 
     def validation_step(self, batch, batch_idx):
         images = super().validation_step(batch, batch_idx)
-        self.log(
-            "val/ssim", structural_similarity_index_measure(images["sr_image"], images["hr_image"], data_range=1.0)
-        )
+        ssim = structural_similarity_index_measure(images["sr_image"], images["hr_image"], data_range=1.0)
+        # A mean over images, which batches of different sizes would not give, and over processes.
+        self.log("val/ssim", ssim, batch_size=len(images["hr_image"]), sync_dist=True)
         return images
 
     def configure_optimizers(self):

@@ -14,6 +14,10 @@ from fluxsr.atomic import write_text
 from fluxsr.cli.run import progress, run
 from fluxsr.evaluation.metrics import Settings
 
+EXAMPLES = """
+fluxsr ablation --grid examples/configs/ablation_nano.yaml --output outputs/ablation --photos PHOTOS --hr HELD_OUT_PHOTOS
+"""
+
 # Of the nano models that grids are for: their magnification, and the side of a token in pixels.
 SCALE, PERIOD = 4, 4
 
@@ -167,4 +171,4 @@ def measure(variants: list[Variant], output: Path, hr: str, lr: str | None, metr
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    run(run_ablation, "ablation", arguments)
+    run(run_ablation, "ablation", arguments, EXAMPLES)

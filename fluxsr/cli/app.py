@@ -44,15 +44,23 @@ def main(arguments: list[str]) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     parser = argument_parser(
-        "app", "Serve a page on this computer: drop a photo, compare before and after, download the result."
+        "app",
+        "Serve a page on this computer: drop a photo, compare before and after, download the result.",
+        "[options]",
+        """
+        fluxsr app
+        fluxsr app --model nano --lora outputs/fluxsr_nano/backbone.safetensors --port 8000
+        """,
+        "Needs Gradio: pip install 'fluxsr[app]'. Ctrl-C ends it; uploads and results are deleted then.",
     )
     add = parser.add_argument
     add(
         "--host",
         default=LOOPBACK,
+        metavar="ADDRESS",
         help="address to listen at; 0.0.0.0 lets everyone in the network in (default: 127.0.0.1)",
     )
-    add("--port", type=port, metavar="N", help="(default: the first free one from 7860)")
+    add("--port", type=port, metavar="N", help="to listen at (default: the first free one from 7860)")
     upscale.model_options(parser)
     return parser
 

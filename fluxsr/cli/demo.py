@@ -27,6 +27,11 @@ from fluxsr.losses.weights import BACKBONES, find_weights
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.training import FeatureTerm, ImageTerm, OneStepSR, psnr_y
 
+EXAMPLES = """
+fluxsr demo                                     # about five minutes on two cores
+fluxsr demo --minutes 2 --output outputs/short  # fewer pairs and steps
+"""
+
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "motorcycle")
 SIDE = 256  # the middle square of each photo, in pixels
 SCALE = 4
@@ -252,4 +257,4 @@ def quiet() -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    run(run_demo, "demo", arguments)
+    run(run_demo, "demo", arguments, EXAMPLES)

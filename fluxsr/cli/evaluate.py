@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 ROOT_VARIABLE = "FLUXSR_BENCHMARKS"
 
-EPILOG = """\
-examples:
-  fluxsr evaluate --hr photos/ --results ours=out/ theirs=other/ --metrics psnr,ssim,lpips_alex,dists,niqe --output out.json
-  fluxsr evaluate --benchmark set14 --root benchmarks/ --bicubic --model nano-student --output out.json out.md
-  fluxsr evaluate --hr 'Set5/*_HR.png' --lr 'Set5/*_LR.png' --model mine=student.safetensors --metrics psnr --output out.json
+EXAMPLES = """
+fluxsr evaluate --hr photos/ --results ours=out/ theirs=other/ --metrics psnr,ssim,lpips_alex,dists,niqe --output out.json
+fluxsr evaluate --benchmark set14 --root benchmarks/ --bicubic --model nano-student --output out.json out.md
+fluxsr evaluate --hr 'Set5/*_HR.png' --lr 'Set5/*_LR.png' --model mine=student.safetensors --metrics psnr --output out.json
+"""
 
-metrics: psnr, ssim (of the BT.601 luma), psnr_rgb, ssim_rgb, ssim_tables (as recent papers have it), lpips_alex, lpips_vgg,
+NOTES = """\
+Metrics: psnr, ssim (of the BT.601 luma), psnr_rgb, ssim_rgb, ssim_tables (as recent papers have it), lpips_alex, lpips_vgg,
 lpips_squeeze, lpips_nano, dists, niqe, artefact_db, fid; any other name is asked of pyiqa (musiq, maniqa, clipiqa, topiq_nr,
 qalign), an extra whose licence is non-commercial. `--benchmark list` lists the benchmarks.
 
@@ -61,7 +62,11 @@ def main(arguments: list[str]) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     parser = argument_parser(
-        "evaluate", "Measure models and folders of results against a benchmark, image by image.", EPILOG
+        "evaluate",
+        "Measure models and folders of results against a benchmark, image by image.",
+        "(--benchmark NAME | --hr DIR) [--results NAME=DIR ...] [--model PATH ...] --output FILE ... [options]",
+        EXAMPLES,
+        NOTES,
     )
     add = parser.add_argument
     add("--benchmark", metavar="NAME", help="a known benchmark, or `list`")
@@ -69,8 +74,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--hr", metavar="DIR", help="reference images of your own: a folder or a pattern")
     add("--lr", metavar="DIR", help="low-resolution images of your own")
     add("--degrade", choices=("bicubic", "realesrgan"), help="make LR images from --hr (default: bicubic, for models)")
-    add("--seed", type=int, default=0, help="of --degrade realesrgan (default: 0)")
-    add("--scale", type=int, help="magnification (default: what HR and LR sizes say, or 4)")
+    add("--seed", type=int, default=0, metavar="N", help="of --degrade realesrgan (default: 0)")
+    add("--scale", type=int, metavar="N", help="magnification (default: what HR and LR sizes say, or 4)")
     add("--results", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="folders of results")
     add(
         "--model",
@@ -81,11 +86,20 @@ def make_parser() -> argparse.ArgumentParser:
         help="models: nano-student, a file, folder or hub id of ours, or a file that spandrel loads (fluxsr[peers])",
     )
     add("--bicubic", action="store_true", help="bicubic enlargement, the baseline")
-    add("--metrics", metavar="A,B,...", help="(default: the benchmark's, or psnr,ssim,lpips_alex,dists)")
-    add("--crop", type=int, help="pixels cut off each side for psnr and ssim (default: the benchmark's, or 0)")
-    add("--period", type=int, default=16, help="of artefact_db, in pixels (default: 16)")
+    add(
+        "--metrics",
+        metavar="A,B,...",
+        help="what is measured (default: the benchmark's, or psnr,ssim,lpips_alex,dists)",
+    )
+    add(
+        "--crop",
+        type=int,
+        metavar="N",
+        help="pixels cut off each side for psnr and ssim (default: the benchmark's, or 0)",
+    )
+    add("--period", type=int, default=16, metavar="N", help="of artefact_db, in pixels (default: 16)")
     add("--weights", metavar="DIR", help="of the perceptual networks and NIQE (default: what FLUXSR_WEIGHTS names)")
-    add("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    add("--device", default="auto", metavar="NAME", help="auto, cuda, mps or cpu (default: auto)")
     add("--save-images", metavar="DIR", help="keep the models' pictures, for fluxsr report")
     add("--output", nargs="+", action="extend", default=[], metavar="FILE", help="out.json, and out.csv, out.md")
     return parser

@@ -26,6 +26,13 @@ from fluxsr.models import (
 from fluxsr.models.checkpoints import Checkpoint
 from fluxsr.models.quantization import Quantization, quantization_config
 
+EXAMPLES = """
+fluxsr export --output nano-model                                    # the shipped student, folded
+fluxsr export --output restorer --model black-forest-labs/FLUX.1-dev --guidance 3.5 \\
+  --prompt prompt.safetensors --lora outputs/fluxsr_flux1dev/backbone.safetensors --dtype bfloat16
+fluxsr export --output transformer.safetensors --model nano --lora outputs/fluxsr_nano/backbone.safetensors
+"""
+
 
 def export(
     output: str,
@@ -163,4 +170,4 @@ def _gigabytes(size: int) -> str:
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    run(export, "export", arguments)
+    run(export, "export", arguments, EXAMPLES)

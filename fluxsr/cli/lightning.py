@@ -2,68 +2,63 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import time
-from argparse import RawDescriptionHelpFormatter
+from collections.abc import Collection
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import DefaultHelpFormatter
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from fluxsr.cli.announce import announce
+from fluxsr.cli.configs import take_configs
+from fluxsr.cli.fit_help import WHAT
+from fluxsr.cli.interrupt import SaveOnInterrupt, last_checkpoint
 from fluxsr.cli.pairs import make_pairs
-from fluxsr.cli.run import one_line_errors
+from fluxsr.cli.quiet import quiet
+from fluxsr.cli.run import NO_FILES, one_line_errors
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.training import OneStepSR
 
-_PURPOSE = {
-    "fit": "Train as a configuration says.",
-    "validate": "Measure on the validation images, as a configuration says.",
-    "test": "Measure on the test images, as a configuration says.",
-    "predict": "Upscale the images of data.predict with a configuration and its checkpoint.",
-}
-
-_EXAMPLES = """\
-Every key of the configuration is an option too, one inside a class by its path in the YAML:
-
-  fluxsr {name} --config examples/configs/fluxsr_nano.yaml --data.photos PHOTOS
-  fluxsr {name} --config FILE --trainer.max_steps 2000 --model.losses.tv_lpips.init_args.weight=2
-  fluxsr {name} --config FILE --config examples/configs/memory/48gb.yaml    # the later file wins
-  fluxsr {name} --config FILE --ckpt_path last                              # go on, or start
-  fluxsr {name} --config FILE --print_config                                # all of it, with defaults
-
-What a class takes: --model.objective.help fluxsr.flows.RectifiedSRFlow, and so for every key that holds a class.
-"""
-
-
-class _HelpFormatter(DefaultHelpFormatter):
-    """Keeps the lines of the examples."""
-
-    _fill_text = RawDescriptionHelpFormatter._fill_text
-
-
-def _help(name: str) -> dict[str, Any]:
-    """Return the texts of a subcommand's help; Lightning's usage lists a hundred options before anything is said."""
-    return {
-        "usage": f"fluxsr {name} --config FILE [--config FILE ...] [--KEY VALUE ...]",
-        # Before the options: after a hundred of them nobody would find the examples.
-        "description": f"{_PURPOSE[name]} {_EXAMPLES.format(name=name)}",
-    }
+_TRAINER_DEFAULTS = {"plugins": [{"class_path": "fluxsr.training.AtomicCheckpointIO"}]}
 
 
 class FluxSRCLI(LightningCLI):
     """LightningCLI, and a pair store that is made where the configuration says how and none is there."""
 
+    further: Collection[str] = ()  # options that a command takes for itself before these are parsed
+    command = ""  # which that is, for the errors
+    configuration = NO_FILES
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Return Lightning's parser, of one command or of all; its errors are one line."""
-        parser = super().init_parser(**kwargs)
-        one_line_errors(parser)
-        parser.formatter_class = _HelpFormatter
+        """Return Lightning's parser, of one command or of all; its errors are one line, its options are written out."""
+        parser = super().init_parser(**kwargs, allow_abbrev=False)
+        one_line_errors(parser, lambda: self.configuration, self.further, self.command)
         return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Merge the files by key, which jsonargparse doesn't do inside ``model.losses``, and parse them with the options.
+
+        Raises:
+            ValueError: if a file is missing, no YAML, or has a key that there isn't.
+        """
+        name, *rest = sys.argv[1:] if args is None else args
+        self.configuration, rest = take_configs(rest)
+        if not self.configuration.files and not any(one.startswith("--model.") or "help" in one for one in rest):
+            raise ValueError(
+                f"a configuration is needed: fluxsr {name} --config FILE (examples/configs of the source has some; "
+                f"`fluxsr {name} --help` lists them)"
+            )
+        self.configuration.check_keys({action.dest for action in self._parser(name)._actions})
+        # Before the options, which win over every file wherever they stand.
+        given = [f"--config={self.configuration.text()}"] if self.configuration.files else []
+        self.config = parser.parse_args([name, *given, *rest])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``make_pairs``: options of ``fluxsr pairs`` for a missing ``data.pairs``."""
@@ -75,8 +70,10 @@ class FluxSRCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Make the pairs before the data module looks for them."""
+        """Find the last checkpoint, and make the pairs before the data module looks for them."""
         config = self.config[self.subcommand]
+        if config.get("ckpt_path") == "last":
+            config.ckpt_path = self._last_checkpoint()
         # Checkpoints are never unpickled: they hold tensors and plain values only.
         if config.get("ckpt_path") is not None:
             config.weights_only = True
@@ -86,11 +83,39 @@ class FluxSRCLI(LightningCLI):
         config.data.pairs = str(path)
         if self.subcommand != "fit" or config.make_pairs is None:
             return
+        # A run that goes on has its pairs: the teacher, which may be 12 B weights, isn't loaded to look at them again.
+        if config.ckpt_path is not None and not unfinished(path):
+            return
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning hangs the rank on the function
             complete_pairs(path, config.make_pairs)
         else:  # one writer; the other processes of torchrun or SLURM wait for it
             while unfinished(path):
                 time.sleep(2)
+
+    def before_fit(self) -> None:
+        """Say what is minimised, once."""
+        if self.trainer.is_global_zero:
+            announce(self.model)
+
+    def _last_checkpoint(self) -> str | None:
+        """Return the checkpoint that ``--ckpt_path last`` means; ``None``: a training begins.
+
+        Raises:
+            ValueError: if there is none, in a command that needs one.
+        """
+        trainer = self.config[self.subcommand].trainer.as_dict()
+        callbacks = trainer.get("callbacks") or []
+        kept = [
+            (one.get("init_args") or {}).get("dirpath")
+            for one in (callbacks if isinstance(callbacks, list) else [callbacks])
+        ]
+        folders = [*filter(None, kept), trainer.get("default_root_dir") or "lightning_logs"]
+        found = next(filter(None, map(last_checkpoint, folders)), None)
+        if found is None and self.subcommand != "fit":
+            raise ValueError(f"there is no last.ckpt below {' or '.join(folders)}: give --ckpt_path FILE")
+        if found is None:
+            rank_zero_info(f"There is no last.ckpt below {' or '.join(folders)}: the training begins.")
+        return None if found is None else str(found)
 
 
 def complete_pairs(path: Path, options: dict[str, Any]) -> None:
@@ -117,17 +142,33 @@ def unfinished(path: Path) -> bool:
 def main(arguments: list[str]) -> FluxSRCLI:
     """Run LightningCLI with the given arguments, the subcommand first."""
     # LightningCLI reads sys.argv itself, and warns when it is also given arguments.
-    sys.argv = ["fluxsr", *arguments]
+    sys.argv = ["fluxsr", *("--help" if argument == "--help_all" else argument for argument in arguments)]
+    usage = "fluxsr {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
+    pages = {name: {"usage": usage.format(name), "description": f"{text} All keys:"} for name, text in WHAT.items()}
     try:
-        return FluxSRCLI(
-            OneStepSR,
-            SRDataModule,
-            seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
-            auto_configure_optimizers=False,  # OneStepSR takes its optimiser as an argument
-            trainer_defaults={"plugins": [{"class_path": "fluxsr.training.AtomicCheckpointIO"}]},
-            # "omegaconf+" resolves last: plain "omegaconf" silently ignores an override of an interpolated source.
-            parser_kwargs={"parser_mode": "omegaconf+", **{name: _help(name) for name in _PURPOSE}},
-        )
+        with quiet():
+            return FluxSRCLI(
+                OneStepSR,
+                SRDataModule,
+                seed_everything_default=0,
+                save_config_kwargs={"overwrite": True},
+                auto_configure_optimizers=False,  # OneStepSR takes its optimiser as an argument
+                trainer_defaults={
+                    **_TRAINER_DEFAULTS,
+                    "callbacks": [SaveOnInterrupt(shlex.join(["fluxsr", *without_checkpoint(arguments)]))],
+                },
+                # "omegaconf+" resolves last: plain "omegaconf" silently ignores an override of an interpolated source.
+                parser_kwargs={"parser_mode": "omegaconf+", **pages},
+            )
     except MisconfigurationException as error:  # for example an accelerator that is not there
         raise ValueError(str(error)) from error
+    except SystemExit as stopped:  # Lightning catches Ctrl-C, and exits with 1
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise SystemExit(130) from None
+        raise
+
+
+def without_checkpoint(arguments: list[str]) -> list[str]:
+    """Return the arguments without ``--ckpt_path`` and its value."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [one for before, one in pairs if before != "--ckpt_path" and not re.match("--ckpt_path(=|$)", one)]

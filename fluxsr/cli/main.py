@@ -54,6 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(COMMANDS)}"
         fail(f"unknown command {name!r}{hint}")
+    if COMMANDS[name][0] == "fluxsr.cli.lightning" and {"-h", "--help"} & set(arguments[1:]):
+        from fluxsr.cli.fit_help import help_page  # seconds sooner than the libraries that train
+
+        print(help_page(name), end="")
+        return
     try:
         import_module(COMMANDS[name][0]).main(
             arguments if COMMANDS[name][0] == "fluxsr.cli.lightning" else arguments[1:]

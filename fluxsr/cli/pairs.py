@@ -17,6 +17,13 @@ from fluxsr.flows import euler, resolution_shift
 from fluxsr.inference.memory import DType, check_dtype, choose_device
 from fluxsr.models import LatentAutoencoder, PixelAutoencoder, load_autoencoder, load_flux
 
+EXAMPLES = """
+fluxsr pairs --output pairs --num 128                                # of the shipped nano teacher: half a minute, no GPU
+fluxsr pairs --output pairs --num 2400 --steps 28 --guidance 3.5 --model black-forest-labs/FLUX.1-dev \\
+  --prompt prompt.safetensors --dtype bfloat16 --batch_size 4        # as the paper's
+fluxsr pairs --output pairs --images PHOTOS                          # of your own photos
+"""
+
 # Rms error of latents after inversion and back, above which the user is told: half of their own deviation.
 POOR_ROUND_TRIP = 0.5
 
@@ -126,6 +133,8 @@ def make_pairs(
     done = num - sum(len(indices) for indices in missing)
     print(f"{num} pairs of {size}x{size} in {output}" + (f", {done} of them done before" if done else ""))
     errors: list[Tensor] = []
+    if not missing:
+        return Path(output)
     with torch.inference_mode(), progress("teacher pairs", num, done) as advance:
         for indices in missing:
             parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
@@ -216,4 +225,4 @@ def photos_digest(photos: list[Path], noise: str) -> str:
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    run(make_pairs, "pairs", arguments)
+    run(make_pairs, "pairs", arguments, EXAMPLES)

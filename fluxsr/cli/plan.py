@@ -6,22 +6,33 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from fluxsr.cli.run import argument_parser
+from fluxsr.cli.suggest import options_of
+from fluxsr.cli.values import count, positive
 
 if TYPE_CHECKING:
     from fluxsr.planning import Advice, Experiment, Plan
 
-DESCRIPTION = """\
+WHAT = """\
 Say what a training run takes on each GPU: memory by phase and by part, FLOPs, time, the size of a checkpoint. The configuration
 is read as `fluxsr fit` reads it, the networks are built without weights, and one training step runs on tensors that have
 shapes and no contents. So nothing is downloaded, no GPU is needed, and files that the configuration names (pairs, photos,
 a prompt, adapters) need not exist yet.
 """
 
-EPILOG = """\
+EXAMPLES = """
+fluxsr plan --config examples/configs/fluxsr_flux1dev.yaml
+fluxsr plan --config examples/configs/fluxsr_flux1dev.yaml --devices 8 --strategy fsdp2 --memory 48GB
+fluxsr plan --config train.yaml --config preset.yaml --model.backbone.init_args.lora_rank 16 --format json
+"""
+
+NOTES = """\
+All other options are those of fluxsr fit, --config among them.
+
 what it prints:
   parameters      transformer (its modulation included), modulation (the blocks' norm*.linear), trainable
   held            what lives from step to step: frozen base, adapters, gradients, optimiser, moving average, autoencoder, losses
@@ -29,6 +40,7 @@ what it prints:
   peak            the largest of these, and what it is made of
   time            from the FLOPs and --tflops, which you state; it is sustained throughput, not the data sheet's
   checkpoint      adapters, moving averages and the optimiser's state; never the base
+
 With --memory, and if the peak does not fit: what to switch on, each planned like the run itself, with what it saves.
 
 what it assumes:
@@ -36,23 +48,17 @@ what it assumes:
   A hub id of FLUX.1-dev or -schnell has that architecture; other models need a local folder with its config.json.
   A prompt file that does not exist has 512 tokens (--text-tokens says otherwise); an adapter file has rank lora_rank, or 64.
   int8 and fp8 take 1 byte a weight, nf4 0.52; an 8-bit Adam 2 bytes a weight and 8 for every 256 of them. These are formulas.
-  Callbacks take nothing, except EMA. Validation is not planned: tile bounds what it takes.
-
-examples:
-  fluxsr plan --config examples/configs/fluxsr_flux1dev.yaml
-  fluxsr plan --config examples/configs/fluxsr_flux1dev.yaml --devices 8 --strategy fsdp2 --memory 48GB
-  fluxsr plan --config train.yaml --config preset.yaml --model.backbone.init_args.lora_rank 16 --format json
-
-All other options are those of `fluxsr fit` (`fluxsr fit --help` lists them)."""
+  Callbacks take nothing, except EMA. Validation is not planned: tile bounds what it takes."""
 
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    options, rest = make_parser().parse_known_args(arguments)
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
     from fluxsr.planning import advise, make_plan
 
     def read(more: list[str]) -> Experiment:
-        return read_experiment([*rest, *more], options.text_tokens)
+        return read_experiment([*rest, *more], options.text_tokens, set(options_of(parser)))
 
     experiment = read([])
     plan = make_plan(experiment, options.devices, options.strategy, options.tflops)
@@ -77,15 +83,16 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's own options; it leaves those of ``fluxsr fit`` alone."""
-    usage = "fluxsr plan --config FILE [--config PRESET ...] [options] [options of fluxsr fit]"
-    parser = argument_parser("plan", DESCRIPTION, EPILOG, usage)
+    parser = argument_parser(
+        "plan", WHAT, "--config FILE [--config PRESET ...] [options] [options of fluxsr fit]", EXAMPLES, NOTES
+    )
     add = parser.add_argument
     add("--devices", type=count, default=1, metavar="N", help="GPUs of the run, over all nodes (default: 1)")
     add(
         "--strategy",
         choices=("auto", "ddp", "fsdp2"),
         default="auto",
-        help="how it is spread over them; auto: as trainer.strategy says, else ddp",
+        help="how it is spread over them; auto: as trainer.strategy says, else ddp (default: auto)",
     )
     add(
         "--tflops",
@@ -94,21 +101,32 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="X",
         help="10^12 operations a second that one GPU sustains: stated, not measured (default: 400)",
     )
-    add("--memory", type=size, metavar="SIZE", help="of one GPU, for example 24GB or 80GiB: say whether it fits")
+    add("--memory", type=size, metavar="SIZE", help="memory of one GPU, for example 24GB or 80GiB: say whether it fits")
     add(
         "--reserve",
         type=size,
         default=2 * 10**9,
         metavar="SIZE",
-        help="of it, left to the CUDA context, libraries and fragmentation (default: 2GB, assumed)",
+        help="part of it that is left to the CUDA context, libraries and fragmentation (default: 2GB, assumed)",
     )
-    add("--text-tokens", type=tokens, metavar="N", help="of the prompt (default: the file's own, 512 without a file)")
-    add("--format", choices=("text", "json"), default="text", help="(default: text)")
+    add(
+        "--text-tokens",
+        type=tokens,
+        metavar="N",
+        help="length of the prompt (default: the file's own, 512 without a file)",
+    )
+    add("--format", choices=("text", "json"), default="text", help="for people or for scripts (default: text)")
     return parser
 
 
-def read_experiment(arguments: list[str], text_tokens: int | None = None) -> Experiment:
-    """Parse the arguments of ``fluxsr fit`` as it does, and instantiate what they describe without weights."""
+def read_experiment(arguments: list[str], text_tokens: int | None = None, further: Collection[str] = ()) -> Experiment:
+    """Parse the arguments of ``fluxsr fit`` as it does, and instantiate what they describe without weights.
+
+    Args:
+        arguments: of ``fluxsr fit``.
+        text_tokens: length of the prompt.
+        further: the options of ``fluxsr plan`` itself, which one among the arguments may have been meant to be.
+    """
     from fluxsr.cli.lightning import FluxSRCLI
     from fluxsr.data import SRDataModule
     from fluxsr.planning import Experiment, Settings, weightless
@@ -149,6 +167,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None) -> Exp
         def _run_subcommand(self, subcommand: str) -> None:
             """Run nothing."""
 
+    Reader.further, Reader.command = further, "fluxsr plan"
     given = ["fluxsr", "fit", *arguments]
     # LightningCLI reads sys.argv itself, and warns when it is also given arguments.
     with quiet(), patch.object(sys, "argv", given):
@@ -193,13 +212,13 @@ def to_text(plan: Plan) -> str:
         *(f"  {kind:<24}{gigabytes(size):>12}" for kind, size in plan.held_bytes.items()),
         f"  {'':<24}{gigabytes(sum(plan.held_bytes.values())):>12}",
         "",
-        "by phase                        peak        TFLOP a batch",
-        *(f"  {one.phase:<24}{gigabytes(one.peak_bytes):>12}{one.flops / 1e12:>17,.3f}" for one in plan.phases),
+        "by phase                        peak          FLOP a batch",
+        *(f"  {one.phase:<24}{gigabytes(one.peak_bytes):>12}{operations(one.flops):>22}" for one in plan.phases),
         "",
         f"peak {gigabytes(plan.peak_bytes)}, in the phase {plan.peak_phase}",
         *(f"  {kind:<24}{gigabytes(size):>12}" for kind, size in plan.peak.items()),
         "",
-        f"step        {plan.flops_per_step / 1e12:,.1f} TFLOP a GPU; at {plan.tflops:g} TFLOP/s (stated) "
+        f"step        {operations(plan.flops_per_step)} a GPU; at {plan.tflops:g} TFLOP/s (stated) "
         f"{plan.seconds_per_step:.3g} s, {plan.steps_per_hour:,.0f} steps an hour{run}",
         f"checkpoint  {gigabytes(plan.checkpoint_bytes)}",
         "",
@@ -227,6 +246,11 @@ def gigabytes(number: float) -> str:
     return f"{number / 1e9:,.2f} GB" if number >= 1e8 else f"{number / 1e6:,.2f} MB"
 
 
+def operations(number: float) -> str:
+    """Write floating-point operations for people."""
+    return f"{number / 1e12:,.2f} TFLOP" if number >= 1e11 else f"{number / 1e9:,.2f} GFLOP"
+
+
 def size(text: str) -> int:
     """Parse a number of bytes, such as ``24GB`` (10^9) or ``80GiB`` (2^30)."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
@@ -236,23 +260,8 @@ def size(text: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
-def count(text: str) -> int:
-    """Parse a number of at least one."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
 def tokens(text: str) -> int:
     """Parse a number of tokens, which may be none."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
     return int(text)
-
-
-def positive(text: str) -> float:
-    """Parse a positive, finite number."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
-    return value

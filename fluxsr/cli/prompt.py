@@ -8,6 +8,11 @@ from fluxsr.cli.run import run
 from fluxsr.inference.memory import DType, check_dtype, choose_device
 from fluxsr.models import encode_prompt
 
+EXAMPLES = """
+fluxsr prompt --output prompt.safetensors --text "a photo"
+fluxsr prompt --output prompt.safetensors --model black-forest-labs/FLUX.1-schnell --max_tokens 256
+"""
+
 
 def make_prompt(
     output: str,
@@ -51,4 +56,4 @@ def make_prompt(
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    run(make_prompt, "prompt", arguments)
+    run(make_prompt, "prompt", arguments, EXAMPLES)

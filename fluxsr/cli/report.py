@@ -28,12 +28,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "report",
         "Write one HTML page of evaluations, with everything inside: tables, plots, pictures, spectra, curves.",
+        "RUN.json ... --output FILE [options]",
+        """
+        fluxsr report out.json --output report.html
+        fluxsr report ours.json theirs.json --output report.html --logs outputs/fluxsr_nano --images 4
+        """,
     )
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN.json", help="what fluxsr evaluate wrote")
     add("--output", required=True, metavar="FILE", help="the page, ending in .html")
     add("--logs", metavar="DIR", help="training logs (CSV or TensorBoard), for curves")
-    add("--images", type=int, default=2, help="worst and best images shown of each run (default: 2)")
-    add("--system", metavar="NAME", help="whose (default: the first that isn't bicubic)")
-    add("--title", help="of the page")
+    add("--images", type=int, default=2, metavar="N", help="worst and best images shown of each run (default: 2)")
+    add(
+        "--system",
+        metavar="NAME",
+        help="the one that is shown where a run has several (default: the first that isn't bicubic)",
+    )
+    add("--title", metavar="TEXT", help="of the page (default: fluxsr report)")
     return parser

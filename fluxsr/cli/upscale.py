@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluxsr.cli.main import fail
 from fluxsr.cli.run import argument_parser
+from fluxsr.cli.values import count, pixels, positive, tile, width_and_height
 
 if TYPE_CHECKING:
     from fluxsr.inference import Upscaler
 
-EPILOG = """\
-examples:
-  fluxsr upscale photo.jpg -o large.png
-  fluxsr upscale holiday/ old/*.tif -o large/ --scale 2 --format png
-  fluxsr upscale photo.jpg -o wall.png --size 3840x2160
+EXAMPLES = """
+fluxsr upscale photo.jpg -o large.png
+fluxsr upscale holiday/ old/*.tif -o large/ --scale 2 --format png
+fluxsr upscale photo.jpg -o wall.png --size 3840x2160
+fluxsr upscale photo.jpg -o mine.png --model nano --lora outputs/fluxsr_nano/backbone.safetensors
+"""
 
+NOTES = """\
 Folders keep their structure. PNG, JPEG, WebP, TIFF and BMP are read and written, 8 and 16 bit, gray, colour and alpha, with
 their ICC profile, EXIF and resolution.
 
@@ -62,17 +65,33 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    parser = argument_parser("upscale", "Upscale photos of any size by any factor, in bounded memory.", EPILOG)
+    parser = argument_parser(
+        "upscale",
+        "Upscale photos of any size by any factor, in bounded memory.",
+        "IN ... -o OUT [options]",
+        EXAMPLES,
+        NOTES,
+    )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="IN", help="image files, folders, patterns such as 'old/*.png'")
     add("-o", "--output", required=True, metavar="OUT", help="a folder; or a file, for a single image")
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--scale", type=positive, default=4.0, help="any number; 1 restores only (default: 4)")
+    target.add_argument(
+        "--scale",
+        type=positive,
+        default=4.0,
+        metavar="X",
+        help="magnification, any number; 1 restores only (default: 4)",
+    )
     target.add_argument("--size", type=width_and_height, metavar="WxH", help="exact size of the results, instead")
-    add("--steps", type=count, default=1, help="Euler steps; the models are trained for 1 (default: 1)")
+    add("--steps", type=count, default=1, metavar="N", help="Euler steps; the models are trained for 1 (default: 1)")
     model_options(parser)
-    add("--suffix", default="", help="added to each name, for example _x4")
-    add("--format", choices=("png", "jpg", "webp", "tif", "bmp"), help="of the results (default: that of each input)")
+    add("--suffix", default="", metavar="TEXT", help="added to each name, for example _x4")
+    add(
+        "--format",
+        choices=("png", "jpg", "webp", "tif", "bmp"),
+        help="file format of the results (default: that of each input)",
+    )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--skip-existing", action="store_true", help="leave out what is there already")
     existing.add_argument("--overwrite", action="store_true", help="replace what is there already")
@@ -85,13 +104,19 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         default="nano-student",
+        metavar="MODEL",
         help="shipped name, .safetensors file, hub id or folder (default: nano-student)",
     )
     add("--lora", metavar="FILE", help="adapter on that model")
     add("--prompt", metavar="FILE", help="prompt that it was trained with, made by fluxsr prompt")
-    add("--guidance", type=float, help="for models with a guidance embedding (FLUX.1-dev: 3.5)")
-    add("--autoencoder", help="pixel, hub id or folder (default: the model's own)")
-    add("--start-time", type=float, metavar="T", help="lr_time in training, where the model's file does not say it")
+    add("--guidance", type=float, metavar="X", help="for models with a guidance embedding (FLUX.1-dev: 3.5)")
+    add("--autoencoder", metavar="AE", help="pixel, hub id or folder (default: the model's own)")
+    add(
+        "--start-time",
+        type=float,
+        metavar="T",
+        help="time of the LR latents, in (0, 1]: lr_time in training, where the model's file does not say it",
+    )
     add(
         "--tile",
         type=tile,
@@ -99,8 +124,13 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         metavar="auto|N|off",
         help="pixels a side worked on at a time (default: auto)",
     )
-    add("--color-fix", choices=("wavelet", "adain", "none"), default="wavelet", help="(default: wavelet)")
-    add("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    add(
+        "--color-fix",
+        choices=("wavelet", "adain", "none"),
+        default="wavelet",
+        help="keep the input's colours: wavelet its low frequencies, adain its mean and deviation (default: wavelet)",
+    )
+    add("--device", default="auto", metavar="NAME", help="auto, cuda, mps or cpu (default: auto)")
     add(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -190,6 +220,12 @@ def attempt(upscaler: Upscaler, job: Job, options: argparse.Namespace, bars: Bar
     bars.begin(job.source.name)
     try:
         height, width = upscale_file(upscaler, job, options, bars.tiles)
+    except OSError as error:
+        message = f"{error.strerror or error}"
+        # A file in the making has a name of its own, which nobody knows.
+        writing = error.filename is None or Path(str(error.filename)).name.startswith(".tmp-")
+        complain(f"can't write {job.target}: {message}" if writing else f"{error.filename}: {message}")
+        return False
     except Exception as error:
         message = " ".join(str(error).split()) or type(error).__name__
         complain(message if str(job.source) in message else f"{job.source}: {message}")
@@ -293,43 +329,3 @@ def progress_bars(images: int) -> Iterator[Bars]:
 def complain(message: str, kind: str = "error") -> None:
     """Print one line to stderr."""
     print(f"fluxsr: {kind}: {' '.join(message.split())}", file=sys.stderr)
-
-
-def positive(text: str) -> float:
-    """Parse a positive, finite number."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
-    return value
-
-
-def count(text: str) -> int:
-    """Parse a number of at least one."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
-
-
-def pixels(text: str) -> int:
-    """Parse a number of pixels, 2e8 as well as 200000000."""
-    return int(positive(text))
-
-
-def width_and_height(text: str) -> tuple[int, int]:
-    """Parse ``WxH`` into (height, width)."""
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT in pixels, for example 3840x2160, got {text!r}")
-    return int(parts[1]), int(parts[0])
-
-
-def tile(text: str) -> int | str | None:
-    """Parse ``auto``, ``off`` (``None``) or pixels."""
-    if text == "off":
-        return None
-    if text == "auto":
-        return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be auto, off or a number of pixels, got {text!r}")
-    return count(text)

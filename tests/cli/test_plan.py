@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fluxsr.cli.main import main
-from fluxsr.cli.plan import make_parser, size
+from fluxsr.cli.plan import make_parser, operations, size
 from fluxsr.planning.advice import Change
 
 CHECKPOINTING = ("gradient_checkpointing", ("--model.backbone.init_args.gradient_checkpointing=true",))
@@ -35,6 +35,8 @@ def test_text_names_the_peak_and_says_that_the_throughput_is_stated(capsys):
     text = run(capsys, "--tflops", "100")
     assert "peak " in text and "in the phase" in text
     assert "at 100 TFLOP/s (stated)" in text
+    (step,) = [line for line in text.splitlines() if line.startswith("step ")]
+    assert 30 < float(step.split()[1]) < 100 and step.split()[2] == "GFLOP"  # a nano step; it was 0.0 TFLOP
 
 
 def test_overrides_and_further_configurations_compose_as_in_fit(capsys, tmp_path):
@@ -63,6 +65,8 @@ def test_too_little_memory_gives_advice_and_enough_says_so(capsys, monkeypatch):
     [
         (("--model.backbone.init_args.lora_rnk", "16"), "lora_rnk"),
         (("--devices", "0"), "--devices"),
+        (("--memroy", "48GB"), "there is no --memroy; did you mean --memory? (`fluxsr plan --help`"),
+        (("--trainer.max_stepz", "3"), "there is no --trainer.max_stepz; did you mean --trainer.max_steps?"),
         (("--memory", "lots"), "24GB"),
         (("--data.crop", "null"), "data.crop"),
         (("--model.backbone.init_args.model", "somebody/unknown"), "somebody/unknown"),
@@ -75,6 +79,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, wrong, message):
     error = capsys.readouterr().err.strip()
     assert message in error
     assert error.splitlines()[-1].startswith("fluxsr: error:")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(3.456e10, "34.56 GFLOP"), (1e11, "0.10 TFLOP"), (1.2e15, "1,200.00 TFLOP"), (0, "0.00 GFLOP")]
+)
+def test_operations(number, text):
+    assert operations(number) == text
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_two_inputs_for_one_output(folder, tmp_path, capsys):
         (["a.png", "-o", "out", "--scale", "two"], "--scale: invalid positive value: 'two'"),
         (["a.png", "-o", "out", "--size", "30"], "--size: must be WIDTHxHEIGHT in pixels"),
         (["a.png", "-o", "out", "--size", "30x20", "--scale", "2"], "not allowed with argument"),
-        (["a.png", "-o", "out", "--steps", "0"], "--steps: must be at least 1"),
+        (["a.png", "-o", "out", "--steps", "0"], "--steps: must be a whole number of at least 1"),
         (["a.png", "-o", "out", "--tile", "big"], "--tile: must be auto, off or a number of pixels"),
         (["a.png", "-o", "out", "--color-fix", "magic"], "--color-fix: invalid choice: 'magic'"),
         (["a.png", "-o", "out", "--overwrite", "--skip-existing"], "not allowed with argument"),
@@ -147,6 +147,19 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path, monkeypatch, capsys, ar
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not list(tmp_path.glob("out/*")) and not list(tmp_path.glob("**/.tmp-*"))
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(folder, capsys, monkeypatch):
+    from pathlib import Path
+
+    from fluxsr.inference import files
+
+    def full(path, *arguments):
+        raise OSError(28, "No space left on device", str(Path(path).with_name(f".tmp-1-{Path(path).name}")))
+
+    monkeypatch.setattr(files, "write_picture", full)
+    assert run(folder / "a.png", "-o", folder / "large.png") == 1
+    assert capsys.readouterr().err == f"fluxsr: error: can't write {folder}/large.png: No space left on device\n"
 
 
 def test_an_error_of_the_device_is_one_line(folder, tmp_path, monkeypatch, capsys):

@@ -1,17 +1,26 @@
-"""The memory presets leave FluxSR's losses what they are: a second configuration file replaces the list of terms."""
+"""The memory presets after the configuration: they change what they name, and no loss falls out."""
 
 from pathlib import Path
 
 import pytest
-import yaml
+
+from fluxsr.cli.configs import dotted, take_configs
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
+BASE = CONFIGS / "fluxsr_flux1dev.yaml"
 
 
-@pytest.mark.parametrize("preset", ["80gb", "48gb", "24gb"])
-def test_a_preset_names_every_loss_with_its_weight(preset):
-    base = yaml.safe_load((CONFIGS / "fluxsr_flux1dev.yaml").read_text())["model"]["losses"]
-    own = yaml.safe_load((CONFIGS / "memory" / f"{preset}.yaml").read_text())["model"]["losses"]
-    assert own.keys() == base.keys()
-    for name, term in own.items():
-        assert term["init_args"].get("weight", base[name]["init_args"]["weight"]) == base[name]["init_args"]["weight"]
+def keys(*files: Path) -> dict[str, object]:
+    """Every key of the files together, with its value."""
+    return dotted(take_configs([word for file in files for word in ("--config", str(file))])[0].merged)
+
+
+@pytest.mark.parametrize(("preset", "crop"), [("80gb", None), ("48gb", 512), ("24gb", 256)])
+def test_a_preset_leaves_every_loss_with_its_weight(preset, crop):
+    base, own = keys(BASE), keys(BASE, CONFIGS / "memory" / f"{preset}.yaml")
+    losses = {key for key in base if key.startswith("model.losses.")}
+    assert losses <= own.keys()
+    changed = {key for key in losses if not isinstance(base[key], dict) and own[key] != base[key]}
+    assert changed <= {"model.losses.mse.init_args.crop", "model.losses.tv_lpips.init_args.crop"}
+    assert own["model.losses.mse.init_args.crop"] == own["model.losses.tv_lpips.init_args.crop"] == crop
+    assert own["model.losses.adl.init_args.weight"] == 0.01

@@ -1,0 +1,243 @@
+"""The files after ``--config``: read, checked and merged by key, before a parser sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Keys whose values are classes by a name of the user's own; null there takes a name away.
+NAMED = ("model.losses", "model.val_losses")
+_CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
+# Sections that a file may keep in a file of their own: `data: data.yaml`.
+_SECTIONS = ("model", "data", "trainer")
+
+
+class Configuration(NamedTuple):
+    """What ``--config`` files say.
+
+    Attributes:
+        files: each file's name, as it was typed, and its content, in the order given.
+        merged: all of them, by key.
+    """
+
+    files: list[tuple[str, dict[str, Any]]]
+    merged: dict[str, Any]
+
+    def text(self) -> str:
+        """Return the merged content as YAML."""
+        import yaml
+
+        return yaml.safe_dump(self.merged, sort_keys=False, allow_unicode=True, width=10**6)
+
+    def source(self, key: str) -> str | None:
+        """Return the last file that says something about a dotted key, ``None`` if none does."""
+        return next((name for name, content in reversed(self.files) if key in dotted(content)), None)
+
+    def check_keys(self, known: Collection[str]) -> None:
+        """Refuse a key that the command does not have.
+
+        Raises:
+            ValueError: naming the file, the key and the one that was probably meant.
+        """
+        known = {name for name in known if name.rpartition(".")[2] not in ("help", "config", "print_config")}
+        groups = {name.rsplit(".", count)[0] for name in known for count in range(1, name.count(".") + 1)}
+        for name, content in self.files:
+            for key in _unknown(content, known, groups):
+                raise ValueError(f"{name}: there is no key {key}{did_you_mean(key, {*known, *groups})}")
+
+
+def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
+    """Read the files after ``--config``, ``-c``; return their content and all other arguments.
+
+    Files merge by key, the later one wins; a list is replaced as a whole. ``--model.losses.NAME null`` among the arguments
+    takes a term away, as ``null`` in a file does.
+
+    Raises:
+        ValueError: if a file is missing or no mapping in YAML, or a term is changed that there isn't.
+    """
+    names, rest, left = [], [], iter(arguments)
+    for argument in left:
+        name, sign, value = argument.partition("=")
+        if name not in ("--config", "-c"):
+            rest.append(argument)
+        elif sign:
+            names.append(value)
+        else:
+            names.append(following := next(left, ""))
+            if not following:
+                raise ValueError(f"{argument} names no file: give one after it")
+    files = [(name, read_config(name)) for name in names]
+    merged: dict[str, Any] = {}
+    for _, content in files:
+        merged = merge(merged, content)
+    for group in NAMED:
+        rest = _settle(merged, group, rest, files)
+    return Configuration(files, merged), rest
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Return the content of a YAML file.
+
+    Raises:
+        ValueError: one line that names the file, and the line in it where there is one.
+    """
+    import yaml
+    from jsonargparse import get_loader
+
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise ValueError(f"--config {name} is a folder: name a YAML file in it")
+    if not path.is_file():
+        near = get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ": check the path, which starts in this folder"
+        raise ValueError(f"--config {name}: there is no such file{hint}")
+    try:
+        text = path.read_text("utf-8")
+        content = get_loader("yaml")(text)
+        content = yaml.safe_load(text) if isinstance(content, str) else content  # it takes a lone `model:` for text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is no UTF-8 text: is it a YAML file?") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}{_what_is_wrong(text, error)}") from error
+    if content is None:
+        raise ValueError(f"{name} is empty: write keys into it, or leave --config {name} out")
+    if not isinstance(content, dict):
+        kind = "a list" if isinstance(content, list) else "a single value"
+        raise ValueError(
+            f"{name} holds {kind}, where keys with values are wanted, such as `model:` and below it its keys"
+        )
+    for key, value in dotted(content).items():
+        if isinstance(value, dict) and "class_path" in value and (odd := [k for k in value if k not in _CLASS_KEYS]):
+            raise ValueError(
+                f"{name}: {key} has the key {odd[0]!r} beside class_path"
+                f"{did_you_mean(str(odd[0]), _CLASS_KEYS, 'write it below init_args')}"
+            )
+    for section in _SECTIONS:
+        if isinstance(content.get(section), str) and (path.parent / content[section]).is_file():
+            content[section] = read_config(str(path.parent / content[section]))
+    return content
+
+
+def merge(base: Any, change: Any) -> Any:
+    """Return ``base`` with what ``change`` says, key by key.
+
+    Where the class changes, the new one keeps the old one's ``init_args`` that it takes, as an option on the command line does.
+    """
+    if isinstance(base, Mapping) and "class_path" in base and isinstance(change, str) and _class_named(change):
+        change = {"class_path": change}
+    if isinstance(base, str) and isinstance(change, Mapping) and "init_args" in change and "class_path" not in change:
+        base = {"class_path": base}
+    if not (isinstance(base, Mapping) and isinstance(change, Mapping)):
+        return change
+    new_class = change.get("class_path")
+    if "class_path" in base and new_class not in (None, base["class_path"]):
+        taken = _parameters(_class_named(new_class))
+        kept = {key: value for key, value in (base.get("init_args") or {}).items() if key in taken}
+        base = {"class_path": new_class, **({"init_args": kept} if kept else {})}
+    return {**base, **{key: merge(base[key], value) if key in base else value for key, value in change.items()}}
+
+
+def dotted(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Return every key with its value, outer ones too, by its path with dots; in a list the path has the number."""
+    found = {}
+    for key, value in content.items():
+        found[f"{prefix}{key}"] = value
+        if isinstance(value, list):
+            value = dict(enumerate(value))
+        if isinstance(value, Mapping):
+            found |= dotted(value, f"{prefix}{key}.")
+    return found
+
+
+def did_you_mean(name: str, known: Collection[str], otherwise: str = "") -> str:
+    """Return ``; did you mean X?``, or what to say otherwise.
+
+    Args:
+        name: what was typed.
+        known: what there is. One that has the same last part counts as near: ``losses`` for ``model.losses``.
+        otherwise: said where nothing is near.
+    """
+    same = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = same if len(same) == 1 else get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else (f"; {otherwise}" if otherwise else "")
+
+
+def _settle(merged: dict[str, Any], group: str, arguments: list[str], files: list[tuple[str, Any]]) -> list[str]:
+    """Take away the terms of ``group`` that are null, in files or arguments; return the arguments that are left."""
+    section, _, key = group.partition(".")
+    terms = merged.get(section, {}).get(key) if isinstance(merged.get(section), dict) else None
+    terms = terms if isinstance(terms, dict) else {}
+    names = {argument.partition("=")[0].removesuffix(".class_path") for argument in arguments}
+    if f"--{group}" in names:  # the terms are given anew
+        return arguments
+    named, left, options = f"--{group}.", [], iter(arguments)
+    for option in options:
+        name, sign, value = option.partition("=")
+        if not name.startswith(named):
+            left.append(option)
+            continue
+        term, _, inner = name.removeprefix(named).partition(".")
+        if not sign and (value := next(options, "")):
+            option = f"{option}={value}"
+        if term not in terms and (value in ("null", "~") or (inner and f"{named}{term}" not in names)):
+            there = f"there are: {', '.join(terms)}" if terms else "there is none"
+            raise ValueError(f"{group} has no term {term!r}{did_you_mean(term, terms, there)}")
+        if not inner and value in ("null", "~"):
+            terms[term] = None
+        else:
+            left.append(option)
+    for term, value in terms.items():
+        if isinstance(value, dict) and "class_path" not in value:
+            file = next((name for name, content in files if f"{group}.{term}" in dotted(content)), "")
+            others = [other for other in terms if other != term]
+            raise ValueError(
+                f"{file}: {group}.{term} has no class_path, and no file before it has such a term"
+                f"{did_you_mean(term, others, 'write its class_path')}"
+            )
+    for term in [term for term, value in terms.items() if value is None]:
+        del terms[term]
+    return left
+
+
+def _unknown(content: Mapping[str, Any], known: Collection[str], groups: set[str], prefix: str = "") -> Iterator[str]:
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if key in groups and isinstance(value, Mapping):
+            yield from _unknown(value, known, groups, f"{key}.")
+        elif key not in known and key not in groups:
+            yield key
+
+
+def _what_is_wrong(text: str, error: Any) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f" is no YAML: {' '.join(str(error).split())}"
+    line = (text.splitlines() or [""])[min(mark.line, text.count("\n"))] if text else ""
+    if "\t" in line[: mark.column + 1]:
+        return f", line {mark.line + 1}: a tab, where YAML wants spaces; replace it"
+    return f", line {mark.line + 1}, column {mark.column + 1} is no YAML: {error.problem or error.context}"
+
+
+def _class_named(path: Any) -> Any:
+    """Return the class or function of a dotted name, ``None`` where there is none: the parser says so itself."""
+    module, _, name = str(path).rpartition(".")
+    try:
+        return getattr(import_module(module), name, None) if module else None
+    except (ImportError, ValueError):
+        return None
+
+
+def _parameters(function: Any) -> set[str]:
+    """Return the names that a class or function takes; through ``**kwargs``, those of the classes it derives from too."""
+    if function is None:
+        return set()
+    parameters = signature(function).parameters.values()
+    names = {one.name for one in parameters}
+    if any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
+        for parent in getattr(function, "__mro__", ())[1:-1]:
+            names |= set(signature(parent).parameters)
+    return names

@@ -1,0 +1,90 @@
+"""The help of ``fluxsr fit``, ``validate``, ``test`` and ``predict``: a page, without the libraries that train."""
+
+from __future__ import annotations
+
+from fluxsr.cli.pages import flow
+
+WHAT = {
+    "fit": "Train as a configuration says.",
+    "validate": "Measure on the validation images, as a configuration says.",
+    "test": "Measure on the test images, as a configuration says.",
+    "predict": "Upscale the images of data.predict with a configuration and its checkpoint.",
+}
+
+_EXAMPLES = {
+    "fit": """\
+  fluxsr fit --config examples/configs/fluxsr_nano.yaml                          # no download, no GPU
+  fluxsr fit --config examples/configs/fluxsr_nano.yaml --data.photos PHOTOS --trainer.max_steps 2000
+  fluxsr fit --config examples/configs/fluxsr_flux1dev.yaml --config examples/configs/memory/48gb.yaml
+  fluxsr fit --config FILE --model.losses.tv_lpips.weight 2 --model.losses.adl null  # null takes a term away
+  fluxsr fit --config FILE --ckpt_path last                                      # go on, or start
+  fluxsr fit --config FILE --print_config                                        # all of it, with defaults""",
+    "validate": """\
+  fluxsr validate --config FILE --ckpt_path last --data.val_photos HELD_OUT_PHOTOS
+  fluxsr validate --config FILE --ckpt_path CHECKPOINT --data.val_photos HELD_OUT_PHOTOS --data.val_crop 256""",
+    "test": """\
+  fluxsr test --config FILE --ckpt_path last --data.val_photos HELD_OUT_PHOTOS""",
+    "predict": """\
+  fluxsr predict --config examples/configs/fluxsr_nano.yaml --ckpt_path last --data.predict PHOTOS""",
+}
+
+_OPTIONS = """\
+  --config FILE             YAML file; given again, the later file wins, key by key (-c FILE is the same)
+  --print_config            print the configuration as it would be used, and stop
+  --ckpt_path FILE|last     checkpoint to load; last: the newest last.ckpt below trainer.default_root_dir
+  --seed_everything N       of everything that is random (default: 0)
+  --data.photos DIR         photos to train on, subfolders too
+  --data.pairs DIR          teacher pairs, made by fluxsr pairs; null: none
+  --data.crop N             pixels along a side of what is trained on
+  --data.batch_size N       images of one process in one step
+  --data.val_photos DIR     HR photos to validate and test on
+  --data.predict DIR        images that fluxsr predict upscales
+  --make_pairs.num N        and the other options of fluxsr pairs: data.pairs is made with them if it is not there
+  --model.flow_weight X     of the objective's own loss (default: 1)
+  --model.losses.NAME.weight X
+                            of a term of the loss; --model.losses.NAME null takes it away
+  --model.optimizer.lr X    learning rate
+  --trainer.max_steps N     optimiser steps
+  --trainer.devices N       GPUs of this machine
+  --trainer.precision P     32-true, bf16-mixed, ...
+  --trainer.default_root_dir DIR
+                            where logs, checkpoints, previews and the adapter go
+  -h, --help                show this page and stop
+  --help_all                list every key, with its type and default: hundreds of lines
+  --model.objective.help CLASS
+                            list what a class takes; so for every key that holds a class"""
+
+_KEYS = """\
+Every key of a configuration is an option: its path in the YAML, with dots. init_args may be left out. The groups:
+
+  model     backbone, autoencoder, objective, losses, distance, optimizer    docs/subclass.md, docs/choose.md
+  data      photos, pairs, crops, batches                                    docs/start.md
+  trainer   steps, devices, precision, callbacks: those of Lightning's Trainer
+
+A class is named by class_path, its arguments stand below init_args; another class keeps the arguments that it takes too. Files
+merge by key, a list (trainer.callbacks) is replaced as a whole; options win over files. In a file and as an option, null
+takes a loss term away.
+
+configurations in examples/configs of the source:
+  fluxsr_nano.yaml          FluxSR, small: minutes on two cores, no download
+  fluxsr_flux1dev.yaml      FluxSR as published, on FLUX.1-dev; memory/24gb.yaml, 48gb.yaml and 80gb.yaml go after it
+  flowsr_stage1.yaml, flowsr_stage2.yaml, flowsr_stage1_nano.yaml, flowsr_stage2_nano.yaml
+                            FlowSR: a rectified flow from LR to HR, then one step
+  teacher_nano.yaml, student_nano.yaml, mixture_nano.yaml
+                            how the shipped models were made; FTD and consistency together
+
+Ctrl-C ends after the step at hand, with a checkpoint. Exit code: 0, 2 for a mistake, 130 after Ctrl-C.
+"""
+
+
+def help_page(name: str) -> str:
+    """Return the page of one of the four commands."""
+    return "\n\n".join(
+        [
+            WHAT[name],
+            f"usage: fluxsr {name} --config FILE [--config FILE ...] [--KEY VALUE ...]",
+            f"examples:\n{_EXAMPLES[name]}",
+            f"options that are used most:\n{_OPTIONS}",
+            f"{flow(_KEYS)}\n",
+        ]
+    )

@@ -1,0 +1,176 @@
+"""What `--config` files say together, and what is said about those that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fluxsr.cli.configs import dotted, merge, take_configs
+
+BASE = """\
+model:
+  objective: {class_path: fluxsr.flows.FlowTrajectoryDistillation, init_args: {lr_time: 0.25}}
+  losses:
+    mse: {class_path: fluxsr.training.ImageTerm, init_args: {loss: fluxsr.losses.MSELoss, weight: 1.0, crop: 64}}
+    adl: {class_path: fluxsr.training.FeatureTerm, init_args: {weight: 0.01}}
+trainer:
+  max_steps: 5
+  callbacks: [a, b]
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write files into the current folder; returns the options that name them."""
+    monkeypatch.chdir(tmp_path)
+
+    def files(*texts: str) -> list[str]:
+        for number, text in enumerate(texts):
+            Path(f"{number}.yaml").write_text(text, encoding="utf-8")
+        return [word for number in range(len(texts)) for word in ("--config", f"{number}.yaml")]
+
+    return files
+
+
+def together(options: list[str]) -> dict:
+    """All keys of the files, with their values."""
+    return dotted(take_configs(options)[0].merged)
+
+
+def test_a_second_file_changes_what_it_names_and_nothing_else(write):
+    one = together(write(BASE))
+    two = together(write(BASE, "model: {losses: {mse: {init_args: {weight: 3}}}}"))
+    changed = {key for key, value in one.items() if not isinstance(value, dict) and two[key] != value}
+    assert changed == {"model.losses.mse.init_args.weight"}
+    assert two["model.losses.mse.init_args.weight"] == 3
+    assert one.keys() == two.keys()
+
+
+def test_a_second_file_adds_a_term_and_takes_one_away(write):
+    new = "{class_path: fluxsr.training.LatentTerm, init_args: {loss: fluxsr.losses.L1Loss}}"
+    keys = together(write(BASE, f"model: {{losses: {{l1: {new}, adl: null}}}}"))
+    assert set(keys["model.losses"]) == {"mse", "l1"}
+
+
+def test_an_option_takes_a_term_away(write):
+    for option in (["--model.losses.adl", "null"], ["--model.losses.adl=null"]):
+        configuration, rest = take_configs([*write(BASE), *option, "--trainer.devices", "2"])
+        assert set(configuration.merged["model"]["losses"]) == {"mse"}
+        assert rest == ["--trainer.devices", "2"]
+
+
+def test_a_list_is_replaced_and_null_is_a_value_elsewhere(write):
+    keys = together(write(BASE, "trainer: {callbacks: [c], max_steps: null}"))
+    assert keys["trainer.callbacks"] == ["c"]
+    assert keys["trainer.max_steps"] is None
+
+
+def test_another_class_keeps_the_arguments_that_it_takes():
+    base = {"class_path": "fluxsr.training.ImageTerm", "init_args": {"weight": 2.0, "crop": 64}}
+    for change in ({"class_path": "fluxsr.training.LatentTerm"}, "fluxsr.training.LatentTerm"):
+        expected = {"class_path": "fluxsr.training.LatentTerm", "init_args": {"weight": 2.0}}
+        assert merge(base, change) == expected
+    assert merge(base, {"class_path": "fluxsr.training.LatentTerm", "init_args": {"weight": 5}})["init_args"] == {
+        "weight": 5
+    }
+    assert merge(base, {"init_args": {"crop": None}})["init_args"] == {"weight": 2.0, "crop": None}
+    assert merge("fluxsr.flows.FlowMatching", {"init_args": {"a": 1}}) == {
+        "class_path": "fluxsr.flows.FlowMatching",
+        "init_args": {"a": 1},
+    }
+
+
+def test_numbers_and_interpolations_come_through(write):
+    configuration, _ = take_configs(write("a: 1e-3\nb: ${...x}\nc: 5.0e-5\nd: 'yes'\ne: 12345678901234567890\n"))
+    expected = {"a": 0.001, "b": "${...x}", "c": 5e-5, "d": "yes", "e": 12345678901234567890}
+    assert configuration.merged == expected
+    assert yaml.safe_load(configuration.text()) == expected
+
+
+def test_a_section_may_be_a_file_beside_it(write):
+    write(BASE)
+    Path("trainer.yaml").write_text("max_steps: 7\n")
+    Path("0.yaml").write_text("trainer: trainer.yaml\n")
+    assert together(["-c", "0.yaml"])["trainer.max_steps"] == 7
+
+
+def test_the_source_of_a_key_is_the_last_file_that_has_it(write):
+    configuration, _ = take_configs(write(BASE, "trainer: {max_steps: 9}"))
+    assert configuration.source("trainer.max_steps") == "1.yaml"
+    assert configuration.source("trainer.callbacks") == "0.yaml"
+    assert configuration.source("trainer.devices") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "0.yaml is empty"),
+        ("# a comment\n", "0.yaml is empty"),
+        ("- a\n- b\n", "0.yaml holds a list, where keys with values are wanted"),
+        ("some words\n", "0.yaml holds a single value"),
+        ("model:\n\tlosses: 1\n", "0.yaml, line 2: a tab, where YAML wants spaces"),
+        ("model:\n  a: [1, 2\nb: 3\n", "0.yaml, line 3, column 2 is no YAML"),
+        (
+            "model: {a: {class_path: x.Y, init_arg: {b: 1}}}",
+            "0.yaml: model.a has the key 'init_arg' beside class_path; did you mean init_args?",
+        ),
+        ("model: {losses: {msee: {init_args: {weight: 1}}}}", "0.yaml: model.losses.msee has no class_path"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_wrong_is_named(write, text, said):
+    with pytest.raises(ValueError, match=r"\A[^\n]*\Z") as raised:
+        take_configs(write(text))
+    assert said in str(raised.value)
+    assert len(str(raised.value)) < 200
+
+
+def test_a_file_that_is_not_there(write):
+    write(BASE)
+    Path("mine.yaml").write_text(BASE)
+    with pytest.raises(ValueError, match=r"--config min.yaml: there is no such file; did you mean mine.yaml\?"):
+        take_configs(["--config", "min.yaml"])
+    with pytest.raises(ValueError, match=r"--config \. is a folder"):
+        take_configs(["--config=."])
+    with pytest.raises(ValueError, match="names no file"):
+        take_configs(["--config"])
+    Path("photo.yaml").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ValueError, match=r"photo.yaml is no UTF-8 text"):
+        take_configs(["--config", "photo.yaml"])
+
+
+def test_a_term_that_there_is_not(write):
+    files = write(BASE)
+    for option in (
+        "--model.losses.msee.init_args.weight=2",
+        "--model.losses.msee.weight=2",
+        "--model.losses.msee=null",
+    ):
+        with pytest.raises(ValueError, match=r"model.losses has no term 'msee'; did you mean mse\?"):
+            take_configs([*files, option])
+    with pytest.raises(ValueError, match=r"1.yaml: model.losses.msee has no class_path.*did you mean mse\?"):
+        take_configs(write(BASE, "model: {losses: {msee: {init_args: {weight: 2}}}}"))
+    # One that the options make.
+    made = ["--model.losses.new", "fluxsr.training.ImageTerm", "--model.losses.new.init_args.weight=2"]
+    assert take_configs([*files, *made])[1] == [
+        "--model.losses.new=fluxsr.training.ImageTerm", "--model.losses.new.init_args.weight=2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {losess: {}}", "0.yaml: there is no key model.losess; did you mean model.losses?"),
+        ("trainr: {max_steps: 3}", "0.yaml: there is no key trainr; did you mean trainer?"),
+        ("losses: {}", "0.yaml: there is no key losses; did you mean model.losses?"),
+        ("trainer: {max_step: 3}", "0.yaml: there is no key trainer.max_step; did you mean trainer.max_steps?"),
+        ("quite_another: 3", "0.yaml: there is no key quite_another"),
+    ],
+)
+def test_a_mistyped_key_is_told_with_its_file(write, text, said):
+    known = {"model.losses", "model.objective", "trainer.max_steps", "model.objective.help"}
+    with pytest.raises(ValueError, match="there is no key") as raised:
+        take_configs(write(text))[0].check_keys(known)
+    assert str(raised.value) == said
+    take_configs(write("model: {losses: {mse: {class_path: x.Y}}}"))[0].check_keys(known)
