@@ -24,6 +24,7 @@ from fluxsr.models import (
     load_folded,
 )
 from fluxsr.models.checkpoints import Checkpoint
+from fluxsr.models.files import read_safetensors
 from fluxsr.models.quantization import Quantization, quantization_config
 
 EXAMPLES = """
@@ -86,7 +87,9 @@ def export(
     checkpoint = Checkpoint(model, revision)
     kind = checkpoint.dtype if dtype == "auto" else dtype
     if start_time is None:
-        start_time = float(checkpoint.metadata.get("start_time", 0.25))
+        # The adapter's own time, where there is one: it was trained for that and not for the base's.
+        told = read_safetensors(lora)[1] if lora is not None and Path(lora).is_file() else {}
+        start_time = float((checkpoint.metadata | told).get("start_time", 0.25))
     base_model = base_model or base_model_of(model, checkpoint.config)
     common: dict[str, Any] = {"guidance": guidance, "dtype": kind, "revision": revision}
     if fold:

@@ -141,8 +141,9 @@ def unfinished(path: Path) -> bool:
 
 def main(arguments: list[str]) -> FluxSRCLI:
     """Run LightningCLI with the given arguments, the subcommand first."""
-    # LightningCLI reads sys.argv itself, and warns when it is also given arguments.
-    sys.argv = ["fluxsr", *("--help" if argument == "--help_all" else argument for argument in arguments)]
+    # LightningCLI reads sys.argv itself, and warns when it is also given arguments. Its first stays: Lightning starts the other
+    # processes of several devices from it.
+    sys.argv = [sys.argv[0], *("--help" if argument == "--help_all" else argument for argument in arguments)]
     usage = "fluxsr {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
     pages = {name: {"usage": usage.format(name), "description": f"{text} All keys:"} for name, text in WHAT.items()}
     try:
