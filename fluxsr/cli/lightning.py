@@ -38,7 +38,8 @@ class FluxSRCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return Lightning's parser, of one command or of all; its errors are one line, its options are written out."""
-        parser = super().init_parser(**kwargs, allow_abbrev=False)
+        # prog: what stands in sys.argv[0] may be "-c" or "__main__.py".
+        parser = super().init_parser(**{"prog": "fluxsr", **kwargs}, allow_abbrev=False)
         one_line_errors(parser, lambda: self.configuration, self.further, self.command)
         return parser
 

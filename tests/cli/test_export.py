@@ -53,6 +53,15 @@ def test_a_base_and_its_adapter_become_one_pipeline(tmp_path, pipeline, student,
     assert not [file for file in out.rglob("*.json") if str(tmp_path) in file.read_text()]
 
 
+def test_an_adapter_brings_its_own_start_time(tmp_path, pipeline, student, capsys):
+    student.save_lora(tmp_path / "timed.safetensors", metadata={"start_time": "0.4"})
+    options = {"model": pipeline, "lora": tmp_path / "timed.safetensors", "prompt": pipeline / "prompt.safetensors"}
+    options |= {"guidance": 3.5, "window": 48}
+    main(["export", f"--output={tmp_path / 'out'}", *(f"--{key}={value}" for key, value in options.items())])
+    assert "folded at t = 0.4" in capsys.readouterr().out
+    assert FluxSRPipeline.from_pretrained(tmp_path / "out").config["start_time"] == 0.4
+
+
 def test_the_shipped_student_folds_to_fewer_bytes(tmp_path, image, capsys):
     export(str(tmp_path / "out"))
     before, after, written = capsys.readouterr().out.splitlines()

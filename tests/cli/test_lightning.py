@@ -249,6 +249,14 @@ def test_predict_writes_upscaled_images(runs, tmp_path, photos):
     assert (image - expected).abs().max() <= 0.51 / 255
 
 
+def test_the_script_that_was_started_can_be_started_again(tmp_path, capsys, monkeypatch):
+    # Lightning starts the processes of the other devices with what stands first in sys.argv.
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fluxsr", "fit", "--help_all"])
+    with pytest.raises(SystemExit):
+        main(["fit", "--help_all"])
+    assert sys.argv[0] == "/somewhere/bin/fluxsr"
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 
