@@ -3,7 +3,7 @@
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.checkpoints import AtomicCheckpointIO
 from fluxsr.training.module import OneStepSR
-from fluxsr.training.optimizers import AdamW8bit
+from fluxsr.training.optimizers import AdamW8bit, MuonAdamW
 from fluxsr.training.psnr import psnr_y
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FeatureTerm, ImageTerm, LatentTerm, LossTerm, StepOutputs
@@ -17,6 +17,7 @@ __all__ = [
     "ImageTerm",
     "LatentTerm",
     "LossTerm",
+    "MuonAdamW",
     "OneStepSR",
     "StepOutputs",
     "psnr_y",
