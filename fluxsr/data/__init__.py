@@ -11,6 +11,7 @@ from fluxsr.lazy import lazy_names
 if TYPE_CHECKING:
     from fluxsr.data.datamodule import SRDataModule
     from fluxsr.data.degradation import BicubicDegradation, Degradation, RealESRGANDegradation
+    from fluxsr.data.degradation_mix import DegradationMix
     from fluxsr.data.folders import LRFolder, PairedFolders, PhotoFolder
     from fluxsr.data.images import list_images, read_image, write_image
     from fluxsr.data.pair_store import PairStore
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BicubicDegradation": "degradation",
     "Degradation": "degradation",
+    "DegradationMix": "degradation_mix",
     "EpochSampler": "samples",
     "LRBatch": "samples",
     "LRFolder": "folders",
@@ -39,6 +41,7 @@ _HOME = {
 __all__ = [
     "BicubicDegradation",
     "Degradation",
+    "DegradationMix",
     "EpochSampler",
     "LRBatch",
     "LRFolder",
