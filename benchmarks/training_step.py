@@ -16,12 +16,12 @@ from fluxsr.losses import AttentionDiversificationLoss, MSELoss
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.training import FeatureTerm, ImageTerm, OneStepSR
 
-BATCH = 4
+BATCH, SIDE = 4, 128
 
 
 def make_batch() -> SRBatch:
     generator = torch.Generator().manual_seed(0)
-    hr_image = torch.rand(BATCH, 3, 64, 64, generator=generator)
+    hr_image = torch.rand(BATCH, 3, SIDE, SIDE, generator=generator)
     lr_image = torch.nn.functional.interpolate(hr_image, scale_factor=0.25, mode="area")
     return SRBatch(hr_image, lr_image, torch.arange(BATCH))
 
@@ -71,7 +71,7 @@ def hand_written_steps(count: int) -> float:
     batch, lr_time, times = make_batch(), 0.25, []
     for step in range(count):
         start = time.perf_counter()
-        enlarged = torch.nn.functional.interpolate(batch.lr_image, size=(64, 64), mode="bicubic").clamp(0, 1)
+        enlarged = torch.nn.functional.interpolate(batch.lr_image, size=(SIDE, SIDE), mode="bicubic").clamp(0, 1)
         pair = LatentPair(autoencoder.encode(batch.hr_image), autoencoder.encode(enlarged))
         generator = torch.Generator().manual_seed(step)
         noise = torch.randn(pair.hr.shape, generator=generator)

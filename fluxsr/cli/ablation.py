@@ -19,7 +19,7 @@ fluxsr ablation --grid examples/configs/ablation_nano.yaml --output outputs/abla
 """
 
 # Of the nano models that grids are for: their magnification, and the side of a token in pixels.
-SCALE, PERIOD = 4, 4
+SCALE, PERIOD = 4, 8
 
 
 @dataclass(frozen=True)

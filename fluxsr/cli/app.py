@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
         from fluxsr.inference.page import make_page
 
-        page = make_page(upscaler, options.model, Path(folder), options.max_pixels)
+        page = make_page(upscaler, options.model or "nano-student", Path(folder), options.max_pixels)
         serve(page, options.host, options.port, options.max_pixels)
 
 

@@ -34,9 +34,9 @@ figure.lr img { image-rendering: pixelated; } figcaption { font-size: .85rem; op
 """
 
 TOY = """
-<p><b>What is a toy here.</b> The teacher is the shipped nano model: FLUX's blocks, but 1.7 M parameters instead of 12 B, in
+<p><b>What is a toy here.</b> The teacher is the shipped nano model: FLUX's blocks, but 2.5 M parameters instead of 12 B, in
 pixel space, without text. It draws textures, not scenes, so its pairs teach the <i>demo LoRA</i> little about photos: a few
-hundred steps on 64x64 images show that the machinery runs, every term with a gradient, and nothing more. The <i>shipped
+hundred steps on 128x128 images show that the machinery runs, every term with a gradient, and nothing more. The <i>shipped
 student</i> was distilled from the same teacher by the same code for longer, on photos; it too is small. The degradation, the
 losses, the objective and the one-step restoration are the real ones. The photos were never trained on.</p>
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,14 @@ def make_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="[NAME=]PATH",
         help="models: nano-student, a file, folder or hub id of ours, or a file that spandrel loads (fluxsr[peers])",
+    )
+    add(
+        "--steps",
+        nargs="+",
+        type=int,
+        default=[1],
+        metavar="N",
+        help="of our models' solver (default: 1), or several counts",
     )
     add("--bicubic", action="store_true", help="bicubic enlargement, the baseline")
     add(
@@ -181,7 +190,11 @@ def gather(options: argparse.Namespace, testset: TestSet) -> list[System]:
         systems.append(bicubic())
     for entry in options.model:
         name, sign, path = entry.partition("=")
-        systems.append(load_model(path if sign else entry, name if sign else None, options.device))
+        for steps in options.steps:
+            system = load_model(path if sign else entry, name if sign else None, options.device, steps)
+            if options.steps != [1]:
+                system = replace(system, name=f"{system.name}, {steps} step{'s' if steps > 1 else ''}")
+            systems.append(system)
     return systems
 
 

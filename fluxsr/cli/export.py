@@ -26,6 +26,7 @@ from fluxsr.models import (
 from fluxsr.models.checkpoints import Checkpoint
 from fluxsr.models.files import read_safetensors
 from fluxsr.models.quantization import Quantization, quantization_config
+from fluxsr.models.sources import model_or_shipped
 
 EXAMPLES = """
 fluxsr export --output nano-model                                    # the shipped student, folded
@@ -37,7 +38,7 @@ fluxsr export --output transformer.safetensors --model nano --lora outputs/fluxs
 
 def export(
     output: str,
-    model: str = "nano-student",
+    model: str | None = None,
     lora: str | None = None,
     prompt: str | None = None,
     guidance: float | None = None,
@@ -60,14 +61,14 @@ def export(
     Args:
         output: a folder, for FluxSRPipeline.from_pretrained and fluxsr upscale; or a file ending in .safetensors with the
             transformer alone.
-        model: nano-student (shipped), a .safetensors file that training exported, or the base of an adapter: a hub id or
-            a local folder in diffusers' layout.
+        model: nano-student (shipped, the default), a .safetensors file that training exported, or the base of an adapter: a hub
+            id or a local folder in diffusers' layout.
         lora: adapter file that training exported.
         prompt: file of cached embeddings made by fluxsr prompt, the one that was trained with.
         guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
         vae: pixel, or hub id or local folder of an autoencoder; by default the model's own.
         start_time: time of the LR latents (lr_time in training); by default what the file's header says, else 0.25.
-        window: side in pixels of what the model sees at a time; by default 64 for models on pixels and 1024 for others.
+        window: side in pixels of what the model sees at a time; by default 128 for models on pixels and 1024 for others.
         fold: replace the modulation layers by their constant outputs: the model then runs at this time, with this prompt
             and guidance only.
         quantize: int8 or fp8 (torchao) or nf4 (bitsandbytes) weights, of folders only; needs the extra quant.
@@ -83,6 +84,7 @@ def export(
         raise ValueError(f"{output} exists; give another output, or --overwrite true")
     if quantize is not None and single:
         raise ValueError(f"quantised models are written as folders, but the output is {output!r}: give a folder")
+    model = model_or_shipped(model, lora)
     quantization = None if quantize is None else quantization_config(quantize)
     checkpoint = Checkpoint(model, revision)
     kind = checkpoint.dtype if dtype == "auto" else dtype

@@ -59,7 +59,7 @@ def make_pairs(
         num: how many pairs; with images, at most one per image.
         seed: of the noise.
         steps: Euler steps of the teacher. The paper publishes none; FLUX.1-dev is usually sampled with 28 to 50.
-        size: side of the images in pixels; 64 for nano, 1024 for FLUX (the paper's).
+        size: side of the images in pixels; 128 for nano, 1024 for FLUX (the paper's).
         images: folder of photos to pair instead of the teacher's own images; the middle square of each is used.
         noise: for photos: inversion runs the teacher's ODE backwards to the noise and prints the round trip's error;
             independent draws noise that has nothing to do with the photo.
@@ -80,7 +80,7 @@ def make_pairs(
     check_dtype(dtype)
     torch_device = choose_device(device)
     pixel = model == "nano" or model.endswith(".safetensors")
-    size = (64 if pixel else 1024) if size is None else size
+    size = (128 if pixel else 1024) if size is None else size
     backbone = load_flux(model, trainable="none", prompt=prompt, guidance=guidance, dtype=dtype, revision=revision).to(
         torch_device
     )

@@ -103,11 +103,10 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--model",
-        default="nano-student",
         metavar="MODEL",
         help="shipped name, .safetensors file, hub id or folder (default: nano-student)",
     )
-    add("--lora", metavar="FILE", help="adapter on that model")
+    add("--lora", metavar="FILE", help="adapter on that model, which must be given then")
     add("--prompt", metavar="FILE", help="prompt that it was trained with, made by fluxsr prompt")
     add("--guidance", type=float, metavar="X", help="for models with a guidance embedding (FLUX.1-dev: 3.5)")
     add("--autoencoder", metavar="AE", help="pixel, hub id or folder (default: the model's own)")
@@ -211,7 +210,7 @@ def load(options: argparse.Namespace) -> Upscaler:
             dtype=options.dtype,
         )
     except RuntimeError as error:  # a device that is there and fails, weights of other shapes
-        fail(f"can't load {options.model}: {error}")
+        fail(f"can't load {options.model or 'the shipped student'}: {error}")
 
 
 def attempt(upscaler: Upscaler, job: Job, options: argparse.Namespace, bars: Bars) -> bool:

@@ -80,7 +80,7 @@ def bicubic() -> System:
     return System("bicubic", "imresize, a = -0.5", "imresize", restore=imresize)
 
 
-def load_model(model: str, name: str | None = None, device: str = "auto") -> System:
+def load_model(model: str, name: str | None = None, device: str = "auto", steps: int = 1) -> System:
     """Load a model as a system.
 
     Args:
@@ -88,13 +88,18 @@ def load_model(model: str, name: str | None = None, device: str = "auto") -> Sys
             knows: ``.pth``, ``.pt``, ``.ckpt``, or ``.safetensors`` that isn't ours.
         name: as results are filed; by default the file's or folder's own.
         device: auto, cpu, cuda or mps.
+        steps: of the solver, for models of ours.
 
     Raises:
-        ValueError: if it can't be loaded, or spandrel is not installed.
+        ValueError: if it can't be loaded, spandrel is not installed, or a model that knows no steps is to take several.
     """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
     path = Path(model)
     name = name or (path.stem if path.suffix in (*PEER_SUFFIXES, ".safetensors") else path.name)
     if path.suffix in PEER_SUFFIXES or (path.suffix == ".safetensors" and not _is_ours(path)):
+        if steps != 1:
+            raise ValueError(f"{model} knows no steps: measure it in another call than models of ours in {steps} steps")
         return _load_peer(path, name, device)
     from fluxsr.inference import Upscaler
 
@@ -108,10 +113,10 @@ def load_model(model: str, name: str | None = None, device: str = "auto") -> Sys
 
     def restore(lr_image: Tensor, size: tuple[int, int]) -> Tensor:
         pixels = (lr_image[0] * 255).round().byte().permute(1, 2, 0).numpy()
-        result = upscaler.upscale_pixels(np.ascontiguousarray(pixels), size=size)
+        result = upscaler.upscale_pixels(np.ascontiguousarray(pixels), size=size, steps=steps)
         return torch.from_numpy(result).permute(2, 0, 1)[None].float() / 255
 
-    return System(name, model, _identity(model), restore=restore, meter=meter)
+    return System(name, model, f"{_identity(model)}, {steps} steps", restore=restore, meter=meter)
 
 
 def _load_peer(path: Path, name: str, device: str) -> System:

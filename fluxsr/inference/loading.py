@@ -12,14 +12,15 @@ from fluxsr.inference.upscaler import ColorFix, Upscaler
 from fluxsr.models import PixelAutoencoder, load_autoencoder, load_flux
 from fluxsr.models.files import explain_loading, read_safetensors
 from fluxsr.models.loading import SHIPPED, shipped_file
+from fluxsr.models.sources import model_or_shipped
 
 # What a model sees at a time, in pixels: the crops that nano students and the images that FLUX were trained on.
-NANO_WINDOW = 64
+NANO_WINDOW = 128
 FLUX_WINDOW = 1024
 
 
 def load_upscaler(
-    model: str | Path = "nano-student",
+    model: str | Path | None = None,
     *,
     lora: str | Path | None = None,
     prompt: str | Path | None = None,
@@ -36,15 +37,15 @@ def load_upscaler(
     """Load an :class:`Upscaler`.
 
     Args:
-        model: ``nano-student`` (shipped); a ``.safetensors`` file that training or ``fluxsr export`` wrote; a folder or hub id
-            of a FluxSR pipeline; or, with ``lora`` or ``start_time``, a base in diffusers' layout: a hub id
-            (``black-forest-labs/FLUX.1-dev``) or a folder.
-        lora: adapter file that training exported.
+        model: ``nano-student`` (the default) or ``nano-flowsr``, both shipped; a ``.safetensors`` file that training or
+            ``fluxsr export`` wrote; a folder or hub id of a FluxSR pipeline; or, with ``lora`` or ``start_time``, a base in
+            diffusers' layout: a hub id (``black-forest-labs/FLUX.1-dev``) or a folder.
+        lora: adapter file that training exported; ``model`` must name its base then.
         prompt: file of cached embeddings made by ``fluxsr prompt``, the one that was trained with.
         guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
         autoencoder: see :func:`fluxsr.models.load_autoencoder`; by default ``pixel`` for single files, the base's own else.
         start_time: time of the LR latents (``lr_time`` in training); by default what the file or pipeline says.
-        window: see :class:`Upscaler`; by default what the file or pipeline says, else 64 pixels for models on pixels and 1024
+        window: see :class:`Upscaler`; by default what the file or pipeline says, else 128 pixels for models on pixels and 1024
             for those on FLUX's latents.
         tile: see :class:`Upscaler`.
         color_fix: see :class:`Upscaler`.
@@ -56,7 +57,7 @@ def load_upscaler(
         ValueError: if something can't be loaded, doesn't fit, or is not known, with what to do.
     """
     place = choose_device(device)
-    name = str(model)
+    name = model_or_shipped(model, lora)
     single_file = name in SHIPPED or name.endswith(".safetensors")
     dtype = dtype or ("bfloat16" if place.type != "cpu" and not single_file else "float32")
     check_dtype(dtype)

@@ -76,7 +76,7 @@ class FluxSRPipeline(DiffusionPipeline):
         >>> from PIL import Image
         >>> from fluxsr.models import PixelAutoencoder, load_flux
         >>> backbone = load_flux("nano-student", trainable="none")
-        >>> pipeline = FluxSRPipeline.from_backbone(backbone, PixelAutoencoder(), base_model="nano", window=64)
+        >>> pipeline = FluxSRPipeline.from_backbone(backbone, PixelAutoencoder(), base_model="nano", window=128)
         >>> pipeline(Image.new("RGB", (10, 7)), scale=2.5).images[0].size
         (25, 18)
     """
@@ -92,7 +92,7 @@ class FluxSRPipeline(DiffusionPipeline):
         start_time: float = 0.25,
         guidance: float | None = None,
         window: int | None = None,
-        pixel_downsample: int = 2,
+        pixel_downsample: int = 4,
         pixel_shift: float = 0.5,
         pixel_scale: float = 4.0,
         base_model: str = "unknown",

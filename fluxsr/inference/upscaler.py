@@ -42,7 +42,7 @@ class Upscaler:
     the image and its result only a few strips are in memory, for several steps too.
 
     Two sizes are to be told apart. The *window* is what the model sees at a time and belongs to the model: the shipped student
-    was trained on 64-pixel crops, and shown whole images it loses 0.14 dB. The *tile* belongs to the device: it is how many
+    was trained on 128-pixel crops, and shown whole images it loses 0.14 dB. The *tile* belongs to the device: it is how many
     pixels are computed at a time. So another tile gives the same picture, as long as it is no smaller than the window.
 
     Args:
@@ -96,8 +96,11 @@ class Upscaler:
         self.device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
 
     @classmethod
-    def from_pretrained(cls, model: str | Path = "nano-student", **options: Any) -> Upscaler:
-        """Load a super-resolver; see :func:`fluxsr.inference.loading.load_upscaler` for the options and errors."""
+    def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Upscaler:
+        """Load a super-resolver, by default the shipped student.
+
+        See :func:`fluxsr.inference.loading.load_upscaler` for the options and errors.
+        """
         from fluxsr.inference.loading import load_upscaler
 
         return load_upscaler(model, **options)

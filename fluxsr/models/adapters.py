@@ -75,11 +75,14 @@ class AdapterRoles:
             raise ValueError(f"there is an adapter {name!r} already; choose another name")
         if targets is None:
             targets = f"{IMAGE_LINEARS}|{TEXT_LINEARS}" if text else IMAGE_LINEARS
+        # Without double-stream blocks there is nothing to leave out, of which peft warns.
+        text_side = rf"(.*\.)?{TEXT_LINEARS}"
+        leave_out = not text and any(re.fullmatch(text_side, module) for module, _ in self.transformer.named_modules())
         config = LoraConfig(
             r=rank,
             lora_alpha=rank if alpha is None else alpha,  # type: ignore[arg-type]  # peft says int and takes any number
             target_modules=targets if isinstance(targets, str) else list(targets),
-            exclude_modules=None if text else rf"(.*\.)?{TEXT_LINEARS}",
+            exclude_modules=text_side if leave_out else None,
         )
         keep = {n for n, p in self.transformer.named_parameters() if p.requires_grad} if self.names else set()
         self.transformer.add_adapter(config, adapter_name=name)

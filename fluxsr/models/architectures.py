@@ -22,19 +22,19 @@ FLUX_ARCHITECTURES: dict[str, dict[str, Any]] = {
     "flux.1-dev": _FLUX_DEV,
     # The same without guidance, 11,891,178,560 parameters, Apache-2.0.
     "flux.1-schnell": {**_FLUX_DEV, "guidance_embeds": False},
-    # The embedded model: FLUX's blocks on 4x4-pixel tokens (2x2 space-to-depth, then FLUX's own 2x2 packing).
-    # One token is one pixel of a x4 LR image. No text: joint_attention_dim is as small as the architecture allows.
+    # The embedded model: FLUX's single blocks on 8x8-pixel tokens (4x4 space-to-depth, then FLUX's own 2x2 packing).
+    # One token is 2x2 pixels of a x4 LR image. No text: joint_attention_dim is as small as the architecture allows.
     "nano": {
         "patch_size": 1,
-        "in_channels": 48,
-        "num_layers": 1,
+        "in_channels": 192,
+        "num_layers": 0,
         "num_single_layers": 4,
-        "attention_head_dim": 32,
-        "num_attention_heads": 4,
+        "attention_head_dim": 64,
+        "num_attention_heads": 3,
         "joint_attention_dim": 16,
         "pooled_projection_dim": 16,
         "guidance_embeds": False,
-        "axes_dims_rope": [4, 14, 14],
+        "axes_dims_rope": [8, 28, 28],
     },
 }
 """The configurations of ``FluxTransformer2DModel`` by name: FLUX.1's as published, and ``nano``, which is ours."""

@@ -28,7 +28,7 @@ class PixelAutoencoder(nn.Module):
         ValueError: if ``downsample`` or ``scale`` is not positive.
     """
 
-    def __init__(self, downsample: int = 2, shift: float = 0.5, scale: float = 4.0) -> None:
+    def __init__(self, downsample: int = 4, shift: float = 0.5, scale: float = 4.0) -> None:
         super().__init__()
         if downsample < 1 or not scale > 0:
             raise ValueError(f"downsample and scale must be positive, got {downsample} and {scale}")

@@ -17,7 +17,11 @@ from fluxsr.models.sources import architecture_of
 
 ASSETS = Path(__file__).parent.parent / "assets"
 # The names that come with weights inside the package, and the file of each.
-SHIPPED = {"nano": "nano_teacher.safetensors", "nano-student": "nano_student.safetensors"}
+SHIPPED = {
+    "nano": "nano_teacher.safetensors",
+    "nano-student": "nano_student.safetensors",
+    "nano-flowsr": "nano_flowsr.safetensors",
+}
 
 
 def load_flux(
@@ -40,9 +44,10 @@ def load_flux(
     """Load a FLUX backbone and say what of it is trained.
 
     Args:
-        model: ``nano`` (the shipped teacher) or ``nano-student``; a hub id (``black-forest-labs/FLUX.1-dev``); a local
-            folder in diffusers' layout, of a pipeline or of a transformer alone; a ``.safetensors`` file made by this
-            library (all of these folded or not); or, with ``weights=False``, the name of an architecture.
+        model: ``nano`` (the shipped teacher), ``nano-student`` (FluxSR's) or ``nano-flowsr``; a hub id
+            (``black-forest-labs/FLUX.1-dev``); a local folder in diffusers' layout, of a pipeline or of a transformer alone; a
+            ``.safetensors`` file made by this library (all of these folded or not); or, with ``weights=False``, the name of an
+            architecture.
         weights: ``False`` gives random weights: train from scratch, or plan without a download.
         prompt: file of cached embeddings made by ``fluxsr prompt``; none: no text tokens.
         guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # What comes with the package, and the hub ids that the configurations and the documentation name.
-SHIPPED_NAMES = ("nano", "nano-student", "pixel")
+SHIPPED_NAMES = ("nano", "nano-student", "nano-flowsr", "pixel")
 HUB_IDS = ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "madebyollin/taef1")
 
 _KINDS = {
@@ -18,6 +18,20 @@ _KINDS = {
     "a checkpoint of the whole training; beside it is the exported backbone.safetensors": (".ckpt",),
 }
 _EXPECTED = "give a shipped name, a .safetensors file, a folder in diffusers' layout or a hub id (owner/name)"
+
+
+def model_or_shipped(model: str | Path | None, lora: str | Path | None) -> str:
+    """Return the name of the model to load: the given one, else the shipped student.
+
+    Raises:
+        ValueError: if there is an adapter and no model: on another base than its own it would make another picture, silently.
+    """
+    if model is None and lora is not None:
+        raise ValueError(
+            f"{lora} is an adapter, which needs the base that it was trained on: give the model, too (nano for "
+            "fluxsr_nano.yaml)"
+        )
+    return "nano-student" if model is None else str(model)
 
 
 def check_source(source: str) -> None:

@@ -12,13 +12,13 @@ from tests.models.test_autoencoders import tiny_kl
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
-    """Four scikit-image photos of 64x64."""
+    """Four scikit-image photos of 128x128."""
     from PIL import Image
     from skimage import data
 
     folder = tmp_path_factory.mktemp("photos")
     for name in ("astronaut", "coffee", "chelsea", "rocket"):
-        Image.fromarray(getattr(data, name)()[100:164, 100:164]).save(folder / f"{name}.png")
+        Image.fromarray(getattr(data, name)()[100:228, 100:228]).save(folder / f"{name}.png")
     return folder
 
 

@@ -40,7 +40,9 @@ def page():
 @pytest.fixture
 def still():
     """An upscaler that changes nothing: what it gives is the bicubic enlargement."""
-    return Upscaler(lambda xt, t: torch.zeros_like(xt), PixelAutoencoder(), 0.25, window=16, color_fix="none")
+    return Upscaler(
+        lambda xt, t: torch.zeros_like(xt), PixelAutoencoder(downsample=2), 0.25, window=16, color_fix="none"
+    )
 
 
 def photo(width=10, height=7, mode="RGB"):

@@ -16,9 +16,9 @@ from tests.cli.conftest import fresh_process_modules
 
 @pytest.fixture
 def sets(tmp_path, photos):
-    """HR photos, two systems' results and LR images; the photos are 64x64."""
+    """HR photos of 64x64, two systems' results and LR images."""
     for number, path in enumerate(sorted(photos.iterdir())):
-        photo = Image.open(path)
+        photo = Image.open(path).crop((0, 0, 64, 64))
         blurred = photo.resize((16, 16)).resize((64, 64))
         for folder, image in {
             "HR": photo,

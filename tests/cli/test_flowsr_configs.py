@@ -134,7 +134,7 @@ def test_stage_two_validates(stage_one, stage_two, photos, tmp_path):
     config = str(Path(__file__).parents[2] / "examples" / "configs" / "flowsr_stage2_nano.yaml")
     cli = command(
         tmp_path, "validate", "--config", config, *QUIET, f"{STUDENT}.model={stage_one}", "--data.photos=null",
-        f"--data.val_photos={photos}", f"--ckpt_path={checkpoint(folder)}", "--data.val_crop=64",
+        f"--data.val_photos={photos}", f"--ckpt_path={checkpoint(folder)}",
     )  # fmt: skip
     assert cli.trainer.callback_metrics["val/psnr_y"].isfinite()
 

@@ -20,7 +20,7 @@ from fluxsr.data import PairStore, read_image
 CONFIGS = Path(__file__).parent.parent.parent / "examples" / "configs"
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
 NORMS = ["--model.log_gradient_norms=1"]
-FEW_PAIRS = "--make_pairs={model: nano, num: 8, steps: 2, size: 64}"
+FEW_PAIRS = "--make_pairs={model: nano, num: 8, steps: 2, size: 128}"
 
 
 def command(folder: Path, *arguments: str) -> FluxSRCLI:
@@ -42,7 +42,7 @@ def fit(folder: Path, config: str, *arguments: str, steps: int = 2) -> FluxSRCLI
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory) -> Path:
     """Eight pairs of the nano teacher."""
-    return make_pairs(str(tmp_path_factory.mktemp("pairs") / "nano"), num=8, steps=2, size=64)
+    return make_pairs(str(tmp_path_factory.mktemp("pairs") / "nano"), num=8, steps=2, size=128)
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,12 @@ def runs(tmp_path_factory, photos, pairs, pipeline, pipeline_pairs):
             "--data.samples_per_image=4",
         ),
         "teacher": ("teacher_nano.yaml", f"--data.photos={photos}", f"--data.val_photos={photos}"),
-        "student": ("student_nano.yaml", f"--data.photos={photos}", "--data.batch_size=4"),
+        "student": (
+            "student_nano.yaml",
+            "--model.losses.tv_lpips.init_args.loss.init_args.net=nano",
+            f"--data.photos={photos}",
+            "--data.batch_size=4",
+        ),
         "flux1dev": (
             "fluxsr_flux1dev.yaml",
             f"{backbone}.model={pipeline}",
@@ -241,7 +246,7 @@ def test_predict_writes_upscaled_images(runs, tmp_path, photos):
     written = sorted((tmp_path / "outputs" / "fluxsr_nano" / "predict").iterdir())
     assert [path.name for path in written] == ["astronaut.png", "chelsea.png", "coffee.png", "rocket.png"]
     image = read_image(written[0])
-    assert image.shape == (3, 256, 256)
+    assert image.shape == (3, 512, 512)
     # The average that the callback EMA kept is what upscales: its weights, put into the module, give the same picture.
     average = next(callback for callback in cli.trainer.callbacks if type(callback).__name__ == "EMA")
     with torch.inference_mode(), average.averaged(cli.model):
@@ -317,7 +322,7 @@ MISTAKES = [
     ("decay: 0.99", "deacy: 0.99", "trainer.callbacks.0.init_args.deacy: EMA has no option 'deacy'; did you mean decay?"),
     ("weight_tv: 0.5", "weight_tv: abc", "model.losses.tv_lpips.init_args.loss.init_args.weight_tv: must be a number, "
      "got 'abc'"),
-    ("crop: 64", "crop: abc", "data.crop: must be a whole number or null, got 'abc'"),
+    ("crop: 128", "crop: abc", "data.crop: must be a whole number or null, got 'abc'"),
     ("training.FeatureTerm", "training.FeatureTrem", "model.losses.adl: there is no class fluxsr.training.FeatureTrem; "
      "did you mean FeatureTerm?"),
 ]  # fmt: skip

@@ -36,7 +36,7 @@ def copy(store, tmp_path):
 def test_the_latents_are_the_teachers_from_the_stores_noise(store, teacher):
     opened = PairStore.open(store)
     noise = torch.stack([opened.noise(index) for index in range(6)])
-    assert noise.equal(torch.stack([draw_noise(4, index, (12, 16, 16)) for index in range(6)]))
+    assert noise.equal(torch.stack([draw_noise(4, index, (48, 8, 8)) for index in range(6)]))
     shards = [load_file(opened.shard_path(index)) for index in range(2)]
     latents = torch.cat([shard["latents"] for shard in shards])
     torch.testing.assert_close(latents, euler_by_hand(teacher, noise, steps=2), rtol=0, atol=1e-5)
@@ -55,14 +55,14 @@ def test_training_reads_the_store(store):
     assert len(pairs) == 6
     sample = pairs[3]
     assert sample.hr_image.shape == (3, 16, 16)
-    assert sample.hr_latents.shape == sample.noise.shape == (12, 8, 8)
+    assert sample.hr_latents.shape == sample.noise.shape == (48, 4, 4)
 
 
 def test_the_manifest_says_what_made_the_pairs(store):
     fingerprint = PairStore.open(store).fingerprint
     assert fingerprint["model"] == "nano"
     assert (fingerprint["steps"], fingerprint["size"], fingerprint["shift"]) == (2, 32, 1.0)
-    assert fingerprint["autoencoder"] == {"kind": "pixel", "downsample": 2, "shift": 0.5, "scale": 4.0}
+    assert fingerprint["autoencoder"] == {"kind": "pixel", "downsample": 4, "shift": 0.5, "scale": 4.0}
 
 
 @pytest.mark.parametrize("shard", [0, 1])
@@ -114,7 +114,7 @@ def test_a_finished_store_is_left_alone(store, copy, monkeypatch):
     [
         ({"steps": 3}, "steps is 2 there, 3 here"),
         ({"seed": 5}, "seed is 4 there, 5 here"),
-        ({"size": 36}, "size is 32 there, 36 here"),
+        ({"size": 40}, "size is 32 there, 40 here"),
         ({"num": 7}, "num_pairs is 6 there, 7 here"),
         ({"batch_size": 3}, "batch_size is 2 there, 3 here"),
         ({"shift": 2.0}, "shift is 1.0 there, 2.0 here"),
@@ -128,7 +128,7 @@ def test_pairs_of_two_kinds_are_not_mixed(store, copy, change, message):
 
 def test_another_teacher_under_the_same_name_is_refused(tmp_path):
     def save(seed: int) -> None:
-        tiny_transformer(seed=seed, in_channels=48).save_pretrained(tmp_path / "model")
+        tiny_transformer(seed=seed, in_channels=192).save_pretrained(tmp_path / "model")
 
     options = {**SMALL, "model": str(tmp_path / "model"), "autoencoder": "pixel", "size": 8}
     save(0)
@@ -145,8 +145,8 @@ def test_another_teacher_under_the_same_name_is_refused(tmp_path):
         ({"steps": 0}, "steps.* at least 1, got 6, 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"shard_size": 0}, "shard_size must be at least 1"),
-        ({"size": 34}, "size must be a multiple of 4.* got 34"),
-        ({"size": -32}, "size must be a multiple of 4.* got -32"),
+        ({"size": 36}, "size must be a multiple of 8.* got 36"),
+        ({"size": -32}, "size must be a multiple of 8.* got -32"),
         ({"noise": "other"}, "inversion or independent, got 'other'"),
         ({"dtype": "float99"}, "float99"),
         ({"device": "abacus"}, "abacus"),
@@ -161,7 +161,7 @@ def test_bad_settings_are_refused_before_anything_is_written(change, message, tm
 
 
 def test_the_autoencoder_must_fit_the_model(pipeline, tmp_path):
-    with pytest.raises(ValueError, match="12 latent channels and the autoencoder 4"):
+    with pytest.raises(ValueError, match="48 latent channels and the autoencoder 4"):
         make_pairs(str(tmp_path / "pairs"), **SMALL, autoencoder=str(pipeline))
 
 
@@ -195,10 +195,10 @@ def test_an_inverted_photo_comes_back_the_closer_the_more_steps(photos, tmp_path
 
 def test_independent_noise_is_the_seeded_draw(photos, tmp_path, capsys):
     shard, printed = paired_photos(photos, tmp_path / "pairs", capsys, noise="independent")
-    assert shard["noise"].equal(torch.stack([draw_noise(4, index, (12, 16, 16)) for index in range(4)]))
+    assert shard["noise"].equal(torch.stack([draw_noise(4, index, (48, 8, 8)) for index in range(4)]))
     assert "rms" not in printed
     sample = TeacherPairs(tmp_path / "pairs", crop=16, seed=1)[2]
-    assert sample.noise.shape == (12, 8, 8)
+    assert sample.noise.shape == (48, 4, 4)
 
 
 def test_interrupted_photo_pairs_are_finished_the_same(photos, tmp_path, capsys):

@@ -114,7 +114,7 @@ def test_two_inputs_for_one_output(folder, tmp_path, capsys):
         (["a.png", "-o", "out", "--overwrite", "--skip-existing"], "not allowed with argument"),
         (["a.png", "-o", "b.png", "--model", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
         (["a.png", "-o", "b.png", "--device", "tpu"], "there is no device 'tpu' here"),
-        (["a.png", "-o", "b.png", "--tile", "1"], "tile must be at least 8 pixels"),
+        (["a.png", "-o", "b.png", "--tile", "1"], "tile must be at least 16 pixels"),
         (["a.png", "a.png", "-o", "b.png"], "b.png names one file, and there are 2 images"),
         (["a.png", "-o", "file"], "file is a file: give a folder after -o"),
     ],

@@ -45,6 +45,24 @@ def test_the_shipped_student_restores_as_the_upscaler_does_and_its_stages_are_ti
     assert all(seconds > 0 for seconds in stages.values()) and sum(stages.values()) <= cost["seconds"]["total"]
 
 
+def test_steps_are_the_solvers_and_tell_systems_apart(generator):
+    lr_image = rounded(torch.rand(1, 3, 12, 10, generator=generator))
+    one, three = (load_model("nano-student", device="cpu", steps=steps) for steps in (1, 3))
+    expected = Upscaler.from_pretrained("nano-student", device="cpu")(lr_image[0], scale=4, steps=3)
+    picture, _ = three.picture("a", lr_image, (48, 40))
+    assert (picture[0] - expected).abs().max() <= 1 / 255
+    assert (picture - one.picture("a", lr_image, (48, 40))[0]).abs().max() > 2 / 255
+    assert one.identity != three.identity
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        load_model("nano-student", steps=0)
+
+
+def test_a_peer_knows_no_steps(peer):
+    folder, _ = peer
+    with pytest.raises(ValueError, match=r"small.pth knows no steps"):
+        load_model(str(folder / "small.pth"), steps=4)
+
+
 def test_the_identity_is_that_of_the_contents(peer, tmp_path):
     folder, _ = peer
     system = load_model(str(folder / "small.pth"), device="cpu")

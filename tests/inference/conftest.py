@@ -19,7 +19,9 @@ def make():
     """Make an upscaler of any velocity, by default one that changes nothing."""
 
     def make(velocity=still, **options):
-        return Upscaler(velocity, PixelAutoencoder(), 0.25, **{"window": 16, "color_fix": "none", **options})
+        return Upscaler(
+            velocity, PixelAutoencoder(downsample=2), 0.25, **{"window": 16, "color_fix": "none", **options}
+        )
 
     return make
 

@@ -26,7 +26,7 @@ def base(tmp_path_factory):
 
 
 def test_the_shipped_student(nano):
-    assert nano.start_time == 0.25 and nano.window == 64
+    assert nano.start_time == 0.25 and nano.window == 128
     assert isinstance(nano.autoencoder, PixelAutoencoder)
     assert not any(parameter.requires_grad for parameter in nano.velocity.parameters())
 
@@ -53,12 +53,12 @@ def test_a_pipelines_folder(tmp_path, nano, generator):
     from fluxsr.inference.pipeline import FluxSRPipeline
 
     pipeline = FluxSRPipeline.from_backbone(
-        nano.velocity, nano.autoencoder, start_time=0.25, window=64, base_model="nano"
+        nano.velocity, nano.autoencoder, start_time=0.25, window=128, base_model="nano"
     )
     pipeline.save_pretrained(tmp_path / "folder")
     loaded = Upscaler.from_pretrained(tmp_path / "folder", device="cpu")
     image = torch.rand(3, 20, 30, generator=generator)
-    assert loaded.window == 64 and torch.equal(loaded(image, 2), nano(image, 2))
+    assert loaded.window == 128 and torch.equal(loaded(image, 2), nano(image, 2))
 
 
 @pytest.mark.parametrize(
@@ -81,5 +81,5 @@ def test_an_adapter_must_say_its_time(base):
 
 
 def test_parts_that_do_not_fit(base):
-    with pytest.raises(ValueError, match="latent channels and the autoencoder 12: give the autoencoder"):
+    with pytest.raises(ValueError, match="latent channels and the autoencoder 48: give the autoencoder"):
         Upscaler.from_pretrained(base, start_time=0.25, guidance=3.5, autoencoder="pixel", device="cpu")

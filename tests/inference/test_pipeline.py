@@ -100,7 +100,8 @@ def test_a_folded_pipeline_takes_one_step(photo):
 
 def test_other_pixel_autoencoders_come_back(tmp_path):
     autoencoder = PixelAutoencoder(2, 0.25, 3.0)
-    FluxSRPipeline.from_backbone(nano_parts()[0], autoencoder).save_pretrained(tmp_path)
+    backbone = FluxBackbone(tiny_transformer(in_channels=48))
+    FluxSRPipeline.from_backbone(backbone, autoencoder).save_pretrained(tmp_path)
     loaded = FluxSRPipeline.from_pretrained(tmp_path).upscaler().autoencoder
     assert loaded.fingerprint() == autoencoder.fingerprint()
 
@@ -182,7 +183,7 @@ def test_no_path_of_this_machine_is_written(tmp_path):
 
 def test_what_is_refused(tmp_path):
     backbone, autoencoder = nano_parts()
-    with pytest.raises(ValueError, match="works on 12 latent channels and the autoencoder makes 4"):
+    with pytest.raises(ValueError, match="works on 48 latent channels and the autoencoder makes 4"):
         FluxSRPipeline.from_backbone(backbone, LatentAutoencoder(tiny_kl()))
     pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder)
     with pytest.raises(ValueError, match="only writes a folder"):

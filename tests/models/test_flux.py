@@ -1,5 +1,6 @@
 import json
 import re
+import warnings
 
 import pytest
 import torch
@@ -69,6 +70,13 @@ def test_text_adapters_exist_only_where_there_is_text(state):
         names[tokens] = {name for name in adapters if re.search("add_[qkv]_proj|ff_context|to_add", name)}
     assert not names[0]
     assert len(names[3]) == 2 * 2 * (3 + 1 + 2)  # two blocks; A and B; add_[qkv]_proj, to_add_out, two of ff_context
+
+
+def test_a_model_without_a_text_stream_gets_adapters_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for targets in (None, ["to_q"]):
+            FluxBackbone.from_transformer(tiny_transformer(num_layers=0)).add_lora(rank=2, targets=targets)
 
 
 def three_passes(checkpointing: bool):

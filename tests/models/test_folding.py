@@ -59,14 +59,14 @@ def test_one_image_gives_the_same_bits(dtype, tokens, guidance, lora):
     assert not [name for name, _ in folded.named_parameters() if "norm" in name and ".linear" in name]
 
 
-@pytest.mark.parametrize("name", ["nano", "nano-student"])
+@pytest.mark.parametrize("name", ["nano", "nano-student", "nano-flowsr"])
 @pytest.mark.parametrize("lora", [False, True])
 @torch.no_grad()
 def test_the_shipped_models_give_the_same_bits(name, lora):
     whole = load_flux(name, trainable="lora" if lora else "none", lora_rank=4)
     perturb(whole)
     folded = fold_modulation(whole, T, fuse=False)
-    assert torch.equal(folded(*state(channels=12)), whole(*state(channels=12)))
+    assert torch.equal(folded(*state(channels=48)), whole(*state(channels=48)))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])

@@ -51,7 +51,7 @@ def test_loading_fuses_an_adapter_into_weights_and_constants(sharded, tmp_path):
 @torch.no_grad()
 def test_loading_from_a_single_file():
     folded = load_folded("nano-student", t=T)
-    assert torch.equal(folded(*state(channels=12)), load_flux("nano-student", trainable="none")(*state(channels=12)))
+    assert torch.equal(folded(*state(channels=48)), load_flux("nano-student", trainable="none")(*state(channels=48)))
 
 
 def test_what_loading_refuses(sharded, tmp_path):

@@ -33,7 +33,10 @@ def _no_hub(monkeypatch):
         ("FLUX.1-dv", r"did you mean 'black-forest-labs/FLUX.1-dev'\?"),
         ("flux1-schnell", r"did you mean 'black-forest-labs/FLUX.1-schnell'\?"),
         ("black-forest-labs/FLUX.1-dv", r"did you mean 'black-forest-labs/FLUX.1-dev'\?"),
-        ("whatever", r"no folder 'whatever'; known are nano, nano-student, pixel; else give a shipped name"),
+        (
+            "whatever",
+            r"no folder 'whatever'; known are nano, nano-student, nano-flowsr, pixel; else give a shipped name",
+        ),
         ("photo.png", r"photo.png is no model but an image: give a shipped name, a .safetensors file"),
         ("fluxsr_nano.yaml", r"is no model but a configuration, which `fluxsr fit --config` takes: give"),
         ("outputs/run/last.ckpt", r"last.ckpt is no model but a checkpoint of the whole training; beside it is"),

@@ -35,9 +35,10 @@ def test_the_nano_models_parameters_are_counted_by_part(nano):
 
     backbone = load_flux("nano", lora_rank=16)
     trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-    assert nano.parameters["transformer"] == 1_698_480
-    assert nano.parameters["modulation"] == 6 * 2 * (128 * 128 + 128) + 4 * 3 * (128 * 128 + 128)
-    assert nano.parameters["trainable"] == trained == 176_128
+    assert nano.parameters["transformer"] == 2_499_008
+    assert nano.parameters["modulation"] == 4 * 3 * (192 * 192 + 192)
+    # In four blocks: query, key and value, the MLP's way in, and the way out of both.
+    assert nano.parameters["trainable"] == trained == 4 * 16 * (3 * (192 + 192) + (192 + 768) + (960 + 192))
 
 
 def test_what_adam_and_the_average_hold_follows_from_the_trained_weights(nano):
@@ -63,7 +64,7 @@ def test_steps_per_hour_come_from_the_stated_throughput(nano):
 def test_flops_of_linears_are_two_per_weight_and_token():
     # A forward pass without gradient is one product, a step on frozen weights at least two passes of forward and backward.
     result = plan("fluxsr_nano.yaml", "--model.losses=null")
-    base = 1_698_480 - 396_288 - 33_024
+    base = 2_499_008 - 444_672 - 74_112
     forward = 2 * base * 8 * 16 * 16  # 256 tokens
     flow = next(phase.flops for phase in result.phases if phase.phase == "flow")
     # Two passes, and attention, the adapters and the modulation on top; the embedders see one vector.
@@ -211,7 +212,7 @@ def test_every_configuration_without_earlier_stages_has_a_plan(config):
 def test_flowsr_with_teacher_average_and_adversary_has_a_plan(batch_size):
     stage1 = [f"{BACKBONE}.model=nano", "--model.teacher.init_args.model=nano", f"--data.batch_size={batch_size}"]
     result = plan("flowsr_stage2_nano.yaml", *stage1)
-    assert result.held_bytes["frozen roles"] == 2 * 4 * 1_698_480  # the teacher and the moving average
+    assert result.held_bytes["frozen roles"] == 2 * 4 * 2_499_008  # the teacher and the moving average
     assert {phase.phase for phase in result.phases} >= {"flow", "losses", "backward", "optimizer"}
 
 

@@ -31,7 +31,8 @@ def tiny_module(*, backbone=None, lora: int | None = 4, losses=None, seed: int =
         }
     arguments.setdefault("objective", FlowTrajectoryDistillation(0.25))
     arguments.setdefault("optimizer", lambda parameters: torch.optim.AdamW(parameters, lr=1e-3))
-    return OneStepSR(backbone=backbone, autoencoder=PixelAutoencoder(), losses=losses, seed=seed, **arguments)
+    arguments.setdefault("autoencoder", PixelAutoencoder(downsample=2))
+    return OneStepSR(backbone=backbone, losses=losses, seed=seed, **arguments)
 
 
 def tiny_batch(size: int = 2, side: int = 32, seed: int = 0) -> SRBatch:

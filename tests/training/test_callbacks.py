@@ -173,10 +173,11 @@ def test_an_exported_file_tells_the_upscaler_what_it_needs(tmp_path, lora):
     """What was trained upscales with nothing but its file's name: start time, window and all."""
     from fluxsr.flows import RectifiedSRFlow
     from fluxsr.inference import Upscaler
-    from fluxsr.models import load_flux
+    from fluxsr.models import PixelAutoencoder, load_flux
 
     backbone = load_flux("nano", trainable="full" if lora is None else "lora", lora_rank=lora or 1)
-    module = tiny_module(lora=None, losses={}, backbone=backbone, objective=RectifiedSRFlow(), tile=32)
+    parts = {"backbone": backbone, "autoencoder": PixelAutoencoder()}
+    module = tiny_module(lora=None, losses={}, **parts, objective=RectifiedSRFlow(), tile=32)
     tiny_trainer(tmp_path, max_steps=1, callbacks=[ExportBackbone()]).fit(module, loader(1))
     file = tmp_path / "backbone.safetensors"
     where = {"model": file} if lora is None else {"model": "nano", "lora": file}

@@ -7,7 +7,7 @@ from fluxsr.losses import L1Loss, MSELoss
 from fluxsr.training import ImageTerm, OneStepSR, psnr_y
 from fluxsr.training.callbacks import EMA
 from fluxsr.training.terms import gradient_norms
-from tests.models.conftest import perturb
+from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
 
 
@@ -65,18 +65,20 @@ def test_lr_images_are_enlarged_then_encoded():
 def test_pairs_of_another_autoencoder_are_refused_before_the_first_step(tmp_path):
     from fluxsr.cli.pairs import make_pairs
     from fluxsr.data import SRDataModule
-    from fluxsr.models import PixelAutoencoder
+    from fluxsr.models import FluxBackbone, PixelAutoencoder
 
     make_pairs(str(tmp_path / "pairs"), num=4, steps=1, size=32)
     data = SRDataModule(pairs=str(tmp_path / "pairs"), crop=32, batch_size=2)
-    module = tiny_module(losses={})
-    tiny_trainer(max_steps=1).fit(module, datamodule=data)
-    module = tiny_module(losses={})
-    module.autoencoder = PixelAutoencoder(scale=2.0)
+
+    def module(**options):
+        backbone = FluxBackbone.from_transformer(tiny_transformer(in_channels=192))  # of the nano teacher's latents
+        return tiny_module(losses={}, backbone=backbone, autoencoder=PixelAutoencoder(**options))
+
+    tiny_trainer(max_steps=1).fit(module(), datamodule=data)
     with pytest.raises(
         ValueError, match=r"latents of another autoencoder: .*'scale': 4.0.* this model's is .*'scale': 2.0"
     ):
-        tiny_trainer(max_steps=1).fit(module, datamodule=data)
+        tiny_trainer(max_steps=1).fit(module(scale=2.0), datamodule=data)
 
 
 def test_teacher_pairs_are_used_as_they_come():

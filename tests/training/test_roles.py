@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fluxsr.flows import ConsistencySRFlow, FlowTrajectoryDistillation, RectifiedSRFlow
 from fluxsr.losses import MSELoss, MSELPIPSLoss
-from fluxsr.models import FluxBackbone, load_flux
+from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
 from fluxsr.training import ImageTerm, OneStepSR
 from fluxsr.training.roles import Roles
 from fluxsr.training.terms import gradient_norms
@@ -129,8 +129,9 @@ def test_a_stage_one_file_becomes_the_teacher_on_the_same_base(tmp_path):
     backbone = load_flux(
         "nano", lora_weights=str(tmp_path / "stage1.safetensors"), teacher_lora=str(tmp_path / "stage1.safetensors")
     )
-    module = tiny_module(lora=None, losses={}, backbone=backbone, objective=ConsistencySRFlow())
-    xt, t = torch.randn(1, 12, 8, 8), torch.rand(1)
+    parts = {"backbone": backbone, "autoencoder": PixelAutoencoder()}
+    module = tiny_module(lora=None, losses={}, **parts, objective=ConsistencySRFlow())
+    xt, t = torch.randn(1, 48, 8, 8), torch.rand(1)
     with torch.no_grad():
         expected = stage_one(xt, t)
         for velocity in (backbone, module.roles.velocity("teacher"), module.roles.velocity("target")):

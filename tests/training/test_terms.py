@@ -10,7 +10,7 @@ from fluxsr.training import FeatureTerm, ImageTerm, LatentTerm, StepOutputs
 @pytest.fixture
 def made(generator):
     """Outputs of a step whose restoration is the target plus noise, with a count of decodings."""
-    autoencoder = PixelAutoencoder()
+    autoencoder = PixelAutoencoder(downsample=2)
     hr_image = torch.rand(2, 3, 32, 48, generator=generator)
     target = autoencoder.encode(hr_image)
     flow = FlowOutput(torch.zeros(()), target + 0.1 * torch.randn(target.shape, generator=generator), target)
@@ -28,7 +28,7 @@ def test_image_terms_share_one_decoding(made):
     outputs, flow, hr_image, decoded = made
     first, second = ImageTerm(MSELoss())(outputs), ImageTerm(MSELoss(), weight=2.0)(outputs)
     assert len(decoded) == 1
-    expected = (PixelAutoencoder().decode(flow.x0_hat) - hr_image).square().mean()
+    expected = (PixelAutoencoder(downsample=2).decode(flow.x0_hat) - hr_image).square().mean()
     torch.testing.assert_close(first, expected)
     torch.testing.assert_close(second, expected)  # the weight is the module's business
 
@@ -44,7 +44,7 @@ def test_a_crop_decodes_the_crop_only_and_stays_aligned(made):
 
 def test_without_an_image_the_target_is_decoded(made):
     _, flow, hr_image, _ = made
-    outputs = StepOutputs(flow, None, PixelAutoencoder().decode, 2)
+    outputs = StepOutputs(flow, None, PixelAutoencoder(downsample=2).decode, 2)
     torch.testing.assert_close(outputs.images()[1], hr_image)
     assert not outputs.images()[1].requires_grad
 
