@@ -45,7 +45,7 @@ def main(photos: str, steps: int = 20) -> Trainer:
         objective=FlowTrajectoryDistillation(lr_time=0.25),
         losses={"l1": ImageTerm(L1Loss())},
     )
-    data = SRDataModule(photos=photos, val_photos=photos, crop=64, val_crop=64, batch_size=4, samples_per_image=8)
+    data = SRDataModule(photos=photos, val_photos=photos, crop=128, val_crop=128, batch_size=2, samples_per_image=8)
     trainer = Trainer(accelerator="auto", devices=1, max_steps=steps, logger=False, enable_checkpointing=False)
     trainer.fit(module, datamodule=data)
     return trainer

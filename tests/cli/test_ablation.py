@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from fluxsr.cli.ablation import Variant, read_grid, run_ablation
+from fluxsr.cli.main import main
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 GRID = """\
@@ -43,6 +47,18 @@ def test_the_shipped_grid_names_overrides_of_its_configuration():
         and "--trainer.val_check_interval=null" in variants[1].arguments
     )
     assert len({variant.folder for variant in variants}) == len(variants) == 9
+
+
+@pytest.mark.parametrize("grid", ["ablation_nano.yaml", "ablation_flowsr_nano.yaml"])
+def test_every_shipped_override_is_a_key_of_its_configuration(grid):
+    """Parsed as `fluxsr fit` would, each run differs from the configuration by what it names."""
+    printed = set()
+    for variant in read_grid(str(CONFIGS / grid), "out", "photos"):
+        with redirect_stdout(StringIO()) as text, pytest.raises(SystemExit) as stopped:
+            main(["fit", *variant.arguments, "--print_config"])
+        assert stopped.value.code in (0, None), variant.name
+        printed.add(re.sub(r"default_root_dir: .*", "", text.getvalue()))
+    assert len(printed) == len(read_grid(str(CONFIGS / grid), "out", "photos"))
 
 
 @pytest.mark.slow

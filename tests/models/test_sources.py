@@ -10,7 +10,7 @@ from fluxsr.inference import Upscaler
 from fluxsr.models import FluxBackbone, load_autoencoder, load_flux
 from fluxsr.models.checkpoints import Checkpoint
 from fluxsr.models.loading import SHIPPED
-from fluxsr.models.sources import HUB_IDS, SHIPPED_NAMES, check_source
+from fluxsr.models.sources import HUB_IDS, SHIPPED_NAMES, check_source, model_or_shipped
 from fluxsr.planning.weightless import architecture
 from tests.models.conftest import tiny_transformer
 
@@ -91,3 +91,12 @@ def test_a_strangers_file_is_told_apart_from_an_adapter(tmp_path):
     for load in (load_flux, Checkpoint, architecture):
         with pytest.raises(ValueError, match=r"other.safetensors does not name its architecture"):
             load(str(tmp_path / "other.safetensors"))
+
+
+def test_an_adapter_alone_names_no_model():
+    assert model_or_shipped(None, None) == "nano-student"
+    assert model_or_shipped("nano", "adapter.safetensors") == "nano"
+    with pytest.raises(
+        ValueError, match=r"mine.safetensors is an adapter, which needs the base that it was trained on"
+    ):
+        model_or_shipped(None, "mine.safetensors")
