@@ -25,7 +25,7 @@ from torch.nn.functional import interpolate
 from fluxsr.inference import Upscaler, read_picture
 from fluxsr.models import fold_modulation
 
-TILES = (32, 64, 128, 256, None)
+TILES = (64, 128, 256, None)
 SIDES = (256, 512, 1024, 1536)  # of the result, for the growth with its area
 SIDE = 512  # of the result, for everything else
 SCALE = 4

@@ -42,7 +42,7 @@ class Upscaler:
     the image and its result only a few strips are in memory, for several steps too.
 
     Two sizes are to be told apart. The *window* is what the model sees at a time and belongs to the model: the shipped student
-    was trained on 128-pixel crops, and shown whole images it loses 0.14 dB. The *tile* belongs to the device: it is how many
+    was trained on 128-pixel crops, and shown more at a time it gets worse. The *tile* belongs to the device: it is how many
     pixels are computed at a time. So another tile gives the same picture, as long as it is no smaller than the window.
 
     Args:
