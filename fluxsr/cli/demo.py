@@ -60,7 +60,7 @@ class DemoResult:
 
 
 def run_demo(
-    output: str = "outputs/demo", minutes: float = 5.0, num_pairs: int = 96, steps: int = 300, seed: int = 0
+    output: str = "outputs/demo", minutes: float = 5.0, num_pairs: int = 96, steps: int = 150, seed: int = 0
 ) -> None:
     """Make teacher pairs, distil a LoRA with FTD + TV-LPIPS + ADL, upscale photos in one step, write report.html.
 
