@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from distortions import Array, distort
 from torch import Tensor
 
+from examples.perceptual.distortions import Array, distort
 from fluxsr.losses.functional import total_variation_map
 from fluxsr.losses.perceptual_nano import PerceptualNano
 

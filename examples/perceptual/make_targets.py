@@ -1,12 +1,12 @@
-"""Make the store that ``distill_nano.py`` trains on: groups of one crop and its distortions, with their LPIPS-VGG.
+"""Make the store that ``distillation.py`` trains on: groups of one crop and its distortions, with their LPIPS-VGG.
 
-    python examples/perceptual/make_targets.py --photos PHOTOS [PHOTOS ...] --output STORE --groups 4000
+    python -m examples.perceptual.make_targets --photos PHOTOS [PHOTOS ...] --output STORE --groups 4000
 
 All pairs within a group get a target, and not one number only but an 8x8 map of where the distance comes from: nine
 images cost nine passes of VGG and teach 36 x 64 distances. About a third of the groups hold TV maps (minus 1, as
 TVLPIPSLoss feeds its network) instead of images. One file per 40 groups; an interrupted run continues.
 
-    python examples/perceptual/make_targets.py ... --groups 400 --descend-on perceptual_nano.safetensors --name descent-1
+    python -m examples.perceptual.make_targets ... --groups 400 --descend-on perceptual_nano.safetensors --name descent-1
 
 adds groups that are stages of a descent on a network trained so far (see descent.py).
 """
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from descent import descend, start_of_descent
-from distortions import SEEN, UNSEEN, Array, distort
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from examples.perceptual.descent import descend, start_of_descent
+from examples.perceptual.distortions import SEEN, UNSEEN, Array, distort
 from fluxsr.losses.functional import total_variation_map
 from fluxsr.losses.lpips_net import LPIPSNet
 from fluxsr.losses.perceptual_nano import PerceptualNano, load_perceptual_nano

@@ -1,7 +1,7 @@
 """Measure a nano perceptual network against LPIPS-VGG: does it rank alike, and does its gradient help?
 
-    python examples/perceptual/measure_nano.py                      # the photos that scikit-image ships
-    python examples/perceptual/measure_nano.py --photos PHOTOS      # the held-out part of the training folders
+    python -m examples.perceptual.measure_nano                      # the photos that scikit-image ships
+    python -m examples.perceptual.measure_nano --photos PHOTOS      # the held-out part of the training folders
 
 Prints Spearman's rank correlation, of the squared error too, over crops of 64 to 256 pixels; then LPIPS-VGG before
 and after descending on the network from a blurred crop.
@@ -14,12 +14,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from distill_nano import rank_correlation
-from distortions import SEEN, UNSEEN, Array, distort
-from make_targets import find_photos, to_input
 from PIL import Image
 from torch import Tensor
+from torchmetrics.functional import spearman_corrcoef
 
+from examples.perceptual.distortions import SEEN, UNSEEN, Array, distort
+from examples.perceptual.make_targets import find_photos, to_input
 from fluxsr.losses import LPIPSLoss
 from fluxsr.losses.lpips_net import LPIPSNet
 from fluxsr.losses.perceptual_nano import PerceptualNano, load_perceptual_nano
@@ -60,7 +60,7 @@ class Distances:
     def show(self, tag: str) -> None:
         rows = torch.tensor([row for row, labels in zip(self.rows, self.labels, strict=True) if tag in labels])
         if len(rows) > 1:
-            nano, squared = (rank_correlation(rows[:, column], rows[:, 2]) for column in (0, 1))
+            nano, squared = (float(spearman_corrcoef(rows[:, column], rows[:, 2])) for column in (0, 1))
             print(f"  {tag:22} {len(rows):5} pairs   nano {nano:.3f}   squared error {squared:.3f}", flush=True)
 
 
@@ -112,7 +112,7 @@ def lpips(vgg: LPIPSNet, x: Tensor, y: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", nargs="+", default=None, help="the folders given to make_targets.py")
+    parser.add_argument("--photos", nargs="+", default=None, help="the folders given to make_targets")
     parser.add_argument("--weights", default=None, help="safetensors file (default: the shipped one)")
     parser.add_argument("--vgg", default=None, help="file or folder of VGG16's weights")
     parser.add_argument("--seed", type=int, default=0)

@@ -54,7 +54,8 @@ def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
     """Read the files after ``--config``, ``-c``; return their content and all other arguments.
 
     Files merge by key, the later one wins; a list is replaced as a whole. ``--model.losses.NAME null`` among the arguments
-    takes a term away, as ``null`` in a file does.
+    takes a term away, as ``null`` in a file does. Where one file gives ``model`` or ``data`` a ``class_path``, what the others
+    say of it becomes that class' ``init_args``.
 
     Raises:
         ValueError: if a file is missing or no mapping in YAML, or a term is changed that there isn't.
@@ -76,6 +77,9 @@ def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
         merged = merge(merged, content)
     for group in NAMED:
         rest = _settle(merged, group, rest, files)
+    for section in ("model", "data"):
+        if isinstance(merged.get(section), Mapping) and "class_path" in merged[section]:
+            merged[section] = _of_class(merged[section])
     return Configuration(files, merged), rest
 
 
@@ -201,6 +205,13 @@ def _settle(merged: dict[str, Any], group: str, arguments: list[str], files: lis
     for term in [term for term, value in terms.items() if value is None]:
         del terms[term]
     return left
+
+
+def _of_class(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section whose class is named, with all keys beside the name as arguments of the class."""
+    plain = {key: value for key, value in section.items() if key not in _CLASS_KEYS}
+    named = {key: value for key, value in section.items() if key in _CLASS_KEYS}
+    return {**named, "init_args": merge(plain, named.get("init_args") or {})}
 
 
 def _unknown(content: Mapping[str, Any], known: Collection[str], groups: set[str], prefix: str = "") -> Iterator[str]:

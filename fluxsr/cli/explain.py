@@ -36,6 +36,9 @@ def explain(message: str, configuration: Configuration, arguments: list[str]) ->
     if required := re.match(r"the following arguments are required: (.*\..*)", text):
         keys = [re.sub(r"^(fit|validate|test|predict)\.", "", one.strip()) for one in required[1].split(",")]
         return _short(f"the configuration lacks {', '.join(keys)}: write that into it, or give another --config")
+    if keys and (required := re.match(r"the following arguments are required: ([\w, ]+)$", text)):
+        lacking = ", ".join(f"{'.'.join(keys)}.{one.strip()}" for one in required[1].split(","))
+        return _short(f"the configuration lacks {lacking}: write that into it, or give --{lacking.split(',')[0]}")
     if required := re.match(r"the following arguments are required: ([\w, ]+)$", text):
         return f"required and not given: {', '.join(f'--{one.strip()}' for one in required[1].split(','))}"
     if not keys:

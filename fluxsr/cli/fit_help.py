@@ -61,8 +61,8 @@ Every key of a configuration is an option: its path in the YAML, with dots. init
   data      photos, pairs, crops, batches                                    docs/start.md
   trainer   steps, devices, precision, callbacks: those of Lightning's Trainer
 
-A class is named by class_path, its arguments stand below init_args; another class keeps the arguments that it takes too. Files
-merge by key, a list (trainer.callbacks) is replaced as a whole; options win over files. In a file and as an option, null
+A class is named by class_path, its arguments stand below init_args; another class keeps the arguments that it takes too. Classes of
+your own are found in the folder that you are in; model and data may have a class_path as well: docs/subclass.md. Files merge by key, a list (trainer.callbacks) is replaced as a whole; options win over files. In a file and as an option, null
 takes a loss term away.
 
 configurations in examples/configs of the source:
@@ -72,6 +72,7 @@ configurations in examples/configs of the source:
                             FlowSR: a rectified flow from LR to HR, then one step
   teacher_nano.yaml, student_nano.yaml, mixture_nano.yaml
                             how the shipped models were made; FTD and consistency together
+  perceptual_nano.yaml      the small perceptual network: classes of examples/perceptual, in the root of the source
 
 Ctrl-C ends after the step at hand, with a checkpoint. Exit code: 0, 2 for a mistake, 130 after Ctrl-C.
 """

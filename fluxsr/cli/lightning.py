@@ -1,4 +1,4 @@
-"""``fluxsr fit | validate | test | predict``: LightningCLI over :class:`OneStepSR` and :class:`SRDataModule`."""
+"""``fluxsr fit | validate | test | predict``: LightningCLI over :class:`OneStepSR`, or a module of the user's own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from fluxsr.cli.announce import announce
+from fluxsr.cli.classes import arguments_of, cli_classes, find_own_modules
 from fluxsr.cli.configs import take_configs
+from fluxsr.cli.explain import explain
 from fluxsr.cli.fit_help import WHAT
 from fluxsr.cli.interrupt import SaveOnInterrupt, last_checkpoint
 from fluxsr.cli.pairs import make_pairs
 from fluxsr.cli.quiet import quiet
 from fluxsr.cli.run import NO_FILES, one_line_errors
-from fluxsr.data import PairStore, SRDataModule
+from fluxsr.data import PairStore
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.training import OneStepSR
 
@@ -78,10 +80,11 @@ class FluxSRCLI(LightningCLI):
         # Checkpoints are never unpickled: they hold tensors and plain values only.
         if config.get("ckpt_path") is not None:
             config.weights_only = True
-        if config.data.pairs is None:
+        data = arguments_of(config.data)
+        if data.get("pairs") is None:
             return
-        path = Path(config.data.pairs).expanduser()
-        config.data.pairs = str(path)
+        path = Path(data.pairs).expanduser()
+        data.pairs = str(path)
         if self.subcommand != "fit" or config.make_pairs is None:
             return
         # A run that goes on has its pairs: the teacher, which may be 12 B weights, isn't loaded to look at them again.
@@ -95,7 +98,7 @@ class FluxSRCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Say what is minimised, once."""
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and isinstance(self.model, OneStepSR):
             announce(self.model)
 
     def _last_checkpoint(self) -> str | None:
@@ -146,12 +149,13 @@ def main(arguments: list[str]) -> FluxSRCLI:
     # processes of several devices from it.
     sys.argv = [sys.argv[0], *("--help" if argument == "--help_all" else argument for argument in arguments)]
     usage = "fluxsr {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
+    find_own_modules()
+    configuration, _ = take_configs(arguments[1:])
     pages = {name: {"usage": usage.format(name), "description": f"{text} All keys:"} for name, text in WHAT.items()}
     try:
         with quiet():
             return FluxSRCLI(
-                OneStepSR,
-                SRDataModule,
+                **cli_classes(configuration),
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,  # OneStepSR takes its optimiser as an argument
@@ -162,6 +166,11 @@ def main(arguments: list[str]) -> FluxSRCLI:
                 # "omegaconf+" resolves last: plain "omegaconf" silently ignores an override of an interpolated source.
                 parser_kwargs={"parser_mode": "omegaconf+", **pages},
             )
+    except ValueError as error:
+        # What a class of the user's own refuses comes wrapped in all types that were tried; the others come as they are.
+        if str(error).startswith("Does not validate against"):
+            raise ValueError(explain(str(error), configuration, arguments)) from error
+        raise
     except MisconfigurationException as error:  # for example an accelerator that is not there
         raise ValueError(str(error)) from error
     except SystemExit as stopped:  # Lightning catches Ctrl-C, and exits with 1

@@ -1,0 +1,43 @@
+"""Which module and which data a configuration trains: ours, or classes of the user's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import LightningDataModule, LightningModule
+
+from fluxsr.cli.configs import Configuration
+from fluxsr.data import SRDataModule
+from fluxsr.training import OneStepSR
+
+
+def find_own_modules() -> None:
+    """Let Python find modules in the folder that a command runs in, after all others, as ``python -m`` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def cli_classes(configuration: Configuration) -> dict[str, Any]:
+    """Return LightningCLI's arguments about the classes.
+
+    Where ``model`` or ``data`` has a ``class_path``, that class is trained, whatever it derives from; else
+    :class:`OneStepSR` on :class:`SRDataModule`.
+    """
+    own_model, own_data = (
+        isinstance(section := configuration.merged.get(name), Mapping) and "class_path" in section
+        for name in ("model", "data")
+    )
+    return {
+        "model_class": LightningModule if own_model else OneStepSR,
+        "subclass_mode_model": own_model,
+        "datamodule_class": LightningDataModule if own_data else SRDataModule,
+        "subclass_mode_data": own_data,
+    }
+
+
+def arguments_of(section: Any) -> Any:
+    """Return the constructor's arguments in a parsed ``model`` or ``data``, with or without a ``class_path``."""
+    return section["init_args"] if "class_path" in section else section

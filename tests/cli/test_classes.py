@@ -1,0 +1,150 @@
+"""Modules and data of the user's own in `fluxsr fit`: a subclass, named in a second file, and a module of another kind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fluxsr.cli.configs import take_configs
+from fluxsr.cli.main import main
+from fluxsr.data import SRDataModule
+from fluxsr.training import OneStepSR
+from tests.cli.test_lightning import CONFIGS, QUIET, command
+
+SUBCLASS = """\
+from fluxsr.data import SRDataModule
+from fluxsr.training import OneStepSR
+
+class Sharper(OneStepSR):
+    def __init__(self, *args, sharpness: float = 1.0, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.sharpness = sharpness
+
+class Photos(SRDataModule):
+    pass
+"""
+OTHER = """\
+import torch
+from lightning import LightningDataModule, LightningModule
+
+class Line(LightningModule):
+    def __init__(self, lr: float = 0.1) -> None:
+        super().__init__()
+        self.slope, self.lr = torch.nn.Parameter(torch.zeros(())), lr
+    def training_step(self, batch, batch_idx):
+        return (self.slope * batch - 3 * batch).square().mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+class Numbers(LightningDataModule):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        self.count = count
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(self.count), batch_size=1)
+"""
+LINE = "model: {class_path: a_line.Line, init_args: {lr: 0.5}}\ndata: {class_path: a_line.Numbers}\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A user's folder, with two modules of their own; it is not on Python's path."""
+    (tmp_path / "my_sr.py").write_text(SUBCLASS)
+    (tmp_path / "a_line.py").write_text(OTHER)
+    (tmp_path / "mine.yaml").write_text("model: {class_path: my_sr.Sharper, init_args: {sharpness: 3}}\n")
+    (tmp_path / "line.yaml").write_text(LINE)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one not in ("", str(tmp_path))])
+    for name in ("my_sr", "a_line"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def fit(folder: Path, *arguments: str):
+    return command(folder, "fit", *arguments, *QUIET, "--trainer.max_steps=1", "--trainer.logger=false")
+
+
+def test_a_second_file_names_a_subclass_and_the_first_ones_keys_are_its_arguments(folder, photos, capsys):
+    nano = str(CONFIGS / "fluxsr_nano.yaml")
+    cli = fit(
+        folder, "--config", nano, "--config=mine.yaml", "--data.pairs=null", f"--data.photos={photos}",
+        "--data.batch_size=1", "--model.losses.adl=null", "--model.losses.mse.weight=2",
+    )  # fmt: skip
+    assert type(cli.model).__name__ == "Sharper"
+    assert isinstance(cli.model, OneStepSR)
+    assert cli.model.sharpness == 3
+    assert {name: term.weight for name, term in cli.model.losses.items()} == {"mse": 2.0, "tv_lpips": 1.0}
+    assert cli.trainer.global_step == 1
+    assert "MSELoss" in capsys.readouterr().err  # what is minimised is said of a subclass too
+
+
+def test_data_of_ones_own_still_get_their_pairs_made(folder, tmp_path):
+    (folder / "mine.yaml").write_text("data: {class_path: my_sr.Photos}\n")
+    pairs = "--make_pairs={model: nano, num: 2, steps: 1, size: 128}"
+    cli = fit(
+        folder, "--config", str(CONFIGS / "fluxsr_nano.yaml"), "--config=mine.yaml", "--data.pairs=made", pairs,
+        "--data.batch_size=2", "--model.losses.tv_lpips=null",
+    )  # fmt: skip
+    assert type(cli.datamodule).__name__ == "Photos"
+    assert isinstance(cli.datamodule, SRDataModule)
+    assert (folder / "made").is_dir()
+
+
+def test_any_module_trains_on_any_data(folder):
+    cli = fit(folder, "--config=line.yaml", "--data.count=4", "--model.lr=0.25")
+    torch.testing.assert_close(cli.model.slope.detach(), torch.tensor(1.5))  # 0.25 * 2 * (3 - 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config=line.yaml"], "the configuration lacks data.count: write that into it, or give --data.count"),
+        (["--config=line.yaml", "--data.count=0"], "error: count must be at least 1, got 0"),
+        (["--config=line.yaml", "--data.cuont=1"], "data.cuont: Numbers has no option 'cuont'; did you mean count?"),
+        (["--config=line.yaml", "--model.lr=fast"], "model.lr: must be a number, got 'fast'"),
+        (
+            ["--config=typo.yaml", "--data.count=1"],
+            "typo.yaml: model: there is no class a_line.Lien; did you mean Line?",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(folder, monkeypatch, capsys, arguments, said):
+    (folder / "typo.yaml").write_text(LINE.replace("a_line.Line", "a_line.Lien"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["fluxsr"])
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *arguments, *QUIET])
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stopped.value.code == 2
+    assert said in error
+
+
+def test_only_our_module_is_planned_for(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit):
+        main(["plan", "--config=line.yaml", "--data.count=1"])
+    assert "only a OneStepSR can be planned for, and Line is none" in capsys.readouterr().err
+
+
+def test_a_subclass_is_planned_for_as_it_is(folder, monkeypatch, capsys, photos):
+    monkeypatch.chdir(folder)
+    plan = ["plan", "--config", str(CONFIGS / "fluxsr_nano.yaml"), "--data.pairs=null", f"--data.photos={photos}"]
+    main(plan)
+    plain = capsys.readouterr().out
+    main([*plan, "--config=mine.yaml"])
+    assert capsys.readouterr().out == plain
+
+
+def test_keys_beside_a_class_become_its_arguments(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "model: {flow_weight: 2, losses: {a: {class_path: x.Y, init_args: {weight: 1}}}}\n"
+    )
+    (tmp_path / "b.yaml").write_text("model: {class_path: my.SR, init_args: {flow_weight: 3}}\n")
+    both = ["--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")]
+    merged = take_configs(both)[0].merged
+    losses = {"a": {"class_path": "x.Y", "init_args": {"weight": 1}}}
+    assert merged["model"] == {"class_path": "my.SR", "init_args": {"flow_weight": 3, "losses": losses}}
