@@ -61,9 +61,10 @@ Every key of a configuration is an option: its path in the YAML, with dots. init
   data      photos, pairs, crops, batches                                    docs/start.md
   trainer   steps, devices, precision, callbacks: those of Lightning's Trainer
 
-A class is named by class_path, its arguments stand below init_args; another class keeps the arguments that it takes too. Classes of
-your own are found in the folder that you are in; model and data may have a class_path as well: docs/subclass.md. Files merge by key, a list (trainer.callbacks) is replaced as a whole; options win over files. In a file and as an option, null
-takes a loss term away.
+A class is named by class_path, its arguments stand below init_args; another class keeps the arguments that it takes too.
+Classes of your own are found in the folder that you are in; model and data may have a class_path as well: docs/subclass.md.
+Files merge by key, a list (trainer.callbacks) is replaced as a whole; options win over files. In a file and as an option,
+null takes a loss term away.
 
 configurations in examples/configs of the source:
   fluxsr_nano.yaml          FluxSR, small: minutes on two cores, no download
