@@ -29,7 +29,7 @@ def start_of_descent(crop: Array, rng: np.random.Generator) -> Array:
 def descend(net: PerceptualNano, crops: Array, starts: Array, rng: np.random.Generator) -> Array:
     """Stages of Adam on the network plus a little L1, ``(groups, 1 + 8, side, side, 3)`` uint8, the crop first.
 
-    Step size, weight of L1 and weight of the TV term differ between groups.
+    Step size and weight of L1 differ between groups; half of the calls descend on the TV maps too.
     """
     count = len(crops)
     hr_image, image = (torch.from_numpy(x.transpose(0, 3, 1, 2).copy()) for x in (crops, starts))

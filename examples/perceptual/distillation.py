@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchmetrics.functional import spearman_corrcoef
 
-from examples.perceptual.make_targets import CELLS, to_input
+from examples.perceptual.make_targets import CELLS, CHUNK, to_input
 from fluxsr.losses.perceptual_nano import PerceptualNano, load_perceptual_nano
+from fluxsr.training.callbacks import EMA
 
 FLOOR = 0.004  # distances below it needn't be told apart
 
@@ -32,7 +35,7 @@ FLOOR = 0.004  # distances below it needn't be told apart
 class PerceptualDistillation(LightningModule):
     """A small network that learns LPIPS-VGG's distances of all pairs in a group of nine images, and where they come from.
 
-    After each validation it writes itself to ``output``: usable while training goes on.
+    It writes itself to ``output`` after each validation, usable while training goes on, and at the end.
 
     Args:
         output: safetensors file.
@@ -65,7 +68,9 @@ class PerceptualDistillation(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
+        if self.trainer.max_steps < 1:
+            raise ValueError("trainer.max_steps must be given: the learning rate falls towards it")
+        steps = self.trainer.max_steps
         factor = lambda step: min(1.0, (step + 1) / 100, max(0.01, (steps - step) / (0.4 * steps)))  # noqa: E731
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -86,9 +91,15 @@ class PerceptualDistillation(LightningModule):
         predictions, targets = map(torch.cat, zip(*self.seen, strict=True))
         self.log("val/rank_correlation", spearman_corrcoef(predictions, targets))
         self.seen.clear()
-        if not self.trainer.sanity_checking and self.trainer.is_global_zero:
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.save()  # of the average, which validation runs on
+
+    def on_fit_end(self) -> None:
+        ema = next((callback for callback in self.trainer.callbacks if isinstance(callback, EMA)), None)
+        with ema.averaged(self) if ema is not None else nullcontext():
             self.save()
 
+    @rank_zero_only
     def save(self) -> None:
         state = {name: value.detach().contiguous().half() for name, value in self.net.state_dict().items()}
         metadata = {"widths": json.dumps(self.net.widths), "steps": str(self.trainer.global_step)}
@@ -105,17 +116,21 @@ class PerceptualTargets(LightningDataModule):
 
     Args:
         store: the folder.
-        groups: of nine images, in a step.
+        groups: of nine images, in a step; at most 40, the groups of one file.
         descents: share of the steps on stages of a descent, if there are any.
         seed: of the draws.
 
     Raises:
-        ValueError: if there are no targets in the folder.
+        ValueError: if there are no targets in the folder, or a number is out of range.
     """
 
     def __init__(self, store: str, groups: int = 4, descents: float = 0.5, seed: int = 0) -> None:
         super().__init__()
         self.store, self.groups, self.descents, self.seed = Path(store), groups, descents, seed
+        if not 1 <= groups <= CHUNK:
+            raise ValueError(f"groups must be between 1 and {CHUNK}, the groups of one file, got {groups}")
+        if not 0 <= descents <= 1:
+            raise ValueError(f"descents is a share, between 0 and 1, got {descents}")
         if not any(self.store.glob("targets-*.npz")):
             raise ValueError(f"there is no targets-*.npz in {store}: run examples/perceptual/make_targets.py first")
 
@@ -156,7 +171,7 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
 
 
 class HeldOut(Dataset[tuple[Tensor, Tensor]]):
-    """Groups of photos and kinds of distortion that training never shows."""
+    """Groups of photos that training never shows; half of the distortions are of kinds that it never shows either."""
 
     def __init__(self, path: Path) -> None:
         self.chunk = load(path)

@@ -147,11 +147,17 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vgg", default=None, help="file of VGG16's weights (default: FLUXSR_WEIGHTS, torch hub)")
-    parser.add_argument("--name", default="targets", help="how the files' names begin")
+    parser.add_argument("--name", default=None, help="how the files' names begin (default: targets, descent)")
     parser.add_argument("--descend-on", default=None, help="safetensors file of a nano network")
     args = parser.parse_args()
+    kind = "descent" if args.descend_on else "targets"
+    name = args.name or kind
+    if not name.startswith(kind):
+        raise SystemExit(f"--name must begin with {kind}, by which the training knows what it holds; got {name}")
     nano = load_perceptual_nano(args.descend_on) if args.descend_on else None
     photos, held_out = find_photos(args.photos)
+    if not held_out:
+        raise SystemExit(f"none of {len(photos)} photos is held out, which about one in twelve is: give more photos")
     net = LPIPSNet.load("vgg", args.vgg)
     args.output.mkdir(parents=True, exist_ok=True)
     chunks = -(-args.groups // CHUNK)
@@ -160,7 +166,7 @@ def main() -> None:
     if not (args.output / "held_out.npz").exists():
         write(args.output / "held_out.npz", make_chunk(0, held_out, net, args.seed + 1, unseen=True))
     for index in range(chunks):
-        path = args.output / f"{args.name}-{index:05d}.npz"
+        path = args.output / f"{name}-{index:05d}.npz"
         if path.exists():
             continue
         write(path, make_chunk(index, photos, net, args.seed, nano=nano))

@@ -133,17 +133,25 @@ def read_grid(grid: str, output: str, photos: str) -> list[Variant]:
     known = {"config", "overrides", "runs"}
     if not isinstance(content, dict) or not {"config", "runs"} <= set(content) <= known:
         raise ValueError(f"{grid} must have the keys config and runs, and may have overrides, nothing else")
-    config = path.parent / content["config"]
+    config = path.parent / str(content["config"])
     if not config.is_file():
         raise ValueError(f"{grid} names the configuration {content['config']!r}, which is not beside it")
     if not isinstance(content["runs"], dict) or not content["runs"]:
         raise ValueError(f"runs in {grid} must name at least one variant")
+    for name, keys in {"overrides": content.get("overrides"), **content["runs"]}.items():
+        if not isinstance(keys, dict | None):
+            raise ValueError(f"{name} in {grid} must hold keys of the configuration with their values, got {keys!r}")
     variants = []
     for name, changes in content["runs"].items():
-        folder = Path(output) / re.sub(r"[^A-Za-z0-9]+", "-", str(name)).strip("-").lower()
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", str(name)).strip("-").lower()
+        if not plain:
+            raise ValueError(f"the run {name!r} of {grid} needs a letter or a digit in its name, for its folder")
+        folder = Path(output) / plain
         keys = {**(content.get("overrides") or {}), **(changes or {})}
         arguments = ["--config", str(config), f"--data.photos={photos}", f"--trainer.default_root_dir={folder}"]
-        arguments += [f"--{key}={json.dumps(value) if value is None else value}" for key, value in keys.items()]
+        arguments += [
+            f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in keys.items()
+        ]
         variants.append(Variant(str(name), folder, arguments))
     folders = [variant.folder for variant in variants]
     if len(set(folders)) < len(folders):

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning import LightningDataModule, LightningModule
 
-from fluxsr.cli.configs import Configuration
+from fluxsr.cli.configs import Configuration, class_named
 from fluxsr.data import SRDataModule
 from fluxsr.training import OneStepSR
 
@@ -27,7 +27,7 @@ def cli_classes(configuration: Configuration) -> dict[str, Any]:
     :class:`OneStepSR` on :class:`SRDataModule`.
     """
     own_model, own_data = (
-        isinstance(section := configuration.merged.get(name), Mapping) and "class_path" in section
+        isinstance(section := configuration.merged.get(name), Mapping) and bool(section.get("class_path"))
         for name in ("model", "data")
     )
     return {
@@ -38,6 +38,15 @@ def cli_classes(configuration: Configuration) -> dict[str, Any]:
     }
 
 
-def arguments_of(section: Any) -> Any:
-    """Return the constructor's arguments in a parsed ``model`` or ``data``, with or without a ``class_path``."""
-    return section["init_args"] if "class_path" in section else section
+def arguments_for(ours: type, section: Any) -> Any:
+    """Return the constructor's arguments in a parsed ``model`` or ``data``.
+
+    Raises:
+        ValueError: if it names a class that does not derive from ``ours``.
+    """
+    if "class_path" not in section:
+        return section
+    named = class_named(section["class_path"])
+    if not (isinstance(named, type) and issubclass(named, ours)):
+        raise ValueError(f"this is for a {ours.__name__} alone, and {section['class_path']} is none")
+    return section.get("init_args") or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # Keys whose values are classes by a name of the user's own; null there takes a name away.
-NAMED = ("model.losses", "model.val_losses")
+NAMED = (("model", "losses"), ("model", "val_losses"))
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
 # Sections that a file may keep in a file of their own: `data: data.yaml`.
 _SECTIONS = ("model", "data", "trainer")
+# Those that may name a class of the user's own.
+_OWN = ("model", "data")
+_CLASS_OPTIONS = {f"--{section}.class_path": section for section in _OWN}
 
 
 class Configuration(NamedTuple):
@@ -34,8 +38,12 @@ class Configuration(NamedTuple):
         return yaml.safe_dump(self.merged, sort_keys=False, allow_unicode=True, width=10**6)
 
     def source(self, key: str) -> str | None:
-        """Return the last file that says something about a dotted key, ``None`` if none does."""
-        return next((name for name, content in reversed(self.files) if key in dotted(content)), None)
+        """Return the last file that says something about a dotted key, ``None`` if none does; ``init_args`` may be left out."""
+        wanted = key.replace(".init_args", "")
+        said = (
+            (name, {one.replace(".init_args", "") for one in dotted(content)}) for name, content in self.files[::-1]
+        )
+        return next((name for name, keys in said if wanted in keys), None)
 
     def check_keys(self, known: Collection[str]) -> None:
         """Refuse a key that the command does not have.
@@ -54,32 +62,32 @@ def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
     """Read the files after ``--config``, ``-c``; return their content and all other arguments.
 
     Files merge by key, the later one wins; a list is replaced as a whole. ``--model.losses.NAME null`` among the arguments
-    takes a term away, as ``null`` in a file does. Where one file gives ``model`` or ``data`` a ``class_path``, what the others
-    say of it becomes that class' ``init_args``.
+    takes a term away, as ``null`` in a file does. Where a file or an option gives ``model`` or ``data`` a ``class_path``, all
+    that is said of it becomes that class' ``init_args``.
 
     Raises:
         ValueError: if a file is missing or no mapping in YAML, or a term is changed that there isn't.
     """
-    names, rest, left = [], [], iter(arguments)
+    files: list[tuple[str, dict[str, Any]]] = []
+    rest, left = [], iter(arguments)
     for argument in left:
         name, sign, value = argument.partition("=")
-        if name not in ("--config", "-c"):
+        if name not in ("--config", "-c", *_CLASS_OPTIONS):
             rest.append(argument)
-        elif sign:
-            names.append(value)
-        else:
-            names.append(following := next(left, ""))
-            if not following:
-                raise ValueError(f"{argument} names no file: give one after it")
-    files = [(name, read_config(name)) for name in names]
+            continue
+        value = value if sign else next(left, "")
+        if not value:
+            raise ValueError(f"{name} names no {'class' if name in _CLASS_OPTIONS else 'file'}: give one after it")
+        own = {_CLASS_OPTIONS[name]: {"class_path": value}} if name in _CLASS_OPTIONS else None
+        files.append((value, read_config(value)) if own is None else (name, own))
+    for section in _OWN:
+        if any(_is_class(content.get(section)) for _, content in files):
+            files = [(name, _below_init_args(content, section)) for name, content in files]
     merged: dict[str, Any] = {}
     for _, content in files:
         merged = merge(merged, content)
-    for group in NAMED:
-        rest = _settle(merged, group, rest, files)
-    for section in ("model", "data"):
-        if isinstance(merged.get(section), Mapping) and "class_path" in merged[section]:
-            merged[section] = _of_class(merged[section])
+    for section, key in NAMED:
+        rest = _settle(merged, section, key, rest, files)
     return Configuration(files, merged), rest
 
 
@@ -123,6 +131,8 @@ def read_config(name: str) -> dict[str, Any]:
     for section in _SECTIONS:
         if isinstance(content.get(section), str) and (path.parent / content[section]).is_file():
             content[section] = read_config(str(path.parent / content[section]))
+        elif section in _OWN and isinstance(content.get(section), str):
+            content[section] = {"class_path": content[section]}
     return content
 
 
@@ -131,7 +141,7 @@ def merge(base: Any, change: Any) -> Any:
 
     Where the class changes, the new one keeps the old one's ``init_args`` that it takes, as an option on the command line does.
     """
-    if isinstance(base, Mapping) and "class_path" in base and isinstance(change, str) and _class_named(change):
+    if isinstance(base, Mapping) and "class_path" in base and isinstance(change, str) and class_named(change):
         change = {"class_path": change}
     if isinstance(base, str) and isinstance(change, Mapping) and "init_args" in change and "class_path" not in change:
         base = {"class_path": base}
@@ -139,7 +149,7 @@ def merge(base: Any, change: Any) -> Any:
         return change
     new_class = change.get("class_path")
     if "class_path" in base and new_class not in (None, base["class_path"]):
-        taken = _parameters(_class_named(new_class))
+        taken = parameters_of(class_named(new_class))
         kept = {key: value for key, value in (base.get("init_args") or {}).items() if key in taken}
         base = {"class_path": new_class, **({"init_args": kept} if kept else {})}
     return {**base, **{key: merge(base[key], value) if key in base else value for key, value in change.items()}}
@@ -170,11 +180,16 @@ def did_you_mean(name: str, known: Collection[str], otherwise: str = "") -> str:
     return f"; did you mean {near[0]}?" if near else (f"; {otherwise}" if otherwise else "")
 
 
-def _settle(merged: dict[str, Any], group: str, arguments: list[str], files: list[tuple[str, Any]]) -> list[str]:
-    """Take away the terms of ``group`` that are null, in files or arguments; return the arguments that are left."""
-    section, _, key = group.partition(".")
-    terms = merged.get(section, {}).get(key) if isinstance(merged.get(section), dict) else None
+def _settle(
+    merged: dict[str, Any], section: str, key: str, arguments: list[str], files: list[tuple[str, Any]]
+) -> list[str]:
+    """Take away the terms of ``section.key`` that are null, in files or arguments; return the arguments that are left."""
+    group = f"{section}.{key}"
+    holder: Any = merged.get(section)
+    holder = (holder.get("init_args") or {}) if _is_class(holder) else holder
+    terms = holder.get(key) if isinstance(holder, dict) else None
     terms = terms if isinstance(terms, dict) else {}
+    arguments = [re.sub(rf"^--{section}\.init_args\.{key}\b", f"--{group}", argument) for argument in arguments]
     names = {argument.partition("=")[0].removesuffix(".class_path") for argument in arguments}
     if f"--{group}" in names:  # the terms are given anew
         return arguments
@@ -196,7 +211,7 @@ def _settle(merged: dict[str, Any], group: str, arguments: list[str], files: lis
             left.append(option)
     for term, value in terms.items():
         if isinstance(value, dict) and "class_path" not in value:
-            file = next((name for name, content in files if f"{group}.{term}" in dotted(content)), "")
+            file = Configuration(files[::-1], {}).source(f"{group}.{term}") or ""
             others = [other for other in terms if other != term]
             raise ValueError(
                 f"{file}: {group}.{term} has no class_path, and no file before it has such a term"
@@ -207,11 +222,16 @@ def _settle(merged: dict[str, Any], group: str, arguments: list[str], files: lis
     return left
 
 
-def _of_class(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section whose class is named, with all keys beside the name as arguments of the class."""
-    plain = {key: value for key, value in section.items() if key not in _CLASS_KEYS}
-    named = {key: value for key, value in section.items() if key in _CLASS_KEYS}
-    return {**named, "init_args": merge(plain, named.get("init_args") or {})}
+def _is_class(section: Any) -> bool:
+    return isinstance(section, Mapping) and bool(section.get("class_path"))
+
+
+def _below_init_args(content: dict[str, Any], section: str) -> dict[str, Any]:
+    """Return a file's content with the plain keys of a section as ``init_args``: its class is named, here or elsewhere."""
+    said = content.get(section)
+    if not isinstance(said, Mapping) or _CLASS_KEYS & set(said):
+        return content
+    return {**content, section: {"init_args": dict(said)}}
 
 
 def _unknown(content: Mapping[str, Any], known: Collection[str], groups: set[str], prefix: str = "") -> Iterator[str]:
@@ -233,7 +253,7 @@ def _what_is_wrong(text: str, error: Any) -> str:
     return f", line {mark.line + 1}, column {mark.column + 1} is no YAML: {error.problem or error.context}"
 
 
-def _class_named(path: Any) -> Any:
+def class_named(path: Any) -> Any:
     """Return the class or function of a dotted name, ``None`` where there is none: the parser says so itself."""
     module, _, name = str(path).rpartition(".")
     try:
@@ -242,7 +262,7 @@ def _class_named(path: Any) -> Any:
         return None
 
 
-def _parameters(function: Any) -> set[str]:
+def parameters_of(function: Any) -> set[str]:
     """Return the names that a class or function takes; through ``**kwargs``, those of the classes it derives from too."""
     if function is None:
         return set()

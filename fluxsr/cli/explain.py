@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from inspect import signature
-from typing import Any
 
-from fluxsr.cli.configs import Configuration, did_you_mean, dotted
+from fluxsr.cli.configs import Configuration, class_named, did_you_mean, dotted, parameters_of
 
 LONGEST = 300  # characters of a message
 
@@ -150,9 +148,7 @@ def _ends_with(name: str, keys: list[str]) -> bool:
 
 
 def _options_of(path: str) -> list[str]:
-    module, _, name = path.rpartition(".")
-    holder: Any = getattr(import_module(module), name) if module else None
-    return [] if holder is None else [key for key in signature(holder).parameters if key not in ("args", "kwargs")]
+    return sorted(parameters_of(class_named(path)) - {"self", "args", "kwargs"})
 
 
 def _short(text: str) -> str:

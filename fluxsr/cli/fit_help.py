@@ -32,7 +32,9 @@ _OPTIONS = """\
   --config FILE             YAML file; given again, the later file wins, key by key (-c FILE is the same)
   --print_config            print the configuration as it would be used, and stop
   --ckpt_path FILE|last     checkpoint to load; last: the newest last.ckpt below trainer.default_root_dir
-  --seed_everything N       of everything that is random (default: 0)
+  --seed_everything N       of new weights (default: 0)
+  --model.seed N, --data.seed N
+                            of times, noise and crops of losses; of the order of the images, their crops and damage
   --data.photos DIR         photos to train on, subfolders too
   --data.pairs DIR          teacher pairs, made by fluxsr pairs; null: none
   --data.crop N             pixels along a side of what is trained on

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from fluxsr.cli.announce import announce
-from fluxsr.cli.classes import arguments_of, cli_classes, find_own_modules
+from fluxsr.cli.classes import arguments_for, cli_classes, find_own_modules
 from fluxsr.cli.configs import take_configs
 from fluxsr.cli.explain import explain
 from fluxsr.cli.fit_help import WHAT
@@ -24,7 +24,7 @@ from fluxsr.cli.interrupt import SaveOnInterrupt, last_checkpoint
 from fluxsr.cli.pairs import make_pairs
 from fluxsr.cli.quiet import quiet
 from fluxsr.cli.run import NO_FILES, one_line_errors
-from fluxsr.data import PairStore
+from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.training import OneStepSR
 
@@ -80,7 +80,10 @@ class FluxSRCLI(LightningCLI):
         # Checkpoints are never unpickled: they hold tensors and plain values only.
         if config.get("ckpt_path") is not None:
             config.weights_only = True
-        data = arguments_of(config.data)
+        try:
+            data = arguments_for(SRDataModule, config.data)
+        except ValueError:  # data of another kind have no pairs of ours
+            return
         if data.get("pairs") is None:
             return
         path = Path(data.pairs).expanduser()

@@ -127,7 +127,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
         text_tokens: length of the prompt.
         further: the options of ``fluxsr plan`` itself, which one among the arguments may have been meant to be.
     """
-    from fluxsr.cli.classes import arguments_of, cli_classes, find_own_modules
+    from fluxsr.cli.classes import arguments_for, cli_classes, find_own_modules
     from fluxsr.cli.configs import take_configs
     from fluxsr.cli.lightning import FluxSRCLI
     from fluxsr.data import SRDataModule
@@ -144,16 +144,14 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
         def instantiate_classes(self) -> None:
             """Instantiate the model and its data alone: a trainer would ask for its GPUs."""
             options = self.config[self.subcommand].as_dict()
-            options |= {name: arguments_of(options[name]) for name in ("model", "data")}
+            for name, ours in (("model", OneStepSR), ("data", SRDataModule)):
+                options[name] = arguments_for(ours, options[name])
             rank = (options["model"].get("backbone", {}).get("init_args") or {}).get("lora_rank", 64)
             whole = self.config.clone()
             for key in ("callbacks", "logger", "plugins", "strategy", "profiler"):
                 whole[self.subcommand].trainer.pop(key, None)
             with weightless(text_tokens, rank):
                 built = self.parser.instantiate_classes(whole)[self.subcommand]
-            for one, wanted in ((built.model, OneStepSR), (built.data, SRDataModule)):
-                if not isinstance(one, wanted):
-                    raise ValueError(f"only a {wanted.__name__} can be planned for, and {type(one).__name__} is none")
             trainer = options["trainer"]
             self.experiment = Experiment(
                 module=built.model,

@@ -54,6 +54,6 @@ class DegradationMix(Degradation):
     @torch.no_grad()
     def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:
         """Degrade; see the class."""
-        images, seeds = checked_images(hr_image, seeds, self.scale or 1)
+        images, seeds = checked_images(hr_image, seeds, self.scale or 1)  # degradations of other kinds may have none
         lr_images = [self.drawn(seed)(image, seeds=seed) for image, seed in zip(images, seeds, strict=True)]
         return torch.stack(lr_images) if hr_image.ndim == 4 else lr_images[0]

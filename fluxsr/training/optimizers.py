@@ -44,14 +44,15 @@ class MuonAdamW(torch.optim.Optimizer):
     this class makes one optimiser of them, as Lightning's automatic optimisation wants it.
 
     Args:
-        params: the trained parameters. Those of two dimensions, also a LoRA's, are Muon's.
+        params: the trained parameters, all with the same settings. Those of two dimensions, also a LoRA's, are Muon's.
         lr: learning rate of both.
         momentum: Muon's.
         betas: decays of AdamW's two moments.
         weight_decay: decoupled, of both.
 
     Raises:
-        ValueError: if nothing has two dimensions: that is plain AdamW.
+        ValueError: if there is nothing to train, or groups or names instead of parameters, or nothing has two dimensions:
+            that is plain AdamW.
     """
 
     def __init__(
@@ -63,6 +64,11 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         params = list(params)
+        if not params or not all(isinstance(parameter, torch.Tensor) for parameter in params):
+            got = type(params[0]).__name__ if params else "none"
+            raise ValueError(
+                f"give the parameters themselves, such as model.parameters(), not groups or names; got {got}"
+            )
         matrices = [parameter for parameter in params if parameter.ndim == 2]
         rest = [parameter for parameter in params if parameter.ndim != 2]
         if not matrices:

@@ -51,12 +51,10 @@ def test_no_photo_of_the_demo_was_trained_on(name, trained_on):
 
 
 def test_a_smaller_and_damaged_copy_would_be_found(assets, trained_on):
-    paths = list_images(assets / "train")[::25]
-    assert len(paths) >= 10
     listed = {photo["sha256"] for photo in trained_on}
+    paths = [path for path in list_images(assets / "train")[::25] if file_hash(path) in listed]
+    assert len(paths) >= 8
     for path in paths:
-        if file_hash(path) not in listed:
-            continue
         with Image.open(path) as image:
             small = image.convert("RGB").resize((image.width // 4, image.height // 4), Image.Resampling.BICUBIC)
         copy = io.BytesIO()

@@ -39,14 +39,13 @@ def grid(tmp_path) -> Path:
 
 
 def test_the_shipped_grid_names_overrides_of_its_configuration():
-    variants = read_grid(str(CONFIGS / "ablation_nano.yaml"), "out", "photos")
-    assert [variant.name for variant in variants][:2] == ["FluxSR", "without FTD"]
-    assert variants[1].folder == Path("out/without-ftd")
-    assert (
-        "--model.flow_weight=0" in variants[1].arguments
-        and "--trainer.val_check_interval=null" in variants[1].arguments
-    )
-    assert len({variant.folder for variant in variants}) == len(variants) == 9
+    variants = {variant.name: variant for variant in read_grid(str(CONFIGS / "ablation_nano.yaml"), "out", "photos")}
+    assert next(iter(variants)) == "FluxSR"
+    without = variants["without FTD"]
+    assert without.folder == Path("out/without-ftd")
+    assert {"--model.flow_weight=0", "--trainer.val_check_interval=null"} <= set(without.arguments)
+    assert {"--model.seed=1", "--data.seed=1"} <= set(variants["another seed"].arguments)
+    assert len({variant.folder for variant in variants.values()}) == len(variants) == 10
 
 
 @pytest.mark.parametrize("grid", ["ablation_nano.yaml", "ablation_flowsr_nano.yaml"])
@@ -116,12 +115,27 @@ def test_a_failing_training_ends_with_what_it_said(grid, tmp_path, photos):
         ("config: student_nano.yaml\nruns: {}", "at least one variant"),
         ("config: student_nano.yaml\nruns: {a b: {}, a-b: {}}", "the same folder; rename one"),
         ("config: [", "is no YAML"),
+        (
+            "config: student_nano.yaml\nruns: {d: 5}",
+            "d in .* must hold keys of the configuration with their values, got 5",
+        ),
+        ("config: student_nano.yaml\noverrides: [a]\nruns: {d: {}}", r"overrides in .* must hold keys .*, got \['a'\]"),
+        ("config: null\nruns: {d: {}}", "names the configuration None, which is not beside it"),
+        ("config: student_nano.yaml\nruns: {'***': {}}", r"the run '\*\*\*' of .* needs a letter or a digit"),
     ],
 )
 def test_bad_grids_are_named(grid, tmp_path, text, message):
     grid.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_grid(str(grid), str(tmp_path), "photos")
+
+
+def test_values_are_written_as_yaml(grid):
+    grid.write_text(
+        "config: student_nano.yaml\nruns: {a: {model.losses.l1: {init_args: {crop: null}}, data.cache: false}}"
+    )
+    (variant,) = read_grid(str(grid), "out", "photos")
+    assert variant.arguments[-2:] == ['--model.losses.l1={"init_args": {"crop": null}}', "--data.cache=false"]
 
 
 def test_a_missing_grid_and_lr_without_hr_are_named(grid, tmp_path):

@@ -39,6 +39,15 @@ class Line(LightningModule):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
+class One(LightningDataModule):
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(1))
+
+class Pairs(One):
+    def __init__(self, pairs: int = 4) -> None:
+        super().__init__()
+        self.pairs = pairs
+
 class Numbers(LightningDataModule):
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -99,6 +108,31 @@ def test_any_module_trains_on_any_data(folder):
     torch.testing.assert_close(cli.model.slope.detach(), torch.tensor(1.5))  # 0.25 * 2 * (3 - 0)
 
 
+@pytest.mark.parametrize("data", ["One", "Pairs"])
+def test_data_without_arguments_and_with_pairs_of_another_kind(folder, data):
+    cli = fit(folder, "--config=line.yaml", f"--data.class_path=a_line.{data}")
+    assert type(cli.datamodule).__name__ == data
+    assert cli.trainer.global_step == 1
+
+
+def test_a_printed_configuration_takes_files_and_options_as_any_other(folder, photos, capsys):
+    nano = ["--config", str(CONFIGS / "fluxsr_nano.yaml"), "--data.pairs=null", f"--data.photos={photos}"]
+    with pytest.raises(SystemExit):
+        command(folder, "fit", *nano, "--config=mine.yaml", "--print_config")
+    (folder / "printed.yaml").write_text(capsys.readouterr().out)
+    (folder / "later.yaml").write_text(
+        "model: {flow_weight: 2, backbone: {init_args: {lora_rank: 5}}, losses: {mse: {init_args: {weight: 7}}}}\n"
+    )
+    cli = fit(
+        folder, "--config=printed.yaml", "--config=later.yaml", "--data.batch_size=1", "--model.losses.adl", "null",
+        "--model.losses.tv_lpips.weight=3",
+    )  # fmt: skip
+    assert type(cli.model).__name__ == "Sharper"
+    assert cli.model.flow_weight == 2
+    assert cli.config.fit.model.init_args.backbone.init_args.lora_rank == 5
+    assert {name: term.weight for name, term in cli.model.losses.items()} == {"mse": 7.0, "tv_lpips": 3.0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -113,6 +147,8 @@ def test_any_module_trains_on_any_data(folder):
     ],
 )
 def test_mistakes_are_one_line(folder, monkeypatch, capsys, arguments, said):
+    (folder / "nano.yaml").write_text((CONFIGS / "fluxsr_nano.yaml").read_text())
+    (folder / "wrong.yaml").write_text("model: {class_path: my_sr.Sharper, init_args: {flow_wieght: 2}}\n")
     (folder / "typo.yaml").write_text(LINE.replace("a_line.Line", "a_line.Lien"))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["fluxsr"])
@@ -127,7 +163,7 @@ def test_only_our_module_is_planned_for(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit):
         main(["plan", "--config=line.yaml", "--data.count=1"])
-    assert "only a OneStepSR can be planned for, and Line is none" in capsys.readouterr().err
+    assert "this is for a OneStepSR alone, and a_line.Line is none" in capsys.readouterr().err
 
 
 def test_a_subclass_is_planned_for_as_it_is(folder, monkeypatch, capsys, photos):
@@ -139,12 +175,21 @@ def test_a_subclass_is_planned_for_as_it_is(folder, monkeypatch, capsys, photos)
     assert capsys.readouterr().out == plain
 
 
-def test_keys_beside_a_class_become_its_arguments(tmp_path):
-    (tmp_path / "a.yaml").write_text(
-        "model: {flow_weight: 2, losses: {a: {class_path: x.Y, init_args: {weight: 1}}}}\n"
-    )
-    (tmp_path / "b.yaml").write_text("model: {class_path: my.SR, init_args: {flow_weight: 3}}\n")
-    both = ["--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")]
-    merged = take_configs(both)[0].merged
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+def test_the_later_file_wins_where_a_class_is_named_too(tmp_path, order):
+    """Whether a file says plain keys or the class' arguments makes no difference."""
+    texts = [
+        "model: {flow_weight: 2, losses: {a: {class_path: x.Y, init_args: {weight: 1}}}}\n",
+        "model: {class_path: my.SR, init_args: {flow_weight: 3}}\n",
+        "model: {flow_weight: 4}\n",
+    ]
+    options = []
+    for number in order:
+        (tmp_path / f"{number}.yaml").write_text(texts[number])
+        options += ["--config", str(tmp_path / f"{number}.yaml")]
     losses = {"a": {"class_path": "x.Y", "init_args": {"weight": 1}}}
-    assert merged["model"] == {"class_path": "my.SR", "init_args": {"flow_weight": 3, "losses": losses}}
+    arguments = {"flow_weight": {0: 2, 1: 3, 2: 4}[order[-1]], "losses": losses}
+    assert take_configs(options)[0].merged["model"] == {"class_path": "my.SR", "init_args": arguments}
+    last = [*options, "--model.class_path", "my.Other"]
+    assert take_configs(last)[0].merged["model"]["class_path"] == "my.Other"
+    assert take_configs(["--model", "nano"])[1] == ["--model", "nano"]  # other commands have such an option

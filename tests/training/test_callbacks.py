@@ -24,10 +24,13 @@ def test_ema_has_its_closed_form():
 
     module = tiny_module(losses=MSE)
     start = {name: p.detach().clone() for name, p in module.trainable_state().items()}
-    ema = EMA(decay=0.8)
+    ema = EMA(decay=0.3)
     tiny_trainer(max_steps=4, callbacks=[Record(), ema]).fit(module, loader(4))
+    # Decays of (1 + n) / (10 + n) = 2/11, 3/12, 4/13, and from the third step on the given 0.3.
+    shares = [2 / 11 * 0.25 * 0.09, 9 / 11 * 0.25 * 0.09, 0.75 * 0.09, 0.7 * 0.3, 0.7]
+    assert sum(shares) == pytest.approx(1)
     for name, average in ema.average.items():
-        expected = 0.8**4 * start[name] + sum(0.2 * 0.8 ** (3 - k) * weights[k][name] for k in range(4))
+        expected = sum(share * state[name] for share, state in zip(shares, [start, *weights], strict=True))
         torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-7)
 
 

@@ -99,6 +99,15 @@ def test_a_schedule_reaches_both_parts_and_a_closure_is_called():
     assert all(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 
-def test_parameters_without_a_matrix_are_refused():
-    with pytest.raises(ValueError, match=r"none of these parameters is a matrix.*AdamW"):
-        MuonAdamW([torch.nn.Parameter(torch.zeros(3))])
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (lambda: [torch.nn.Parameter(torch.zeros(3))], r"none of these parameters is a matrix.*AdamW"),
+        (lambda: [], "not groups or names; got none"),
+        (lambda: [{"params": [torch.zeros(2, 2)]}], "give the parameters themselves.*got dict"),
+        (lambda: torch.nn.Linear(2, 2).named_parameters(), "give the parameters themselves.*got tuple"),
+    ],
+)
+def test_parameters_that_it_cannot_train_are_refused(parameters, said):
+    with pytest.raises(ValueError, match=said):
+        MuonAdamW(parameters())
