@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import rank_zero_only
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -27,6 +26,7 @@ from torchmetrics.functional import spearman_corrcoef
 
 from examples.perceptual.make_targets import CELLS, CHUNK, to_input
 from fluxsr.losses.perceptual_nano import PerceptualNano, load_perceptual_nano
+from fluxsr.models.files import write_safetensors
 from fluxsr.training.callbacks import EMA
 
 FLOOR = 0.004  # distances below it needn't be told apart
@@ -101,12 +101,9 @@ class PerceptualDistillation(LightningModule):
 
     @rank_zero_only
     def save(self) -> None:
-        state = {name: value.detach().contiguous().half() for name, value in self.net.state_dict().items()}
+        state = {name: value.half() for name, value in self.net.state_dict().items()}
         metadata = {"widths": json.dumps(self.net.widths), "steps": str(self.trainer.global_step)}
-        temporary = self.output.with_name(self.output.name + ".part")
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, temporary, metadata=metadata)
-        temporary.replace(self.output)
+        write_safetensors(self.output, state, metadata)
 
 
 class PerceptualTargets(LightningDataModule):
