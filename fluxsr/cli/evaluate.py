@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,14 @@ def make_parser() -> argparse.ArgumentParser:
         default=[1],
         metavar="N",
         help="of our models' solver (default: 1), or several counts",
+    )
+    add(
+        "--color-fix",
+        nargs="+",
+        choices=("wavelet", "adain", "none"),
+        default=["wavelet"],
+        metavar="KIND",
+        help="of our models: wavelet (default), adain, none, or several of them",
     )
     add("--bicubic", action="store_true", help="bicubic enlargement, the baseline")
     add(
@@ -190,11 +199,12 @@ def gather(options: argparse.Namespace, testset: TestSet) -> list[System]:
         systems.append(bicubic())
     for entry in options.model:
         name, sign, path = entry.partition("=")
-        for steps in options.steps:
-            system = load_model(path if sign else entry, name if sign else None, options.device, steps)
-            if options.steps != [1]:
-                system = replace(system, name=f"{system.name}, {steps} step{'s' if steps > 1 else ''}")
-            systems.append(system)
+        for steps, color_fix in product(options.steps, options.color_fix):
+            system = load_model(path if sign else entry, name if sign else None, options.device, steps, color_fix)
+            said = [system.name]
+            said += [f"{steps} step{'s' if steps > 1 else ''}"] if options.steps != [1] else []
+            said += [f"colour fix {color_fix}"] if options.color_fix != ["wavelet"] else []
+            systems.append(replace(system, name=", ".join(said)))
     return systems
 
 

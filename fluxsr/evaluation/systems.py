@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from fluxsr.data.images import read_image
 from fluxsr.evaluation.cost import CostMeter
 from fluxsr.evaluation.imresize import imresize
+
+if TYPE_CHECKING:
+    from fluxsr.inference.upscaler import ColorFix
 
 PEER_SUFFIXES = (".pth", ".pt", ".ckpt")
 
@@ -80,7 +83,9 @@ def bicubic() -> System:
     return System("bicubic", "imresize, a = -0.5", "imresize", restore=imresize)
 
 
-def load_model(model: str, name: str | None = None, device: str = "auto", steps: int = 1) -> System:
+def load_model(
+    model: str, name: str | None = None, device: str = "auto", steps: int = 1, color_fix: ColorFix = "wavelet"
+) -> System:
     """Load a model as a system.
 
     Args:
@@ -89,6 +94,7 @@ def load_model(model: str, name: str | None = None, device: str = "auto", steps:
         name: as results are filed; by default the file's or folder's own.
         device: auto, cpu, cuda or mps.
         steps: of the solver, for models of ours.
+        color_fix: wavelet, adain or none, for models of ours; others are measured without.
 
     Raises:
         ValueError: if it can't be loaded, spandrel is not installed, or a model that knows no steps is to take several.
@@ -103,7 +109,7 @@ def load_model(model: str, name: str | None = None, device: str = "auto", steps:
         return _load_peer(path, name, device)
     from fluxsr.inference import Upscaler
 
-    upscaler = Upscaler.from_pretrained(model, device=device)
+    upscaler = Upscaler.from_pretrained(model, device=device, color_fix=color_fix)
     meter = CostMeter(upscaler.device)
     upscaler.velocity = meter.wrap("velocity", upscaler.velocity)
     # On the instance: the upscaler looks at the autoencoder's class.
@@ -116,7 +122,9 @@ def load_model(model: str, name: str | None = None, device: str = "auto", steps:
         result = upscaler.upscale_pixels(np.ascontiguousarray(pixels), size=size, steps=steps)
         return torch.from_numpy(result).permute(2, 0, 1)[None].float() / 255
 
-    return System(name, model, f"{_identity(model)}, {steps} steps", restore=restore, meter=meter)
+    return System(
+        name, model, f"{_identity(model)}, {steps} steps, colour fix {color_fix}", restore=restore, meter=meter
+    )
 
 
 def _load_peer(path: Path, name: str, device: str) -> System:

@@ -57,6 +57,16 @@ def test_steps_are_the_solvers_and_tell_systems_apart(generator):
         load_model("nano-student", steps=0)
 
 
+def test_the_colour_fix_is_the_upscalers_and_tells_systems_apart(generator):
+    lr_image = rounded(torch.rand(1, 3, 12, 10, generator=generator))
+    wavelet, none = load_model("nano-student", device="cpu"), load_model("nano-student", device="cpu", color_fix="none")
+    expected = Upscaler.from_pretrained("nano-student", device="cpu", color_fix="none")(lr_image[0], scale=4)
+    picture, _ = none.picture("a", lr_image, (48, 40))
+    assert (picture[0] - expected).abs().max() <= 1 / 255
+    assert (picture - wavelet.picture("a", lr_image, (48, 40))[0]).abs().max() > 2 / 255
+    assert wavelet.identity != none.identity
+
+
 def test_a_peer_knows_no_steps(peer):
     folder, _ = peer
     with pytest.raises(ValueError, match=r"small.pth knows no steps"):
