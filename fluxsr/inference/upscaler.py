@@ -53,8 +53,8 @@ class Upscaler:
         tile: side in pixels of what is computed at a time; ``"auto"`` chooses from the free memory, ``None`` sets no limit.
             After running out of memory it is halved.
         color_fix: ``"wavelet"`` takes the low frequencies from the enlarged image, ``"adain"`` the mean and deviation of each
-            channel; both look at the image as a whole. The shipped student gains 0.06 dB with ``"wavelet"`` on Set14 under
-            Real-ESRGAN's degradation, 0.23 dB under bicubic, and the default is that.
+            channel; both look at the image as a whole. With ``"wavelet"``, the default, the shipped student gains 0.08 dB on
+            Set14 under bicubic reduction and 0.06 dB on camera pairs, and loses 0.02 dB under Real-ESRGAN's degradation.
         device: where the parts run; by default where the velocity model's parameters are.
 
     Raises:
