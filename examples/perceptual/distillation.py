@@ -129,12 +129,14 @@ class PerceptualTargets(LightningDataModule):
         if not 0 <= descents <= 1:
             raise ValueError(f"descents is a share, between 0 and 1, got {descents}")
         if not any(self.store.glob("targets-*.npz")):
-            raise ValueError(f"there is no targets-*.npz in {store}: run examples/perceptual/make_targets.py first")
+            raise ValueError(
+                f"there is no targets-*.npz in {store}: run python -m examples.perceptual.make_targets first"
+            )
 
     def train_dataloader(self) -> DataLoader[Any]:
         # Asked when the first batch is drawn: a checkpoint is loaded by then, and the steps go on where they were.
-        steps_done = lambda: self.trainer.global_step if self.trainer is not None else 0  # noqa: E731
-        return DataLoader(Batches(self.store, self.groups, self.descents, self.seed, steps_done), batch_size=None)
+        batches = Batches(self.store, self.groups, self.descents, self.seed, lambda: self.trainer.global_step)
+        return DataLoader(batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         path = self.store / "held_out.npz"

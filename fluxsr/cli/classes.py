@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule
 
-from fluxsr.cli.configs import Configuration, class_named
+from fluxsr.cli.configs import Configuration, class_named, names_class
 from fluxsr.data import SRDataModule
 from fluxsr.training import OneStepSR
 
@@ -26,10 +25,7 @@ def cli_classes(configuration: Configuration) -> dict[str, Any]:
     Where ``model`` or ``data`` has a ``class_path``, that class is trained, whatever it derives from; else
     :class:`OneStepSR` on :class:`SRDataModule`.
     """
-    own_model, own_data = (
-        isinstance(section := configuration.merged.get(name), Mapping) and bool(section.get("class_path"))
-        for name in ("model", "data")
-    )
+    own_model, own_data = (names_class(configuration.merged.get(name)) for name in ("model", "data"))
     return {
         "model_class": LightningModule if own_model else OneStepSR,
         "subclass_mode_model": own_model,
@@ -38,15 +34,12 @@ def cli_classes(configuration: Configuration) -> dict[str, Any]:
     }
 
 
-def arguments_for(ours: type, section: Any) -> Any:
-    """Return the constructor's arguments in a parsed ``model`` or ``data``.
+def derives_from(ours: type, section: Any) -> bool:
+    """Say whether a parsed ``model`` or ``data`` is of a class of ours, which it is unless it names another."""
+    named = class_named(section["class_path"]) if "class_path" in section else ours
+    return isinstance(named, type) and issubclass(named, ours)
 
-    Raises:
-        ValueError: if it names a class that does not derive from ``ours``.
-    """
-    if "class_path" not in section:
-        return section
-    named = class_named(section["class_path"])
-    if not (isinstance(named, type) and issubclass(named, ours)):
-        raise ValueError(f"this is for a {ours.__name__} alone, and {section['class_path']} is none")
-    return section.get("init_args") or {}
+
+def arguments_of(section: Any) -> Any:
+    """Return the constructor's arguments in a parsed ``model`` or ``data``, which may name a class."""
+    return (section.get("init_args") or {}) if "class_path" in section else section

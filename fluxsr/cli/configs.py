@@ -81,7 +81,7 @@ def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
         own = {_CLASS_OPTIONS[name]: {"class_path": value}} if name in _CLASS_OPTIONS else None
         files.append((value, read_config(value)) if own is None else (name, own))
     for section in _OWN:
-        if any(_is_class(content.get(section)) for _, content in files):
+        if any(names_class(content.get(section)) for _, content in files):
             files = [(name, _below_init_args(content, section)) for name, content in files]
     merged: dict[str, Any] = {}
     for _, content in files:
@@ -186,7 +186,7 @@ def _settle(
     """Take away the terms of ``section.key`` that are null, in files or arguments; return the arguments that are left."""
     group = f"{section}.{key}"
     holder: Any = merged.get(section)
-    holder = (holder.get("init_args") or {}) if _is_class(holder) else holder
+    holder = (holder.get("init_args") or {}) if names_class(holder) else holder
     terms = holder.get(key) if isinstance(holder, dict) else None
     terms = terms if isinstance(terms, dict) else {}
     arguments = [re.sub(rf"^--{section}\.init_args\.{key}\b", f"--{group}", argument) for argument in arguments]
@@ -222,7 +222,8 @@ def _settle(
     return left
 
 
-def _is_class(section: Any) -> bool:
+def names_class(section: Any) -> bool:
+    """Say whether a section of a configuration has a class of its own."""
     return isinstance(section, Mapping) and bool(section.get("class_path"))
 
 

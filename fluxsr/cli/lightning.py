@@ -6,7 +6,8 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from fluxsr.cli.announce import announce
-from fluxsr.cli.classes import arguments_for, cli_classes, find_own_modules
+from fluxsr.cli.classes import arguments_of, cli_classes, derives_from, find_own_modules
 from fluxsr.cli.configs import take_configs
 from fluxsr.cli.explain import explain
 from fluxsr.cli.fit_help import WHAT
@@ -38,6 +39,12 @@ class FluxSRCLI(LightningCLI):
     command = ""  # which that is, for the errors
     configuration = NO_FILES
 
+    def __init__(self, **options: Any) -> None:
+        """Read the files after ``--config`` in sys.argv, which say what classes there are, then do as LightningCLI does."""
+        find_own_modules()
+        self.configuration, self._options = take_configs(sys.argv[2:])
+        super().__init__(**cli_classes(self.configuration), **options)
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return Lightning's parser, of one command or of all; its errors are one line, its options are written out."""
         # prog: what stands in sys.argv[0] may be "-c" or "__main__.py".
@@ -51,8 +58,7 @@ class FluxSRCLI(LightningCLI):
         Raises:
             ValueError: if a file is missing, no YAML, or has a key that there isn't.
         """
-        name, *rest = sys.argv[1:] if args is None else args
-        self.configuration, rest = take_configs(rest)
+        name, rest = sys.argv[1], self._options
         if not self.configuration.files and not any(one.startswith("--model.") or "help" in one for one in rest):
             raise ValueError(
                 f"a configuration is needed: fluxsr {name} --config FILE (examples/configs of the source has some; "
@@ -80,11 +86,9 @@ class FluxSRCLI(LightningCLI):
         # Checkpoints are never unpickled: they hold tensors and plain values only.
         if config.get("ckpt_path") is not None:
             config.weights_only = True
-        try:
-            data = arguments_for(SRDataModule, config.data)
-        except ValueError:  # data of another kind have no pairs of ours
-            return
-        if data.get("pairs") is None:
+        data = arguments_of(config.data)
+        # Data of another kind have no pairs of ours.
+        if not derives_from(SRDataModule, config.data) or data.get("pairs") is None:
             return
         path = Path(data.pairs).expanduser()
         data.pairs = str(path)
@@ -98,6 +102,21 @@ class FluxSRCLI(LightningCLI):
         else:  # one writer; the other processes of torchrun or SLURM wait for it
             while unfinished(path):
                 time.sleep(2)
+
+    def instantiate_classes(self) -> None:
+        """Instantiate; what a class of the user's own refuses is said without all the types that were tried."""
+        with self.plain_errors():
+            super().instantiate_classes()
+
+    @contextmanager
+    def plain_errors(self) -> Iterator[None]:
+        """Shorten what jsonargparse wraps around the error of a class; the others come as they are."""
+        try:
+            yield
+        except ValueError as error:
+            if str(error).startswith("Does not validate against"):
+                raise ValueError(explain(str(error), self.configuration, self._options)) from error
+            raise
 
     def before_fit(self) -> None:
         """Say what is minimised, once."""
@@ -152,13 +171,10 @@ def main(arguments: list[str]) -> FluxSRCLI:
     # processes of several devices from it.
     sys.argv = [sys.argv[0], *("--help" if argument == "--help_all" else argument for argument in arguments)]
     usage = "fluxsr {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
-    find_own_modules()
-    configuration, _ = take_configs(arguments[1:])
     pages = {name: {"usage": usage.format(name), "description": f"{text} All keys:"} for name, text in WHAT.items()}
     try:
         with quiet():
             return FluxSRCLI(
-                **cli_classes(configuration),
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,  # OneStepSR takes its optimiser as an argument
@@ -169,11 +185,6 @@ def main(arguments: list[str]) -> FluxSRCLI:
                 # "omegaconf+" resolves last: plain "omegaconf" silently ignores an override of an interpolated source.
                 parser_kwargs={"parser_mode": "omegaconf+", **pages},
             )
-    except ValueError as error:
-        # What a class of the user's own refuses comes wrapped in all types that were tried; the others come as they are.
-        if str(error).startswith("Does not validate against"):
-            raise ValueError(explain(str(error), configuration, arguments)) from error
-        raise
     except MisconfigurationException as error:  # for example an accelerator that is not there
         raise ValueError(str(error)) from error
     except SystemExit as stopped:  # Lightning catches Ctrl-C, and exits with 1

@@ -127,8 +127,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
         text_tokens: length of the prompt.
         further: the options of ``fluxsr plan`` itself, which one among the arguments may have been meant to be.
     """
-    from fluxsr.cli.classes import arguments_for, cli_classes, find_own_modules
-    from fluxsr.cli.configs import take_configs
+    from fluxsr.cli.classes import arguments_of, derives_from
     from fluxsr.cli.lightning import FluxSRCLI
     from fluxsr.data import SRDataModule
     from fluxsr.planning import Experiment, Settings, weightless
@@ -145,12 +144,14 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
             """Instantiate the model and its data alone: a trainer would ask for its GPUs."""
             options = self.config[self.subcommand].as_dict()
             for name, ours in (("model", OneStepSR), ("data", SRDataModule)):
-                options[name] = arguments_for(ours, options[name])
+                if not derives_from(ours, options[name]):
+                    raise ValueError(f"this is for a {ours.__name__} alone, and {options[name]['class_path']} is none")
+                options[name] = arguments_of(options[name])
             rank = (options["model"].get("backbone", {}).get("init_args") or {}).get("lora_rank", 64)
             whole = self.config.clone()
             for key in ("callbacks", "logger", "plugins", "strategy", "profiler"):
                 whole[self.subcommand].trainer.pop(key, None)
-            with weightless(text_tokens, rank):
+            with weightless(text_tokens, rank), self.plain_errors():
                 built = self.parser.instantiate_classes(whole)[self.subcommand]
             trainer = options["trainer"]
             self.experiment = Experiment(
@@ -175,9 +176,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
     given = ["fluxsr", "fit", *arguments]
     # LightningCLI reads sys.argv itself, and warns when it is also given arguments.
     with quiet(), patch.object(sys, "argv", given):
-        find_own_modules()
         return Reader(
-            **cli_classes(take_configs(arguments)[0]),
             seed_everything_default=False,
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": "omegaconf+"},

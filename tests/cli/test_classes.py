@@ -21,6 +21,8 @@ from fluxsr.training import OneStepSR
 class Sharper(OneStepSR):
     def __init__(self, *args, sharpness: float = 1.0, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if sharpness < 0:
+            raise ValueError(f"sharpness must not be negative, got {sharpness}")
         self.sharpness = sharpness
 
 class Photos(SRDataModule):
@@ -141,6 +143,11 @@ def test_a_printed_configuration_takes_files_and_options_as_any_other(folder, ph
         (["--config=line.yaml", "--data.cuont=1"], "data.cuont: Numbers has no option 'cuont'; did you mean count?"),
         (["--config=line.yaml", "--model.lr=fast"], "model.lr: must be a number, got 'fast'"),
         (
+            ["--config=nano.yaml", "--config=wrong.yaml"],
+            "wrong.yaml: model.init_args.flow_wieght: Sharper has no option 'flow_wieght'; did you mean flow_weight?",
+        ),
+        (["--config=line.yaml", "--model.class_path="], "--model.class_path names no class: give one after it"),
+        (
             ["--config=typo.yaml", "--data.count=1"],
             "typo.yaml: model: there is no class a_line.Lien; did you mean Line?",
         ),
@@ -173,6 +180,9 @@ def test_a_subclass_is_planned_for_as_it_is(folder, monkeypatch, capsys, photos)
     plain = capsys.readouterr().out
     main([*plan, "--config=mine.yaml"])
     assert capsys.readouterr().out == plain
+    with pytest.raises(SystemExit):
+        main([*plan, "--config=mine.yaml", "--model.sharpness=-1"])
+    assert capsys.readouterr().err == "fluxsr: error: sharpness must not be negative, got -1.0\n"
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
