@@ -5,7 +5,7 @@ from fluxsr.flows.consistency_sr_flow import ConsistencySRFlow
 from fluxsr.flows.fast_slow_schedule import FastSlowSchedule
 from fluxsr.flows.flow_matching import FlowMatching
 from fluxsr.flows.flow_trajectory_distillation import FlowTrajectoryDistillation
-from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse
+from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, PairedTimes, Role, latent_mse
 from fluxsr.flows.paths import expand_times, linear_path
 from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow
 from fluxsr.flows.solvers import euler
@@ -23,7 +23,9 @@ __all__ = [
     "LRTimeEstimate",
     "LatentPair",
     "LogitNormalTimes",
+    "PairedTimes",
     "RectifiedSRFlow",
+    "Role",
     "TimeSampler",
     "UniformTimes",
     "calibrate_lr_time",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows.fast_slow_schedule import FastSlowSchedule
-from fluxsr.flows.objective import Distance, FlowOutput, LatentPair, latent_mse
-from fluxsr.flows.paths import expand_times, linear_path, step_to_data, velocity_at
-from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow, lr_end
+from fluxsr.flows.objective import Distance, FlowOutput, LatentPair, PairedTimes, Role, Times, latent_mse
+from fluxsr.flows.paths import expand_times, linear_path, require_tensor_times, step_to_data, velocity_at
+from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow
 from fluxsr.flows.timesteps import TimeSampler
 from fluxsr.protocols import VelocityModel
 
@@ -51,8 +51,6 @@ class ConsistencySRFlow(RectifiedSRFlow):
         True
     """
 
-    roles = ("teacher", "target")
-
     def __init__(
         self,
         schedule: FastSlowSchedule | None = None,
@@ -79,12 +77,17 @@ class ConsistencySRFlow(RectifiedSRFlow):
         self.flow_share = flow_share
         self.target_decay = target_decay
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The frozen stage-1 model, and the student's moving average."""
+        return Role("teacher"), Role("target", decay=self.target_decay)
+
     def extra_repr(self) -> str:
         """Show the numbers."""
         return f"hr_weight={self.hr_weight}, flow_share={self.flow_share}, schedule={self.schedule}"
 
-    def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``(batch_size, 2)`` times, the columns s and t; s is NaN in the rows that train the flow term at t.
+    def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> PairedTimes:
+        """Draw adjacent times ``s < t`` and say which rows train the flow term, at ``t``. Each is ``(batch_size,)``.
 
         The flow rows come first. Where ``flow_share`` of the batch is no whole number it is rounded up or down by chance,
         so that one sample per step (on a large model) trains both terms in turn.
@@ -93,7 +96,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
         flow_times = self.time_sampler(batch_size, generator=generator)
         chance = torch.rand((), generator=generator, device=s.device)
         rows = torch.arange(batch_size, device=s.device) < torch.floor(self.flow_share * batch_size + chance)
-        return torch.stack([torch.where(rows, torch.nan, s), torch.where(rows, flow_times, t)], dim=1)
+        return PairedTimes(s, torch.where(rows, flow_times, t), rows)
 
     def time_grid(self) -> Tensor | None:
         """Return the schedule's slow grid together with the flow term's; ``None`` where the latter has none."""
@@ -107,7 +110,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
         *,
         teacher: VelocityModel | None = None,
         target: VelocityModel | None = None,
-        times: Tensor | tuple[Tensor, Tensor] | None = None,
+        times: Times | tuple[Tensor, Tensor] | None = None,
         distance: Distance = latent_mse,
         generator: torch.Generator | None = None,
     ) -> FlowOutput:
@@ -120,8 +123,8 @@ class ConsistencySRFlow(RectifiedSRFlow):
             pair: ``hr`` and ``lr`` are needed.
             teacher: the frozen stage-1 velocity model.
             target: the student's moving average.
-            times: ``(B, 2)`` as :meth:`sample_times` draws them, or the pair ``(s, t)`` that the schedule draws: then every
-                row trains the consistency terms.
+            times: A :class:`PairedTimes`, as :meth:`sample_times` draws it, or the plain pair ``(s, t)`` that the schedule
+                draws: then every row trains the consistency terms.
             distance: of two latents, to a scalar.
             generator: for the times, when they are drawn here.
 
@@ -134,10 +137,13 @@ class ConsistencySRFlow(RectifiedSRFlow):
                 "ConsistencySRFlow needs teacher= (the frozen stage-1 velocity model) and target= (the student's moving "
                 "average); OneStepSR hands over both"
             )
-        lr = lr_end(pair, self)
-        s, t = self._split(times, len(lr), generator, lr.device)
-        flow_rows, rows = s.isnan().nonzero().flatten(), s.isfinite().nonzero().flatten()
-        hr, s_rows, t_rows = pair.hr[rows], s[rows], t[rows]
+        _, lr = pair.require("lr")
+        # On the CPU, where they were drawn: choosing rows by value costs no wait for a GPU there.
+        paired = self._paired(times, len(lr), generator)
+        flow_rows, rows = (chosen.nonzero().flatten() for chosen in (paired.flow_rows, ~paired.flow_rows))
+        hr, s_rows = pair.hr[rows], paired.s[rows].to(lr.device, non_blocking=True)
+        t = paired.t.to(lr.device, non_blocking=True)
+        t_rows = paired.t[rows].to(lr.device, non_blocking=True)
         zt = linear_path(pair.hr, lr, t)
         with torch.no_grad():
             zs = zt[rows]
@@ -152,11 +158,11 @@ class ConsistencySRFlow(RectifiedSRFlow):
 
         # Each term is a mean over the rows that it should have, not over those that it happens to have here: a batch that is
         # spread over processes, or over accumulated steps, then has the gradient of the whole.
-        flow_share = 0.0 if isinstance(times, tuple) else self.flow_share
+        flow_share = self.flow_share if times is None or isinstance(times, PairedTimes) else 0.0
         loss, logs = torch.zeros((), device=lr.device), {}
         if len(flow_rows):
-            chosen = LatentPair(pair.hr[flow_rows], lr[flow_rows])
-            logs["sr_flow"] = self.flow_loss(v[flow_rows], x0_hat[flow_rows], chosen, distance)
+            v_rows, x0_rows, hr_rows, lr_rows = (one[flow_rows] for one in (v, x0_hat, pair.hr, lr))
+            logs["sr_flow"] = self.flow_loss(v_rows, x0_rows, hr_rows, lr_rows, distance)
             loss = loss + len(flow_rows) / (flow_share * len(lr) or len(flow_rows)) * logs["sr_flow"]
         if len(rows):
             share = len(rows) / ((1 - flow_share) * len(lr))
@@ -171,30 +177,29 @@ class ConsistencySRFlow(RectifiedSRFlow):
             pair.hr,
             estimates=((x0_from_zs, hr),) if len(rows) else (),
             logs={name: value.detach() for name, value in logs.items()},
+            restoration_pass=0,
         )
 
-    def _split(
-        self,
-        times: Tensor | tuple[Tensor, Tensor] | None,
-        batch_size: int,
-        generator: torch.Generator | None,
-        device: torch.device,
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``(s, t)`` on the device, checked."""
+    def _paired(
+        self, times: Times | tuple[Tensor, Tensor] | None, batch_size: int, generator: torch.Generator | None
+    ) -> PairedTimes:
+        """Return the given or drawn times, checked, on the device where they are."""
         if times is None:
             times = self.sample_times(batch_size, generator=generator)
-        given = times if isinstance(times, tuple) else (times,)
-        if not all(isinstance(one, Tensor) for one in given):
-            raise ValueError(f"times must be a ({batch_size}, 2) tensor or the pair (s, t) of tensors, got {times!r}")
-        pairs = torch.stack(times, dim=1) if isinstance(times, tuple) else times
-        if pairs.shape != (batch_size, 2):
-            raise ValueError(f"times must be ({batch_size}, 2), the columns s and t; got {tuple(pairs.shape)}")
-        s, t = pairs.to(device).unbind(dim=1)
-        wrong = (s >= t) | (s < 0) | (t > 1) | ~(t >= 0)
-        if bool(wrong.any()):
-            row = int(wrong.long().argmax())
+        if not isinstance(times, tuple) or len(times) not in (2, 3):
+            raise ValueError(f"times must be a PairedTimes(s, t, flow_rows) or the pair (s, t) of tensors, got {times!r}")
+        for one in times:
+            require_tensor_times(one)
+        s, t = times[:2]
+        paired = times if isinstance(times, PairedTimes) else PairedTimes(s, t, torch.zeros_like(s, dtype=torch.bool))
+        if any(one.shape != (batch_size,) for one in paired) or paired.flow_rows.dtype != torch.bool:
+            shapes = ", ".join(f"{name} {tuple(one.shape)}" for name, one in paired._asdict().items())
+            raise ValueError(f"s, t and the booleans flow_rows must have shape ({batch_size},) each; got {shapes}")
+        right = (t >= 0) & (t <= 1) & (paired.flow_rows | ((s >= 0) & (s < t)))  # false for NaN, too
+        if not bool(right.all()):
+            row = int((~right).long().argmax())
             raise ValueError(
                 f"adjacent times must satisfy 0 <= s < t <= 1, s nearer the data; row {row} has s = {float(s[row]):g}, "
                 f"t = {float(t[row]):g}"
             )
-        return s, t
+        return paired

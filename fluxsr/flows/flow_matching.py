@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse, require_member
-from fluxsr.flows.paths import linear_path, require_finite, require_same_shape, step_to_data, velocity_at
+from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, Times, latent_mse
+from fluxsr.flows.paths import linear_path, step_to_data, velocity_at
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import LogitNormalTimes, TimeSampler
 from fluxsr.protocols import VelocityModel
@@ -61,7 +61,7 @@ class FlowMatching(FlowObjective):
         velocity: VelocityModel,
         pair: LatentPair,
         *,
-        times: Tensor | None = None,
+        times: Times | None = None,
         distance: Distance = latent_mse,
         generator: torch.Generator | None = None,
     ) -> FlowOutput:
@@ -70,14 +70,8 @@ class FlowMatching(FlowObjective):
         ``distance`` compares ``noise - v`` with ``hr``: a difference equal to the velocity's error, between two points
         of the data end's space.
         """
-        noise = require_member(pair, "noise", self)
-        require_same_shape(hr=pair.hr, noise=noise)
-        require_finite(hr=pair.hr, noise=noise)
+        hr, noise = pair.require("noise")
         t = self.times_for(pair, times, generator)
-        xt = linear_path(pair.hr, noise, t)
+        xt = linear_path(hr, noise, t)
         v = velocity_at(velocity, xt, t)
-        return FlowOutput(
-            loss=distance(noise - v, pair.hr),
-            x0_hat=step_to_data(xt, v, t),
-            x0_target=pair.hr,
-        )
+        return FlowOutput(distance(noise - v, hr), x0_hat=step_to_data(xt, v, t), x0_target=hr, restoration_pass=0)

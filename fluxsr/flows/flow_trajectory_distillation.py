@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse, require_member
-from fluxsr.flows.paths import expand_times, mix, require_finite, require_same_shape, velocity_at
+from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, Times, latent_mse
+from fluxsr.flows.paths import expand_times, mix, require_same_shape, require_times, velocity_at
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import TimeSampler, UniformTimes
 from fluxsr.protocols import VelocityModel
@@ -101,10 +101,23 @@ class FlowTrajectoryDistillation(FlowObjective):
             ValueError: if shapes differ or a time lies before T_L, where this path does not exist.
         """
         require_same_shape(lr=lr, noise=noise)
-        share = (expand_times(t, lr) - self.lr_time) / (1 - self.lr_time)
-        if bool((share < -1e-4).any()) or bool((share > 1 + 1e-4).any()):
-            raise ValueError(f"times must lie in [lr_time, 1] = [{self.lr_time}, 1], got {t.tolist()}")
-        return mix(lr, noise, share)
+        require_times(t, len(lr), self.lr_time)
+        return self._mixture(lr, noise, t)
+
+    def _mixture(self, lr: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return mix(lr, noise, (expand_times(t, lr) - self.lr_time) / (1 - self.lr_time))
+
+    def times_for(
+        self, pair: LatentPair, times: Times | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return the given or drawn times in ``[T_L, 1]``, on the latents' device.
+
+        Raises:
+            ValueError: If ``times`` are not one finite number in ``[T_L, 1]`` per row.
+        """
+        if times is None:
+            times = self.sample_times(len(pair.hr), generator=generator)
+        return require_times(times, len(pair.hr), self.lr_time).to(pair.hr.device, non_blocking=True)
 
     def restore(self, velocity: VelocityModel, start: Tensor, steps: int = 1) -> Tensor:
         """Return ``z_L - T_L v(z_L, T_L)`` (eq. 18), or that stretch in several Euler steps."""
@@ -115,7 +128,7 @@ class FlowTrajectoryDistillation(FlowObjective):
         velocity: VelocityModel,
         pair: LatentPair,
         *,
-        times: Tensor | None = None,
+        times: Times | None = None,
         distance: Distance = latent_mse,
         generator: torch.Generator | None = None,
     ) -> FlowOutput:
@@ -126,11 +139,8 @@ class FlowTrajectoryDistillation(FlowObjective):
         Raises:
             ValueError: if a member is missing, shapes differ, values are not finite, or a time lies before T_L.
         """
-        lr = require_member(pair, "lr", self)
-        noise = require_member(pair, "noise", self)
-        require_same_shape(hr=pair.hr, lr=lr, noise=noise)
-        require_finite(hr=pair.hr, lr=lr, noise=noise)
+        hr, lr, noise = pair.require("lr", "noise")
         t = self.times_for(pair, times, generator)
-        v = velocity_at(velocity, self.path(lr, noise, t), t)
-        loss = distance(lr - self.lr_time * v, pair.hr)
-        return FlowOutput(loss=loss, x0_hat=self.restore(velocity, lr), x0_target=pair.hr)
+        v = velocity_at(velocity, self._mixture(lr, noise, t), t)
+        loss = distance(lr - self.lr_time * v, hr)
+        return FlowOutput(loss, x0_hat=self.restore(velocity, lr), x0_target=hr, restoration_pass=1)

@@ -1,15 +1,15 @@
-"""The contract that every flow-trajectory objective keeps."""
+"""The contract that every flow-trajectory objective keeps: what it is given, what it returns, and who checks it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fluxsr.flows.paths import require_times
+from fluxsr.flows.paths import require_finite, require_same_shape, require_times
 from fluxsr.protocols import VelocityModel
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -17,28 +17,83 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 class LatentPair(NamedTuple):
-    """What an objective learns from. Every tensor is ``(B, C, h, w)`` in normalised latents.
+    """What an objective learns from. Every tensor is ``(B, C, h, w)`` in normalized latents.
 
     Attributes:
-        hr: the data end: latents of the high-resolution image.
-        lr: latents of the low-resolution image, resized to the target size before encoding.
-        noise: the Gaussian end; for a teacher pair the very noise that the teacher turned into ``hr``.
+        hr: The data end: latents of the high-resolution image.
+        lr: Latents of the low-resolution image, resized to the target size before encoding.
+        noise: The Gaussian end; for a teacher pair the very noise that the teacher turned into ``hr``.
     """
 
     hr: Tensor
     lr: Tensor | None = None
     noise: Tensor | None = None
 
+    def require(self, *names: str) -> tuple[Tensor, ...]:
+        """Return ``hr`` and the named members, after checking that all are there, alike in shape, floating and finite.
 
-class FlowOutput(NamedTuple):
-    """What an objective gives back.
+        Args:
+            names: Further members that are needed, ``"lr"`` or ``"noise"``.
+
+        Returns:
+            ``(hr, ...)`` in the order of ``names``.
+
+        Raises:
+            ValueError: If a member is missing, shapes differ, a dtype is not floating, or a value is not finite.
+        """
+        members: dict[str, Tensor] = {"hr": self.hr, **{name: getattr(self, name) for name in names}}
+        for name, value in members.items():
+            if value is None:
+                raise ValueError(f"this objective needs LatentPair.{name}, which is None")
+        require_same_shape(**members)
+        require_finite(**members)
+        return tuple(members.values())
+
+
+class PairedTimes(NamedTuple):
+    """Adjacent times of a batch, and which of its rows train the plain flow term instead. Every tensor is ``(B,)``.
 
     Attributes:
-        loss: scalar, the mean over batch and elements.
-        x0_hat: the one-step estimate of the data end, ``(b, C, h, w)``; carries gradient to the velocity model.
-        x0_target: what ``x0_hat`` should be, row by row. It *is* ``pair.hr`` where every row is used in order.
-        estimates: further ``(x0_hat, x0_target)`` pairs, for objectives that make several.
-        logs: detached scalars worth a curve of their own.
+        s: The earlier times, nearer the data, in ``[0, 1)``; in flow rows they are not used.
+        t: The later times, in ``(0, 1]``, or the time at which a flow row trains.
+        flow_rows: Booleans; true where the row trains the flow term.
+    """
+
+    s: Tensor
+    t: Tensor
+    flow_rows: Tensor
+
+
+Times = Tensor | PairedTimes
+"""Times of a batch: one for each row, or adjacent pairs."""
+
+
+class Role(NamedTuple):
+    """A velocity model that an objective wants beside the student, handed to the call under its name.
+
+    Attributes:
+        name: The keyword of :meth:`FlowObjective.forward`.
+        decay: ``None`` for a frozen model. With a number in ``[0, 1)`` the role is the student's moving average,
+            ``role = decay * role + (1 - decay) * student`` after every step.
+    """
+
+    name: str
+    decay: float | None = None
+
+
+class FlowOutput(NamedTuple):
+    """What an objective returns.
+
+    Attributes:
+        loss: Scalar, the mean over batch and elements.
+        x0_hat: One-step estimate of the data end, ``(b, C, h, w)``; it carries gradient to the velocity model.
+        x0_target: What ``x0_hat`` should be, row by row.
+        estimates: Further ``(x0_hat, x0_target)`` pairs, for objectives that make several.
+        logs: Detached scalars worth a curve of their own.
+        restoration_pass: Which call of ``velocity``, counted from 0, made ``x0_hat``. It may be left out where there is only
+            one call; feature losses look at that pass.
+        rows: Which rows of the batch ``x0_hat`` belongs to, ``(b,)`` integers on the CPU. ``None`` means every row in
+            order, and then ``x0_target`` must be ``pair.hr`` itself.
     """
 
     loss: Tensor
@@ -46,13 +101,45 @@ class FlowOutput(NamedTuple):
     x0_target: Tensor
     estimates: tuple[tuple[Tensor, Tensor], ...] = ()
     logs: dict[str, Tensor] = {}  # noqa: RUF012  a NamedTuple's default; never written to
+    restoration_pass: int | None = None
+    rows: Tensor | None = None
+
+    def check(self, pair: LatentPair) -> None:
+        """Check that the rows of the estimate are known: images are compared with the photos of these rows.
+
+        Args:
+            pair: What the objective was called with.
+
+        Raises:
+            ValueError: If ``rows`` is missing and needed, or does not fit the estimate.
+        """
+        batch = len(pair.hr)
+        if self.rows is None:
+            if self.x0_target is not pair.hr:
+                raise ValueError(
+                    "the objective returned an x0_target that is not pair.hr itself, and no rows: return FlowOutput(..., "
+                    "rows=indices) with the batch row of each estimate"
+                )
+            if len(self.x0_hat) != batch:
+                raise ValueError(f"x0_hat has {len(self.x0_hat)} rows and the batch {batch}: return rows=indices, too")
+            return
+        if not isinstance(self.rows, Tensor) or self.rows.ndim != 1 or self.rows.dtype != torch.int64:
+            raise ValueError(f"FlowOutput.rows must be a vector of int64 indices, got {self.rows!r}")
+        if not len(self.rows) == len(self.x0_hat) == len(self.x0_target):
+            raise ValueError(
+                f"FlowOutput.rows has {len(self.rows)} entries, x0_hat {len(self.x0_hat)} rows and x0_target "
+                f"{len(self.x0_target)}: they must be equally many"
+            )
+        if not self.rows.is_meta and bool(((self.rows < 0) | (self.rows >= batch)).any()):
+            raise ValueError(f"FlowOutput.rows must lie in 0 .. {batch - 1}, got {self.rows.tolist()}")
 
 
 def latent_mse(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared error of two latents, computed in float32 at least: a scalar.
 
     Args:
-        a, b: of one shape.
+        a: Latents of any shape.
+        b: Latents of the same shape.
     """
     dtype = torch.promote_types(a.dtype, torch.float32)
     return nn.functional.mse_loss(a.to(dtype), b.to(dtype))
@@ -62,16 +149,14 @@ class FlowObjective(nn.Module, ABC):
     """A flow-trajectory objective: numbers only, no networks.
 
     All that it needs at run time (velocity model, times, distance) is handed to the call, so it never sees an
-    image and never knows what the velocity model is.
-
-    A subclass writes three methods. The **last** call of ``velocity`` in :meth:`forward` must be the pass that makes
-    ``x0_hat``: that is how feature losses know the restoration pass from the others.
-
-    Attributes:
-        roles: names of the velocity models beside the student that :meth:`forward` takes as keywords; none by default.
+    image and never knows what the velocity model is. A subclass writes :meth:`sample_times`, :meth:`restore`,
+    :meth:`forward` and the property :attr:`start_time`.
     """
 
-    roles: tuple[str, ...] = ()
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Velocity models beside the student that :meth:`forward` takes as keywords; none by default."""
+        return ()
 
     @property
     @abstractmethod
@@ -84,8 +169,8 @@ class FlowObjective(nn.Module, ABC):
         return False
 
     @abstractmethod
-    def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the times ``(batch_size,)`` that :meth:`forward` trains at, float32, on the generator's device."""
+    def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Times:
+        """Draw the times that :meth:`forward` trains at, ``(batch_size,)`` float32, on the generator's device."""
 
     def time_grid(self) -> Tensor | None:
         """Return all times at which training and one-step restoration call a velocity model, ascending float32.
@@ -99,22 +184,23 @@ class FlowObjective(nn.Module, ABC):
         """Return the data-end latents from ``start`` ``(B, C, h, w)``, the state at :attr:`start_time`."""
 
     def times_for(
-        self, pair: LatentPair, times: Tensor | None = None, generator: torch.Generator | None = None
+        self, pair: LatentPair, times: Times | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Return the given times, or else drawn ones, on the latents' device.
+        """Return the given times, or else drawn ones, checked, on the latents' device.
+
+        Times are checked where they lie: on the CPU, where they are drawn, that costs no wait for a GPU.
 
         Args:
-            pair: the latents.
-            times: as :meth:`forward` got them.
-            generator: as :meth:`forward` got it.
+            pair: The latents.
+            times: As :meth:`forward` got them.
+            generator: As :meth:`forward` got it.
 
         Raises:
-            ValueError: if ``times`` is no tensor.
+            ValueError: If ``times`` are not one finite number in ``[0, 1]`` per row.
         """
         if times is None:
             times = self.sample_times(len(pair.hr), generator=generator)
-        require_times(times)
-        return times.to(pair.hr.device)
+        return require_times(times, len(pair.hr)).to(pair.hr.device, non_blocking=True)
 
     @abstractmethod
     def forward(
@@ -122,33 +208,38 @@ class FlowObjective(nn.Module, ABC):
         velocity: VelocityModel,
         pair: LatentPair,
         *,
-        times: Tensor | None = None,
+        times: Times | None = None,
         distance: Distance = latent_mse,
         generator: torch.Generator | None = None,
     ) -> FlowOutput:
         """Return the loss and the one-step estimate for one batch.
 
         Args:
-            velocity: the student, any callable ``velocity(xt, t) -> v``.
-            pair: the latents; which members are needed is the subclass's to say.
-            times: ``(B,)``; drawn by :meth:`sample_times` when not given.
-            distance: of two latents, to a scalar; both arguments live in the space of the data end.
-            generator: for the times, when they are drawn here.
+            velocity: The student, any callable ``velocity(xt, t) -> v``.
+            pair: The latents; which members are needed is the subclass's to say.
+            times: What :meth:`sample_times` draws; drawn here when not given.
+            distance: Of two latents, to a scalar; both arguments live in the space of the data end.
+            generator: Source of the times, when they are drawn here.
         """
 
+    def __call__(self, velocity: VelocityModel, pair: LatentPair, **options: Any) -> FlowOutput:
+        """Run :meth:`forward` and check both sides of the contract.
 
-def require_member(pair: LatentPair, name: str, objective: FlowObjective) -> Tensor:
-    """Return ``pair.name``.
+        Args:
+            velocity: The student.
+            pair: The latents.
+            options: Further keywords of :meth:`forward`.
 
-    Raises:
-        ValueError: if it is missing, saying which objective wants it, or ``pair`` is something else.
-    """
-    if not hasattr(pair, name):
-        raise ValueError(
-            f"{type(objective).__name__} takes a LatentPair(hr, lr, noise), got a {type(pair).__name__}"
-            + (": LatentPair(**pair)" if isinstance(pair, dict) else "")
-        )
-    value = getattr(pair, name)
-    if value is None:
-        raise ValueError(f"{type(objective).__name__} needs LatentPair.{name}, which is None")
-    return value
+        Raises:
+            ValueError: If ``pair`` is no :class:`LatentPair`, or the output does not say which rows it belongs to.
+        """
+        if not isinstance(pair, LatentPair):
+            advice = ": LatentPair(**pair)" if isinstance(pair, dict) else ""
+            raise ValueError(
+                f"{type(self).__name__} takes a LatentPair(hr, lr, noise), got a {type(pair).__name__}{advice}"
+            )
+        output = super().__call__(velocity, pair, **options)
+        if not isinstance(output, FlowOutput):
+            raise ValueError(f"{type(self).__name__}.forward must return a FlowOutput, got a {type(output).__name__}")
+        output.check(pair)
+        return output

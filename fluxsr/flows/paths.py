@@ -26,7 +26,7 @@ def expand_times(t: Tensor, like: Tensor) -> Tensor:
     Raises:
         ValueError: if ``t`` is not one number per sample of ``like``.
     """
-    require_times(t)
+    require_tensor_times(t)
     if t.ndim != 1 or t.shape[0] != like.shape[0]:
         raise ValueError(f"times must have shape ({like.shape[0]},), one per sample of the batch; got {tuple(t.shape)}")
     return t.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32)).reshape(
@@ -93,11 +93,30 @@ def velocity_at(velocity: VelocityModel, xt: Tensor, t: Tensor) -> Tensor:
     return v
 
 
-def require_times(t: Any) -> None:
+def require_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
+    """Return times that are one finite number per row in ``[lowest, 1]``.
+
+    Args:
+        t: What was given.
+        batch_size: Rows of the batch.
+        lowest: The earliest time that is allowed, to 1e-4.
+
+    Raises:
+        ValueError: For anything else, saying what to hand over.
+    """
+    require_tensor_times(t)
+    if t.shape != (batch_size,):
+        raise ValueError(f"times must have shape ({batch_size},), one per sample of the batch; got {tuple(t.shape)}")
+    if not t.is_meta and not bool(((t >= lowest - 1e-4) & (t <= 1 + 1e-4)).all()):  # false for NaN, too
+        raise ValueError(f"times must lie in [{lowest:g}, 1], got {t.tolist()}")
+    return t
+
+
+def require_tensor_times(t: Any) -> None:
     """Check that times are a tensor.
 
     Raises:
-        ValueError: for a number and anything else, saying how to make one.
+        ValueError: For a number and anything else, saying how to make one.
     """
     if not isinstance(t, Tensor):
         advice = f"torch.full((batch,), {t})" if isinstance(t, (int, float)) else "torch.as_tensor(...)"
@@ -128,6 +147,8 @@ def require_finite(**tensors: Tensor) -> None:
         ValueError: naming the tensor and the rows of the batch that hold NaN or infinity.
     """
     for name, tensor in tensors.items():
+        if tensor.is_meta:  # shapes without values: nothing to look at
+            continue
         # One reduction and one synchronisation per tensor; only the failing case looks closer.
         if not bool(torch.isfinite(tensor.sum(dtype=torch.float32))) and not bool(torch.isfinite(tensor).all()):
             rows = torch.isfinite(tensor).flatten(1).all(dim=1).logical_not().nonzero().flatten().tolist()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, latent_mse, require_member
-from fluxsr.flows.paths import linear_path, require_finite, require_same_shape, step_to_data, velocity_at
+from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, Times, latent_mse
+from fluxsr.flows.paths import linear_path, step_to_data, velocity_at
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import TimeSampler, UniformTimes
 from fluxsr.protocols import VelocityModel
@@ -71,7 +71,7 @@ class RectifiedSRFlow(FlowObjective):
         """Show the weights."""
         return f"distance_weight={self.distance_weight}, velocity_weight={self.velocity_weight}"
 
-    def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Times:
         """Draw times ``(batch_size,)`` in ``[0, 1]``."""
         return self.time_sampler(batch_size, generator=generator)
 
@@ -89,7 +89,7 @@ class RectifiedSRFlow(FlowObjective):
         velocity: VelocityModel,
         pair: LatentPair,
         *,
-        times: Tensor | None = None,
+        times: Times | None = None,
         distance: Distance = latent_mse,
         generator: torch.Generator | None = None,
     ) -> FlowOutput:
@@ -98,30 +98,18 @@ class RectifiedSRFlow(FlowObjective):
         Raises:
             ValueError: if ``lr`` is missing, shapes differ, or values are not finite.
         """
-        lr = lr_end(pair, self)
+        hr, lr = pair.require("lr")
         t = self.times_for(pair, times, generator)
-        xt = linear_path(pair.hr, lr, t)
+        xt = linear_path(hr, lr, t)
         v = velocity_at(velocity, xt, t)
         x0_hat = step_to_data(xt, v, t)
-        return FlowOutput(self.flow_loss(v, x0_hat, pair, distance), x0_hat, pair.hr)
+        return FlowOutput(self.flow_loss(v, x0_hat, hr, lr, distance), x0_hat, hr, restoration_pass=0)
 
-    def flow_loss(self, v: Tensor, x0_hat: Tensor, pair: LatentPair, distance: Distance) -> Tensor:
-        """Return the loss of velocities ``v`` and the estimates ``x0_hat`` that they make, row by row with ``pair``."""
+    def flow_loss(self, v: Tensor, x0_hat: Tensor, hr: Tensor, lr: Tensor, distance: Distance) -> Tensor:
+        """Return the loss of velocities ``v`` and the estimates ``x0_hat`` that they make; all five share their rows."""
         loss = torch.zeros((), device=v.device)
         if self.distance_weight:
-            loss = loss + self.distance_weight * distance(x0_hat, pair.hr)
-        if self.velocity_weight and pair.lr is not None:
-            loss = loss + self.velocity_weight * latent_mse(v, pair.lr - pair.hr)
+            loss = loss + self.distance_weight * distance(x0_hat, hr)
+        if self.velocity_weight:
+            loss = loss + self.velocity_weight * latent_mse(v, lr - hr)
         return loss
-
-
-def lr_end(pair: LatentPair, objective: FlowObjective) -> Tensor:
-    """Return ``pair.lr`` after checking both ends.
-
-    Raises:
-        ValueError: if it is missing, shapes differ, or values are not finite.
-    """
-    lr = require_member(pair, "lr", objective)
-    require_same_shape(hr=pair.hr, lr=lr)
-    require_finite(hr=pair.hr, lr=lr)
-    return lr

@@ -244,7 +244,7 @@ def _bytes(tensor: Tensor) -> int:
 
 def _target_bytes(module: OneStepSR) -> int:
     return sum(
-        _bytes(p) for name, p in module.named_parameters() if module.roles.is_target(name) and not p.requires_grad
+        _bytes(p) for name, p in module.named_parameters() if module.roles.is_average(name) and not p.requires_grad
     )
 
 

@@ -117,26 +117,16 @@ class Adversary(nn.Module):
             loss = loss + self.r1_weight * penalty
         return loss, {"discriminator": loss.detach(), **logs}
 
-    def alternate(
-        self, module: Any, others: Tensor, output: FlowOutput, batch_idx: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Make one step of the student and one of the discriminator by hand.
+    def losses(self, others: Tensor, output: FlowOutput, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the student's total, the discriminator's loss, and what to log.
 
         Args:
-            module: the LightningModule, whose optimisers are the student's and the discriminator's.
-            others: the sum of the student's other terms.
-            output: what the objective returned.
-            batch_idx: of this batch.
-
-        Returns:
-            The student's total, and what to log.
+            others: Sum of the student's other terms.
+            output: What the objective returned.
+            step: Optimizer steps so far; in the first ``warmup_steps`` the student's total is ``others`` alone.
         """
-        student = module.optimizers()[0]
-        # Stepped as it is: Lightning counts every step of a wrapped optimiser, and max_steps would end at half of them.
-        discriminator = module.trainer.optimizers[1]
-        due = (batch_idx + 1) % self.accumulate_grad_batches == 0 or module.trainer.is_last_batch
         total, logs = others, {}
-        warm = module.global_step >= self.warmup_steps
+        warm = step >= self.warmup_steps
         with torch.set_grad_enabled(warm):
             fake_features = self.fake_features(output)
         if warm:
@@ -145,18 +135,7 @@ class Adversary(nn.Module):
             total = others + weight * adversarial
             logs = {ADVERSARIAL: adversarial.detach(), "adversarial_weight": torch.as_tensor(weight)}
         judged, judge_logs = self.discriminator_loss(fake_features, output.x0_target)
-        for optimizer, loss in ((student, total), (discriminator, judged)):
-            module.manual_backward(loss / self.accumulate_grad_batches)
-            if due:
-                if self.gradient_clip_val is not None:
-                    module.clip_gradients(optimizer, self.gradient_clip_val, "norm")
-                optimizer.step()
-                optimizer.zero_grad()
-        if due:
-            if module.lr_schedulers() is not None:
-                module.lr_schedulers().step()
-            module.after_step()
-        return total, logs | judge_logs
+        return total, judged, logs | judge_logs
 
     def effective_weight(self, others: Tensor, adversarial: Tensor, output: FlowOutput) -> float | Tensor:
         """Return what multiplies the term.

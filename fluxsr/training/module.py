@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
@@ -21,7 +23,7 @@ from fluxsr.training.checks import check_fits, check_grid, check_pairs, check_pr
 from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.psnr import psnr_y
 from fluxsr.training.randomness import step_generator
-from fluxsr.training.roles import TARGET, Roles
+from fluxsr.training.roles import Roles
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs, gradient_norms
 
@@ -153,14 +155,16 @@ class OneStepSR(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the weighted total of all terms that are due."""
         step = self.trainer.fit_loop.total_batch_idx
-        pair = self.encode(batch, step)
-        output, passes = self.flow(pair, step)
-        # Rows of hr_image belong to x0_hat only where the objective used the whole batch in order.
-        hr_image = batch.hr_image if output.x0_target is pair.hr else None
+        with self.phase("encode"):
+            pair = self.encode(batch, step)
+        with self.phase("flow"):
+            output, passes = self.flow(pair, step)
+        hr_image = batch.hr_image if output.rows is None else batch.hr_image[output.rows]
         outputs = StepOutputs(
-            output, hr_image, self.autoencoder.decode, self.autoencoder.downsample, passes, self.generator(step, "crop")
+            output, hr_image, self.decode, self.autoencoder.downsample, passes, self.generator(step, "crop")
         )
-        terms = self.compute_terms(outputs)
+        with self.phase("losses"):
+            terms = self.compute_terms(outputs)
         if self.log_gradient_norms and step % self.log_gradient_norms == 0:
             self.log_dict(
                 {
@@ -171,7 +175,7 @@ class OneStepSR(LightningModule):
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
         if self.adversary is not None:
-            total, adversarial_logs = self.adversary.alternate(self, total, output, batch_idx)
+            total, adversarial_logs = self._alternate(self.adversary, total, output, batch_idx)
             logs |= adversarial_logs
         batch_size = len(batch.hr_image)
         self.log_dict({f"train/{name}": value for name, value in logs.items()}, batch_size=batch_size)
@@ -189,11 +193,16 @@ class OneStepSR(LightningModule):
         noise = self._global_noise(hr, step) if batch.noise is None else batch.noise.to(hr)
         return LatentPair(hr, lr, noise)
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return the images of latents ``(B, C, h, w)``; the gradient passes through."""
+        with self.phase("decode"):
+            return self.autoencoder.decode(latents)
+
     def flow(self, pair: LatentPair, step: int = 0) -> tuple[FlowOutput, list[list[Tensor]]]:
         """Return the objective's output, and the features of each velocity call if a term wants them."""
-        times = self._rows(
-            self.objective.sample_times(len(pair.hr) * self._world_size, generator=self.generator(step, "times"))
-        )
+        drawn = self.objective.sample_times(len(pair.hr) * self._world_size, generator=self.generator(step, "times"))
+        # They stay on the CPU, where objectives check them and choose rows by them without waiting for a GPU.
+        times = apply_to_collection(drawn, Tensor, self._rows)
         passes: list[list[Tensor]] = []
 
         def velocity(xt: Tensor, t: Tensor) -> Tensor:
@@ -204,8 +213,8 @@ class OneStepSR(LightningModule):
             passes.append(features)
             return v
 
-        others = {name: self.roles.velocity(name) for name in self.objective.roles}
-        output = self.objective(velocity, pair, times=times.to(self.device), distance=self._distance(), **others)
+        others = {role.name: self.roles.velocity(role.name) for role in self.objective.roles}
+        output = self.objective(velocity, pair, times=times, distance=self._distance(), **others)
         return output, passes
 
     def compute_terms(self, outputs: StepOutputs) -> dict[str, tuple[float, Tensor]]:
@@ -223,10 +232,31 @@ class OneStepSR(LightningModule):
         self.after_step()
 
     def after_step(self) -> None:
-        """Let the objective's moving average follow the student."""
-        if TARGET in self.objective.roles:
-            objective: Any = self.objective
-            self.roles.follow(objective.target_decay)
+        """Let the objective's moving averages follow the student."""
+        self.roles.follow()
+
+    def _alternate(
+        self, adversary: Adversary, others: Tensor, output: FlowOutput, batch_idx: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Make one step of the student and one of the discriminator by hand; return the student's total and what to log."""
+        student: Any = self.optimizers()[0]  # type: ignore[index]
+        # Stepped as it is: Lightning counts every step of a wrapped optimizer, and max_steps would end at half of them.
+        discriminator = self.trainer.optimizers[1]
+        due = (batch_idx + 1) % adversary.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+        total, judged, logs = adversary.losses(others, output, self.global_step)
+        for optimizer, loss in ((student, total), (discriminator, judged)):
+            self.manual_backward(loss / adversary.accumulate_grad_batches)
+            if due:
+                if adversary.gradient_clip_val is not None:
+                    self.clip_gradients(optimizer, adversary.gradient_clip_val, "norm")
+                optimizer.step()
+                optimizer.zero_grad()
+        if due:
+            scheduler: Any = self.lr_schedulers()
+            if scheduler is not None:
+                scheduler.step()
+            self.after_step()
+        return total, logs
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser of all trainable parameters with its scheduler, and the discriminator's if there is one.
@@ -319,10 +349,14 @@ class OneStepSR(LightningModule):
 
     def checkpointed(self) -> set[str]:
         """Return the names of the weights that a checkpoint holds: what is trained, and its moving average."""
-        averaged = {name for name, _ in self.named_parameters() if self.roles.is_target(name)}
+        averaged = {name for name, _ in self.named_parameters() if self.roles.is_average(name)}
         return averaged | set(self.trainable_state())
 
     # ---- helpers ---------------------------------------------------------------------------------------------
+
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        """Return a context that the trainer's profiler books under ``name``: ``Trainer(profiler="simple")`` lists them."""
+        return nullcontext() if self._trainer is None else self.trainer.profiler.profile(name)
 
     def generator(self, step: int, purpose: str) -> torch.Generator:
         """Return the generator of one step for one purpose, the same on every process."""
@@ -344,4 +378,4 @@ class OneStepSR(LightningModule):
         loss = self.distance
         if loss is None:
             return latent_mse
-        return lambda a, b: loss(self.autoencoder.decode(a), self.autoencoder.decode(b))
+        return lambda a, b: loss(self.decode(a), self.decode(b))

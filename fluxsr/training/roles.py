@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fluxsr.flows import Role
 from fluxsr.models import FluxBackbone
 from fluxsr.models.adapters import is_adapter_parameter
 from fluxsr.protocols import VelocityModel
-
-TARGET = "target"  # the role that follows the student
 
 
 class Roles(nn.Module):
@@ -21,53 +20,59 @@ class Roles(nn.Module):
 
     Args:
         backbone: the student.
-        names: the roles that the objective wants (:attr:`fluxsr.flows.FlowObjective.roles`).
+        roles: What the objective wants (:attr:`fluxsr.flows.FlowObjective.roles`).
         teacher: the model of the role ``teacher``, where it is not an adapter of the backbone; it is frozen.
 
     Raises:
-        ValueError: if a teacher is wanted and there is none, or is given and not wanted.
+        ValueError: If a frozen role is wanted and there is no model for it, a teacher is given and not wanted, or something
+            else than a :class:`fluxsr.flows.Role` is named.
     """
 
-    def __init__(self, backbone: nn.Module, names: Sequence[str], teacher: nn.Module | None = None) -> None:
+    def __init__(self, backbone: nn.Module, roles: Sequence[Role], teacher: nn.Module | None = None) -> None:
         super().__init__()
+        for role in roles:
+            if not isinstance(role, Role):
+                raise ValueError(f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95); got {role!r}")
+        self._averages = {role.name: role.decay for role in roles if role.decay is not None}
         self._student = [backbone]  # in a list, since its owner registers it
         self.models = nn.ModuleDict()
         if teacher is not None:
-            if "teacher" not in names:
+            if "teacher" not in [role.name for role in roles]:
                 raise ValueError("a teacher was given, but this objective uses none; leave it out")
             self.models["teacher"] = teacher.requires_grad_(False)
-        for name in names:
+        for name, decay in roles:
             if name in self.models or name in self._adapters():
                 continue
-            if name != TARGET:
+            if decay is None:
                 raise ValueError(
                     f"the objective needs a {name}, the frozen model of the stage before: give load_flux(teacher_lora=...) its "
                     f"adapter file, or OneStepSR({name}=...) a velocity model"
                 )
             if self._adapters():
-                self._backbone.adapters.copy(self._backbone.default_role, TARGET)
+                self._backbone.adapters.copy(self._backbone.default_role, name)
             else:
-                self.models[TARGET] = deepcopy(backbone).requires_grad_(False)
+                self.models[name] = deepcopy(backbone).requires_grad_(False)
 
     def velocity(self, name: str) -> VelocityModel:
         """Return the velocity model of a role."""
         return self.models[name] if name in self.models else self._backbone.as_role(name)
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
-        """Move the target: ``target = decay * target + (1 - decay) * student``; buffers are copied."""
-        student, target = (
-            self._weights(self._backbone.default_role if self._adapters() else None),
-            self._weights(TARGET),
-        )
-        torch._foreach_lerp_(list(target.values()), [student[name].detach() for name in target], 1 - decay)
-        if TARGET in self.models:
-            for copy, buffer in zip(self.models[TARGET].buffers(), self._backbone.buffers(), strict=True):
-                copy.copy_(buffer)
+    def follow(self) -> None:
+        """Move the averages: ``role = decay * role + (1 - decay) * student``; buffers are copied."""
+        for name, decay in self._averages.items():
+            student = self._weights(self._backbone.default_role if self._adapters() else None)
+            average = self._weights(name)
+            torch._foreach_lerp_(list(average.values()), [student[key].detach() for key in average], 1 - decay)
+            if name in self.models:
+                for copy, buffer in zip(self.models[name].buffers(), self._backbone.buffers(), strict=True):
+                    copy.copy_(buffer)
 
-    def is_target(self, parameter_name: str) -> bool:
-        """Say whether a parameter's name, as its owner knows it, belongs to the moving average: a checkpoint must hold it."""
-        return f".models.{TARGET}." in parameter_name or is_adapter_parameter(parameter_name, TARGET)
+    def is_average(self, parameter_name: str) -> bool:
+        """Say whether a parameter's name, as its owner knows it, belongs to a moving average: a checkpoint must hold it."""
+        return any(
+            f".models.{name}." in parameter_name or is_adapter_parameter(parameter_name, name) for name in self._averages
+        )
 
     @property
     def _backbone(self) -> Any:

@@ -22,7 +22,7 @@ class StepOutputs:
             from ``flow.x0_target`` when asked for.
         decode: latents to images.
         downsample: image pixels along one side of a latent position.
-        passes: features of each velocity call that was recorded; the restoration pass last.
+        passes: Features of each velocity call that was recorded, in their order.
         generator: places the crops.
     """
 
@@ -42,6 +42,22 @@ class StepOutputs:
         self._downsample = downsample
         self._generator = generator
         self._decoded: dict[int | None, tuple[Tensor, Tensor]] = {}
+
+    def restoration_features(self) -> Sequence[Tensor]:
+        """Return the features of the velocity call that made ``x0_hat``, as the objective's output names it.
+
+        Raises:
+            ValueError: If it names none and there were several, or one that was not made.
+        """
+        index, calls = self.flow.restoration_pass, len(self.passes)
+        if index is None and calls == 1:
+            index = 0
+        if index is None or not 0 <= index < calls:
+            raise ValueError(
+                f"the objective called the velocity model {calls} times and named the call {index} as its restoration: return "
+                "FlowOutput(..., restoration_pass=i), counted from 0"
+            )
+        return self.passes[index]
 
     def images(self, crop: int | None = None) -> tuple[Tensor, Tensor]:
         """Return ``(sr_image, hr_image)``; with ``crop``, of one random square of so many image pixels a side.
@@ -187,7 +203,7 @@ class FeatureTerm(LossTerm):
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         """Pick the passes and layers, and measure."""
-        passes = outputs.passes if self.passes == "all" else outputs.passes[-1:]
+        passes = outputs.passes if self.passes == "all" else [outputs.restoration_features()]
         chosen = [one if self.layers is None else [one[i] for i in self.layers] for one in passes]
         return self.loss([feature for one in chosen for feature in one])
 

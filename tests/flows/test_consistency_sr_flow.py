@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fluxsr.flows import ConsistencySRFlow, FastSlowSchedule, LatentPair, RectifiedSRFlow
+from fluxsr.flows import ConsistencySRFlow, FastSlowSchedule, LatentPair, PairedTimes, RectifiedSRFlow, Role
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ def test_equals_the_equations_written_out(pair, generator):
     column = lambda x: x.to(pair.hr).reshape(-1, 1, 1, 1)
     f = lambda field, z, t: z - column(t) * field(z, t)
     h, low = pair.hr, pair.lr
-    s, t = times[3:, 0], times[3:, 1]
+    s, t = times.s[3:], times.t[3:]
     z_t = (1 - column(t)) * h[3:] + column(t) * low[3:]
     z_s = z_t - column(t - s) * teacher(z_t, t)
     consistency = distance(f(student, z_t, t), f(target, z_s, s))
     regularisation = distance(f(student, z_s, s), h[3:])
-    flow = RectifiedSRFlow(3.0, 0.2)(student, LatentPair(h[:3], low[:3]), times=times[:3, 1], distance=distance).loss
+    flow = RectifiedSRFlow(3.0, 0.2)(student, LatentPair(h[:3], low[:3]), times=times.t[:3], distance=distance).loss
     torch.testing.assert_close(output.loss, flow + 3.0 * (consistency + 0.7 * regularisation), rtol=1e-6, atol=0)
     torch.testing.assert_close(output.logs["consistency"], 3.0 * consistency.detach(), rtol=1e-6, atol=0)
     ((estimate, truth),) = output.estimates
@@ -75,14 +75,14 @@ def test_no_gradient_reaches_teacher_or_target(pair, generator):
 def test_flow_and_consistency_take_different_rows(pair, generator):
     objective = ConsistencySRFlow(flow_share=1 / 3)
     times = objective.sample_times(6, generator=generator)
-    assert times.shape == (6, 2) and times.dtype == torch.float32
-    assert times[:, 0].isnan().tolist() == [True, True, False, False, False, False]
-    assert times[:, 1].isfinite().all()
+    assert all(len(one) == 6 for one in times) and times.s.dtype == times.t.dtype == torch.float32
+    assert times.flow_rows.tolist() == [True, True, False, False, False, False]
+    assert times.s.isfinite().all() and times.t.isfinite().all()
 
 
 def test_a_share_of_one_sample_is_kept_on_average(generator):
     objective = ConsistencySRFlow(flow_share=0.3)
-    flow_rows = [bool(objective.sample_times(1, generator=generator)[0, 0].isnan()) for _ in range(4_000)]
+    flow_rows = [bool(objective.sample_times(1, generator=generator).flow_rows) for _ in range(4_000)]
     assert sum(flow_rows) / 4_000 == pytest.approx(0.3, abs=0.03)
 
 
@@ -97,10 +97,11 @@ def test_a_batch_in_parts_has_the_loss_of_the_whole(pair, generator):
         [slice(i, None, 2) for i in range(2)],
         [[i] for i in range(6)],
     ):
-        losses = [
-            objective(fields[0], LatentPair(pair.hr[rows], pair.lr[rows]), **fields[1], times=times[rows]).loss
-            for rows in parts
-        ]
+        losses = []
+        for rows in parts:
+            part = PairedTimes(*(one[rows] for one in times))
+            output = objective(fields[0], LatentPair(pair.hr[rows], pair.lr[rows]), **fields[1], times=part)
+            losses.append(output.loss)
         torch.testing.assert_close(torch.stack(losses).mean(), whole, rtol=1e-6, atol=0)
 
 
@@ -199,9 +200,26 @@ def test_times_that_are_not_adjacent_are_refused(pair, s, t):
         ConsistencySRFlow()(Field(1.0), pair, teacher=Field(1.0), target=Field(1.0), times=times)
 
 
-def test_times_of_another_shape_are_refused(pair):
-    with pytest.raises(ValueError, match=r"times must be \(6, 2\), the columns s and t; got \(6,\)"):
-        ConsistencySRFlow()(Field(1.0), pair, teacher=Field(1.0), target=Field(1.0), times=torch.rand(6))
+def test_the_roles_say_what_they_are():
+    assert ConsistencySRFlow(target_decay=0.9).roles == (Role("teacher"), Role("target", decay=0.9))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        torch.rand(6),
+        torch.stack([torch.full((6,), torch.nan), torch.rand(6)], dim=1),  # the columns s and t, NaN where s is not used
+        (torch.rand(6),),
+        (torch.rand(5), torch.rand(6)),
+        PairedTimes(torch.zeros(6), torch.ones(6), torch.zeros(6)),  # flow_rows are booleans
+        PairedTimes(torch.zeros(6), torch.ones(6), torch.zeros(5, dtype=torch.bool)),
+        PairedTimes(torch.zeros(6), torch.full((6,), torch.nan), torch.ones(6, dtype=torch.bool)),
+        PairedTimes(torch.full((6,), torch.nan), torch.ones(6), torch.zeros(6, dtype=torch.bool)),
+    ],
+)
+def test_times_of_another_kind_are_refused(pair, times):
+    with pytest.raises(ValueError, match="times|s, t"):
+        ConsistencySRFlow()(Field(1.0), pair, teacher=Field(1.0), target=Field(1.0), times=times)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float32, 1e-5)])

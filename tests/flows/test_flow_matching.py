@@ -44,7 +44,7 @@ def test_times_come_from_the_sampler():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"FlowMatching needs LatentPair.noise, which is None"):
+    with pytest.raises(ValueError, match=r"needs LatentPair.noise, which is None"):
         FlowMatching()(lambda xt, t: xt, LatentPair(torch.zeros(1, 1, 2, 2)))
     with pytest.raises(ValueError, match="shift must be positive"):
         FlowMatching(shift=-1)

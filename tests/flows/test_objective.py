@@ -6,6 +6,8 @@ import torch
 from fluxsr.flows import (
     ConsistencySRFlow,
     FlowMatching,
+    FlowObjective,
+    FlowOutput,
     FlowTrajectoryDistillation,
     LatentPair,
     RectifiedSRFlow,
@@ -23,7 +25,7 @@ def pair(generator):
 def call(request):
     """The objective with what it needs beside the student and the pair."""
     objective = request.param
-    roles = dict.fromkeys(objective.roles, lambda xt, t: torch.zeros_like(xt))
+    roles = dict.fromkeys((role.name for role in objective.roles), lambda xt, t: torch.zeros_like(xt))
     return lambda velocity, pair, **options: objective(velocity, pair, **roles, **options)
 
 
@@ -54,7 +56,7 @@ def test_times_that_are_no_tensor_are_named(call, pair, times):
 
 def test_a_pair_of_floats_is_no_pair_of_times(pair):
     zero = lambda xt, t: torch.zeros_like(xt)
-    with pytest.raises(ValueError, match=r"the pair \(s, t\) of tensors, got \(0.1, 0.5\)"):
+    with pytest.raises(ValueError, match=r"must be a tensor .* got 0\.1"):
         ConsistencySRFlow()(zero, pair, teacher=zero, target=zero, times=(0.1, 0.5))
 
 
@@ -65,3 +67,64 @@ def test_what_is_no_latent_pair_is_told_how_to_become_one(call, pair):
         call(lambda xt, t: torch.zeros_like(xt), pair.hr)
     with pytest.raises(ValueError, match=r"hr must be a tensor of latents .* got ndarray"):
         call(lambda xt, t: torch.zeros_like(xt), pair._replace(hr=pair.hr.numpy()))
+
+
+@pytest.mark.parametrize("time", [float("nan"), -0.1, 1.1])
+def test_times_outside_of_the_path_are_refused(pair, time):
+    zero = lambda xt, t: torch.zeros_like(xt)
+    for objective in OBJECTIVES[:3]:
+        with pytest.raises(ValueError, match="times must lie in"):
+            objective(zero, pair, times=torch.tensor([0.5, time]))
+        with pytest.raises(ValueError, match="times must have shape"):
+            objective(zero, pair, times=torch.tensor([0.5, 0.5, 0.5]))
+
+
+class Shuffled(FlowObjective):
+    """Uses the rows that it is told to, and says so or not."""
+
+    start_time = 1.0
+
+    def __init__(self, used, rows) -> None:
+        super().__init__()
+        self.used, self.rows = used, rows
+
+    def sample_times(self, batch_size, *, generator=None):
+        return torch.rand(batch_size, generator=generator)
+
+    def restore(self, velocity, start, steps=1):
+        return start
+
+    def forward(self, velocity, pair, **options):
+        hr, lr = pair.require("lr")
+        x0_hat = velocity(lr[self.used], torch.ones(len(self.used)))
+        return FlowOutput((x0_hat - hr[self.used]).square().mean(), x0_hat, hr[self.used], rows=self.rows)
+
+
+def test_an_objective_that_permutes_rows_must_say_so(pair):
+    used = torch.tensor([1, 0])
+    zero = lambda xt, t: torch.zeros_like(xt)
+    assert torch.equal(Shuffled(used, used)(zero, pair).rows, used)
+    for wrong in (None, torch.tensor([1]), torch.tensor([1, 2]), torch.tensor([-1, 0]), used.float(), [1, 0]):
+        with pytest.raises(ValueError, match="rows"):
+            Shuffled(used, wrong)(zero, pair)
+
+
+def test_forward_must_return_a_flow_output(pair):
+    class Bare(Shuffled):
+        def forward(self, velocity, pair, **options):
+            return pair.hr.mean()
+
+    with pytest.raises(ValueError, match="FlowOutput"):
+        Bare(None, None)(lambda xt, t: xt, pair)
+
+
+def test_a_pair_is_checked_in_one_place(pair):
+    assert pair.require() == (pair.hr,)
+    hr, noise = pair.require("noise")
+    assert hr is pair.hr and noise is pair.noise
+    broken = pair.lr.clone()
+    broken[1, 0, 0, 0] = torch.inf
+    for wrong in (pair._replace(lr=None), pair._replace(lr=pair.lr[..., :4]), pair._replace(lr=broken)):
+        with pytest.raises(ValueError, match="lr"):
+            wrong.require("lr")
+        wrong.require("noise")  # what is not asked for is not looked at

@@ -101,7 +101,7 @@ def test_bad_weights_are_named(weights):
 
 def test_a_missing_or_broken_lr_end_is_named(pair):
     objective = RectifiedSRFlow()
-    with pytest.raises(ValueError, match=r"RectifiedSRFlow needs LatentPair\.lr"):
+    with pytest.raises(ValueError, match=r"needs LatentPair\.lr"):
         objective(curved, LatentPair(pair.hr))
     with pytest.raises(ValueError, match="one shape"):
         objective(curved, LatentPair(pair.hr, pair.lr[..., :4]))

@@ -104,7 +104,7 @@ def train(kind: str, folder: Path, devices: int, strategy: str, steps: int = 2, 
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     weights = {name: whole(p).detach().clone() for name, p in module.trainable_state().items()}
     averages = {
-        name: whole(p).detach().clone() for name, p in module.named_parameters() if module.roles.is_target(name)
+        name: whole(p).detach().clone() for name, p in module.named_parameters() if module.roles.is_average(name)
     }
     own = ("gradients", "losses", "images")
     return {name: getattr(record, name) for name in own} | {"weights": weights, "targets": averages}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from fluxsr.flows import ConsistencySRFlow, FlowTrajectoryDistillation, RectifiedSRFlow
+from fluxsr.flows import ConsistencySRFlow, FlowTrajectoryDistillation, RectifiedSRFlow, Role
 from fluxsr.losses import MSELoss, MSELPIPSLoss
 from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
 from fluxsr.training import ImageTerm, OneStepSR
@@ -170,12 +170,12 @@ def test_any_module_can_be_the_student():
             return self.norm(self.conv(xt)) * t.reshape(-1, 1, 1, 1)
 
     net = Net()
-    roles = Roles(net, ("teacher", "target"), copy.deepcopy(net))
+    roles = Roles(net, (Role("teacher"), Role("target", decay=0.75)), copy.deepcopy(net))
     with torch.no_grad():
         net.conv.weight.add_(1)
         net.norm.running_mean.add_(1)
     before = roles.models["target"].conv.weight.clone()
-    roles.follow(0.75)
+    roles.follow()
     torch.testing.assert_close(roles.models["target"].conv.weight, before + 0.25)
     assert torch.equal(roles.models["target"].norm.running_mean, net.norm.running_mean)
     assert not any(parameter.requires_grad for parameter in roles.parameters())

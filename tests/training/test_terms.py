@@ -13,7 +13,7 @@ def made(generator):
     autoencoder = PixelAutoencoder(downsample=2)
     hr_image = torch.rand(2, 3, 32, 48, generator=generator)
     target = autoencoder.encode(hr_image)
-    flow = FlowOutput(torch.zeros(()), target + 0.1 * torch.randn(target.shape, generator=generator), target)
+    flow = FlowOutput(torch.zeros(()), target + 0.1 * torch.randn(target.shape, generator=generator), target, restoration_pass=0)
     decoded = []
 
     def decode(latents):
@@ -58,9 +58,9 @@ def test_latent_term(made):
 def test_feature_term_takes_the_restoration_pass_or_all(made):
     outputs, *_ = made
     loss = AttentionDiversificationLoss()
-    torch.testing.assert_close(FeatureTerm(loss)(outputs), loss(outputs.passes[-1]))
+    torch.testing.assert_close(FeatureTerm(loss)(outputs), loss(outputs.passes[0]))
     torch.testing.assert_close(FeatureTerm(loss, passes="all")(outputs), loss(outputs.passes[0] + outputs.passes[1]))
-    torch.testing.assert_close(FeatureTerm(loss, layers=[0, -1])(outputs), loss(outputs.passes[-1][::2]))
+    torch.testing.assert_close(FeatureTerm(loss, layers=[0, -1])(outputs), loss(outputs.passes[0][::2]))
 
 
 def test_every_and_weight_decide_when_a_term_is_due():
@@ -81,3 +81,17 @@ def test_every_and_weight_decide_when_a_term_is_due():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("named", [None, 2, -1])
+def test_a_restoration_that_is_not_named_feeds_no_feature_loss(made, named):
+    outputs, *_ = made
+    outputs.flow = outputs.flow._replace(restoration_pass=named)
+    with pytest.raises(ValueError, match="restoration_pass"):
+        FeatureTerm(AttentionDiversificationLoss())(outputs)
+
+
+def test_a_single_pass_needs_no_name(made):
+    outputs, flow, hr_image, _ = made
+    single = StepOutputs(flow._replace(restoration_pass=None), hr_image, lambda x: x, 2, outputs.passes[:1])
+    assert single.restoration_features() is outputs.passes[0]
