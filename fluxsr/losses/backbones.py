@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fluxsr.losses.weights import BACKBONES, load_weights
+from fluxsr.losses.weights import BACKBONES, load_weights, without_values
 
 # The positions whose outputs LPIPS compares (Zhang et al. 2018) and their channels.
 TAPS = {
@@ -77,13 +77,7 @@ def build_tower(
     Raises:
         ValueError: the names or shapes are not those of this network.
     """
-    # On the meta device: no initialisation, so neither time nor the global random state is spent.
-    with torch.device("meta"):
-        features = {"vgg": _vgg16, "alex": _alexnet, "squeeze": _squeezenet}[name]()
-    if pool is not None:
-        for position, channels in zip((4, 9, 16, 23), CHANNELS["vgg"], strict=False):
-            features[position] = pool(channels)
-    tower = FeatureTower(features, TAPS[name])
+    tower = _empty_tower(name, pool)
     wanted = {key: value for key, value in state.items() if key.startswith("features.")}
     try:
         tower.load_state_dict(wanted, strict=True, assign=True)
@@ -95,8 +89,20 @@ def build_tower(
 def load_tower(
     name: str, path: str | Path | None = None, *, pool: Callable[[int], nn.Module] | None = None
 ) -> FeatureTower:
-    """:func:`build_tower` with weights found by :func:`fluxsr.losses.weights.load_weights`."""
+    """:func:`build_tower` with weights found by :func:`fluxsr.losses.weights.load_weights`; on the meta device, without."""
+    if without_values():
+        return _empty_tower(name, pool).eval().requires_grad_(False)
     return build_tower(name, load_weights(BACKBONES[name], path), pool=pool)
+
+
+def _empty_tower(name: str, pool: Callable[[int], nn.Module] | None) -> FeatureTower:
+    # On the meta device: no initialization, so neither time nor the global random state is spent.
+    with torch.device("meta"):
+        features = {"vgg": _vgg16, "alex": _alexnet, "squeeze": _squeezenet}[name]()
+    if pool is not None:
+        for position, channels in zip((4, 9, 16, 23), CHANNELS["vgg"], strict=False):
+            features[position] = pool(channels)
+    return FeatureTower(features, TAPS[name])
 
 
 def _vgg16() -> nn.Sequential:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fluxsr.losses.backbones import CHANNELS, SMALLEST_SIDE, FeatureTower, load_tower
 from fluxsr.losses.network import NetworkLoss, WeightedView
-from fluxsr.losses.weights import DISTS_HEADS, load_weights
+from fluxsr.losses.weights import DISTS_HEADS, load_weights, without_values
 
 # The image itself is the first of the six maps that are compared.
 _WIDTHS = (3, *CHANNELS["vgg"])
@@ -71,6 +71,8 @@ class DISTSNet(nn.Module):
     @classmethod
     def load(cls, weights: str | Path | None = None, heads: str | Path | None = None) -> DISTSNet:
         """Read VGG16 and alpha and beta; see :class:`DISTSLoss`."""
+        if without_values():
+            return cls(load_tower("vgg", pool=L2Pool), *torch.empty(2, sum(_WIDTHS))).eval()
         state = load_weights(DISTS_HEADS, heads)
         if not {"alpha", "beta"} <= state.keys():
             raise ValueError(f"DISTS' weights need the names alpha and beta, got {', '.join(sorted(state)) or 'none'}")

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluxsr.losses.weights import without_values
+
 WEIGHTS_FILE = Path(__file__).resolve().parents[1] / "assets" / "perceptual_nano.safetensors"
 SMALLEST_SIDE = 16
 # Added to the squared norm of a pixel's features: below it a pixel counts as flat instead of as a random direction.
@@ -83,7 +85,8 @@ def load_perceptual_nano(weights: str | Path | None = None) -> PerceptualNano:
             metadata: Mapping[str, str] = file.metadata() or {}
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
         net = PerceptualNano(tuple(json.loads(metadata.get("widths", "[24, 40, 64, 96, 112]"))))
-        net.load_state_dict(state)
+        if not without_values():
+            net.load_state_dict(state)
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is not a file of nano perceptual weights: {error}") from error
     return net.eval().requires_grad_(False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.losses._checks import FirstBatch, check_images
+from fluxsr.losses.weights import without_values
 
 POSITIVE = ("a sharp photo", "a clean, detailed, high quality photo")
 NEGATIVE = ("a blurry photo", "a noisy, compressed, low quality photo")
@@ -53,12 +55,18 @@ class CLIPQualityLoss(nn.Module):
         super().__init__()
         if not positive or not negative:
             raise ValueError("positive and negative captions are both needed, at least one each")
-        model, tokenizer = _load_clip(source, revision)
-        tokens = tokenizer([*positive, *negative], padding=True, return_tensors="pt")
-        with torch.no_grad():
-            text = model.text_projection(model.text_model(tokens.input_ids, tokens.attention_mask).pooler_output)
+        captions = [*positive, *negative]
+        if without_values():
+            model = _empty_clip(source)
+            text = torch.empty(len(captions), model.config.projection_dim)
+        else:
+            model, tokenizer = _load_clip(source, revision)
+            tokens = tokenizer(captions, padding=True, return_tensors="pt")
+            with torch.no_grad():
+                text = model.text_projection(model.text_model(tokens.input_ids, tokens.attention_mask).pooler_output)
         self._check_first = FirstBatch()
-        self.scale = float(model.logit_scale.detach().exp()) if scale is None else scale
+        learned = model.logit_scale.detach().exp() if scale is None else scale
+        self.scale = 100.0 if isinstance(learned, Tensor) and learned.is_meta else float(learned)
         self.positives = len(positive)
         # The text tower is used once: only the vision side stays.
         self.vision = model.vision_model.requires_grad_(False).eval()
@@ -121,14 +129,25 @@ class ScoreLoss(nn.Module):
         return f"lower_is_better={self.lower_is_better}"
 
 
-def _load_clip(source: str, revision: str | None) -> tuple[Any, Any]:
+def _transformers() -> Any:
     try:
-        from transformers import AutoTokenizer, CLIPModel
+        import transformers
     except ImportError as error:
         raise ValueError("CLIPQualityLoss needs the package transformers: pip install 'fluxsr[clip]'") from error
+    return transformers
+
+
+def _empty_clip(source: str) -> Any:
+    """Return CLIP without weights, by the folder's configuration or else ViT-B/32's, which is the default of its class."""
+    config = _transformers().CLIPConfig
+    return _transformers().CLIPModel(config.from_pretrained(source) if Path(source).is_dir() else config())
+
+
+def _load_clip(source: str, revision: str | None) -> tuple[Any, Any]:
+    library = _transformers()
     where: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
-        return CLIPModel.from_pretrained(source, **where), AutoTokenizer.from_pretrained(source, **where)
+        return library.CLIPModel.from_pretrained(source, **where), library.AutoTokenizer.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

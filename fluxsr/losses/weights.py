@@ -67,6 +67,11 @@ DISTS_HEADS = WeightSource(
 )
 
 
+def without_values() -> bool:
+    """Say whether new tensors have shapes alone, as under ``torch.device("meta")``: then there is nothing to read."""
+    return torch.empty(0).is_meta
+
+
 def load_weights(source: WeightSource, path: str | Path | None = None) -> dict[str, Tensor]:
     """Find and read one set of weights.
 

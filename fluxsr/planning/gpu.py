@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
-
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 # Autocast's lists, by the functions' names ("Autocast Op Reference" of PyTorch's documentation). On the meta device autocast
 # itself does nothing.
@@ -20,6 +19,11 @@ _CPU_FLOAT32 = {"mse_loss", "cosine_similarity", "smooth_l1_loss", "cdist", "gri
 _CUDA_FLOAT32 = {"mse_loss", "cosine_similarity", "smooth_l1_loss", "l1_loss", "cdist"} | {
     "layer_norm", "group_norm", "softmax", "log_softmax", "softplus", "normalize", "norm", "sum", "prod", "cumsum",
     "pow", "__pow__", "__rpow__", "rsqrt", "reciprocal", "exp", "log", "log1p", "expm1",
+}  # fmt: skip
+
+# Functions in which real indices choose rows of a tensor without values: PyTorch takes both together.
+_INDEXING = {"__getitem__", "__setitem__", "__get__", "index_select", "index_put", "index_put_", "take_along_dim"} | {
+    "split", "chunk", "unbind", "tensor_split", "is_meta",
 }  # fmt: skip
 
 
@@ -40,24 +44,30 @@ class FusedRMSNorm(torch.autograd.Function):
 
 
 class LikeDevice(TorchFunctionMode):
-    """Runs functions on meta tensors as a device would: autocast, attention and norms that never materialise their maps.
+    """Runs functions on meta tensors as a device would: autocast, attention and norms that never materialize their maps.
+
+    Times are real tensors on the CPU, also when they are moved to the meta device: an objective may choose rows by their
+    values. Where such a tensor meets one without values, only its shape goes on.
 
     Args:
-        cuda: by CUDA's autocast list and fused kernels; else by the CPU's.
-        flow_share: the part of a batch that :class:`fluxsr.flows.ConsistencySRFlow` leaves to the flow loss; its rows depend
-            on values, which there are none of.
+        cuda: Follow CUDA's autocast list and fused kernels; else the CPU's.
     """
 
-    def __init__(self, cuda: bool = True, flow_share: float = 0.0) -> None:
+    def __init__(self, cuda: bool = True) -> None:
         super().__init__()
         self.cuda = cuda
-        self.flow_share = flow_share
         self._float32 = _CUDA_FLOAT32 if cuda else _CPU_FLOAT32
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name == "to" and not args[0].is_meta and _names_meta((*args[1:], *kwargs.values())):
+            dtype = next((value.dtype for value in args[1:] if isinstance(value, Tensor)), None)
+            dtype = next((value for value in (*args[1:], *kwargs.values()) if isinstance(value, torch.dtype)), dtype)
+            return args[0].to(dtype or args[0].dtype)
+        if name not in _INDEXING:
+            args, kwargs = _on_one_device(args, kwargs)
         autocast = torch.is_autocast_enabled("cpu")
         if autocast and name in _LOWER:
             dtype = torch.get_autocast_dtype("cpu")
@@ -74,8 +84,6 @@ class LikeDevice(TorchFunctionMode):
             return self._attention(func, *args, **kwargs)
         if name == "rms_norm" and self.cuda:
             return self._rms_norm(func, *args, **kwargs)
-        if name in ("isnan", "isfinite", "nonzero") and args[0].is_meta and args[0].ndim == 1:
-            return self._rows(func, name, args[0])
         return func(*args, **kwargs)
 
     def forget_casts(self) -> None:
@@ -110,19 +118,15 @@ class LikeDevice(TorchFunctionMode):
             return func(x, *args, **kwargs)
         return FusedRMSNorm.apply(x, weight)
 
-    def _rows(self, func: Callable[..., Tensor], name: str, flags: Any) -> Tensor:
-        if name == "nonzero":
-            return torch.empty(getattr(flags, "planned_rows", len(flags)), 1, dtype=torch.int64, device="meta")
-        out: Any = func(flags)
-        of_flow = int(self.flow_share * len(flags))
-        out.planned_rows = of_flow if name == "isnan" else len(flags) - of_flow
-        return out
-
 
 @contextmanager
 def like_device(mode: LikeDevice) -> Iterator[None]:
-    """Run the body under a mode, with ``torch.autocast("meta")`` meaning the CPU's, whose state the mode reads."""
-    original, clear = torch.autocast, torch.clear_autocast_cache
+    """Run the body under a mode, with ``torch.autocast("meta")`` meaning the CPU's, whose state the mode reads.
+
+    PyTorch has no autocast for the meta device and no way to register one, so three of its names are replaced for the time of
+    the body. They are the only names that this library replaces anywhere.
+    """
+    original, clear, overridden = torch.autocast, torch.clear_autocast_cache, torch.autograd.has_torch_function
 
     class Autocast(original):  # type: ignore[misc, valid-type]
         def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
@@ -132,16 +136,35 @@ def like_device(mode: LikeDevice) -> Iterator[None]:
         mode.forget_casts()
         clear()
 
-    with (
-        patch("torch.autocast", Autocast),
-        patch("torch.clear_autocast_cache", forget),
-        # `torch.autograd.grad` then runs checkpointed blocks under the mode, as `backward` does.
-        patch("torch.autograd.has_torch_function", lambda _: False),
-        mode,
-    ):
-        yield
+    torch.autocast, torch.clear_autocast_cache = Autocast, forget  # type: ignore[misc]
+    # `torch.autograd.grad` then runs checkpointed blocks under the mode, as `backward` does.
+    torch.autograd.has_torch_function = lambda _: False
+    try:
+        with mode:
+            yield
+    finally:
+        torch.autocast, torch.clear_autocast_cache = original, clear  # type: ignore[misc]
+        torch.autograd.has_torch_function = overridden
 
 
 def _to_float32(value: Any) -> Any:
     half = isinstance(value, Tensor) and value.is_meta and value.dtype in (torch.bfloat16, torch.float16)
     return value.float() if half else value
+
+
+def _names_meta(values: Any) -> bool:
+    return any(str(getattr(value, "device", value)) == "meta" for value in values)
+
+
+def _on_one_device(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Let real tensors beside tensors without values go on as shapes; numbers, of no dimension, may stay."""
+    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if not any(leaf.is_meta for leaf in leaves) or all(leaf.is_meta or not leaf.ndim for leaf in leaves):
+        return args, kwargs
+
+    def shape_of(leaf: Any) -> Any:
+        real = isinstance(leaf, Tensor) and leaf.ndim and not leaf.is_meta
+        return torch.empty_like(leaf, device="meta") if real else leaf
+
+    moved: tuple[Any, Any] = tree_map(shape_of, (args, kwargs))
+    return moved

@@ -17,6 +17,21 @@ from torch.utils.flop_counter import flop_registry
 ACTIVATIONS = "activations"  # first part of the kind of everything that nobody claims
 
 
+class NotPlannable(ValueError):
+    """An operation of the step needs the values of a tensor, and a plan has shapes alone.
+
+    Attributes:
+        operation: Its name, for example ``aten.nonzero``.
+    """
+
+    def __init__(self, operation: str, place: str = "") -> None:
+        super().__init__(
+            f"this step can't be planned: {operation}{place and f' in {place}'} needs the values of a tensor, and a plan has "
+            "shapes alone; choose rows by the times, which are real, or measure a run"
+        )
+        self.operation = operation
+
+
 @dataclass
 class Peak:
     """The largest number of live bytes in some stretch, and what they were: kind -> bytes."""
@@ -29,7 +44,8 @@ class Ledger(TorchDispatchMode):
     """Keeps account of every storage that an operation hands out, from then until it is freed.
 
     Views share their storage and count once. What a kernel takes and frees inside itself is not seen. Works on real tensors
-    and on the meta device; there, questions about values (``item()``, ``if tensor:``) are answered: no row is wrong.
+    and on the meta device, where an operation that needs values raises :class:`NotPlannable`; while ``answers`` is set, a
+    single number that is asked for is 1 instead.
 
     Args:
         shares: kind -> the part of it that this process holds (sharded, quantised); 1 for the others.
@@ -39,13 +55,13 @@ class Ledger(TorchDispatchMode):
         super().__init__()
         self.shares = dict(shares or {})
         self.phase = "setup"
+        self.answers = True
         self.live: dict[str, float] = {}
         self.total = 0.0
         self.peaks: dict[str, Peak] = {}
         self.flops: dict[str, float] = {}
         self.at_start: dict[str, float] = {}
         self._known: dict[int, tuple[str, weakref.ref[Any]]] = {}
-        self._any: weakref.ref[Tensor] | None = None
 
     def own(self, tensor: Tensor, kind: str) -> None:
         """Say what a tensor is; before the first operation it is counted from here on."""
@@ -81,22 +97,24 @@ class Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            # The library asks values only whether something is wrong: `any` of what must not be, `all` of what must.
-            return self._any is None or self._any() is not args[0]
         if (
             func is torch.ops.aten._to_copy.default
             and args[0].is_meta
             and kwargs.get("device", args[0].device).type != "meta"
         ):
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype", args[0].dtype))  # a number for a log
-        out = func(*args, **kwargs)
+        if self.answers and func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return 1
+        try:
+            out = func(*args, **kwargs)
+        except (NotImplementedError, RuntimeError) as error:
+            if not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves((args, kwargs))):
+                raise
+            raise NotPlannable(str(func._overloadpacket)) from error
         packet = func._overloadpacket
         if packet in flop_registry:
             count = flop_registry[packet](*args, **kwargs, out_val=out)
             self.flops[self.phase] = self.flops.get(self.phase, 0.0) + count
-        if packet is torch.ops.aten.any:
-            self._any = weakref.ref(out)
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self._known:
                 self._enter(leaf, f"{ACTIVATIONS}: {self.phase}")

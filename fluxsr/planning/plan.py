@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from fluxsr.data import SRDataModule
 from fluxsr.models import FluxBackbone
-from fluxsr.planning.ledger import ACTIVATIONS, Ledger, Peak
+from fluxsr.planning.ledger import ACTIVATIONS, Ledger, NotPlannable, Peak
 from fluxsr.planning.step import (
     AVERAGE,
     BASE,
@@ -18,6 +20,7 @@ from fluxsr.planning.step import (
     GRADIENTS,
     MODULATION_LAYERS,
     OPTIMIZER,
+    PHASES,
     TRAINED,
     Settings,
     is_block_modulation,
@@ -31,8 +34,6 @@ Sharding = Literal["none", "ddp", "fsdp2"]
 # weights, a scale that is quantised to 8 bits itself (arXiv 2305.14314, double quantisation: 0.127 bits a weight).
 QUANTISED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 0.127 / 8}
 _SHARDED = (BASE, BASE_LINEARS, MODULATION_LAYERS, TRAINED, FROZEN_ROLES, GRADIENTS, OPTIMIZER, AVERAGE)
-# Phases of a step in the order in which they begin.
-PHASES = ("encode", "flow", "decode", "losses", "backward", "optimizer")
 
 
 @dataclass
@@ -158,7 +159,10 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
     if sharding == "ddp":
         extra = {"gradient buckets": sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)}
     ledger = Ledger(shares)
-    run_step(module, make_batch(module, experiment.data), settings, ledger)
+    try:
+        run_step(module, make_batch(module, experiment.data), settings, ledger)
+    except NotPlannable as error:
+        raise NotPlannable(error.operation, _place(error)) from error
     peaks = {phase: _with(peak, extra) for phase, peak in ledger.peaks.items()}
     top = max(peaks, key=lambda phase: peaks[phase].total)
     flops = accumulate * sum(ledger.flops.values())
@@ -236,6 +240,14 @@ def units_in_flight(backbone: nn.Module) -> float:
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     sizes = sorted((sum(map(_bytes, block.parameters())) for block in blocks), reverse=True)
     return float(sum(map(_bytes, transformer.parameters())) - sum(sizes) + sum(sizes[:2]))
+
+
+def _place(error: BaseException) -> str:
+    """Return ``file:line`` of the innermost code that is neither an installed library's nor the planner's own."""
+    own = str(Path(__file__).parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+    frames = [f for f in frames if not f.filename.startswith((own, "<"))]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _bytes(tensor: Tensor) -> int:

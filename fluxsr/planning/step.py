@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fluxsr.data import SRBatch, SRDataModule
+from fluxsr.flows import PairedTimes
 from fluxsr.losses.network import FrozenNetwork
 from fluxsr.models import FluxBackbone
 from fluxsr.models.folded import MODULATION
@@ -23,6 +25,7 @@ from fluxsr.planning.gpu import LikeDevice, like_device
 from fluxsr.planning.ledger import Ledger
 from fluxsr.training import OneStepSR
 from fluxsr.training.callbacks import EMA
+from fluxsr.training.randomness import step_generator
 
 # Kinds of what lives from step to step.
 BASE, BASE_LINEARS, MODULATION_LAYERS = "transformer", "transformer linears", "modulation"
@@ -34,6 +37,8 @@ TRAINED, FROZEN_ROLES, AUTOENCODER, NETWORKS, OTHERS = (
     "buffers",
 )
 GRADIENTS, OPTIMIZER, AVERAGE = "gradients", "optimizer", "ema"
+# Phases of a step in the order in which they begin; OneStepSR announces the first four to the trainer's profiler.
+PHASES = ("encode", "flow", "decode", "losses", "backward", "optimizer")
 
 # Linears that quantisation leaves alone (fluxsr.models.quantization).
 _WHOLE = ("x_embedder.", "context_embedder.", "proj_out.")
@@ -81,14 +86,15 @@ def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledg
         trainer = Trainer(
             accelerator="cpu", strategy=strategy, devices=1, precision=precision, max_steps=1, max_epochs=1,
             gradient_clip_val=settings.gradient_clip_val, limit_val_batches=0, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, callbacks=[*callbacks, _Bookkeeper(ledger, settings)],
+            enable_progress_bar=False, enable_model_summary=False, profiler=_Phases(ledger),
+            callbacks=[*callbacks, _Bookkeeper(ledger, settings)],
         )  # fmt: skip
         claim(module, ledger)
         for tensor in (value for value in batch if value is not None):
             ledger.own(tensor, "batch")
         if device.type == "meta":
-            mode = LikeDevice(settings.cuda, getattr(module.objective, "flow_share", 0.0))
-            stack.enter_context(like_device(mode))
+            stack.enter_context(like_device(LikeDevice(settings.cuda)))
+            module.seed = fullest_draw(module, len(batch.hr_image))
         stack.enter_context(ledger)
         one_batch: Any = [batch]
         trainer.fit(module, DataLoader(one_batch, batch_size=None))
@@ -147,6 +153,53 @@ def is_block_modulation(name: str) -> bool:
     return bool(MODULATION.match(name)) and not name.startswith("norm_out.")
 
 
+def fullest_draw(module: OneStepSR, batch_size: int) -> int:
+    """Return the seed whose first draw of times makes the dearest step: where rows differ, that with the fewest flow rows.
+
+    Every other row takes a pass of the teacher, one of the moving average, and a second state of the student.
+    """
+    flow_rows = {}
+    for seed in range(16):
+        times = module.objective.sample_times(batch_size, generator=step_generator(seed, 0, "times"))
+        flow_rows[seed] = int(times.flow_rows.sum()) if isinstance(times, PairedTimes) else 0
+    return min(flow_rows, key=flow_rows.__getitem__)
+
+
+class _Phases(Profiler):
+    """Books what the module's own phases make: the trainer's profiler is where it announces them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._outer: list[str] = []
+
+    def start(self, action_name: str) -> None:
+        """Begin a phase, if it is one."""
+        if action_name in PHASES:
+            self._outer.append(self._ledger.phase)
+            self._ledger.phase = action_name
+
+    def stop(self, action_name: str) -> None:
+        """Go back to the phase around it."""
+        if action_name in PHASES:
+            self._ledger.phase = self._outer.pop()
+
+
+class _EightBit(torch.optim.Optimizer):
+    """Stands in for an 8-bit Adam, whose kernels need a GPU: two moments of a byte, and a float32 scale for every 256 of each."""
+
+    def __init__(self, param_groups: Any) -> None:
+        super().__init__(param_groups, {})
+        for group in self.param_groups:
+            for p in group["params"]:
+                bytes_ = 2 * p.numel() + 8 * (p.numel() // 256 + 1)
+                self.state[p]["moments"] = p.new_empty(bytes_, dtype=torch.uint8)
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Run the closure and leave the weights alone."""
+        return None if closure is None else closure()
+
+
 class _Nowhere(SingleDeviceStrategy):
     """The meta device: no accelerator's, and what is there can't be brought back at the end."""
 
@@ -158,16 +211,19 @@ class _Nowhere(SingleDeviceStrategy):
 
 
 class _Bookkeeper(Callback):
-    """Tells the ledger which phase runs and what tensors are; makes the optimiser's state before the step."""
+    """Says what tensors are and when the backward pass and the optimizer's step begin; makes the optimizer's state first."""
 
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self.ledger = ledger
         self.settings = settings
-        self.eight_bit: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring training to where it has been running for a while."""
         module: Any = pl_module
+        trainer.optimizers = [
+            _EightBit(optimizer.param_groups) if "8bit" in type(optimizer).__name__ else optimizer
+            for optimizer in trainer.optimizers
+        ]
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 if self.settings.cuda and group.get("foreach", ...) is None and not group.get("fused"):
@@ -179,16 +235,20 @@ class _Bookkeeper(Callback):
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._claim_gradient)
-        for name, phase in (("encode", "encode"), ("flow", "flow"), ("compute_terms", "losses")):
-            setattr(module, name, self._booked(getattr(module, name), phase))
-        module.autoencoder.decode = self._booked(module.autoencoder.decode, "decode")
-        if self.settings.accumulate > 1:
-            module.optimizer_zero_grad = lambda *_: None  # this batch adds to the gradients of those before it
         self.ledger.reset()
         self.ledger.phase = "losses"  # what none of the methods is: their sum, and an adversary's
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Refuse questions about values from here on."""
+        self.ledger.answers = False
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Answer the trainer's own questions again: it reads numbers for logs."""
+        self.ledger.answers = True
+
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Begin the phase."""
+        """Begin the phase; the last one of several batches adds to the gradients of those before it."""
+        self._accumulated(pl_module.parameters())
         self.ledger.phase = "backward"
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,42 +257,32 @@ class _Bookkeeper(Callback):
 
     def _make_state(self, optimizer: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if "8bit" in type(optimizer).__name__:
-            # Two moments of a byte, and a float32 scale for every 256 of each; bitsandbytes' kernels need a GPU.
-            self.eight_bit += [
-                p.new_empty(2 * p.numel() + 8 * (p.numel() // 256 + 1), dtype=torch.uint8) for p in parameters
-            ]
-            for state in self.eight_bit:
-                self.ledger.own(state, OPTIMIZER)
-            optimizer.step = lambda closure=None: closure() if closure else None
-        else:
-            for parameter in parameters:
-                parameter.grad = torch.zeros_like(parameter)
-            rates = [group["lr"] for group in optimizer.param_groups]
-            for group in optimizer.param_groups:
-                group["lr"] = 0.0  # a real module must not move
-            type(optimizer).step(optimizer)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-            for state in optimizer.state.values():
-                for value in state.values():
-                    if isinstance(value, Tensor):
-                        self.ledger.own(value, OPTIMIZER)
         for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter) if self.settings.accumulate > 1 else None
-            if parameter.grad is not None:
+            parameter.grad = torch.zeros_like(parameter)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0  # a real module must not move
+        type(optimizer).step(optimizer)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        for state in optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    self.ledger.own(value, OPTIMIZER)
+        for parameter in parameters:
+            parameter.grad = None
+        self._accumulated(parameters)
+
+    def _accumulated(self, parameters: Iterable[Tensor]) -> None:
+        """Put zeros where the gradients of earlier batches would be."""
+        for parameter in parameters:
+            if self.settings.accumulate > 1 and parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
                 self.ledger.own(parameter.grad, GRADIENTS)
 
     def _claim_gradient(self, parameter: Tensor) -> None:
         if parameter.grad is not None:
             self.ledger.own(parameter.grad, GRADIENTS)
-
-    def _booked(self, method: Callable[..., Any], phase: str) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with self.ledger.during(phase):
-                return method(*args, **kwargs)
-
-        return run
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from fluxsr.planning.ledger import Ledger
+from fluxsr.planning.ledger import Ledger, NotPlannable
 
 
 def test_live_bytes_rise_and_fall_with_the_tensors():
@@ -50,9 +51,13 @@ def test_kinds_are_booked_with_the_share_that_a_process_holds():
     assert ledger.live == {"other": 0.0, "held": 100.0}
 
 
-def test_questions_about_values_that_are_not_there_have_harmless_answers():
+def test_questions_about_values_that_are_not_there_are_refused_within_a_step():
     x = torch.empty(3, device="meta")
-    with Ledger():
-        assert not bool((x < 0).any())
-        assert bool(torch.isfinite(x).all())
-        assert x.sum().cpu().device.type == "cpu"
+    ledger = Ledger()
+    with ledger:
+        assert x.sum().cpu().device.type == "cpu" and float(x.sum()) == 1.0  # numbers for a log
+        ledger.answers = False
+        for question in (lambda: bool((x < 0).any()), lambda: x.nonzero(), lambda: x[x > 0]):
+            with pytest.raises(NotPlannable) as caught:
+                question()
+            assert caught.value.operation in ("aten._local_scalar_dense", "aten.nonzero", "aten.index")
