@@ -26,7 +26,7 @@ from torchmetrics.functional import spearman_corrcoef
 
 from examples.perceptual.make_targets import CELLS, CHUNK, to_input
 from fluxsr.losses.perceptual_nano import PerceptualNano, load_perceptual_nano
-from fluxsr.models.files import write_safetensors
+from fluxsr.models.weight_files import write_safetensors
 from fluxsr.training.callbacks import EMA
 
 FLOOR = 0.004  # distances below it needn't be told apart

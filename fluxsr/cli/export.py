@@ -23,10 +23,10 @@ from fluxsr.models import (
     load_flux,
     load_folded,
 )
-from fluxsr.models.checkpoints import Checkpoint
-from fluxsr.models.files import read_safetensors
 from fluxsr.models.quantization import Quantization, quantization_config
-from fluxsr.models.sources import model_or_shipped
+from fluxsr.models.sources import ModelSource, model_or_shipped
+from fluxsr.models.stored_weights import StoredWeights
+from fluxsr.models.weight_files import read_safetensors
 
 EXAMPLES = """
 fluxsr export --output nano-model                                    # the shipped student, folded
@@ -86,12 +86,12 @@ def export(
         raise ValueError(f"quantised models are written as folders, but the output is {output!r}: give a folder")
     model = model_or_shipped(model, lora)
     quantization = None if quantize is None else quantization_config(quantize)
-    checkpoint = Checkpoint(model, revision)
+    checkpoint = StoredWeights(ModelSource(model, revision))
     kind = checkpoint.dtype if dtype == "auto" else dtype
     if start_time is None:
         # The adapter's own time, where there is one: it was trained for that and not for the base's.
         told = read_safetensors(lora)[1] if lora is not None and Path(lora).is_file() else {}
-        start_time = float((checkpoint.metadata | told).get("start_time", 0.25))
+        start_time = float((checkpoint.source.metadata | told).get("start_time", 0.25))
     base_model = base_model or base_model_of(model, checkpoint.config)
     common: dict[str, Any] = {"guidance": guidance, "dtype": kind, "revision": revision}
     if fold:

@@ -169,7 +169,7 @@ def _state_dict(path: Path) -> dict[str, Any]:
 
 
 def _is_ours(path: Path) -> bool:
-    from fluxsr.models.files import read_safetensors
+    from fluxsr.models.weight_files import read_safetensors
 
     return not path.is_file() or "start_time" in read_safetensors(path)[1]
 
@@ -186,6 +186,7 @@ def _identity(model: str) -> str:
             if file.is_file()
         ]
         return hashlib.sha256(repr(stamps).encode()).hexdigest()
-    from fluxsr.models.loading import SHIPPED, shipped_file
+    from fluxsr.models.sources import ModelSource
 
-    return _identity(str(shipped_file(model))) if model in SHIPPED else model
+    shipped = ModelSource(model).path
+    return model if shipped is None else _identity(str(shipped))

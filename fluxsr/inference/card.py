@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fluxsr.models import FLUX_ARCHITECTURES
-from fluxsr.models.loading import SHIPPED
+from fluxsr.models.sources import SHIPPED
 
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 

@@ -10,9 +10,8 @@ import torch
 from fluxsr.inference.memory import check_dtype, choose_device
 from fluxsr.inference.upscaler import ColorFix, Upscaler
 from fluxsr.models import PixelAutoencoder, load_autoencoder, load_flux
-from fluxsr.models.files import explain_loading, read_safetensors
-from fluxsr.models.loading import SHIPPED, shipped_file
-from fluxsr.models.sources import model_or_shipped
+from fluxsr.models.sources import SHIPPED, ModelSource, model_or_shipped
+from fluxsr.models.weight_files import read_safetensors
 
 # What a model sees at a time, in pixels: the crops that nano students and the images that FLUX were trained on.
 NANO_WINDOW = 128
@@ -111,7 +110,7 @@ def _load_pipeline(
 ) -> Upscaler:
     from fluxsr.inference.pipeline import FluxSRPipeline
 
-    with explain_loading(name):
+    with ModelSource(name).explain():
         pipeline = FluxSRPipeline.from_pretrained(name, torch_dtype=getattr(torch, dtype), revision=revision)
     if window is not None:
         options["window"] = window
@@ -122,6 +121,4 @@ def _facts(model: str, lora: str | Path | None) -> dict[str, str]:
     """Return what a trained file's header tells of how it was trained."""
     if lora is not None:
         return read_safetensors(lora)[1]
-    if model in SHIPPED:
-        return read_safetensors(shipped_file(model))[1]
-    return read_safetensors(model)[1] if model.endswith(".safetensors") else {}
+    return ModelSource(model).metadata

@@ -17,7 +17,7 @@ import fluxsr.models.folded  # diffusers loads components of other libraries onl
 from fluxsr.inference.card import model_card
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
-from fluxsr.models.checkpoints import own_memory
+from fluxsr.models.weight_files import own_memory
 
 
 class FixedPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so does diffusers combine the two

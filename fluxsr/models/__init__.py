@@ -7,7 +7,7 @@ from fluxsr.models.discriminator import LatentDiscriminator
 from fluxsr.models.features import FeatureTap
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.folding import compile_blocks, fold_modulation, fuse_lora, load_folded
-from fluxsr.models.loading import load_flux
+from fluxsr.models.load import load_flux
 from fluxsr.models.modulation import tabulate_modulation
 from fluxsr.models.prompts import PromptEmbedding, encode_prompt
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.models.distributed import is_writer, whole
-from fluxsr.models.files import read_safetensors, write_safetensors
+from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
@@ -85,7 +85,10 @@ class AdapterRoles:
             exclude_modules=text_side if leave_out else None,
         )
         keep = {n for n, p in self.transformer.named_parameters() if p.requires_grad} if self.names else set()
-        self.transformer.add_adapter(config, adapter_name=name)
+        # Drawn on the CPU, so that a seed gives the same adapter anywhere; peft moves it to its layer's device.
+        meta = next(self.transformer.parameters()).is_meta
+        with torch.device("meta" if meta else "cpu"):
+            self.transformer.add_adapter(config, adapter_name=name)
         self.names.append(name)
         for parameter_name, parameter in self.transformer.named_parameters():
             new = is_adapter_parameter(parameter_name, name)
@@ -198,8 +201,8 @@ def save_lora(roles: AdapterRoles, path: str | Path, name: str, metadata: dict[s
     return path
 
 
-def read_lora(path: str | Path) -> dict[str, Tensor]:
-    """Read an adapter file, or a folder that holds one, under diffusers' keys.
+def read_lora(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Read an adapter file, or a folder that holds one, under diffusers' keys; on ``meta`` the header alone.
 
     Raises:
         ValueError: if there is no such file, it is damaged, or it holds no LoRA.
@@ -207,7 +210,7 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.is_dir():
         path = path / FILE_NAME
-    state, _ = read_safetensors(path)
+    state, _ = read_safetensors(path, device)
     if not any(".lora_A." in key for key in state):
         raise ValueError(f"{path} holds no LoRA adapter in diffusers' or peft's format")
     return state

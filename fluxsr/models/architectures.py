@@ -52,3 +52,26 @@ def flux_architecture(name: str) -> dict[str, Any]:
     if name not in FLUX_ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; known: {', '.join(FLUX_ARCHITECTURES)}")
     return dict(FLUX_ARCHITECTURES[name])
+
+
+# FLUX.1's autoencoder, 83,819,683 parameters: its configuration as published, with diffusers' class name.
+_FLUX_VAE: dict[str, Any] = {
+    "_class_name": "AutoencoderKL",
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+
+AUTOENCODER_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "flux.1-dev": _FLUX_VAE,
+    "flux.1-schnell": _FLUX_VAE,
+    # Its small stand-in, madebyollin/taef1.
+    "taef1": {"_class_name": "AutoencoderTiny", "latent_channels": 16},
+}
+"""The configurations of diffusers' autoencoders for FLUX.1's latents, by the name of their model."""

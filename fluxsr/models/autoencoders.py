@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from fluxsr.models.files import explain_loading
+from fluxsr.models.sources import ModelSource, taesd_files
+from fluxsr.models.taesd import load_taesd
+from fluxsr.models.weight_files import own_memory
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -133,32 +134,47 @@ def load_autoencoder(
     revision: str | None = None,
     dtype: str = "float32",
     checkpoint_decode: bool = False,
+    device: torch.device | str | None = None,
 ) -> nn.Module:
     """Load an autoencoder: a :class:`PixelAutoencoder` or a :class:`LatentAutoencoder`.
 
+    On the ``meta`` device nothing is downloaded and no weight is read: the configuration comes from the folder, the hub's cache
+    on this disk, or a known model's name (FLUX.1's and taef1).
+
     Args:
         source: ``"pixel"`` for the lossless one; else a hub id or a local folder of an ``AutoencoderKL`` or
-            ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with ``subfolder="vae"``, ``madebyollin/taef1``).
-        subfolder: of the source; found by itself for a local pipeline folder with a ``vae`` inside.
-        revision: of the hub repository.
-        dtype: of the weights, a torch dtype's name.
-        checkpoint_decode: see :class:`LatentAutoencoder`.
+            ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with ``subfolder="vae"``, ``madebyollin/taef1``), or a folder
+            with two files in taesd's own layout (``taef1_encoder.safetensors``, ``taef1_decoder.safetensors``).
+        subfolder: Folder inside the source; found by itself for a local pipeline folder with a ``vae`` inside.
+        revision: Revision of the hub repository.
+        dtype: Name of the weights' torch dtype.
+        checkpoint_decode: See :class:`LatentAutoencoder`.
+        device: Where the autoencoder goes; ``None``: torch's current default device.
 
     Raises:
         ValueError: if the source can't be loaded, with what to do.
     """
-    if source == "pixel":
+    place = torch.get_default_device() if device is None else torch.device(device)
+    found = ModelSource(source, revision)
+    if found.kind == "pixel":
         return PixelAutoencoder()
-    from diffusers import AutoencoderKL, AutoencoderTiny
+    kind = getattr(torch, dtype)
+    files = taesd_files(found.path) if found.kind == "taesd" and found.path is not None else None
+    vae = _load_vae(found, subfolder, kind, place) if files is None else load_taesd(*files, kind, place)
+    return LatentAutoencoder(vae, checkpoint_decode=checkpoint_decode).to(place)
 
-    if subfolder is None and (Path(source) / "vae" / "config.json").is_file():
-        subfolder = "vae"
-    where = {"subfolder": subfolder, "revision": revision}
-    with explain_loading(source):
-        config = AutoencoderKL.load_config(source, **where)
-        kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-        name = config.get("_class_name")
-        if name not in kinds:
-            raise ValueError(f"its config names {name!r}, which is neither {' nor '.join(kinds)}")
-        vae = kinds[name].from_pretrained(source, torch_dtype=getattr(torch, dtype), **where)
-    return LatentAutoencoder(vae, checkpoint_decode=checkpoint_decode)
+
+def _load_vae(source: ModelSource, subfolder: str | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Load an autoencoder in diffusers' layout."""
+    import diffusers
+
+    meta = device.type == "meta"
+    config = source.autoencoder_config(subfolder, offline=meta)
+    loader: Any = getattr(diffusers, config["_class_name"])
+    if meta:
+        with device:
+            # Not the class's own: diffusers warns at every cast.
+            return nn.Module.to(loader.from_config(config), dtype)
+    where: dict[str, Any] = {"subfolder": source.autoencoder_subfolder(subfolder), "revision": source.revision}
+    with source.explain(), torch.device("cpu"):
+        return own_memory(loader.from_pretrained(source.name, torch_dtype=dtype, **where))

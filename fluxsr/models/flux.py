@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, read_lora, save_lora
 from fluxsr.models.distributed import is_writer, whole
-from fluxsr.models.files import write_safetensors
 from fluxsr.models.packing import image_ids, pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
+from fluxsr.models.weight_files import write_safetensors
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
@@ -53,32 +53,25 @@ class FluxBackbone(nn.Module):
         super().__init__()
         config: Any = transformer.config
         conditions: Any = getattr(transformer, "conditions", None)
-        if conditions is not None:  # a folded one brings its prompt and guidance, and refuses others
-            prompt, guidance = conditions(prompt, guidance)
+        if conditions is not None:  # a folded one brings its guidance, and refuses others
+            guidance = conditions(prompt, guidance)[1]
         if config.guidance_embeds and guidance is None:
             raise ValueError("this model has a guidance embedding (FLUX.1-dev does): give guidance, for example 3.5")
         if not config.guidance_embeds and guidance is not None:
             raise ValueError(f"this model has no guidance embedding, so guidance must be None, got {guidance}")
-        if prompt is None:
-            prompt = no_prompt(config.joint_attention_dim, config.pooled_projection_dim)
-        wanted = (config.joint_attention_dim, config.pooled_projection_dim)
-        got = (prompt.prompt_embeds.shape[-1], prompt.pooled_prompt_embeds.shape[-1])
-        if got != wanted:
-            raise ValueError(
-                f"the prompt has widths {got}, the model wants {wanted}; encode it with the model's own encoders"
-            )
         self.transformer = cast("FluxTransformer2DModel", transformer)
         self.guidance = guidance
-        self.prompt_text = prompt.text
         self.latent_channels = config.in_channels // 4
         self.default_role: str | None = None
         self.quantization: str | None = None  # of the frozen weights; load_flux says which
         self.adapters = AdapterRoles(self.transformer)
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
+        self.prompt_text = ""
         self.prompt_embeds: Tensor
         self.pooled_prompt_embeds: Tensor
-        self.register_buffer("prompt_embeds", prompt.prompt_embeds, persistent=False)
-        self.register_buffer("pooled_prompt_embeds", prompt.pooled_prompt_embeds, persistent=False)
+        self.register_buffer("prompt_embeds", None, persistent=False)
+        self.register_buffer("pooled_prompt_embeds", None, persistent=False)
+        self.set_prompt(prompt)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing(self._checkpoint)
 
@@ -102,6 +95,34 @@ class FluxBackbone(nn.Module):
     def prompt(self) -> PromptEmbedding:
         """The prompt of every image."""
         return PromptEmbedding(self.prompt_embeds, self.pooled_prompt_embeds, self.prompt_text)
+
+    def set_prompt(self, prompt: PromptEmbedding | None) -> None:
+        """Replace the prompt, for example by one of another length; it goes to the device of the old one.
+
+        Adapters stay as they are: without text tokens the text stream gets none when they are added.
+
+        Args:
+            prompt: The new one, as in the constructor.
+
+        Raises:
+            ValueError: if prompt and model don't fit, or the model was folded with another.
+        """
+        config: Any = self.transformer.config
+        conditions: Any = getattr(self.transformer, "conditions", None)
+        if conditions is not None:  # a folded one brings its prompt, and refuses others
+            prompt = conditions(prompt, None)[0]
+        wanted = (config.joint_attention_dim, config.pooled_projection_dim)
+        if prompt is None:
+            prompt = no_prompt(*wanted)
+        got = (prompt.prompt_embeds.shape[-1], prompt.pooled_prompt_embeds.shape[-1])
+        if got != wanted:
+            raise ValueError(
+                f"the prompt has widths {got}, the model wants {wanted}; encode it with the model's own encoders"
+            )
+        device = None if self.prompt_embeds is None else self.prompt_embeds.device
+        self.prompt_embeds = prompt.prompt_embeds.to(device)
+        self.pooled_prompt_embeds = prompt.pooled_prompt_embeds.to(device)
+        self.prompt_text = prompt.text
 
     @property
     def text_tokens(self) -> int:
@@ -173,12 +194,13 @@ class FluxBackbone(nn.Module):
             self.default_role = role
 
     def load_lora(self, path: str | Path, role: str = "student", *, trainable: bool = True) -> None:
-        """Add the adapter of a file as a role, at the file's own rank.
+        """Add the adapter of a file as a role, at the file's own rank; on ``meta`` only the file's header is read.
 
         Raises:
             ValueError: if the file is missing or damaged, or does not fit this base.
         """
-        state = read_lora(path)
+        device = "meta" if self.transformer.x_embedder.weight.is_meta else "cpu"
+        state = read_lora(path, device)
         names = lora_targets(state)
         own = {name for name, _ in self.transformer.named_modules()}
         unknown = [name for name in names if name not in own]

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.models.adapters import lora_targets, read_lora
-from fluxsr.models.checkpoints import Checkpoint
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
+from fluxsr.models.sources import ModelSource
+from fluxsr.models.stored_weights import StoredWeights
 
 _CONSTANT = ".linear.value"  # how the constants' keys end
 
@@ -103,7 +104,7 @@ def load_folded(
     """
     from diffusers import FluxTransformer2DModel
 
-    checkpoint = Checkpoint(source, revision)
+    checkpoint = StoredWeights(ModelSource(source, revision))
     if "t" in checkpoint.config:
         raise ValueError(f"{source} is folded already, at t = {checkpoint.config['t']}: load it with load_flux")
     kind = getattr(torch, dtype)
@@ -232,13 +233,13 @@ def _merged(layer: Any, role: str) -> nn.Module:
 class _LoraFile:
     """An adapter file whose matrices are added to tensors by name, in float32."""
 
-    def __init__(self, path: str | Path, checkpoint: Checkpoint) -> None:
+    def __init__(self, path: str | Path, checkpoint: StoredWeights) -> None:
         self.path = path
         self.state = read_lora(path)
         for name in lora_targets(self.state):
             if f"{name}.weight" not in checkpoint.files:
                 raise ValueError(
-                    f"{path} adapts {name!r}, which {checkpoint.source} lacks: it was made for another base"
+                    f"{path} adapts {name!r}, which {checkpoint.source.name} lacks: it was made for another base"
                 )
 
     def add(self, name: str, tensor: Tensor) -> Tensor:

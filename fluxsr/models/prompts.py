@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fluxsr.models.files import read_safetensors, write_safetensors
+from fluxsr.models.sources import ModelSource
+from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
 
 class PromptEmbedding(NamedTuple):
@@ -31,13 +32,17 @@ class PromptEmbedding(NamedTuple):
         write_safetensors(path, tensors, metadata={"fluxsr_prompt": json.dumps({"text": self.text})})
 
     @classmethod
-    def load(cls, path: str | Path) -> PromptEmbedding:
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> PromptEmbedding:
         """Read what :meth:`save` wrote.
+
+        Args:
+            path: The file.
+            device: Where the embeddings go. On ``meta`` only the header is read.
 
         Raises:
             ValueError: if the file is missing, damaged, or holds something else.
         """
-        tensors, metadata = read_safetensors(path)
+        tensors, metadata = read_safetensors(path, device)
         try:
             text = json.loads(metadata["fluxsr_prompt"])["text"]
             return cls(tensors["prompt_embeds"], tensors["pooled_prompt_embeds"], text)
@@ -78,9 +83,12 @@ def encode_prompt(
     """
     from diffusers import FluxPipeline
 
-    from fluxsr.models.files import explain_loading
-
-    with explain_loading(model):
+    source = ModelSource(model, revision)
+    if source.kind not in ("pipeline", "hub"):
+        raise ValueError(
+            f"{model} has no text encoders: give a FLUX pipeline's folder in diffusers' layout or its hub id"
+        )
+    with source.explain():
         pipeline = FluxPipeline.from_pretrained(
             model, revision=revision, transformer=None, vae=None, torch_dtype=dtype
         ).to(device)

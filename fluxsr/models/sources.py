@@ -1,23 +1,235 @@
-"""What a model's name cannot be, said in one line before a hub is asked."""
+"""Where a model's weights come from: one answer for every command and constructor, and one line for what is no model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher, get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-# What comes with the package, and the hub ids that the configurations and the documentation name.
-SHIPPED_NAMES = ("nano", "nano-student", "nano-flowsr", "pixel")
+from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
+from fluxsr.models.weight_files import read_header
+
+# The names that come with weights inside the package, and the file of each.
+SHIPPED = {
+    "nano": "nano_teacher.safetensors",
+    "nano-student": "nano_student.safetensors",
+    "nano-flowsr": "nano_flowsr.safetensors",
+}
+PIXEL = "pixel"  # the autoencoder without weights
+# The hub ids that the configurations and the documentation name.
 HUB_IDS = ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "madebyollin/taef1")
+# The classes of diffusers' layout that are loaded; a missing class name is an old transformer's.
+TRANSFORMERS = ("FluxTransformer2DModel", "FoldedFluxTransformer")
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 
-_KINDS = {
+SourceKind = Literal[
+    "pixel", "shipped", "file", "pipeline", "transformer", "autoencoder", "taesd", "architecture", "hub"
+]
+
+ASSETS = Path(__file__).parent.parent / "assets"
+_FOREIGN = {
     "an image": (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"),
     "a configuration, which `fluxsr fit --config` takes": (".yaml", ".yml"),
     "a checkpoint of the whole training; beside it is the exported backbone.safetensors": (".ckpt",),
 }
 _EXPECTED = "give a shipped name, a .safetensors file, a folder in diffusers' layout or a hub id (owner/name)"
+
+
+class ModelSource:
+    """The place that a model's name means. Only local files are looked at before weights are asked for.
+
+    Args:
+        name: A shipped name, ``pixel``, an architecture's name, a ``.safetensors`` file, a folder, or a hub id.
+        revision: Revision of a hub repository.
+
+    Attributes:
+        kind: ``pixel``: the autoencoder without weights; ``shipped``: a name that comes with the package; ``file``: one
+            ``.safetensors`` file; ``pipeline``, ``transformer``, ``autoencoder``: folders in diffusers' layout; ``taesd``: a
+            folder with an encoder's and a decoder's file in taesd's own layout; ``architecture``: a name without weights;
+            ``hub``: everything else that may be a hub id.
+        path: The file or folder; ``None`` for the kinds that have none.
+
+    Raises:
+        ValueError: if the name can be none of these: a file of another kind, a path where nothing is, a name without an owner,
+            or one that is all but a known one; with the known name that is nearest.
+    """
+
+    def __init__(self, name: str | Path, revision: str | None = None) -> None:
+        self.name = str(name)
+        self.revision = revision
+        self.path: Path | None = None
+        self.kind: SourceKind
+        if self.name == PIXEL:
+            self.kind = "pixel"
+        elif self.name in SHIPPED:
+            self.kind, self.path = "shipped", ASSETS / SHIPPED[self.name]
+        elif self.name.endswith(".safetensors"):
+            self.kind, self.path = "file", Path(name)
+            if not self.path.is_file():
+                raise ValueError(f"{name} does not exist; to plan before it is made, give a model that is like it")
+        elif Path(name).is_dir():
+            self.path = Path(name)
+            self.kind = _kind_of_folder(self.path)
+        elif self.name in FLUX_ARCHITECTURES:
+            self.kind = "architecture"
+        else:
+            _refuse_foreign(self.name)
+            self.kind = "hub"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether all is in one ``.safetensors`` file of this library."""
+        return self.kind in ("shipped", "file")
+
+    @cached_property
+    def header(self) -> tuple[list[str], dict[str, str]]:
+        """The names of a single file's tensors, and its metadata; nothing for other kinds."""
+        return read_header(self.path) if self.is_file and self.path is not None else ([], {})
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The strings in a single file's header: the architecture, and how it was trained."""
+        return self.header[1]
+
+    @property
+    def pipeline_class(self) -> str | None:
+        """The pipeline that a folder says it is; ``None`` where it doesn't say."""
+        index = None if self.path is None else self.path / "model_index.json"
+        return _read_json(index).get("_class_name") if index is not None and index.is_file() else None
+
+    def transformer_config(self, offline: bool = False) -> dict[str, Any]:
+        """Return the transformer's arguments.
+
+        Args:
+            offline: Whether a hub id must be answered without a network: from the hub's cache on this disk, or from what is
+                known by its name.
+
+        Raises:
+            ValueError: if it holds no transformer, one of a class that is not known, or can't be asked.
+        """
+        if self.is_file:
+            return self._architecture_of_file()
+        if self.kind in ("pixel", "autoencoder", "taesd"):
+            raise ValueError(f"{self.name} is an autoencoder, and what is wanted here is a transformer: {_EXPECTED}")
+        if self.kind == "architecture":
+            return dict(FLUX_ARCHITECTURES[self.name])
+        config = self._config(self._subfolder("transformer"), FLUX_ARCHITECTURES, offline)
+        self._check_class(config.get("_class_name", TRANSFORMERS[0]), TRANSFORMERS)
+        return {key: value for key, value in config.items() if not key.startswith("_")}
+
+    def autoencoder_config(self, subfolder: str | None = None, offline: bool = False) -> dict[str, Any]:
+        """Return the configuration of an autoencoder in diffusers' layout, its ``_class_name`` included.
+
+        Args:
+            subfolder: Folder inside the source; found by itself for a pipeline's.
+            offline: As for :meth:`transformer_config`.
+
+        Raises:
+            ValueError: if it holds no autoencoder, one of a class that is not known, or can't be asked.
+        """
+        if self.is_file or self.kind == "architecture":
+            raise ValueError(
+                f"{self.name} holds a transformer, and what is wanted here is an autoencoder: give pixel, a folder in "
+                "diffusers' or taesd's layout or a hub id (owner/name)"
+            )
+        config = self._config(self.autoencoder_subfolder(subfolder), AUTOENCODER_ARCHITECTURES, offline)
+        self._check_class(config.get("_class_name", "a model without a class"), AUTOENCODERS)
+        return config
+
+    def autoencoder_subfolder(self, subfolder: str | None = None) -> str | None:
+        """Return the folder that an autoencoder is in: the given one, or ``vae`` where the source is a pipeline."""
+        return subfolder or (self._subfolder("vae") if self.kind == "pipeline" else None)
+
+    def own_autoencoder(self) -> tuple[str, str | None]:
+        """Return name and subfolder of the autoencoder that the model comes with.
+
+        Raises:
+            ValueError: if it comes with none.
+        """
+        if self.kind == "hub" or (self.path is not None and (self.path / "vae").is_dir()):
+            return self.name, "vae"
+        # A model on pixels has 2x2 packed positions of what space-to-depth by 4 makes of RGB.
+        if self.transformer_config()["in_channels"] == FLUX_ARCHITECTURES["nano"]["in_channels"]:
+            return PIXEL, None
+        raise ValueError(
+            f"{self.name} has no autoencoder of its own: give one, for example black-forest-labs/FLUX.1-dev or "
+            "madebyollin/taef1"
+        )
+
+    def transformer_subfolder(self) -> str | None:
+        """Return the folder that a transformer in diffusers' layout is in; ``None``: the source itself."""
+        return self._subfolder("transformer")
+
+    @contextmanager
+    def explain(self) -> Iterator[None]:
+        """Turn the many errors of loading from a folder or a hub into one that says what to do.
+
+        Raises:
+            ValueError: the advice on the body's error.
+        """
+        try:
+            yield
+        except (OSError, ValueError, ImportError) as error:
+            text = str(error)
+            if "gated" in text.lower() or "401" in text or "403" in text:
+                advice = "it is gated: accept its licence on its hub page and log in with `hf auth login`"
+            elif self.path is not None:
+                advice = "the folder is incomplete or damaged: it must be laid out as diffusers' save_pretrained does"
+            elif isinstance(error, ImportError):
+                advice = "install the extra that it needs: pip install 'fluxsr[prompt]'"
+            else:
+                advice = "check the name; without a network give a local folder in diffusers' layout"
+            first_line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+            raise ValueError(f"can't load {self.name!r}: {advice} ({first_line})") from error
+
+    def _subfolder(self, part: str) -> str | None:
+        return part if self.kind in ("pipeline", "hub") else None
+
+    def _config(self, subfolder: str | None, known: dict[str, dict[str, Any]], offline: bool) -> dict[str, Any]:
+        if self.path is not None:
+            with self.explain():
+                return _read_json(self.path / (subfolder or "") / "config.json")
+        inside = f"{subfolder}/config.json" if subfolder else "config.json"
+        if not offline:
+            from huggingface_hub import hf_hub_download
+
+            with self.explain():
+                return _read_json(Path(hf_hub_download(self.name, inside, revision=self.revision)))
+        from huggingface_hub import try_to_load_from_cache
+
+        with self.explain():
+            cached = try_to_load_from_cache(self.name, inside, revision=self.revision)
+        if isinstance(cached, str):
+            return _read_json(Path(cached))
+        model = self.name.rsplit("/", 1)[-1].lower()
+        if model in known:
+            return dict(known[model])
+        raise ValueError(
+            f"the architecture of {self.name!r} is not known without a network: give one of {', '.join(known)}, or a "
+            "local folder in diffusers' layout (its config.json is enough)"
+        )
+
+    def _check_class(self, name: str, supported: Collection[str]) -> None:
+        if name not in supported:
+            raise ValueError(f"{self.name} is {name!r}, which is not supported here; supported: {', '.join(supported)}")
+
+    def _architecture_of_file(self) -> dict[str, Any]:
+        names, metadata = self.header
+        if "architecture" in metadata:
+            return dict(json.loads(metadata["architecture"]))
+        if any(".lora_" in name for name in names):
+            raise ValueError(
+                f"{self.name} is a LoRA adapter, not a model: give --lora {self.name} --model BASE, with the base that it was "
+                "trained on (nano for fluxsr_nano.yaml); in Python lora=, in a configuration lora_weights"
+            )
+        raise ValueError(
+            f"{self.name} does not name its architecture, so it was not made by this library; give a folder in diffusers' "
+            "layout"
+        )
 
 
 def model_or_shipped(model: str | Path | None, lora: str | Path | None) -> str:
@@ -34,65 +246,60 @@ def model_or_shipped(model: str | Path | None, lora: str | Path | None) -> str:
     return "nano-student" if model is None else str(model)
 
 
-def check_source(source: str) -> None:
-    """Check that a name may be a folder or a hub id; nothing is read but whether the path exists.
-
-    Raises:
-        ValueError: for a file, a path where nothing is, a name without an owner, or one that is all but a known one; with the
-            known name that is nearest.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return
-    for kind, suffixes in _KINDS.items():
-        if path.suffix.lower() in suffixes:
-            raise ValueError(f"{source} is no model but {kind}: {_EXPECTED}")
-    if path.is_file():
-        raise ValueError(f"{source} is a file, and no .safetensors file that holds what is wanted here: {_EXPECTED}")
-    if source in SHIPPED_NAMES:
-        raise ValueError(
-            f"{source!r} is shipped as one file: what is wanted here is a folder in diffusers' layout or a hub id"
-        )
-    if source.count("/") > 1 or source.startswith((".", "~", "/")):
-        raise ValueError(
-            f"there is no folder {source}: correct the path, or give a shipped name or a hub id (owner/name)"
-        )
-    near = _nearest(source)
-    if "/" not in source:
-        hint = f"did you mean {near!r}?" if near else f"known are {', '.join(SHIPPED_NAMES)}; else {_EXPECTED}"
-        raise ValueError(f"there is no model and no folder {source!r}; {hint}")
-    # A hub id that differs from a known one by a letter left out, doubled or swapped; somebody's copy has another owner.
-    if near and source.lower() != near.lower() and SequenceMatcher(None, source, near).ratio() >= 0.97:
-        raise ValueError(f"there is no model {source!r} that is known; did you mean {near!r}?")
+def taesd_files(folder: Path) -> tuple[Path, Path] | None:
+    """Return the encoder's and the decoder's file of a folder in taesd's layout; ``None`` if it is not in that layout."""
+    encoders, decoders = (list(folder.glob(f"*_{part}.safetensors")) for part in ("encoder", "decoder"))
+    return (encoders[0], decoders[0]) if len(encoders) == len(decoders) == 1 else None
 
 
-def architecture_of(source: str | Path, names: Iterable[str], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return the transformer's arguments that the header of a ``.safetensors`` file names.
-
-    Args:
-        source: the file, for the message.
-        names: of its tensors.
-        metadata: of its header.
-
-    Raises:
-        ValueError: if it names none, with what to do: most often it is an adapter, which needs its base.
-    """
-    if "architecture" in metadata:
-        return dict(json.loads(metadata["architecture"]))
-    if any(".lora_" in name for name in names):
-        raise ValueError(
-            f"{source} is a LoRA adapter, not a model: give --lora {source} --model BASE, with the base that it was trained on "
-            "(nano for fluxsr_nano.yaml); in Python lora=, in a configuration lora_weights"
-        )
+def _kind_of_folder(folder: Path) -> SourceKind:
+    if (folder / "model_index.json").is_file() or any((folder / part).is_dir() for part in ("transformer", "vae")):
+        return "pipeline"
+    if (folder / "config.json").is_file():
+        name = str(_read_json(folder / "config.json").get("_class_name", ""))
+        return "autoencoder" if name.startswith("Autoencoder") else "transformer"
+    if taesd_files(folder) is not None:
+        return "taesd"
+    if list(folder.glob("*_encoder.pth")):
+        raise ValueError(f"{folder} holds pickled files, which are never opened: get them as .safetensors")
     raise ValueError(
-        f"{source} does not name its architecture, so it was not made by this library; give a folder in diffusers' layout"
+        f"can't load '{folder}': the folder is incomplete or damaged: it must be laid out as diffusers' save_pretrained does"
     )
 
 
-def _nearest(source: str) -> str | None:
+def _refuse_foreign(name: str) -> None:
+    path = Path(name)
+    for kind, suffixes in _FOREIGN.items():
+        if path.suffix.lower() in suffixes:
+            raise ValueError(f"{name} is no model but {kind}: {_EXPECTED}")
+    if path.is_file():
+        raise ValueError(f"{name} is a file, and no .safetensors file that holds what is wanted here: {_EXPECTED}")
+    if name.count("/") > 1 or name.startswith((".", "~", "/")):
+        raise ValueError(
+            f"there is no folder {name}: correct the path, or give a shipped name or a hub id (owner/name)"
+        )
+    near = _nearest(name)
+    if "/" not in name:
+        hint = f"did you mean {near!r}?" if near else f"known are {', '.join((*SHIPPED, PIXEL))}; else {_EXPECTED}"
+        raise ValueError(f"there is no model and no folder {name!r}; {hint}")
+    # A hub id that differs from a known one by a letter left out, doubled or swapped; somebody's copy has another owner.
+    if near and name.lower() != near.lower() and SequenceMatcher(None, name, near).ratio() >= 0.97:
+        raise ValueError(f"there is no model {name!r} that is known; did you mean {near!r}?")
+
+
+def _nearest(name: str) -> str | None:
     """Return the known name that a mistyped one is most like; an owner may be missing."""
-    known = {name.lower(): name for name in SHIPPED_NAMES}
-    for name in HUB_IDS:
-        known |= {name.lower(): name, name.lower().split("/")[1]: name}
-    close = get_close_matches(source.lower(), known, n=1)
+    known = {shipped: shipped for shipped in (*SHIPPED, PIXEL)}
+    for hub_id in HUB_IDS:
+        known |= {hub_id.lower(): hub_id, hub_id.lower().split("/")[1]: hub_id}
+    close = get_close_matches(name.lower(), known, n=1)
     return known[close[0]] if close else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from error

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.models import FLUX_ARCHITECTURES, AdapterRoles, FluxBackbone, PromptEmbedding
-from fluxsr.models.loading import SHIPPED, shipped_file
+from fluxsr.models.load import SHIPPED, shipped_file
 from fluxsr.models.prompts import no_prompt
 from fluxsr.models.sources import architecture_of
 
@@ -49,7 +49,7 @@ def weightless(text_tokens: int | None = None, lora_rank: int = 64) -> Iterator[
     widths: dict[str, int] = {}
 
     def transformer(model: str, *args: Any, **kwargs: Any) -> nn.Module:
-        from fluxsr.models.loading import _transformer_class
+        from fluxsr.models.load import _transformer_class
 
         config = architecture(model)
         widths.update(text=config.get("joint_attention_dim", 4096), pooled=config.get("pooled_projection_dim", 768))
@@ -88,7 +88,7 @@ def weightless(text_tokens: int | None = None, lora_rank: int = 64) -> Iterator[
 
     with ExitStack() as stack:
         replace: Callable[..., Any] = lambda *args: stack.enter_context(patch(*args))  # noqa: E731
-        replace("fluxsr.models.loading._load_transformer", transformer)
+        replace("fluxsr.models.load._load_transformer", transformer)
         replace("fluxsr.models.prompts.PromptEmbedding.load", prompt)
         replace("fluxsr.models.flux.no_prompt", empty_prompt)
         replace("fluxsr.models.flux.FluxBackbone.load_lora", lora)

@@ -24,7 +24,7 @@ from fluxsr.cli import app, upscale
 from fluxsr.cli.main import main
 from fluxsr.inference import Upscaler
 from fluxsr.models import PixelAutoencoder
-from fluxsr.models.loading import shipped_file
+from fluxsr.models.sources import ModelSource
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -189,7 +189,7 @@ def test_the_licence_is_that_of_the_model(page, still, tmp_path):
     assert "nano-student" in (line := page.licence_line("nano-student", still)) and "commercial use allowed" in line
     assert "not for commercial use" in page.licence_line("black-forest-labs/FLUX.1-dev", still)
     nano = Upscaler.from_pretrained(device="cpu")
-    shutil.copy(shipped_file("nano-student"), file := tmp_path / "mine.safetensors")
+    shutil.copy(ModelSource("nano-student").path, file := tmp_path / "mine.safetensors")
     assert "mine.safetensors" in (line := page.licence_line(str(file), nano)) and "apache-2.0" in line
     assert str(tmp_path) not in line
 

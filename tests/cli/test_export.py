@@ -15,8 +15,8 @@ from fluxsr.cli.main import main
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, load_flux
-from fluxsr.models.files import read_safetensors
 from fluxsr.models.folded import FoldedFluxTransformer
+from fluxsr.models.weight_files import read_safetensors
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
 

@@ -126,6 +126,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
     tiny_transformer().save_pretrained(tmp_path)
     with pytest.raises(
-        ValueError, match="'FluxTransformer2DModel', which is neither AutoencoderKL nor AutoencoderTiny"
+        ValueError,
+        match="'FluxTransformer2DModel', which is not supported here; supported: AutoencoderKL, AutoencoderTiny",
     ):
         load_autoencoder(str(tmp_path))

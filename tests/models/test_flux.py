@@ -247,7 +247,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_the_files_header_is_readable_by_people(tmp_path):
-    from fluxsr.models.files import read_safetensors
+    from fluxsr.models.weight_files import read_safetensors
 
     FluxBackbone(tiny_transformer()).save(tmp_path / "m.safetensors", metadata={"steps": "7"})
     _, metadata = read_safetensors(tmp_path / "m.safetensors")

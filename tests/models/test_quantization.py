@@ -55,7 +55,7 @@ def test_a_backbone_is_quantised_while_it_loads(tmp_path, monkeypatch):
         asked.append(quantization_config)
         return real(cls, path, **kwargs)
 
-    monkeypatch.setattr("fluxsr.models.loading.quantization_config", lambda kind: f"a configuration of {kind}")
+    monkeypatch.setattr("fluxsr.models.load.quantization_config", lambda kind: f"a configuration of {kind}")
     monkeypatch.setattr(FluxTransformer2DModel, "from_pretrained", classmethod(from_pretrained))
     backbone = load_flux(str(tmp_path / "base"), quantize="int8", lora_rank=2)
     assert asked == ["a configuration of int8"]
@@ -67,8 +67,8 @@ def test_a_backbone_is_quantised_while_it_loads(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ({"model": "nano"}, "takes a hub id or a folder in diffusers' layout, got 'nano'"),
-        ({"model": "a.safetensors"}, "takes a hub id or a folder"),
-        ({"model": "somewhere", "trainable": "full"}, "needs a frozen base, but trainable is 'full'"),
+        ({"model": "flux.1-dev"}, "takes a hub id or a folder"),
+        ({"model": "some/where", "trainable": "full"}, "needs a frozen base, but trainable is 'full'"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused(arguments, message):

@@ -8,10 +8,7 @@ from safetensors.torch import save_file
 
 from fluxsr.inference import Upscaler
 from fluxsr.models import FluxBackbone, load_autoencoder, load_flux
-from fluxsr.models.checkpoints import Checkpoint
-from fluxsr.models.loading import SHIPPED
-from fluxsr.models.sources import HUB_IDS, SHIPPED_NAMES, check_source, model_or_shipped
-from fluxsr.planning.weightless import architecture
+from fluxsr.models.sources import HUB_IDS, SHIPPED, ModelSource, model_or_shipped
 from tests.models.conftest import tiny_transformer
 
 
@@ -58,14 +55,14 @@ def test_autoencoders_are_asked_for_in_the_same_words():
         load_autoencoder("pixl")
     with pytest.raises(ValueError, match=r"did you mean 'madebyollin/taef1'\?"):
         load_autoencoder("taef1")
-    with pytest.raises(ValueError, match="'nano' is shipped as one file: what is wanted here is a folder"):
+    with pytest.raises(ValueError, match="nano holds a transformer, and what is wanted here is an autoencoder"):
         load_autoencoder("nano")
 
 
-def test_known_names_and_other_peoples_are_let_through(tmp_path):
-    assert set(SHIPPED) < set(SHIPPED_NAMES)
-    for name in (*HUB_IDS, "somebody/FLUX.1-dev", "black-forest-labs/FLUX.2-dev", str(tmp_path)):
-        check_source(name)
+def test_known_names_and_other_peoples_are_let_through():
+    assert {ModelSource(name).kind for name in SHIPPED} == {"shipped"}
+    for name in (*HUB_IDS, "somebody/FLUX.1-dev", "black-forest-labs/FLUX.2-dev"):
+        assert ModelSource(name).kind == "hub"
 
 
 def test_a_file_of_another_kind_is_named(tmp_path):
@@ -80,7 +77,7 @@ def test_an_adapter_in_the_models_place_is_told_its_own(tmp_path):
     backbone.add_lora(rank=2)
     file = backbone.save(tmp_path / "backbone.safetensors", metadata={"start_time": "0.25"})
     advice = rf"backbone.safetensors is a LoRA adapter, not a model: give --lora {file} --model BASE"
-    loaders = (load_flux, Checkpoint, architecture, lambda path: Upscaler.from_pretrained(path, device="cpu"))
+    loaders = (load_flux, StoredWeights, lambda path: Upscaler.from_pretrained(path, device="cpu"))
     for load in loaders:
         with pytest.raises(ValueError, match=advice):
             load(str(file))
@@ -88,7 +85,7 @@ def test_an_adapter_in_the_models_place_is_told_its_own(tmp_path):
 
 def test_a_strangers_file_is_told_apart_from_an_adapter(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for load in (load_flux, Checkpoint, architecture):
+    for load in (load_flux, StoredWeights):
         with pytest.raises(ValueError, match=r"other.safetensors does not name its architecture"):
             load(str(tmp_path / "other.safetensors"))
 

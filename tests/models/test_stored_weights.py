@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from fluxsr.models import FluxBackbone
-from fluxsr.models.checkpoints import Checkpoint, own_memory
+from fluxsr.models.sources import ModelSource
+from fluxsr.models.stored_weights import StoredWeights
+from fluxsr.models.weight_files import own_memory
 from tests.models.conftest import TINY, tiny_transformer
 
 
@@ -21,13 +23,13 @@ def test_every_layout_gives_the_same_tensors(tmp_path, folder):
     transformer.save_pretrained(tmp_path / "whole")
     FluxBackbone(transformer).save(tmp_path / "one.safetensors", metadata={"start_time": "0.3"})
     for source in (folder, folder / "transformer", tmp_path / "whole", tmp_path / "one.safetensors"):
-        checkpoint = Checkpoint(str(source))
+        checkpoint = StoredWeights(str(source))
         assert checkpoint.files.keys() == transformer.state_dict().keys()
         for name, tensor in transformer.state_dict().items():
             assert torch.equal(checkpoint.read(name), tensor)
         assert {key: checkpoint.config[key] for key in TINY} == TINY
         assert checkpoint.dtype == "float32"
-    assert checkpoint.metadata["start_time"] == "0.3"
+    assert checkpoint.source.metadata["start_time"] == "0.3"
 
 
 def test_a_hub_id_downloads_the_transformer_alone(monkeypatch, folder):
@@ -38,19 +40,19 @@ def test_a_hub_id_downloads_the_transformer_alone(monkeypatch, folder):
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert Checkpoint("somebody/flux", "v2").files
+    assert StoredWeights(ModelSource("somebody/flux", "v2")).files
     assert asked == [("somebody/flux", "v2", "transformer/*")]
 
 
 def test_what_is_missing_is_named(tmp_path, folder):
     with pytest.raises(ValueError, match=r"model has no tensor 'nothing': it is incomplete or no FLUX"):
-        Checkpoint(str(folder)).read("nothing")
+        StoredWeights(str(folder)).read("nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty'.*the folder is incomplete or damaged"):
-        Checkpoint(str(tmp_path / "empty"))
+        StoredWeights(str(tmp_path / "empty"))
     (tmp_path / "text.safetensors").write_text("text")
     with pytest.raises(ValueError, match=r"text.safetensors is damaged or no safetensors file"):
-        Checkpoint(str(tmp_path / "text.safetensors"))
+        StoredWeights(str(tmp_path / "text.safetensors"))
 
 
 def test_own_memory_is_aligned_and_outlives_the_file(folder):

@@ -1,0 +1,153 @@
+"""Loading a FLUX backbone from any source, onto any device: on meta, without a weight or a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from fluxsr.models.flux import FluxBackbone
+from fluxsr.models.prompts import PromptEmbedding
+from fluxsr.models.quantization import Quantization, quantization_config
+from fluxsr.models.sources import ModelSource
+from fluxsr.models.weight_files import own_memory, read_safetensors
+
+
+def load_flux(
+    model: str = "nano",
+    *,
+    weights: bool = True,
+    prompt: str | None = None,
+    guidance: float | None = None,
+    trainable: Literal["lora", "full", "none"] = "lora",
+    lora_rank: int = 64,
+    lora_alpha: float | None = None,
+    lora_targets: list[str] | None = None,
+    lora_weights: str | None = None,
+    teacher_lora: str | None = None,
+    dtype: str = "float32",
+    quantize: Quantization | None = None,
+    gradient_checkpointing: bool = False,
+    revision: str | None = None,
+    device: torch.device | str | None = None,
+) -> FluxBackbone:
+    """Load a FLUX backbone and say what of it is trained.
+
+    On the ``meta`` device nothing is downloaded and no weight is read: the architecture comes from a file's header, a folder's
+    ``config.json``, the hub's cache on this disk or a known model's name. A prompt file that does not exist counts as 512
+    tokens there, an adapter file that does not exist as an adapter of rank ``lora_rank``, and nothing is quantized.
+
+    Args:
+        model: ``nano`` (the shipped teacher), ``nano-student`` (FluxSR's) or ``nano-flowsr``; a hub id
+            (``black-forest-labs/FLUX.1-dev``); a local folder in diffusers' layout, of a pipeline or of a transformer alone; a
+            ``.safetensors`` file made by this library (all of these folded or not); or, with ``weights=False`` or on ``meta``,
+            the name of an architecture. See :class:`fluxsr.models.sources.ModelSource`.
+        weights: Whether to load weights. ``False`` gives random ones, to train from scratch; a network is never asked then.
+        prompt: File of cached embeddings made by ``fluxsr prompt``; none: no text tokens.
+        guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
+        trainable: ``lora``: a new adapter on a frozen base; ``full``: every weight; ``none``: nothing.
+        lora_rank: Rank of the adapter. The paper publishes none; 64 is our default.
+        lora_alpha: Numerator of the adapter's scale, ``alpha / rank``; the rank itself by default.
+        lora_targets: Names of the adapted linears; attention and MLP linears by default (ours).
+        lora_weights: Adapter file to start from, instead of a new one.
+        teacher_lora: Adapter file that becomes the frozen role ``teacher`` on the same base, for objectives that want one.
+        dtype: Name of the frozen weights' torch dtype; adapters stay in float32.
+        quantize: ``int8``, ``fp8`` (torchao) or ``nf4`` (bitsandbytes, CUDA) for the frozen linears of a folder or hub id, done
+            by diffusers while it loads; needs the extra ``quant``. Adapters stay in float32.
+        gradient_checkpointing: Whether to recompute blocks in the backward pass.
+        revision: Revision of the hub repository.
+        device: Where the backbone goes; ``None``: torch's current default device.
+
+    Raises:
+        ValueError: if something can't be loaded or doesn't fit, naming it and what to do.
+    """
+    if trainable not in ("lora", "full", "none"):
+        raise ValueError(f"trainable must be lora, full or none, got {trainable!r}")
+    if quantize is not None and trainable == "full":
+        raise ValueError(
+            f"quantize={quantize!r} needs a frozen base, but trainable is 'full': train a LoRA, or don't quantize"
+        )
+    if teacher_lora is not None and trainable == "full":
+        raise ValueError(
+            f"teacher_lora={teacher_lora!r} needs a frozen base, but trainable is 'full'; give OneStepSR a teacher instead"
+        )
+    place = torch.get_default_device() if device is None else torch.device(device)
+    source = ModelSource(model, revision)
+    transformer = _load_transformer(source, weights, getattr(torch, dtype), quantize, place)
+    with torch.device("meta" if place.type == "meta" else "cpu"):
+        embedding = _load_prompt(prompt, transformer, place)
+        backbone = FluxBackbone(transformer, embedding, guidance, gradient_checkpointing)
+    backbone.quantization = quantize
+    if lora_weights is not None:
+        _load_adapter(backbone, lora_weights, "student", trainable == "lora", lora_rank)
+        backbone.default_role = "student"
+    elif trainable == "lora":
+        backbone.add_lora(rank=lora_rank, alpha=lora_alpha, targets=lora_targets)
+    if trainable != "lora":
+        backbone.requires_grad_(trainable == "full")
+    if teacher_lora is not None:
+        _load_adapter(backbone, teacher_lora, "teacher", False, lora_rank)
+    # A quantizer leaves its weights where it can work with them.
+    return backbone if quantize is not None and device is None else backbone.to(place)
+
+
+def transformer_class(config: dict[str, Any]) -> Any:
+    """Return the class that a configuration is for: diffusers' own, or a folded one, which has a time."""
+    if "t" in config:
+        from fluxsr.models.folded import FoldedFluxTransformer
+
+        return FoldedFluxTransformer
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+
+    return FluxTransformer2DModel
+
+
+def _load_transformer(
+    source: ModelSource, weights: bool, dtype: torch.dtype, quantize: Quantization | None, device: torch.device
+) -> nn.Module:
+    meta = device.type == "meta"
+    if quantize is not None and not meta and (not weights or source.is_file or source.kind == "architecture"):
+        raise ValueError(f"quantize={quantize!r} takes a hub id or a folder in diffusers' layout, got {source.name!r}")
+    if meta or not weights:
+        config = source.transformer_config(offline=True)
+        with torch.device(
+            "meta" if meta else "cpu"
+        ):  # random weights are the CPU's, so that a seed gives the same anywhere
+            # Not the class's own: diffusers warns at every cast.
+            return nn.Module.to(transformer_class(config)(**config), dtype)
+    if source.kind == "architecture":
+        raise ValueError(
+            f"{source.name!r} names an architecture without shipped weights; give the hub id, or weights=False"
+        )
+    kind = transformer_class(config := source.transformer_config())
+    if source.is_file and source.path is not None:
+        state, _ = read_safetensors(source.path)
+        with torch.device("meta"):
+            transformer = kind(**config)
+        # Copies: what was read may be views of the mapped file, which somebody may write anew.
+        transformer.load_state_dict({key: tensor.to(dtype, copy=True) for key, tensor in state.items()}, assign=True)
+        return transformer
+    how = {} if quantize is None else {"quantization_config": quantization_config(quantize)}
+    where: dict[str, Any] = {"subfolder": source.transformer_subfolder(), "revision": source.revision}
+    with source.explain(), torch.device("cpu"):
+        return own_memory(kind.from_pretrained(source.name, torch_dtype=dtype, **where, **how))
+
+
+def _load_prompt(path: str | None, transformer: nn.Module, device: torch.device) -> PromptEmbedding | None:
+    if path is None:
+        return None
+    if device.type != "meta" or Path(path).is_file():
+        return PromptEmbedding.load(path, "meta" if device.type == "meta" else "cpu")
+    config: Any = transformer.config
+    return PromptEmbedding(
+        torch.empty(1, 512, config.joint_attention_dim), torch.empty(1, config.pooled_projection_dim)
+    )
+
+
+def _load_adapter(backbone: FluxBackbone, path: str, role: str, trainable: bool, rank: int) -> None:
+    if backbone.prompt_embeds.is_meta and not Path(path).exists():
+        backbone.add_lora(role, rank=rank, trainable=trainable)
+    else:
+        backbone.load_lora(path, role, trainable=trainable)
