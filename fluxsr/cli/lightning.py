@@ -39,11 +39,17 @@ class FluxSRCLI(LightningCLI):
     command = ""  # which that is, for the errors
     configuration = NO_FILES
 
-    def __init__(self, **options: Any) -> None:
-        """Read the files after ``--config`` in sys.argv, which say what classes there are, then do as LightningCLI does."""
+    def __init__(self, arguments: list[str], **options: Any) -> None:
+        """Read the files after ``--config``, which say what classes there are, then do as LightningCLI does.
+
+        Args:
+            arguments: The subcommand, then its options.
+            options: Further arguments of LightningCLI.
+        """
         find_own_modules()
-        self.configuration, self._options = take_configs(sys.argv[2:])
-        super().__init__(**cli_classes(self.configuration), **options)
+        self._command, self._options = arguments[0], arguments[1:]
+        self.configuration, self._options = take_configs(self._options)
+        super().__init__(args=arguments, **cli_classes(self.configuration), **options)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return Lightning's parser, of one command or of all; its errors are one line, its options are written out."""
@@ -58,7 +64,7 @@ class FluxSRCLI(LightningCLI):
         Raises:
             ValueError: if a file is missing, no YAML, or has a key that there isn't.
         """
-        name, rest = sys.argv[1], self._options
+        name, rest = self._command, self._options
         if not self.configuration.files and not any(one.startswith("--model.") or "help" in one for one in rest):
             raise ValueError(
                 f"a configuration is needed: fluxsr {name} --config FILE (examples/configs of the source has some; "
@@ -167,14 +173,15 @@ def unfinished(path: Path) -> bool:
 
 def main(arguments: list[str]) -> FluxSRCLI:
     """Run LightningCLI with the given arguments, the subcommand first."""
-    # LightningCLI reads sys.argv itself, and warns when it is also given arguments. Its first stays: Lightning starts the other
-    # processes of several devices from it.
-    sys.argv = [sys.argv[0], *("--help" if argument == "--help_all" else argument for argument in arguments)]
+    # Lightning starts the other processes of several devices from sys.argv, whoever called this.
+    sys.argv = [sys.argv[0], *arguments]
+    arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
     usage = "fluxsr {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
     pages = {name: {"usage": usage.format(name), "description": f"{text} All keys:"} for name, text in WHAT.items()}
     try:
         with quiet():
             return FluxSRCLI(
+                arguments,
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,  # OneStepSR takes its optimiser as an argument

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from fluxsr.cli.run import argument_parser
 from fluxsr.cli.suggest import options_of
@@ -127,10 +126,13 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
         text_tokens: length of the prompt.
         further: the options of ``fluxsr plan`` itself, which one among the arguments may have been meant to be.
     """
+    import torch
+
     from fluxsr.cli.classes import arguments_of, derives_from
     from fluxsr.cli.lightning import FluxSRCLI
     from fluxsr.data import SRDataModule
-    from fluxsr.planning import Experiment, Settings, weightless
+    from fluxsr.models import PromptEmbedding
+    from fluxsr.planning import Experiment, Settings
     from fluxsr.planning.step import quiet
     from fluxsr.training import OneStepSR
 
@@ -147,12 +149,18 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
                 if not derives_from(ours, options[name]):
                     raise ValueError(f"this is for a {ours.__name__} alone, and {options[name]['class_path']} is none")
                 options[name] = arguments_of(options[name])
-            rank = (options["model"].get("backbone", {}).get("init_args") or {}).get("lora_rank", 64)
             whole = self.config.clone()
+            if text_tokens == 0 and "prompt" in (options["model"].get("backbone", {}).get("init_args") or {}):
+                whole[self.subcommand].model.backbone.init_args.prompt = None
             for key in ("callbacks", "logger", "plugins", "strategy", "profiler"):
                 whole[self.subcommand].trainer.pop(key, None)
-            with weightless(text_tokens, rank), self.plain_errors():
+            with torch.device("meta"), self.plain_errors():
                 built = self.parser.instantiate_classes(whole)[self.subcommand]
+                backbone = built.model.backbone
+                if text_tokens and getattr(backbone, "text_tokens", 0):
+                    of_width = backbone.prompt_embeds.shape[-1]
+                    embeds = torch.zeros(1, text_tokens, of_width)
+                    backbone.set_prompt(PromptEmbedding(embeds, torch.zeros(backbone.pooled_prompt_embeds.shape)))
             trainer = options["trainer"]
             self.experiment = Experiment(
                 module=built.model,
@@ -173,10 +181,9 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
             """Run nothing."""
 
     Reader.further, Reader.command = further, "fluxsr plan"
-    given = ["fluxsr", "fit", *arguments]
-    # LightningCLI reads sys.argv itself, and warns when it is also given arguments.
-    with quiet(), patch.object(sys, "argv", given):
+    with quiet():  # LightningCLI remarks that arguments stand on the command line, too
         return Reader(
+            ["fit", *arguments],
             seed_everything_default=False,
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": "omegaconf+"},

@@ -187,7 +187,9 @@ class ConsistencySRFlow(RectifiedSRFlow):
         if times is None:
             times = self.sample_times(batch_size, generator=generator)
         if not isinstance(times, tuple) or len(times) not in (2, 3):
-            raise ValueError(f"times must be a PairedTimes(s, t, flow_rows) or the pair (s, t) of tensors, got {times!r}")
+            raise ValueError(
+                f"times must be a PairedTimes(s, t, flow_rows) or the pair (s, t) of tensors, got {times!r}"
+            )
         for one in times:
             require_tensor_times(one)
         s, t = times[:2]

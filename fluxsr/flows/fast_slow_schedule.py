@@ -79,8 +79,8 @@ def _grid(name: str, steps: int | Sequence[float], shift: float) -> Tensor:
     if isinstance(steps, int):
         if steps < 1:
             raise ValueError(f"{name} must be at least 1, got {steps}")
-        return shift_times(torch.arange(steps + 1, dtype=torch.float64) / steps, shift).float()
-    times = torch.tensor(list(steps), dtype=torch.float64).float()
+        return shift_times(torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps, shift).float()
+    times = torch.tensor(list(steps), dtype=torch.float64, device="cpu").float()
     if len(times) < 2 or times[0] != 0 or times[-1] != 1 or bool((times.diff() <= 0).any()):
         raise ValueError(f"the times of {name} must ascend from 0 to 1, got {list(steps)}")
     return times

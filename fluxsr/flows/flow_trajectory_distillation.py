@@ -87,7 +87,11 @@ class FlowTrajectoryDistillation(FlowObjective):
     def time_grid(self) -> Tensor | None:
         """Return the grid of ``time_sampler``, stretched to ``[T_L, 1]``, with T_L itself; ``None`` without a grid."""
         grid = self.time_sampler.grid()
-        return None if grid is None else torch.cat([self._stretch(grid), torch.tensor([self.lr_time])]).unique()
+        return (
+            None
+            if grid is None
+            else torch.cat([self._stretch(grid), torch.tensor([self.lr_time], device="cpu")]).unique()
+        )
 
     def _stretch(self, share: Tensor) -> Tensor:
         return self.lr_time + (1 - self.lr_time) * share

@@ -78,7 +78,7 @@ class RectifiedSRFlow(FlowObjective):
     def time_grid(self) -> Tensor | None:
         """Return the grid of ``time_sampler`` with the LR end's time; ``None`` without a grid."""
         grid = self.time_sampler.grid()
-        return None if grid is None else torch.cat([grid, torch.ones(1)]).unique()
+        return None if grid is None else torch.cat([grid, torch.ones(1, device="cpu")]).unique()
 
     def restore(self, velocity: VelocityModel, start: Tensor, steps: int = 1) -> Tensor:
         """Return ``z_L - v(z_L, 1)``, or that stretch in several Euler steps."""

@@ -144,7 +144,7 @@ class GridTimes(TimeSampler):
 
     def grid(self) -> Tensor:
         """Return the grid, ``(steps,)``."""
-        return shift_times(torch.arange(self.steps) / (self.steps - 1), self.shift)
+        return shift_times(torch.arange(self.steps, device="cpu") / (self.steps - 1), self.shift)
 
     def draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
         """Return unshifted grid times."""

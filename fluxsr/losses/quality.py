@@ -147,7 +147,9 @@ def _load_clip(source: str, revision: str | None) -> tuple[Any, Any]:
     library = _transformers()
     where: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
-        return library.CLIPModel.from_pretrained(source, **where), library.AutoTokenizer.from_pretrained(source, **where)
+        return library.CLIPModel.from_pretrained(source, **where), library.AutoTokenizer.from_pretrained(
+            source, **where
+        )
     except (OSError, ValueError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

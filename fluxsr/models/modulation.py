@@ -41,7 +41,7 @@ class ModulationTable(nn.Module):
         """
         t = t.to(self.times)
         rows = torch.searchsorted(self.times, t).clamp(max=len(self.times) - 1)
-        if not t.is_meta:
+        if not rows.is_meta:
             wrong = t[self.times[rows] != t].tolist()
             if wrong:
                 raise ValueError(

@@ -3,6 +3,5 @@
 from fluxsr.planning.advice import Advice, advise
 from fluxsr.planning.plan import Experiment, Phase, Plan, make_plan
 from fluxsr.planning.step import Settings
-from fluxsr.planning.weightless import weightless
 
-__all__ = ["Advice", "Experiment", "Phase", "Plan", "Settings", "advise", "make_plan", "weightless"]
+__all__ = ["Advice", "Experiment", "Phase", "Plan", "Settings", "advise", "make_plan"]

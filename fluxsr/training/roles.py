@@ -32,7 +32,9 @@ class Roles(nn.Module):
         super().__init__()
         for role in roles:
             if not isinstance(role, Role):
-                raise ValueError(f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95); got {role!r}")
+                raise ValueError(
+                    f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95); got {role!r}"
+                )
         self._averages = {role.name: role.decay for role in roles if role.decay is not None}
         self._student = [backbone]  # in a list, since its owner registers it
         self.models = nn.ModuleDict()
@@ -71,7 +73,8 @@ class Roles(nn.Module):
     def is_average(self, parameter_name: str) -> bool:
         """Say whether a parameter's name, as its owner knows it, belongs to a moving average: a checkpoint must hold it."""
         return any(
-            f".models.{name}." in parameter_name or is_adapter_parameter(parameter_name, name) for name in self._averages
+            f".models.{name}." in parameter_name or is_adapter_parameter(parameter_name, name)
+            for name in self._averages
         )
 
     @property

@@ -208,7 +208,9 @@ def test_the_roles_say_what_they_are():
     "times",
     [
         torch.rand(6),
-        torch.stack([torch.full((6,), torch.nan), torch.rand(6)], dim=1),  # the columns s and t, NaN where s is not used
+        torch.stack(
+            [torch.full((6,), torch.nan), torch.rand(6)], dim=1
+        ),  # the columns s and t, NaN where s is not used
         (torch.rand(6),),
         (torch.rand(5), torch.rand(6)),
         PairedTimes(torch.zeros(6), torch.ones(6), torch.zeros(6)),  # flow_rows are booleans

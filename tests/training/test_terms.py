@@ -13,7 +13,9 @@ def made(generator):
     autoencoder = PixelAutoencoder(downsample=2)
     hr_image = torch.rand(2, 3, 32, 48, generator=generator)
     target = autoencoder.encode(hr_image)
-    flow = FlowOutput(torch.zeros(()), target + 0.1 * torch.randn(target.shape, generator=generator), target, restoration_pass=0)
+    flow = FlowOutput(
+        torch.zeros(()), target + 0.1 * torch.randn(target.shape, generator=generator), target, restoration_pass=0
+    )
     decoded = []
 
     def decode(latents):

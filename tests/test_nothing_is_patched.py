@@ -1,0 +1,61 @@
+"""No module of the library replaces a name at run time, its own or another's; one emulation is the exception, and is listed."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fluxsr
+
+ROOT = Path(fluxsr.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# PyTorch has no autocast for the meta device. These three names are replaced for the time of a plan, in one context.
+EMULATION = {
+    # A lazily imported name is kept where it was asked for: nothing that was there is replaced.
+    "lazy.py": {"setattr(sys.modules[package], name, value)"},
+    "planning/gpu.py": {"torch.autocast", "torch.clear_autocast_cache", "torch.autograd.has_torch_function"},
+}
+
+
+def replaced(tree: ast.AST) -> set[str]:
+    """Attributes of imported modules and of classes that the code assigns to, and functions that it hangs on objects."""
+    imported = {
+        alias.asname or alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    found = set()
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        for target in [leaf for one in targets for leaf in (one.elts if isinstance(one, ast.Tuple) else [one])]:
+            if not isinstance(target, ast.Attribute):
+                continue
+            owner = ast.unparse(target.value)
+            value = node.value
+            if owner.split(".")[0] in imported and owner != "sys":
+                found.add(ast.unparse(target))
+            elif owner not in ("self", "cls", "ctx") and (
+                isinstance(value, ast.Lambda) or (isinstance(value, ast.Name) and value.id in functions)
+            ):
+                found.add(ast.unparse(target))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr":
+            found.add(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_name_is_replaced(path):
+    source = path.read_text()
+    assert "unittest" not in source and "monkeypatch" not in source
+    assert replaced(ast.parse(source)) == EMULATION.get(path.relative_to(ROOT).as_posix(), set())
+
+
+def test_the_search_finds_what_it_is_for():
+    for line in ("torch.autocast = f", "a, torch.x.y = f, g", "module.encode = lambda: 0", "setattr(model, 'step', f)"):
+        assert replaced(ast.parse(f"import torch\n{line}")), line
+    assert replaced(ast.parse("def error(): pass\nparser.error = error")) == {"parser.error"}
