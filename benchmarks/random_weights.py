@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fluxsr.planning.weightless import FLUX_VAE
 from torch import nn
 
 from fluxsr.models import FluxBackbone
 from fluxsr.models.quantization import quantization_config
-from fluxsr.planning.weightless import FLUX_VAE
 from fluxsr.training import OneStepSR
 
 # The linears that stay in 16 bits, as where a base is quantised while it loads (fluxsr.models.quantization).

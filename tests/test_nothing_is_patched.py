@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 EMULATION = {
     # A lazily imported name is kept where it was asked for: nothing that was there is replaced.
     "lazy.py": {"setattr(sys.modules[package], name, value)"},
-    "planning/gpu.py": {"torch.autocast", "torch.clear_autocast_cache", "torch.autograd.has_torch_function"},
+    "planning/gpu.py": {"torch.autocast", "torch.clear_autocast_cache", "autograd.has_torch_function"},
 }
 
 
@@ -37,11 +37,9 @@ def replaced(tree: ast.AST) -> set[str]:
                 continue
             owner = ast.unparse(target.value)
             value = node.value
-            if owner.split(".")[0] in imported and owner != "sys":
-                found.add(ast.unparse(target))
-            elif owner not in ("self", "cls", "ctx") and (
-                isinstance(value, ast.Lambda) or (isinstance(value, ast.Name) and value.id in functions)
-            ):
+            function = isinstance(value, ast.Lambda) or (isinstance(value, ast.Name) and value.id in functions)
+            foreign = owner.split(".")[0] in {*imported, "autograd"} and owner != "sys"
+            if foreign or (function and owner not in ("self", "cls", "ctx")):
                 found.add(ast.unparse(target))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr":
             found.add(ast.unparse(node))

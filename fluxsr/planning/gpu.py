@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -126,7 +127,8 @@ def like_device(mode: LikeDevice) -> Iterator[None]:
     PyTorch has no autocast for the meta device and no way to register one, so three of its names are replaced for the time of
     the body. They are the only names that this library replaces anywhere.
     """
-    original, clear, overridden = torch.autocast, torch.clear_autocast_cache, torch.autograd.has_torch_function
+    autograd: Any = torch.autograd
+    original, clear, overridden = torch.autocast, torch.clear_autocast_cache, autograd.has_torch_function
 
     class Autocast(original):  # type: ignore[misc, valid-type]
         def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
@@ -138,13 +140,13 @@ def like_device(mode: LikeDevice) -> Iterator[None]:
 
     torch.autocast, torch.clear_autocast_cache = Autocast, forget  # type: ignore[misc]
     # `torch.autograd.grad` then runs checkpointed blocks under the mode, as `backward` does.
-    torch.autograd.has_torch_function = lambda _: False
+    autograd.has_torch_function = lambda _: False
     try:
         with mode:
             yield
     finally:
         torch.autocast, torch.clear_autocast_cache = original, clear  # type: ignore[misc]
-        torch.autograd.has_torch_function = overridden
+        autograd.has_torch_function = overridden
 
 
 def _to_float32(value: Any) -> Any:

@@ -186,7 +186,7 @@ class _Phases(Profiler):
 
 
 class _EightBit(torch.optim.Optimizer):
-    """Stands in for an 8-bit Adam, whose kernels need a GPU: two moments of a byte, and a float32 scale for every 256 of each."""
+    """Stands in for an 8-bit Adam, whose kernels need a GPU: two moments of a byte, a float32 scale for every 256 of each."""
 
     def __init__(self, param_groups: Any) -> None:
         super().__init__(param_groups, {})

@@ -356,7 +356,8 @@ class OneStepSR(LightningModule):
 
     def phase(self, name: str) -> AbstractContextManager[Any]:
         """Return a context that the trainer's profiler books under ``name``: ``Trainer(profiler="simple")`` lists them."""
-        return nullcontext() if self._trainer is None else self.trainer.profiler.profile(name)
+        trainer: Any = self._trainer
+        return nullcontext() if trainer is None else trainer.profiler.profile(name)
 
     def generator(self, step: int, purpose: str) -> torch.Generator:
         """Return the generator of one step for one purpose, the same on every process."""

@@ -220,7 +220,7 @@ def test_the_roles_say_what_they_are():
     ],
 )
 def test_times_of_another_kind_are_refused(pair, times):
-    with pytest.raises(ValueError, match="times|s, t"):
+    with pytest.raises(ValueError, match=r"times|s, t"):
         ConsistencySRFlow()(Field(1.0), pair, teacher=Field(1.0), target=Field(1.0), times=times)
 
 

@@ -92,7 +92,9 @@ class HalfOfTheBatch(FlowTrajectoryDistillation):
     """An objective whose estimates are of some rows only."""
 
     def forward(self, velocity, pair, **options):
-        return super().forward(velocity, LatentPair(*(tensor[1:] for tensor in pair)), **{**options, "times": None})
+        part = LatentPair(*(tensor[1:] for tensor in pair))
+        output = super().forward(velocity, part, **{**options, "times": options["times"][1:]})
+        return output._replace(rows=torch.arange(1, len(pair.hr)))
 
 
 def test_targets_stay_row_aligned_when_an_objective_takes_part_of_the_batch():
@@ -106,6 +108,29 @@ def test_targets_stay_row_aligned_when_an_objective_takes_part_of_the_batch():
     module = tiny_module(losses={"spy": ImageTerm(Spy())}, objective=HalfOfTheBatch(0.25))
     tiny_trainer(max_steps=1).fit(module, loader(1))
     torch.testing.assert_close(seen["hr"], tiny_batch(seed=0).hr_image[1:], rtol=0, atol=1e-6)
+
+
+def test_an_objective_that_permutes_the_batch_trains_on_the_right_photos():
+    seen = {}
+
+    class Backwards(FlowTrajectoryDistillation):
+        def forward(self, velocity, pair, **options):
+            flipped = LatentPair(*(tensor.flip(0) for tensor in pair))
+            output = super().forward(velocity, flipped, **options)
+            return output._replace(rows=torch.arange(len(pair.hr)).flip(0)) if self.says else output
+
+    class Spy(torch.nn.Module):
+        def forward(self, sr_image, hr_image):
+            seen["hr"] = hr_image
+            return (sr_image - hr_image).square().mean()
+
+    module = tiny_module(losses={"spy": ImageTerm(Spy())}, objective=Backwards(0.25))
+    module.objective.says = True
+    tiny_trainer(max_steps=1).fit(module, loader(1))
+    assert torch.equal(seen["hr"], tiny_batch(seed=0).hr_image.flip(0))
+    module.objective.says = False
+    with pytest.raises(ValueError, match="rows"):
+        tiny_trainer(max_steps=1).fit(module, loader(1))
 
 
 def test_an_image_distance_is_handed_to_the_objective():
