@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows.objective import LatentPair
-from fluxsr.flows.paths import require_finite, require_same_shape
+from fluxsr.flows.paths import check_finite, check_same_shape
 
 LOWEST, HIGHEST = 0.02, 0.9
 
@@ -51,8 +51,8 @@ def calibrate_lr_time(pairs: Iterable[LatentPair]) -> LRTimeEstimate:
     for pair in pairs:
         if pair.lr is None or pair.noise is None:
             raise ValueError("calibration needs LatentPair.hr, .lr and .noise in every batch; one of them is None")
-        require_same_shape(hr=pair.hr, lr=pair.lr, noise=pair.noise)
-        require_finite(hr=pair.hr, lr=pair.lr, noise=pair.noise)
+        check_same_shape(hr=pair.hr, lr=pair.lr, noise=pair.noise)
+        check_finite(hr=pair.hr, lr=pair.lr, noise=pair.noise)
         hr = pair.hr.float()
         to_lr.append((pair.lr.float() - hr).square().flatten(1).mean(dim=1).cpu())
         to_noise.append((pair.noise.float() - hr).square().flatten(1).mean(dim=1).cpu())

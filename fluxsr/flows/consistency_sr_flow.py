@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fluxsr.flows.fast_slow_schedule import FastSlowSchedule
 from fluxsr.flows.objective import Distance, FlowOutput, LatentPair, PairedTimes, Role, Times, latent_mse
-from fluxsr.flows.paths import expand_times, linear_path, require_tensor_times, step_to_data, velocity_at
+from fluxsr.flows.paths import expand_times, linear_path, check_tensor_times, step_to_data, velocity_at
 from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow
 from fluxsr.flows.timesteps import TimeSampler
 from fluxsr.protocols import VelocityModel
@@ -137,7 +137,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
                 "ConsistencySRFlow needs teacher= (the frozen stage-1 velocity model) and target= (the student's moving "
                 "average); OneStepSR hands over both"
             )
-        _, lr = pair.require("lr")
+        _, lr = pair.check("lr")
         # On the CPU, where they were drawn: choosing rows by value costs no wait for a GPU there.
         paired = self._paired(times, len(lr), generator)
         flow_rows, rows = (chosen.nonzero().flatten() for chosen in (paired.flow_rows, ~paired.flow_rows))
@@ -191,7 +191,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
                 f"times must be a PairedTimes(s, t, flow_rows) or the pair (s, t) of tensors, got {times!r}"
             )
         for one in times:
-            require_tensor_times(one)
+            check_tensor_times(one)
         s, t = times[:2]
         paired = times if isinstance(times, PairedTimes) else PairedTimes(s, t, torch.zeros_like(s, dtype=torch.bool))
         if any(one.shape != (batch_size,) for one in paired) or paired.flow_rows.dtype != torch.bool:

@@ -70,7 +70,7 @@ class FlowMatching(FlowObjective):
         ``distance`` compares ``noise - v`` with ``hr``: a difference equal to the velocity's error, between two points
         of the data end's space.
         """
-        hr, noise = pair.require("noise")
+        hr, noise = pair.check("noise")
         t = self.times_for(pair, times, generator)
         xt = linear_path(hr, noise, t)
         v = velocity_at(velocity, xt, t)

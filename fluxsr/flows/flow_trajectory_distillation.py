@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, Times, latent_mse
-from fluxsr.flows.paths import expand_times, mix, require_same_shape, require_times, velocity_at
+from fluxsr.flows.paths import expand_times, mix, check_same_shape, check_times, velocity_at
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import TimeSampler, UniformTimes
 from fluxsr.protocols import VelocityModel
@@ -104,8 +104,8 @@ class FlowTrajectoryDistillation(FlowObjective):
         Raises:
             ValueError: if shapes differ or a time lies before T_L, where this path does not exist.
         """
-        require_same_shape(lr=lr, noise=noise)
-        require_times(t, len(lr), self.lr_time)
+        check_same_shape(lr=lr, noise=noise)
+        check_times(t, len(lr), self.lr_time)
         return self._mixture(lr, noise, t)
 
     def _mixture(self, lr: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class FlowTrajectoryDistillation(FlowObjective):
         """
         if times is None:
             times = self.sample_times(len(pair.hr), generator=generator)
-        return require_times(times, len(pair.hr), self.lr_time).to(pair.hr.device, non_blocking=True)
+        return check_times(times, len(pair.hr), self.lr_time).to(pair.hr.device, non_blocking=True)
 
     def restore(self, velocity: VelocityModel, start: Tensor, steps: int = 1) -> Tensor:
         """Return ``z_L - T_L v(z_L, T_L)`` (eq. 18), or that stretch in several Euler steps."""
@@ -143,7 +143,7 @@ class FlowTrajectoryDistillation(FlowObjective):
         Raises:
             ValueError: if a member is missing, shapes differ, values are not finite, or a time lies before T_L.
         """
-        hr, lr, noise = pair.require("lr", "noise")
+        hr, lr, noise = pair.check("lr", "noise")
         t = self.times_for(pair, times, generator)
         v = velocity_at(velocity, self._mixture(lr, noise, t), t)
         loss = distance(lr - self.lr_time * v, hr)

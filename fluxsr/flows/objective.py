@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fluxsr.flows.paths import require_finite, require_same_shape, require_times
+from fluxsr.flows.paths import check_finite, check_same_shape, check_times
 from fluxsr.protocols import VelocityModel
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -29,8 +29,8 @@ class LatentPair(NamedTuple):
     lr: Tensor | None = None
     noise: Tensor | None = None
 
-    def require(self, *names: str) -> tuple[Tensor, ...]:
-        """Return ``hr`` and the named members, after checking that all are there, alike in shape, floating and finite.
+    def check(self, *names: str) -> tuple[Tensor, ...]:
+        """Check that the named members are there, alike in shape, floating and finite, and return them after ``hr``.
 
         Args:
             names: Further members that are needed, ``"lr"`` or ``"noise"``.
@@ -45,8 +45,8 @@ class LatentPair(NamedTuple):
         for name, value in members.items():
             if value is None:
                 raise ValueError(f"this objective needs LatentPair.{name}, which is None")
-        require_same_shape(**members)
-        require_finite(**members)
+        check_same_shape(**members)
+        check_finite(**members)
         return tuple(members.values())
 
 
@@ -200,7 +200,7 @@ class FlowObjective(nn.Module, ABC):
         """
         if times is None:
             times = self.sample_times(len(pair.hr), generator=generator)
-        return require_times(times, len(pair.hr)).to(pair.hr.device, non_blocking=True)
+        return check_times(times, len(pair.hr)).to(pair.hr.device, non_blocking=True)
 
     @abstractmethod
     def forward(

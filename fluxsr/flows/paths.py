@@ -26,7 +26,7 @@ def expand_times(t: Tensor, like: Tensor) -> Tensor:
     Raises:
         ValueError: if ``t`` is not one number per sample of ``like``.
     """
-    require_tensor_times(t)
+    check_tensor_times(t)
     if t.ndim != 1 or t.shape[0] != like.shape[0]:
         raise ValueError(f"times must have shape ({like.shape[0]},), one per sample of the batch; got {tuple(t.shape)}")
     return t.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32)).reshape(
@@ -47,7 +47,7 @@ def linear_path(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
 
     Source: rectified flow's straight path; FluxSR (arXiv 2502.01993), section 3.
     """
-    require_same_shape(x0=x0, x1=x1)
+    check_same_shape(x0=x0, x1=x1)
     return mix(x0, x1, expand_times(t, x0))
 
 
@@ -93,7 +93,7 @@ def velocity_at(velocity: VelocityModel, xt: Tensor, t: Tensor) -> Tensor:
     return v
 
 
-def require_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
+def check_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
     """Return times that are one finite number per row in ``[lowest, 1]``.
 
     Args:
@@ -104,7 +104,7 @@ def require_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
     Raises:
         ValueError: For anything else, saying what to hand over.
     """
-    require_tensor_times(t)
+    check_tensor_times(t)
     if t.shape != (batch_size,):
         raise ValueError(f"times must have shape ({batch_size},), one per sample of the batch; got {tuple(t.shape)}")
     if not t.is_meta and not bool(((t >= lowest - 1e-4) & (t <= 1 + 1e-4)).all()):  # false for NaN, too
@@ -112,7 +112,7 @@ def require_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
     return t
 
 
-def require_tensor_times(t: Any) -> None:
+def check_tensor_times(t: Any) -> None:
     """Check that times are a tensor.
 
     Raises:
@@ -123,7 +123,7 @@ def require_tensor_times(t: Any) -> None:
         raise ValueError(f"times must be a tensor with one time per sample, got {t!r}: {advice}")
 
 
-def require_same_shape(**tensors: Tensor) -> None:
+def check_same_shape(**tensors: Tensor) -> None:
     """Check that all named tensors are tensors, share one shape and have a floating dtype.
 
     Raises:
@@ -140,7 +140,7 @@ def require_same_shape(**tensors: Tensor) -> None:
             raise ValueError(f"{name} must be a floating-point tensor, got {tensor.dtype}; encode images first")
 
 
-def require_finite(**tensors: Tensor) -> None:
+def check_finite(**tensors: Tensor) -> None:
     """Check that all named tensors are finite: one NaN in the data would silently ruin every weight.
 
     Raises:

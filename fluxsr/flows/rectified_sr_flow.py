@@ -98,7 +98,7 @@ class RectifiedSRFlow(FlowObjective):
         Raises:
             ValueError: if ``lr`` is missing, shapes differ, or values are not finite.
         """
-        hr, lr = pair.require("lr")
+        hr, lr = pair.check("lr")
         t = self.times_for(pair, times, generator)
         xt = linear_path(hr, lr, t)
         v = velocity_at(velocity, xt, t)

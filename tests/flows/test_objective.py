@@ -95,7 +95,7 @@ class Shuffled(FlowObjective):
         return start
 
     def forward(self, velocity, pair, **options):
-        hr, lr = pair.require("lr")
+        hr, lr = pair.check("lr")
         x0_hat = velocity(lr[self.used], torch.ones(len(self.used)))
         return FlowOutput((x0_hat - hr[self.used]).square().mean(), x0_hat, hr[self.used], rows=self.rows)
 
@@ -119,12 +119,12 @@ def test_forward_must_return_a_flow_output(pair):
 
 
 def test_a_pair_is_checked_in_one_place(pair):
-    assert pair.require() == (pair.hr,)
-    hr, noise = pair.require("noise")
+    assert pair.check() == (pair.hr,)
+    hr, noise = pair.check("noise")
     assert hr is pair.hr and noise is pair.noise
     broken = pair.lr.clone()
     broken[1, 0, 0, 0] = torch.inf
     for wrong in (pair._replace(lr=None), pair._replace(lr=pair.lr[..., :4]), pair._replace(lr=broken)):
         with pytest.raises(ValueError, match="lr"):
-            wrong.require("lr")
-        wrong.require("noise")  # what is not asked for is not looked at
+            wrong.check("lr")
+        wrong.check("noise")  # what is not asked for is not looked at

@@ -18,7 +18,7 @@ class LateRows(FlowTrajectoryDistillation):
     """Trains the later rows twice as much, chosen by the value of their times, with a bare tensor of times."""
 
     def forward(self, velocity, pair, *, times=None, **options):
-        hr, lr, noise = pair.require("lr", "noise")
+        hr, lr, noise = pair.check("lr", "noise")
         late = times > 0.5
         xt = self.path(lr, noise, times)
         error = lr - self.lr_time * velocity(xt, times) - hr
