@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fluxsr.atomic import write_text
-from fluxsr.cli.run import progress, run
+from fluxsr.cli.run import run
+from fluxsr.progress import progress
 from fluxsr.evaluation.metrics import Settings
 
 EXAMPLES = """

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxsr.cli.main import fail
-from fluxsr.cli.run import argument_parser, progress
+from fluxsr.cli.run import argument_parser
+from fluxsr.progress import progress
 
 if TYPE_CHECKING:
     from fluxsr.evaluation import Settings, System, TestSet

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fluxsr.cli.run import progress, run
+from fluxsr.cli.run import run
+from fluxsr.progress import progress
 from fluxsr.data import PairStore, read_image
 from fluxsr.data.images import list_images
 from fluxsr.flows import euler, resolution_shift

@@ -1,11 +1,10 @@
-"""What the commands share: their parsers and help, a function's signature as options, and a progress bar."""
+"""What the commands share: their parsers and help, and a function's signature as options."""
 
 from __future__ import annotations
 
 import sys
 from argparse import Action, ArgumentParser
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from inspect import Parameter, signature
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -134,28 +133,3 @@ def describe(action: Action, hint: Any, default: Any) -> None:
     if default not in (None, "", Parameter.empty):
         shown = str(default).lower() if isinstance(default, bool) else default
         action.help += f" (default: {shown})"
-
-
-@contextmanager
-def progress(text: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr during the body; yields ``advance(n)``. Says nothing where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task(text, total=total, completed=done)
-        yield lambda count: bar.advance(task, count)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxsr.atomic import write_text
-from fluxsr.evaluation.metrics import SET_METRICS, Metric, Settings
+from fluxsr.evaluation.metrics import Metric, Settings, facts_of, row_of
 from fluxsr.evaluation.testset import TestSet
 
 FORMAT = 1
@@ -38,8 +38,8 @@ def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_s
         },
         "matched_by": testset.how,
         "metrics": {
-            **{metric.name: metric.facts() for metric in metrics},
-            **{name: SET_METRICS[name] for name in on_sets},
+            **{metric.name: facts_of(metric) for metric in metrics},
+            **{name: facts_of(row_of(name)) for name in on_sets},
         },
         "versions": versions(),
         "machine": machine(settings.device),

@@ -1,6 +1,6 @@
 """The metrics by name. Each takes 8-bit images as ``(1, 3, H, W)`` in ``[0, 1]`` and gives one number for one image.
 
-What is not in the table goes to pyiqa by its own name (``musiq``, ``maniqa``, ``clipiqa``, ``topiq_nr``, ``qalign``).
+A metric is one row of :data:`METRICS`. What is not in the table goes to pyiqa by its own name.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,22 +52,33 @@ class Metric(NamedTuple):
     needs_reference: bool
     decimals: int
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a reader of the results has to know."""
-        return {
-            "lower_is_better": self.lower_is_better,
-            "needs_reference": self.needs_reference,
-            "decimals": self.decimals,
-        }
 
 
-class Kind(NamedTuple):
-    """A row of the table: ``load(settings)`` gives ``score(sr_image, hr_image)``."""
+class Row(NamedTuple):
+    """Everything that is known about a metric by its name: a row of :data:`METRICS`, and the only place for it.
 
-    load: Callable[[Settings], Callable[..., Any]]
+    Attributes:
+        load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or :mod:`fluxsr.evaluation.fid`
+            on the whole set.
+        family: What it judges; the report plots perception against fidelity.
+        lower_is_better: Which way it points.
+        needs_reference: Whether there must be an HR image.
+        decimals: How many are printed.
+        column: Column of the published tables that means the same.
+        pyiqa: Its name in pyiqa, where that has the metric, too.
+        note: What a reader must know before comparing.
+        on_sets: Whether it is one number for a whole set of images.
+    """
+
+    load: Callable[[Settings], Callable[..., Any]] | None
+    family: Literal["fidelity", "perception", "artefacts"] = "perception"
     lower_is_better: bool = True
     needs_reference: bool = True
     decimals: int = 4
+    column: str = ""
+    pyiqa: str = ""
+    note: str = ""
+    on_sets: bool = False
 
 
 def psnr(sr_image: Tensor, hr_image: Tensor) -> Tensor:
@@ -151,23 +162,51 @@ def _artefacts(settings: Settings) -> Callable[..., Tensor]:
     return lambda sr_image, hr_image: patch_artefact_energy(sr_image, settings.period)
 
 
+def _higher(column: str) -> Row:
+    """Return the row of a metric without reference that pyiqa measures."""
+    return Row(None, lower_is_better=False, needs_reference=False, column=column)
+
+
+_NOT_THE_TABLES = "ssim is torchmetrics', up to 0.01 from the papers' own: measure ssim_tables to compare"
 METRICS = {
-    "psnr": Kind(partial(_cropped, psnr, luma), lower_is_better=False, decimals=2),
-    "psnr_rgb": Kind(partial(_cropped, psnr, _unchanged), lower_is_better=False, decimals=2),
-    "ssim": Kind(partial(_cropped, ssim, luma), lower_is_better=False),
-    "ssim_rgb": Kind(partial(_cropped, ssim, _unchanged), lower_is_better=False),
-    "ssim_tables": Kind(partial(_cropped, ssim_tables, _unchanged), lower_is_better=False),
-    "lpips_alex": Kind(partial(_lpips, "alex")),
-    "lpips_vgg": Kind(partial(_lpips, "vgg")),
-    "lpips_squeeze": Kind(partial(_lpips, "squeeze")),
-    "lpips_nano": Kind(partial(_lpips, "nano")),
-    "dists": Kind(_dists),
-    "niqe": Kind(_niqe, needs_reference=False),
-    "artefact_db": Kind(_artefacts, needs_reference=False, decimals=2),
+    "psnr": Row(partial(_cropped, psnr, luma), "fidelity", False, decimals=2, column="psnr"),
+    "psnr_rgb": Row(partial(_cropped, psnr, _unchanged), "fidelity", False, decimals=2),
+    "ssim_tables": Row(partial(_cropped, ssim_tables, _unchanged), "fidelity", False, column="ssim", pyiqa="ssim"),
+    "ssim": Row(partial(_cropped, ssim, luma), "fidelity", False, column="ssim", note=_NOT_THE_TABLES),
+    "ssim_rgb": Row(partial(_cropped, ssim, _unchanged), "fidelity", False),
+    "lpips_alex": Row(partial(_lpips, "alex"), column="lpips", pyiqa="lpips"),
+    "lpips_vgg": Row(partial(_lpips, "vgg")),
+    "lpips_squeeze": Row(partial(_lpips, "squeeze")),
+    "lpips_nano": Row(partial(_lpips, "nano")),
+    "dists": Row(_dists, column="dists", pyiqa="dists"),
+    "niqe": Row(_niqe, needs_reference=False, column="niqe", pyiqa="niqe"),
+    "musiq": _higher("musiq"),
+    "maniqa": _higher("maniqa"),
+    "maniqa-pipal": _higher("maniqa"),
+    "clipiqa": _higher("clipiqa"),
+    "topiq_nr": _higher("topiq"),
+    "qalign": _higher("qalign"),
+    "fid": Row(None, decimals=2, column="fid", on_sets=True),
+    "artefact_db": Row(_artefacts, "artefacts", needs_reference=False, decimals=2),
 }
-"""Every metric of this library by name: how it is made, whether it needs a reference and whether lower is better."""
-# Measured on the whole set at once, see :mod:`fluxsr.evaluation.fid`.
-SET_METRICS = {"fid": {"lower_is_better": True, "needs_reference": True, "decimals": 2}}
+"""Every metric by name: the library's own, those of pyiqa that papers print, and FID, which is measured on sets."""
+
+
+def facts_of(metric: Row | Metric) -> dict[str, Any]:
+    """Return what a reader of the results has to know."""
+    return {name: getattr(metric, name) for name in ("lower_is_better", "needs_reference", "decimals")}
+
+
+def row_of(name: str) -> Row:
+    """Return what is known about a metric; of one that only pyiqa knows, that it judges perception."""
+    return METRICS.get(name.removeprefix("pyiqa:") if name not in METRICS else name, Row(None))
+
+
+def metrics_of_column(column: str) -> list[str]:
+    """Return the metrics that mean a column of the published tables, the nearest first; pyiqa's own version comes second."""
+    names = [name for name, row in METRICS.items() if row.column == column]
+    theirs = [f"pyiqa:{METRICS[name].pyiqa or name}" for name in names if METRICS[name].pyiqa or not METRICS[name].load]
+    return [*names[:1], *theirs, *names[1:]]
 
 
 def load_metric(name: str, settings: Settings | None = None) -> Metric:
@@ -183,16 +222,18 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
         FileNotFoundError: if its weights are nowhere; the message lists the places.
     """
     settings = settings or Settings()
-    if name not in METRICS:
+    row = METRICS.get(name)
+    if row is not None and row.on_sets:
+        raise ValueError(f"{name} is one number for a whole set of images: measure it with evaluate()")
+    if row is None or row.load is None:
         return _from_pyiqa(name, settings)
-    kind = METRICS[name]
-    score = kind.load(settings)
+    score = row.load(settings)
 
     @torch.inference_mode()
     def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
         return float(score(sr_image.to(settings.device), None if hr_image is None else hr_image.to(settings.device)))
 
-    return Metric(name, measure, kind.lower_is_better, kind.needs_reference, kind.decimals)
+    return Metric(name, measure, row.lower_is_better, row.needs_reference, row.decimals)
 
 
 def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list[Metric]:
@@ -223,17 +264,21 @@ def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list
     return ready
 
 
+def _own() -> list[str]:
+    return [name for name, row in METRICS.items() if row.load is not None or row.on_sets]
+
+
 def _from_pyiqa(name: str, settings: Settings) -> Metric:
     try:
         import pyiqa
     except ImportError:
         raise ValueError(
-            f"metric {name!r} is none of {', '.join([*METRICS, *SET_METRICS])}; further ones come through pyiqa, which is not "
+            f"metric {name!r} is none of {', '.join(_own())}; further ones come through pyiqa, which is not "
             "installed: pip install 'fluxsr[metrics]' (its licence is non-commercial)"
         ) from None
     theirs = name.removeprefix("pyiqa:")
     if theirs not in pyiqa.list_models():
-        raise ValueError(f"pyiqa has no metric {theirs!r}, and ours are {', '.join([*METRICS, *SET_METRICS])}")
+        raise ValueError(f"pyiqa has no metric {theirs!r}, and ours are {', '.join(_own())}")
     network = pyiqa.create_metric(theirs, device=torch.device(settings.device))
     needs_reference = network.metric_mode == "FR"
 

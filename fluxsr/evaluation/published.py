@@ -7,20 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Column of the tables -> our metrics that mean it, the nearest first.
-COLUMNS = {
-    "psnr": ("psnr",),
-    "ssim": ("ssim_tables", "pyiqa:ssim", "ssim"),
-    "lpips": ("lpips_alex", "pyiqa:lpips"),
-    "dists": ("dists", "pyiqa:dists"),
-    "fid": ("fid",),
-    "niqe": ("niqe", "pyiqa:niqe"),
-    "musiq": ("musiq", "pyiqa:musiq"),
-    "maniqa": ("maniqa", "pyiqa:maniqa", "maniqa-pipal", "pyiqa:maniqa-pipal"),
-    "clipiqa": ("clipiqa", "pyiqa:clipiqa"),
-    "topiq": ("topiq_nr", "pyiqa:topiq_nr"),
-    "qalign": ("qalign", "pyiqa:qalign"),
-}
+from fluxsr.evaluation.metrics import metrics_of_column, row_of
+
+COLUMNS = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "musiq", "maniqa", "clipiqa", "topiq", "qalign")
 SETTINGS = {"full": "full images", "crop": "crops 128 to 512"}
 _FOLDER = Path(__file__).parent
 
@@ -69,8 +58,8 @@ def beside(rows: Sequence[PublishedRow], metrics: Sequence[str]) -> dict[str, st
     """Return which column of the published rows belongs to which of our metrics."""
     there = {column for row in rows for column in row.values}
     found: dict[str, str] = {}
-    for column, ours in COLUMNS.items():
-        match = next((name for name in ours if name in metrics), None)
+    for column in COLUMNS:
+        match = next((name for name in metrics_of_column(column) if name in metrics), None)
         if column in there and match is not None:
             found[match] = column
     return found
@@ -91,8 +80,10 @@ def differences(benchmark: dict[str, Any], protocol: dict[str, Any], metrics: Se
         warnings.append(f"{protocol['crop']} pixels are cut off each side here, and none in the published rows")
     if protocol["lr"] != "files":
         warnings.append(f"the LR images were made here ({protocol['lr']}), the papers have others")
-    if "ssim" in metrics and "ssim_tables" not in metrics:
-        warnings.append("ssim is torchmetrics', up to 0.01 from the papers' own: measure ssim_tables to compare")
+    for name in metrics:
+        nearest = next(iter(metrics_of_column(row_of(name).column)), name)
+        if row_of(name).note and nearest not in metrics:
+            warnings.append(row_of(name).note)
     return warnings
 
 

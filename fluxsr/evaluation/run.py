@@ -16,7 +16,7 @@ from fluxsr.data.images import write_image
 from fluxsr.evaluation.cost import summary
 from fluxsr.evaluation.document import Results, header, read_results, write_json
 from fluxsr.evaluation.fid import check_set, fid
-from fluxsr.evaluation.metrics import SET_METRICS, Metric, Settings, load_metrics
+from fluxsr.evaluation.metrics import Metric, Settings, load_metrics, row_of
 from fluxsr.evaluation.pairing import check_sizes, match
 from fluxsr.evaluation.published import published_results
 from fluxsr.evaluation.statistics import bootstrap_interval, sign_flip_p_value
@@ -76,10 +76,10 @@ def evaluate(
     if not names or len(set(names)) < len(names):
         raise ValueError(f"every system needs a name of its own, got {', '.join(names) or 'no system'}")
     earlier = read_results(output) if output is not None and Path(output).exists() else {}
-    on_sets = [name for name in metrics if name in SET_METRICS]
+    on_sets = [name for name in metrics if row_of(name).on_sets]
     if on_sets:
         check_set(len(testset.items))
-    loaded = load_metrics((name for name in metrics if name not in SET_METRICS), settings)
+    loaded = load_metrics((name for name in metrics if not row_of(name).on_sets), settings)
     blind = [metric.name for metric in loaded if metric.needs_reference] + on_sets
     if not testset.has_reference and blind:
         raise ValueError(f"{', '.join(blind)} need HR images, and there are none: leave them out")

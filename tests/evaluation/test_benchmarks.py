@@ -4,7 +4,7 @@ import pytest
 
 from fluxsr.evaluation import BENCHMARKS, open_benchmark
 from fluxsr.evaluation.benchmarks import digest, find_benchmark
-from fluxsr.evaluation.metrics import METRICS, SET_METRICS
+from fluxsr.evaluation.metrics import METRICS
 from tests.evaluation.conftest import save
 
 
@@ -32,7 +32,7 @@ def test_each_is_found_in_each_of_its_layouts(name, tmp_path):
         opened, _ = open_benchmark(name, root)
         assert len(opened.items) == 1 and opened.has_reference == bool(layout.hr)
     assert benchmark.source
-    assert all(metric in METRICS or metric in SET_METRICS for metric in benchmark.metrics)
+    assert all(metric in METRICS for metric in benchmark.metrics)
     assert layout.hr or not any(metric != "niqe" for metric in benchmark.metrics)
 
 

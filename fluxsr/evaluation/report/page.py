@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from math import isfinite
 from pathlib import Path
@@ -11,27 +12,23 @@ from typing import Any
 from fluxsr.atomic import write_text
 from fluxsr.evaluation import tables
 from fluxsr.evaluation.document import Results, read_results
+from fluxsr.evaluation.metrics import METRICS, row_of
 from fluxsr.evaluation.published import published_efficiency
 from fluxsr.evaluation.report import pictures
 from fluxsr.evaluation.report.curves import Curves, read_curves
 from fluxsr.evaluation.report.plots import Axis, Point, axis, legend, lines, scatter
 from fluxsr.evaluation.report.spectra import relative_spectra
 
-FIDELITY = ("psnr", "psnr_rgb", "ssim_tables", "ssim")
-PERCEPTION = (
-    "lpips_alex",
-    "lpips_vgg",
-    "lpips_squeeze",
-    "lpips_nano",
-    "dists",
-    "niqe",
-    "musiq",
-    "maniqa",
-    "clipiqa",
-    "topiq_nr",
-    "qalign",
-)
 _FOLDER = Path(__file__).parent
+
+
+@dataclass
+class Stage:
+    """One stage of what a report is about: its name, how long it took, and what there is to say."""
+
+    name: str
+    seconds: float = 0.0
+    note: str = ""
 
 
 def write_report(
@@ -41,6 +38,8 @@ def write_report(
     images: int = 2,
     system: str | None = None,
     title: str = "fluxsr report",
+    introduction: str = "",
+    stages: Sequence[Stage] = (),
 ) -> Path:
     """Write one self-contained HTML page of evaluations.
 
@@ -51,6 +50,8 @@ def write_report(
         images: how many worst and how many best ones are shown of each run.
         system: whose; by default the first that isn't bicubic.
         title: of the page.
+        introduction: Plain text that stands first.
+        stages: What was done before, and how long it took; shown as a table.
 
     Returns:
         Where it was written.
@@ -62,7 +63,8 @@ def write_report(
     for run, results in zip(runs, read, strict=True):
         if "comparisons" not in results:
             raise ValueError(f"{run} is of a run that was interrupted: give the same command again, it goes on")
-    body = [overview(read)]
+    body = [f'<div class="notes"><p>{escape(introduction)}</p></div>'] if introduction else []
+    body.append(overview(read))
     for number, results in enumerate(read):
         known = system if system is not None and (len(read) == 1 or system in results["systems"]) else None
         body.append(section(results, number, images, pictures.focus(results, known)))
@@ -70,6 +72,7 @@ def write_report(
         raise ValueError(f"there is no system {system!r} in any of the runs")
     if logs is not None:
         body.append(f"<h2>Training curves</h2><div class=grid>{training(read_curves(logs))}</div>")
+    body += [times(stages)] if stages else []
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
     text = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{style}</style></head>
@@ -157,12 +160,12 @@ def section(results: Results, number: int, images: int, system: str) -> str:
 
 def scatters(results: Results) -> str:
     """Return a plot of each perceptual metric against the first fidelity metric."""
-    fidelity = next((name for name in FIDELITY if name in results["metrics"]), None)
+    fidelity = next((name for name in METRICS if row_of(name).family == "fidelity" and name in results["metrics"]), None)
     if fidelity is None:
         return ""
     rows, placed = tables.published(results)
     plots = []
-    for metric in (name for name in PERCEPTION if name in results["metrics"]):
+    for metric in (name for name in results["metrics"] if row_of(name).family == "perception" and not row_of(name).on_sets):
         points = [
             Point(name, entry["mean"][fidelity], entry["mean"][metric], colours(results)[name])
             for name, entry in results["systems"].items()
@@ -248,6 +251,16 @@ def protocol(results: Results) -> str:
         f"<dt>{escape(str(key).replace('_', ' '))}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items()
     )
     return f"<details><summary>Protocol and versions</summary><dl>{items}</dl></details>"
+
+
+def times(stages: Sequence[Stage]) -> str:
+    """Return a table of what took how long, with the sum."""
+    rows = [*stages, Stage("total", sum(stage.seconds for stage in stages))]
+    body = "".join(
+        f'<tr><td class="text">{escape(row.name)}</td><td>{row.seconds:.1f} s</td><td class="text">{escape(row.note)}</td></tr>'
+        for row in rows
+    )
+    return f'<h2>Time</h2><div class="scroll"><table>{body}</table></div>'
 
 
 def training(curves: Curves) -> str:

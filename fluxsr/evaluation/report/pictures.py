@@ -15,17 +15,19 @@ from torch.nn import functional as F
 
 from fluxsr.data.images import read_image
 from fluxsr.evaluation.document import Results
+from fluxsr.evaluation.metrics import METRICS, row_of
 
-# By what an image is called good or bad, the first that was measured.
-JUDGES = ("lpips_alex", "lpips_vgg", "dists", "ssim_tables", "ssim", "psnr", "niqe")
 CROP = 128  # pixels a side
 WHOLE = 360
 HR = "HR"
 
 
 def judge(results: Results) -> str | None:
-    """Return the metric that sorts the images."""
-    return next((name for name in (*JUDGES, *results["metrics"]) if name in results["metrics"]), None)
+    """Return the metric that sorts the images: the first that compares how they look, else how close they are, else any."""
+    measured = [name for name in (*METRICS, *results["metrics"]) if name in results["metrics"]]
+    looks = [name for name in measured if row_of(name).family == "perception" and row_of(name).needs_reference]
+    close = [name for name in measured if row_of(name).family == "fidelity"]
+    return next(iter([*looks, *close, *measured]), None)
 
 
 def focus(results: Results, system: str | None = None) -> str:
