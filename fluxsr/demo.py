@@ -83,7 +83,14 @@ def run_demo(
         results = measure(folder, photos, student, seed)
         stage.note = f"{len(PHOTOS)} photos of {SIDE}x{SIDE}, one step each"
     report = write_report(
-        [folder / "results.json"], folder / "report.html", folder / "logs", len(PHOTOS), DEMO, "fluxsr demo", TOY, stages
+        [folder / "results.json"],
+        folder / "report.html",
+        folder / "logs",
+        len(PHOTOS),
+        DEMO,
+        "fluxsr demo",
+        TOY,
+        stages,
     )
     print_table(results)
     print(f"\nreport: {report.resolve().as_uri()}")

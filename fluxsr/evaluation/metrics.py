@@ -53,7 +53,6 @@ class Metric(NamedTuple):
     decimals: int
 
 
-
 class Row(NamedTuple):
     """Everything that is known about a metric by its name: a row of :data:`METRICS`, and the only place for it.
 

@@ -16,18 +16,21 @@ from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap, tabulate_modulation
 from fluxsr.models.sharding import shard_backbone
 from fluxsr.models.tiling import TiledVelocity
-from fluxsr.protocols import Autoencoder
+from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
 from fluxsr.training.checkpoints import RandomStates, leave_frozen_out
 from fluxsr.training.checks import check_fits, check_grid, check_pairs, check_precision, check_strategy
+from fluxsr.training.finite import FiniteGuard
+from fluxsr.training.in_step import InStep
 from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.psnr import psnr_y
-from fluxsr.training.randomness import step_generator
+from fluxsr.training.randomness import rows_counted_here, step_generator
 from fluxsr.training.roles import Roles
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs, gradient_norms
 
 FLOW = "flow"  # the objective's own name among the terms
+STUDENT = "student"  # the name of the model that is trained, among the velocity models of a step
 
 
 class OneStepSR(LightningModule):
@@ -124,13 +127,18 @@ class OneStepSR(LightningModule):
         # Checkpoints, and state_dict(), hold what is trained; the frozen rest is loaded from its own source.
         self.strict_loading = False
         self.register_state_dict_post_hook(leave_frozen_out)
-        self._sharded = False
+        self._in_step: InStep | None = None
+        self._guard = FiniteGuard()
         taps = any(isinstance(term, FeatureTerm) for term in self.losses.values())
         self._tap = FeatureTap(backbone) if taps else None
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callback that lets a resumed run draw the same random numbers as an uninterrupted one."""
         return [RandomStates()]
+
+    def setup(self, stage: str) -> None:
+        """Refuse a precision that would go wrong silently."""
+        check_precision(self)
 
     def configure_model(self) -> None:
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
@@ -140,14 +148,15 @@ class OneStepSR(LightningModule):
         """
         strategy = self.trainer.strategy
         check_strategy(strategy, self)
-        if isinstance(strategy, FSDP2Strategy) and not self._sharded:
+        if isinstance(strategy, FSDP2Strategy) and self._in_step is None:
             for model in (self.backbone, *self.roles.models.values()):
                 shard_backbone(model, strategy.device_mesh["data_parallel"])
-            self._sharded = True
+            models = {STUDENT: self.backbone, **{r.name: self.roles.velocity(r.name) for r in self.objective.roles}}
+            channels, time = self.autoencoder.latent_channels, self.objective.start_time
+            self._in_step = InStep(models, channels, time, strategy.root_device)
 
     def on_fit_start(self) -> None:
         """Refuse what would go wrong silently."""
-        check_precision(self)
         check_pairs(self)
 
     # ---- one training step, arrow by arrow -------------------------------------------------------------------
@@ -174,6 +183,7 @@ class OneStepSR(LightningModule):
             )
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
+        self._guard.watch(self.global_step, {**logs, "loss": total}, self.trainer.strategy)
         if self.adversary is not None:
             total, adversarial_logs = self._alternate(self.adversary, total, output, batch_idx)
             logs |= adversarial_logs
@@ -207,15 +217,26 @@ class OneStepSR(LightningModule):
 
         def velocity(xt: Tensor, t: Tensor) -> Tensor:
             if self._tap is None:
-                return self.backbone(xt, t)
+                return student(xt, t)
             with self._tap.record() as features:
-                v = self.backbone(xt, t)
+                v = student(xt, t)
             passes.append(features)
             return v
 
-        others = {role.name: self.roles.velocity(role.name) for role in self.objective.roles}
+        student = self.velocity()
+        others = {role.name: self.velocity(role.name) for role in self.objective.roles}
         output = self.objective(velocity, pair, times=times, distance=self._distance(), **others)
-        return output, passes
+        owed = self._in_step.finish() if self._in_step is not None else None
+        return output if owed is None else output._replace(loss=output.loss + owed), passes
+
+    def velocity(self, role: str = STUDENT) -> VelocityModel:
+        """Return the student, or the velocity model of a role, as every process must call it.
+
+        Under a strategy that shards weights, the processes make each other's calls.
+        """
+        if self._in_step is not None:
+            return self._in_step.velocity(role)
+        return self.backbone if role == STUDENT else self.roles.velocity(role)
 
     def compute_terms(self, outputs: StepOutputs) -> dict[str, tuple[float, Tensor]]:
         """Return ``(weight, value)`` of the objective and of every term that is due, by name."""
@@ -301,27 +322,33 @@ class OneStepSR(LightningModule):
         """As :meth:`validation_step`, under ``test/``."""
         return self._evaluate(batch, batch_idx, "test")
 
+    def on_validation_epoch_end(self) -> None:
+        """Make the passes that other processes still make."""
+        if self._in_step is not None:
+            self._in_step.finish()
+
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the upscaled images of a batch with ``lr_image``."""
         return self(batch.lr_image)
 
     def _evaluate(self, batch: Any, batch_idx: int, stage: str) -> dict[str, Tensor]:
         images: dict[str, Tensor] = {}
+        rows = rows_counted_here(self.trainer, stage, batch_idx, len(batch.hr_image))
         if self.objective.starts_from_noise:
             output, _ = self.flow(self.encode(batch, batch_idx), batch_idx)
             values = {FLOW: output.loss}
         else:
             bicubic = self.enlarge(batch.lr_image, batch.hr_image.shape[-2:])
             sr_image = self.restore_image(bicubic)
-            values = {
-                "psnr_y": psnr_y(sr_image, batch.hr_image),
-                "psnr_y_bicubic": psnr_y(bicubic, batch.hr_image),
-            }
             images = {"sr_image": sr_image, "hr_image": batch.hr_image, "bicubic": bicubic}
-            values |= {name: loss(sr_image, batch.hr_image) for name, loss in self.val_losses.items()}
+            sr, hr, enlarged = (image[: max(rows, 1)] for image in (sr_image, batch.hr_image, bicubic))
+            values = {"psnr_y": psnr_y(sr, hr), "psnr_y_bicubic": psnr_y(enlarged, hr)}
+            values |= {name: loss(sr, hr) for name, loss in self.val_losses.items()}
         self.log_dict(
-            {f"{stage}/{name}": value for name, value in values.items()},
-            batch_size=len(batch.hr_image),
+            {f"{stage}/{name}": value if rows else torch.zeros_like(value) for name, value in values.items()},
+            batch_size=rows,
             sync_dist=True,
             prog_bar=True,
         )
@@ -329,11 +356,27 @@ class OneStepSR(LightningModule):
 
     def _whole_velocity(self) -> Any:
         if self.tile is None:
-            return self.backbone
+            return self.velocity()
         tile = max(2, self.tile // self.autoencoder.downsample // 2 * 2)
-        return TiledVelocity(self.backbone, tile, overlap=tile // 4)
+        return TiledVelocity(self.velocity(), tile, overlap=tile // 4)
 
     # ---- checkpoints hold what is trained ----------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to write weights or go past losses that are not finite.
+
+        Raises:
+            ValueError: naming the step and the terms.
+        """
+        self.check_finite()
+
+    def check_finite(self) -> None:
+        """Look at the losses since the last look and at the trained weights. Every process must call it.
+
+        Raises:
+            ValueError: If something is NaN or infinite, naming the step and the terms.
+        """
+        self._guard.check(self.trainer.strategy, self.trainable_state().values(), self.global_step)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return the trainable parameters by name."""

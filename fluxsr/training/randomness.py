@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 
@@ -15,3 +16,25 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
     """
     digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def rows_counted_here(trainer: Any, stage: str, batch_idx: int, rows: int) -> int:
+    """Return how many rows of a batch, from the first on, no process has seen before.
+
+    A distributed sampler repeats the first samples so that every process has equally many; a mean over them would count those
+    twice.
+
+    Args:
+        trainer: Lightning's.
+        stage: ``val`` or ``test``.
+        batch_idx: Number of the batch on this process.
+        rows: Rows of the batch.
+    """
+    loader = getattr(trainer, f"{stage}_dataloaders", None)
+    sampler = getattr(loader, "sampler", None)
+    size = getattr(loader, "batch_size", None)
+    if size is None or not all(hasattr(sampler, name) for name in ("num_replicas", "rank", "dataset")):
+        return rows
+    there = len(sampler.dataset)
+    places = ((batch_idx * size + row) * sampler.num_replicas + sampler.rank for row in range(rows))
+    return sum(place < there for place in places)

@@ -160,12 +160,16 @@ def section(results: Results, number: int, images: int, system: str) -> str:
 
 def scatters(results: Results) -> str:
     """Return a plot of each perceptual metric against the first fidelity metric."""
-    fidelity = next((name for name in METRICS if row_of(name).family == "fidelity" and name in results["metrics"]), None)
+    fidelity = next(
+        (name for name in METRICS if row_of(name).family == "fidelity" and name in results["metrics"]), None
+    )
     if fidelity is None:
         return ""
     rows, placed = tables.published(results)
     plots = []
-    for metric in (name for name in results["metrics"] if row_of(name).family == "perception" and not row_of(name).on_sets):
+    for metric in (
+        name for name in results["metrics"] if row_of(name).family == "perception" and not row_of(name).on_sets
+    ):
         points = [
             Point(name, entry["mean"][fidelity], entry["mean"][metric], colours(results)[name])
             for name, entry in results["systems"].items()

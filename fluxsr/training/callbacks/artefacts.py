@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
 
 from fluxsr.losses.spectrum import patch_artefact_energy
@@ -25,6 +26,11 @@ class ArtefactMeter(Callback):
         if period is not None and period < 2:
             raise ValueError(f"period must be at least 2 pixels, got {period}")
         self.period = period
+        self._sums = torch.zeros(3)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Begin a new mean."""
+        self._sums = torch.zeros(3, device=pl_module.device)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
         """Measure one validation batch."""
@@ -34,7 +40,12 @@ class ArtefactMeter(Callback):
         sr_image, hr_image = outputs["sr_image"], outputs["hr_image"]
         if min(sr_image.shape[-2:]) < 8 * period:
             return
-        values = {"val/artefact_db": sr_image, "val/artefact_db_hr": hr_image}
-        for name, image in values.items():
-            value = patch_artefact_energy(image, period).mean()
-            pl_module.log(name, value, on_epoch=True, sync_dist=True, batch_size=len(image))
+        measured = [patch_artefact_energy(image, period).sum() for image in (sr_image, hr_image)]
+        self._sums += torch.stack([*measured, measured[0].new_tensor(len(sr_image))]).to(self._sums)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Log the means over all images of all processes that are large enough, if there is one."""
+        # A process may have small images alone: the sums meet here, where every process is.
+        restored, photos, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        if count:
+            pl_module.log_dict({"val/artefact_db": restored / count, "val/artefact_db_hr": photos / count})

@@ -50,7 +50,8 @@ class EMA(Callback):
     def _start(self, pl_module: LightningModule) -> None:
         current = _trainable(pl_module)
         if self.average.keys() != current.keys():
-            self.average = {name: weight.detach().clone() for name, weight in current.items()}
+            # In float32: of a bfloat16 weight, steps of 0.1 % would be rounded away and the average would never move.
+            self.average = {name: weight.detach().float().clone() for name, weight in current.items()}
         # A loaded average is whole: each process keeps its part.
         self.average = {name: like(tensor, current[name]) for name, tensor in self.average.items()}
 
@@ -62,7 +63,8 @@ class EMA(Callback):
         self._seen = trainer.global_step
         current = _trainable(pl_module)
         decay = min(self.decay, (1 + self._seen) / (10 + self._seen))
-        torch._foreach_lerp_(list(self.average.values()), [current[name].detach() for name in self.average], 1 - decay)
+        weights = [current[name].detach().float() for name in self.average]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
 
     @contextmanager
     def averaged(self, pl_module: LightningModule) -> Iterator[None]:
@@ -91,13 +93,18 @@ class EMA(Callback):
         """Put the weights back, so that a checkpoint written on the way out holds them."""
         self._swap_out(pl_module)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the weights, also during a validation, when the average stands in their place."""
+        for name, tensor in (self._kept or {}).items():
+            checkpoint["state_dict"][name] = whole(tensor).detach().cpu()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the average in one piece, for the checkpoint."""
         return {"average": {name: whole(tensor) for name, tensor in self.average.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the average of a checkpoint."""
-        self.average = dict(state_dict["average"])
+        self.average = {name: tensor.float() for name, tensor in state_dict["average"].items()}
 
     @torch.no_grad()
     def _swap_in(self, pl_module: LightningModule) -> None:

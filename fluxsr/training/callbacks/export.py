@@ -44,6 +44,7 @@ class ExportBackbone(Callback):
     def export(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the file: every process gathers, the first one writes."""
         callbacks: list[Callback] = getattr(trainer, "callbacks", [])  # which Lightning sets outside the class
+        pl_module.check_finite()
         ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
         with ema.averaged(pl_module) if ema is not None else nullcontext():
             # What upscaling needs to know beside the weights.

@@ -52,7 +52,7 @@ class PreviewGrid(Callback):
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
         """Collect rows until there are enough."""
         if not trainer.is_global_zero or len(self._rows) >= self.images:
-            return
+            return  # where the weights are sharded, the others make this process's passes with it (OneStepSR.velocity)
         if outputs is not None and "sr_image" in outputs:
             lr_image = interpolate(batch.lr_image, size=batch.hr_image.shape[-2:], mode="nearest")
             columns = (lr_image, outputs["bicubic"], outputs["sr_image"], outputs["hr_image"])
@@ -81,7 +81,7 @@ class PreviewGrid(Callback):
         like = pl_module.encode(batch).hr[:1]
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(self.images * 4, *like.shape[1:], generator=generator).to(like)
-        image = pl_module.autoencoder.decode(pl_module.objective.restore(pl_module.backbone, noise, self.sample_steps))
+        image = pl_module.decode(pl_module.objective.restore(pl_module.velocity(), noise, self.sample_steps))
         return [torch.cat([self._middle(one) for one in row], dim=-1) for row in image.split(4)]
 
     def _middle(self, image: Tensor) -> Tensor:
