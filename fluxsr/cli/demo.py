@@ -17,8 +17,7 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from fluxsr.cli.demo_report import write_report
-from fluxsr.cli.pairs import make_pairs
-from fluxsr.cli.run import progress, run
+from fluxsr.cli.run import progress, progress_of, run
 from fluxsr.data import RealESRGANDegradation, SRDataModule
 from fluxsr.flows import FlowTrajectoryDistillation
 from fluxsr.inference import Upscaler
@@ -26,6 +25,7 @@ from fluxsr.losses import AttentionDiversificationLoss, LPIPSLoss, MSELoss, TVLP
 from fluxsr.losses.weights import BACKBONES, find_weights
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.training import FeatureTerm, ImageTerm, OneStepSR, psnr_y
+from fluxsr.training.pair_maker import make_pairs
 
 EXAMPLES = """
 fluxsr demo                                     # about five minutes on two cores
@@ -118,7 +118,9 @@ def demo_pairs(folder: Path, num: int, seed: int, budget: float, current: Stage)
     if count < num:
         current.note = f"time budget: {count} pairs instead of {num}"
     path = folder / f"pairs-{count}-{seed}"
-    return make_pairs(str(path), num=count, seed=seed, steps=10, batch_size=8, shard_size=32)
+    with progress_of("teacher pairs") as report:
+        made = make_pairs(str(path), num=count, seed=seed, steps=10, batch_size=8, shard_size=32, progress=report)
+    return made.folder
 
 
 class Curves(Callback):

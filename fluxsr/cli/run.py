@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Action, ArgumentParser
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from inspect import Parameter, signature
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -87,10 +87,13 @@ def argument_parser(name: str, what: str, usage: str, examples: str, notes: str 
     return parser
 
 
-def run(function: Callable[..., Any], name: str, arguments: list[str], examples: str, notes: str = "") -> Any:
+def run(
+    function: Callable[..., Any], name: str, arguments: list[str], examples: str, notes: str = "", **fixed: Any
+) -> Any:
     """Parse ``arguments`` by the signature and docstring of ``function`` (jsonargparse), and call it.
 
-    A parameter without default is required. ``--config FILE`` reads the options from YAML.
+    A parameter without default is required. ``--config FILE`` reads the options from YAML. What is
+    ``fixed`` is passed on, and no option.
     """
     import jsonargparse
 
@@ -98,7 +101,7 @@ def run(function: Callable[..., Any], name: str, arguments: list[str], examples:
     parser = jsonargparse.ArgumentParser(prog=f"fluxsr {name}", allow_abbrev=False)
     one_line_errors(parser, lambda: configuration)
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with these options")
-    parser.add_function_arguments(function, as_group=False)
+    parser.add_function_arguments(function, as_group=False, skip=set(fixed))
     hints, parameters = get_type_hints(function), signature(function).parameters
     required = []
     for action in parser._actions:
@@ -121,7 +124,7 @@ def run(function: Callable[..., Any], name: str, arguments: list[str], examples:
     given = [f"--config={configuration.text()}"] if configuration.files else []
     options = parser.parse_args([*given, *rest]).as_dict()
     options.pop("config", None)
-    return function(**options)
+    return function(**options, **fixed)
 
 
 def describe(action: Action, hint: Any, default: Any) -> None:
@@ -159,3 +162,19 @@ def progress(text: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
         task = bar.add_task(text, total=total, completed=done)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def progress_of(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar during the body, from the first call of what it yields: ``report(done, total)``."""
+    with ExitStack() as stack:
+        shown = 0
+        advance: Callable[[int], None] | None = None
+
+        def report(done: int, total: int) -> None:
+            nonlocal shown, advance
+            advance = advance or stack.enter_context(progress(text, total))
+            advance(done - shown)
+            shown = done
+
+        yield report
