@@ -32,7 +32,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 @pytest.fixture
 def page():
     pytest.importorskip("gradio", reason="the page needs the extra app")
-    from fluxsr.app import page
+    from fluxsr.app import upscale_page as page
 
     return page
 
