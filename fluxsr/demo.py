@@ -28,9 +28,9 @@ from fluxsr.flows import FlowTrajectoryDistillation
 from fluxsr.losses import AttentionDiversificationLoss, MSELoss, TVLPIPSLoss
 from fluxsr.losses.weights import BACKBONES, find_weights
 from fluxsr.models import PixelAutoencoder, load_flux
-from fluxsr.progress import progress
+from fluxsr.progress import progress, progress_of
 from fluxsr.training import FeatureTerm, ImageTerm, OneStepSR
-from fluxsr.training.teacher_pairs import make_pairs
+from fluxsr.training.pair_maker import make_pairs
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "motorcycle")
 SIDE = 256  # the middle square of each photo, in pixels
@@ -118,9 +118,9 @@ def demo_pairs(folder: Path, num: int, seed: int, budget: float, stage: Stage) -
     count = min(num, affordable)
     if count < num:
         stage.note = f"time budget: {count} pairs instead of {num}"
-    return make_pairs(
-        str(folder / f"pairs-{count}-{seed}"), num=count, seed=seed, steps=10, batch_size=8, shard_size=32
-    )
+    path = str(folder / f"pairs-{count}-{seed}")
+    with progress_of("teacher pairs") as report:
+        return make_pairs(path, num=count, seed=seed, steps=10, batch_size=8, shard_size=32, progress=report).folder
 
 
 class _Bar(Callback):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 
 @contextmanager
@@ -29,3 +29,19 @@ def progress(text: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
         task = bar.add_task(text, total=total, completed=done)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def progress_of(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar during the body, from the first call of what it yields: ``report(done, total)``."""
+    with ExitStack() as stack:
+        shown = 0
+        advance: Callable[[int], None] | None = None
+
+        def report(done: int, total: int) -> None:
+            nonlocal shown, advance
+            advance = advance or stack.enter_context(progress(text, total))
+            advance(done - shown)
+            shown = done
+
+        yield report

@@ -26,3 +26,44 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photos and weights at {folder} (FLUXSR_ASSETS names another folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """Four scikit-image photos of 128x128."""
+    from PIL import Image
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "coffee", "chelsea", "rocket"):
+        Image.fromarray(getattr(data, name)()[100:228, 100:228]).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory) -> Path:
+    """A tiny FLUX.1-dev in diffusers' layout: transformer/ with guidance, vae/; beside them a prompt file."""
+    from tests.models.conftest import tiny_prompt, tiny_transformer
+    from tests.models.test_autoencoders import tiny_kl
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_transformer(guidance_embeds=True).save_pretrained(folder / "transformer")
+    tiny_kl().save_pretrained(folder / "vae")
+    tiny_prompt().save(folder / "prompt.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher():
+    """The shipped teacher."""
+    from fluxsr.models import load_flux
+
+    return load_flux("nano", trainable="none")
+
+
+@pytest.fixture(scope="session")
+def pixel():
+    """The shipped models' autoencoder."""
+    from fluxsr.models import PixelAutoencoder
+
+    return PixelAutoencoder()

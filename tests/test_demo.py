@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from fluxsr.demo import PHOTOS, held_out_photo, run_demo
 from fluxsr.models import load_flux
-from fluxsr.models.sources import ASSETS, SHIPPED
+from fluxsr.models.known_names import ASSETS, SHIPPED
 from fluxsr.models.weight_files import read_safetensors
 
 

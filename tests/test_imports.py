@@ -25,7 +25,11 @@ FORBIDDEN = {
     "fluxsr.models": ["lightning", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.data", "fluxsr.training", "fluxsr.cli"],
     "fluxsr.data": ["diffusers", "peft", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.models", "fluxsr.training"],
     "fluxsr.training": ["fluxsr.cli", "fluxsr.evaluation", "fluxsr.inference", "fluxsr.planning"],
-    "fluxsr.inference.upscaler": ["lightning", "lpips", "cv2", "fluxsr.losses", "fluxsr.training", "fluxsr.cli"],
+    "fluxsr.inference": ["torch", "lightning", "diffusers", "fluxsr.training", "fluxsr.cli"],
+    "fluxsr.inference.upscaler": [
+        "lightning", "torchmetrics", "tensorboard", "matplotlib", "skimage", "lpips", "cv2",
+        "fluxsr.losses", "fluxsr.training", "fluxsr.cli",
+    ],
     "fluxsr.evaluation": ["torch", "lightning", "diffusers", "gradio", "pyiqa", "fluxsr.training", "fluxsr.cli"],
     "fluxsr.evaluation.run": ["lightning", "diffusers", "gradio", "pyiqa", "spandrel", "torchmetrics", "fluxsr.training"],
     "fluxsr.planning": ["fluxsr.cli", "fluxsr.inference", "fluxsr.evaluation"],
@@ -45,6 +49,22 @@ def test_rooms_know_only_whom_they_may(package):
     loaded = loaded_by(package)
     found = [name for name in FORBIDDEN[package] if any(m == name or m.startswith(f"{name}.") for m in loaded)]
     assert not found, f"{package} loads {found}"
+
+
+def test_upscaling_loads_nothing_that_training_evaluation_or_figures_need():
+    """With a nano model, from the import to the picture."""
+    code = (
+        "import sys, json\n"
+        "import numpy as np\n"
+        "from fluxsr.inference import Upscaler\n"
+        "Upscaler.from_pretrained(device='cpu')(np.zeros((12, 10, 3), np.uint8), scale=2)\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(result.stdout.splitlines()[-1]))
+    assert "diffusers" in loaded
+    unwanted = {"lightning", "pytorch_lightning", "torchmetrics", "tensorboard", "matplotlib", "skimage", "lpips"}
+    assert not loaded & unwanted
 
 
 def test_the_help_of_all_commands_imports_no_torch():

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="fluxsr-app-") as folder:
         # Where Gradio keeps uploads and results. A folder of our own is gone, and all in it, when the page ends.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        from fluxsr.inference.page import make_page
+        from fluxsr.app.upscale_page import make_page
 
         page = make_page(upscaler, options.model or "nano-student", Path(folder), options.max_pixels)
         serve(page, options.host, options.port, options.max_pixels)
@@ -71,7 +71,7 @@ def serve(page: gr.Blocks, host: str, number: int | None, max_pixels: int) -> No
     Raises:
         OSError: if the port is taken or the address not this computer's.
     """
-    from fluxsr.inference.page import CSS, THEME
+    from fluxsr.app.upscale_page import CSS, THEME
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary folder goes then too
     try:

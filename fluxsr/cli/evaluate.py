@@ -129,7 +129,7 @@ def prepare(options: argparse.Namespace) -> tuple[TestSet, list[str], Settings]:
     from fluxsr.evaluation.benchmarks import FULL_REFERENCE, NO_REFERENCE
     from fluxsr.evaluation.metrics import Settings
     from fluxsr.evaluation.testset import open_benchmark
-    from fluxsr.inference.memory import choose_device
+    from fluxsr.models.devices import choose_device
 
     if options.metrics is not None and not options.metrics.replace(",", "").strip():
         raise ValueError("--metrics names none")

@@ -22,12 +22,13 @@ from fluxsr.cli.configs import take_configs
 from fluxsr.cli.explain import explain
 from fluxsr.cli.fit_help import WHAT
 from fluxsr.cli.interrupt import SaveOnInterrupt, last_checkpoint
-from fluxsr.cli.pairs import make_pairs
+from fluxsr.cli.pairs import tell
 from fluxsr.cli.quiet import quiet
-from fluxsr.cli.run import NO_FILES, one_line_errors
+from fluxsr.cli.run import NO_FILES, one_line_errors, progress_of
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.training import OneStepSR
+from fluxsr.training.pair_maker import make_pairs
 
 _TRAINER_DEFAULTS = {"plugins": [{"class_path": "fluxsr.training.AtomicCheckpointIO"}]}
 
@@ -155,12 +156,13 @@ def complete_pairs(path: Path, options: dict[str, Any]) -> None:
 
     A finished store is looked at too: a store in a cache folder may be another teacher's, of an older release.
     """
-    unknown = sorted(set(options) - set(signature(make_pairs).parameters))
+    unknown = sorted(set(options) - set(signature(make_pairs).parameters) | {"progress"} & set(options))
     if unknown:
         raise ValueError(f"make_pairs has no option {unknown[0]!r}; `fluxsr pairs --help` lists them")
     was_there = (path / MANIFEST).is_file()
     try:
-        make_pairs(**{**options, "output": str(path)})
+        with progress_of("teacher pairs") as report:
+            tell(make_pairs(**{**options, "output": str(path), "progress": report}))
     except ValueError as error:
         hint = ". To train on the pairs as they are: --make_pairs null" if was_there else ""
         raise ValueError(f"{error}{hint}") from error

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from typing import Any, Literal, cast
-
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
-
 from fluxsr.cli.run import run
-from fluxsr.progress import progress
-from fluxsr.data import PairStore, read_image
-from fluxsr.data.images import list_images
-from fluxsr.flows import euler, resolution_shift
-from fluxsr.inference.memory import DType, check_dtype, choose_device
-from fluxsr.models import LatentAutoencoder, PixelAutoencoder, load_autoencoder, load_flux
+from fluxsr.progress import progress_of
+from fluxsr.training.pair_maker import MadePairs, make_pairs
 
 EXAMPLES = """
 fluxsr pairs --output pairs --num 128                                # of the shipped nano teacher: half a minute, no GPU
@@ -29,201 +17,18 @@ fluxsr pairs --output pairs --images PHOTOS                          # of your o
 POOR_ROUND_TRIP = 0.5
 
 
-def make_pairs(
-    output: str,
-    model: str = "nano",
-    num: int = 64,
-    seed: int = 0,
-    steps: int = 20,
-    size: int | None = None,
-    images: str | None = None,
-    noise: Literal["inversion", "independent"] = "inversion",
-    prompt: str | None = None,
-    guidance: float | None = None,
-    shift: float | None = None,
-    autoencoder: str | None = None,
-    batch_size: int = 8,
-    shard_size: int = 64,
-    dtype: DType = "float32",
-    device: str = "auto",
-    revision: str | None = None,
-) -> Path:
-    """Make (noise, latents, image) triples with the multi-step teacher, for FluxSR's training.
-
-    The same command resumes after an interruption, and the result is the same tensor for tensor. A folder made with other
-    settings is refused.
-
-    Args:
-        output: folder of the store.
-        model: the teacher: nano (shipped), a hub id such as black-forest-labs/FLUX.1-dev, a local folder, or a
-            .safetensors file made by this library.
-        num: how many pairs; with images, at most one per image.
-        seed: of the noise.
-        steps: Euler steps of the teacher. The paper publishes none; FLUX.1-dev is usually sampled with 28 to 50.
-        size: side of the images in pixels; 128 for nano, 1024 for FLUX (the paper's).
-        images: folder of photos to pair instead of the teacher's own images; the middle square of each is used.
-        noise: for photos: inversion runs the teacher's ODE backwards to the noise and prints the round trip's error;
-            independent draws noise that has nothing to do with the photo.
-        prompt: file of a cached prompt, made by fluxsr prompt.
-        guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
-        shift: time shift of the sampling grid; by default 1 for nano and FLUX's own for the size.
-        autoencoder: pixel, a hub id or a folder; by default pixel for nano, else the model's own.
-        batch_size: images at a time.
-        shard_size: pairs per file.
-        dtype: of the teacher's weights, for example bfloat16.
-        device: auto, cpu, cuda or mps.
-        revision: of the hub repository.
-    """
-    if num < 1 or steps < 1 or batch_size < 1:
-        raise ValueError(f"num, steps and batch_size must be at least 1, got {num}, {steps} and {batch_size}")
-    if noise not in ("inversion", "independent"):
-        raise ValueError(f"noise must be inversion or independent, got {noise!r}")
-    check_dtype(dtype)
-    torch_device = choose_device(device)
-    pixel = model == "nano" or model.endswith(".safetensors")
-    size = (128 if pixel else 1024) if size is None else size
-    backbone = load_flux(model, trainable="none", prompt=prompt, guidance=guidance, dtype=dtype, revision=revision).to(
-        torch_device
-    )
-    # A model of diffusers' keeps its autoencoder in this subfolder, on the hub as in a local folder.
-    subfolder = "vae" if autoencoder is None and not pixel else None
-    loaded = load_autoencoder(
-        autoencoder or ("pixel" if pixel else model),
-        subfolder=subfolder,
-        revision=revision if subfolder else None,
-        dtype=dtype,
-    )
-    vae = cast(LatentAutoencoder | PixelAutoencoder, loaded.to(torch_device))
-    if backbone.latent_channels != vae.latent_channels:
-        raise ValueError(
-            f"the model has {backbone.latent_channels} latent channels and the autoencoder {vae.latent_channels}: "
-            "give the autoencoder that the model was trained with"
-        )
-    side = size // vae.downsample
-    if size < 1 or size % (2 * vae.downsample):
-        raise ValueError(f"size must be a multiple of {2 * vae.downsample} for this model, got {size}")
-    if shift is None:
-        shift = 1.0 if pixel else resolution_shift((side // 2) ** 2)
-    photos = list_images(images) if images is not None else []
-    if photos:
-        num = min(num, len(photos))
-    store = PairStore.create_or_resume(
-        output,
-        {
-            "model": model,
-            "weights": weights_digest(backbone),
-            "revision": revision,
-            "autoencoder": vae.fingerprint(),
-            "prompt": backbone.prompt_text,
-            "prompt_digest": tensors_digest(backbone.prompt_embeds, backbone.pooled_prompt_embeds),
-            "guidance": guidance,
-            "steps": steps,
-            "shift": shift,
-            "size": size,
-            "source": photos_digest(photos, noise) if photos else "teacher",
-            "batch_size": batch_size,  # a matrix product's rounding depends on it
-            "dtype": dtype,
-        },
-        num,
-        shard_size,
-        latent_shape=(vae.latent_channels, side, side),
-        seed=seed,
-        noise="stored" if photos else "seed",
-    )
-    missing = store.missing_shards()
-    done = num - sum(len(indices) for indices in missing)
-    print(f"{num} pairs of {size}x{size} in {output}" + (f", {done} of them done before" if done else ""))
-    errors: list[Tensor] = []
-    if not missing:
-        return Path(output)
-    with torch.inference_mode(), progress("teacher pairs", num, done) as advance:
-        for indices in missing:
-            parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
-            # Batch borders depend on the index alone, so a resumed store has the same bits.
-            for start in range(indices.start, indices.stop, batch_size):
-                batch = range(start, min(start + batch_size, indices.stop))
-                if photos:
-                    latents, pictures, start_noise = pair_photos(
-                        [photos[i] for i in batch], batch, seed, noise, size, steps, shift, backbone, vae
-                    )
-                    parts.append((latents, pictures, start_noise))
-                    if noise == "inversion":
-                        back = euler(backbone, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
-                        errors.append((back - latents).square().flatten(1).mean(dim=1).sqrt().cpu())
-                else:
-                    start_noise = torch.stack([store.noise(i) for i in batch]).to(torch_device)
-                    latents = euler(backbone, start_noise, 1.0, 0.0, steps, shift=shift)
-                    parts.append((latents, vae.decode(latents), None))
-                advance(len(batch))
-            columns = [
-                torch.cat([part.float().cpu() for part in column])
-                for column in zip(*parts, strict=True)
-                if column[0] is not None  # noise that follows from the seed is not stored
-            ]
-            store.write_shard(indices.start // store.shard_size, *columns)
-    if errors:
-        error = torch.cat(errors)
-        print(f"inversion and back: rms error of the latents {error.mean():.4f}, worst {error.max():.4f}")
-        if error.mean() > POOR_ROUND_TRIP:
-            print(f"that is much, where the latents' deviation is about 1: make them with more steps than {steps}")
-    return Path(output)
-
-
-def pair_photos(
-    paths: list[Path],
-    indices: range,
-    seed: int,
-    kind: str,
-    size: int,
-    steps: int,
-    shift: float,
-    backbone: Any,
-    vae: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return latents, images and noise of photos; the noise by inversion or independent of the photo."""
-    from fluxsr.data.pair_store import draw_noise
-
-    device = next(backbone.parameters()).device
-    pictures = torch.stack([middle_square(read_image(path), size) for path in paths]).to(device)
-    latents = vae.encode(pictures)
-    if kind == "inversion":
-        return latents, pictures, euler(backbone, latents, 0.0, 1.0, steps, shift=shift)
-    return latents, pictures, torch.stack([draw_noise(seed, i, tuple(latents.shape[1:])) for i in indices])
-
-
-def middle_square(image: Tensor, size: int) -> Tensor:
-    """Cut the middle square of ``(3, H, W)`` and resize it to ``size`` (antialiased bicubic)."""
-    side = min(image.shape[-2:])
-    top, left = ((length - side) // 2 for length in image.shape[-2:])
-    square = image[None, :, top : top + side, left : left + side]
-    return interpolate(square, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)[0]
-
-
-def weights_digest(backbone: Any) -> str:
-    """Return a short digest of the teacher's weights: another file under the same name is another teacher."""
-    digest = hashlib.sha256()
-    for name, parameter in backbone.named_parameters():
-        # A sum per tensor: reading 12 B weights through a hash would take minutes.
-        digest.update(
-            f"{name}:{float(parameter.double().sum() if parameter.numel() < 1e7 else parameter.sum()):.6e}".encode()
-        )
-    return digest.hexdigest()[:16]
-
-
-def tensors_digest(*tensors: Tensor) -> str:
-    """Return a short digest of small tensors: the same words may have been encoded otherwise."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def photos_digest(photos: list[Path], noise: str) -> str:
-    """Return what identifies the photos: names and sizes in bytes, in order."""
-    listing = "\n".join(f"{path.name}:{path.stat().st_size}" for path in photos)
-    return f"{noise}:{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
-
-
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    run(make_pairs, "pairs", arguments, EXAMPLES)
+    with progress_of("teacher pairs") as report:
+        tell(run(make_pairs, "pairs", arguments, EXAMPLES, progress=report))
+
+
+def tell(made: MadePairs) -> None:
+    """Print what was made."""
+    before = f", {made.done_before} of them done before" if made.done_before else ""
+    print(f"{made.num} pairs of {made.size}x{made.size} in {made.folder}{before}")
+    if len(made.round_trip):
+        error = made.round_trip.mean()
+        print(f"inversion and back: rms error of the latents {error:.4f}, worst {made.round_trip.max():.4f}")
+        if error > POOR_ROUND_TRIP:
+            print(f"that is much, where the latents' deviation is about 1: make them with more steps than {made.steps}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from fluxsr.cli.run import run
-from fluxsr.inference.memory import DType, check_dtype, choose_device
 from fluxsr.models import encode_prompt
+from fluxsr.models.devices import DType, check_dtype, choose_device
 
 EXAMPLES = """
 fluxsr prompt --output prompt.safetensors --text "a photo"
@@ -32,11 +32,11 @@ def make_prompt(
         output: the file, ending in .safetensors.
         text: the prompt; FluxSR uses one fixed prompt for every image, and publishes none.
         model: hub id or local folder with the text encoders.
-        revision: of the hub repository.
+        revision: Revision of the hub repository.
         max_tokens: T5's length before trimming; 512 for FLUX.1-dev, 256 for -schnell.
         trim: keep the prompt's own tokens only; every token less saves time in each step.
         device: where the encoders run: cpu, cuda, mps or auto.
-        dtype: of the encoders.
+        dtype: Dtype of the encoders.
     """
     if not output.endswith(".safetensors"):
         raise ValueError(f"output must end in .safetensors, got {output!r}")

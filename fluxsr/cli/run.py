@@ -86,10 +86,13 @@ def argument_parser(name: str, what: str, usage: str, examples: str, notes: str 
     return parser
 
 
-def run(function: Callable[..., Any], name: str, arguments: list[str], examples: str, notes: str = "") -> Any:
+def run(
+    function: Callable[..., Any], name: str, arguments: list[str], examples: str, notes: str = "", **fixed: Any
+) -> Any:
     """Parse ``arguments`` by the signature and docstring of ``function`` (jsonargparse), and call it.
 
-    A parameter without default is required. ``--config FILE`` reads the options from YAML.
+    A parameter without default is required. ``--config FILE`` reads the options from YAML. What is
+    ``fixed`` is passed on, and no option.
     """
     import jsonargparse
 
@@ -97,7 +100,7 @@ def run(function: Callable[..., Any], name: str, arguments: list[str], examples:
     parser = jsonargparse.ArgumentParser(prog=f"fluxsr {name}", allow_abbrev=False)
     one_line_errors(parser, lambda: configuration)
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with these options")
-    parser.add_function_arguments(function, as_group=False)
+    parser.add_function_arguments(function, as_group=False, skip=set(fixed))
     hints, parameters = get_type_hints(function), signature(function).parameters
     required = []
     for action in parser._actions:
@@ -120,7 +123,7 @@ def run(function: Callable[..., Any], name: str, arguments: list[str], examples:
     given = [f"--config={configuration.text()}"] if configuration.files else []
     options = parser.parse_args([*given, *rest]).as_dict()
     options.pop("config", None)
-    return function(**options)
+    return function(**options, **fixed)
 
 
 def describe(action: Action, hint: Any, default: Any) -> None:

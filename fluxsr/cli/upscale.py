@@ -28,7 +28,7 @@ fluxsr upscale photo.jpg -o mine.png --model nano --lora outputs/fluxsr_nano/bac
 """
 
 NOTES = """\
-Folders keep their structure. PNG, JPEG, WebP, TIFF and BMP are read and written, 8 and 16 bit, gray, colour and alpha, with
+Folders keep their structure. PNG, JPEG, WebP, TIFF and BMP are read and written, 8 and 16 bit, gray, color and alpha, with
 their ICC profile, EXIF and resolution.
 
 Exit code: 0 if all went well, 1 if some files failed, 2 for a mistake in the options."""
@@ -127,7 +127,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "--color-fix",
         choices=("wavelet", "adain", "none"),
         default="wavelet",
-        help="keep the input's colours: wavelet its low frequencies, adain its mean and deviation (default: wavelet)",
+        help="keep the input's colors: wavelet its low frequencies, adain its mean and deviation (default: wavelet)",
     )
     add("--device", default="auto", metavar="NAME", help="auto, cuda, mps or cpu (default: auto)")
     add(

@@ -18,7 +18,7 @@ from fluxsr.evaluation.cost import CostMeter
 from fluxsr.evaluation.imresize import imresize
 
 if TYPE_CHECKING:
-    from fluxsr.inference.upscaler import ColorFix
+    from fluxsr.inference.engine import ColorFix
 
 PEER_SUFFIXES = (".pth", ".pt", ".ckpt")
 
@@ -132,7 +132,7 @@ def _load_peer(path: Path, name: str, device: str) -> System:
         import spandrel
     except ImportError:
         raise ValueError(f"{path} is loaded by the package spandrel: pip install 'fluxsr[peers]'") from None
-    from fluxsr.inference.memory import choose_device
+    from fluxsr.models.devices import choose_device
 
     place = choose_device(device)
     try:
@@ -169,9 +169,12 @@ def _state_dict(path: Path) -> dict[str, Any]:
 
 
 def _is_ours(path: Path) -> bool:
-    from fluxsr.models.weight_files import read_safetensors
+    from fluxsr.models.weight_files import read_header
 
-    return not path.is_file() or "start_time" in read_safetensors(path)[1]
+    if not path.is_file():
+        return True
+    names, metadata = read_header(path)
+    return bool({"start_time", "architecture"} & metadata.keys()) or any(".lora_" in name for name in names)
 
 
 def _identity(model: str) -> str:

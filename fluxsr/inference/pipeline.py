@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from torch import nn
 
-import fluxsr.models.folded  # diffusers loads components of other libraries only if they are imported
-from fluxsr.inference.card import model_card
+from fluxsr.inference.model_card import model_card
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
+from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
+from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import own_memory
 
 
@@ -24,7 +26,7 @@ class FixedPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so does dif
     """A prompt's embeddings as a component that pipelines save and load.
 
     Args:
-        tokens: of the prompt; may be 0.
+        tokens: Number of the prompt's tokens; may be 0.
         joint_attention_dim: width of a token's embedding.
         pooled_projection_dim: width of the pooled embedding.
         text: the prompt, for people.
@@ -56,7 +58,7 @@ class FixedPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so does dif
 class FluxSRPipeline(DiffusionPipeline):
     """Upscales photos: FLUX, its autoencoder, a prompt and the numbers that were trained with.
 
-    Adapters, quantisation, devices and offloading work as in every pipeline of diffusers; the image itself, of any size and
+    Adapters, quantization, devices and offloading work as in every pipeline of diffusers; the image itself, of any size and
     kind, is the work of :class:`fluxsr.inference.upscaler.Upscaler`.
 
     Args:
@@ -66,10 +68,10 @@ class FluxSRPipeline(DiffusionPipeline):
         start_time: time of the LR latents that the model was trained with.
         guidance: for a transformer with a guidance embedding.
         window: side in pixels of what the model sees at a time, as it was trained; ``None``: as much as fits.
-        pixel_downsample: of a model on pixels, see :class:`fluxsr.models.PixelAutoencoder`; so are the next two.
+        pixel_downsample: Argument of a model on pixels, see :class:`fluxsr.models.PixelAutoencoder`; so are the next two.
         pixel_shift: see there.
         pixel_scale: see there.
-        base_model: hub id of the base, or ``nano``: the card states its licence.
+        base_model: hub id of the base, or ``nano``: the card states its license.
         trained: how the model was trained, for the card.
 
     Example:
@@ -143,16 +145,36 @@ class FluxSRPipeline(DiffusionPipeline):
         return cls(transformer, **own, **pixel, **numbers)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> FluxSRPipeline:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[Any], **kwargs: Any) -> FluxSRPipeline:
         """Load a folder or hub repository that :meth:`save_pretrained` or :meth:`push_to_hub` wrote.
 
         Takes the arguments of every pipeline of diffusers; without ``torch_dtype`` the weights become float32.
+
+        Raises:
+            ValueError: if it can't be loaded or is something else, with what to do.
         """
-        pipeline = super().from_pretrained(*args, **kwargs)
+        source = ModelSource(os.fspath(pretrained_model_name_or_path), kwargs.get("revision"))
+        if source.kind != "hub":
+            source.pipeline_config()
+        with source.explain():
+            pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         for component in pipeline.components.values():
             if isinstance(component, nn.Module):
                 own_memory(component)
         return pipeline
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return ``model_index.json`` as diffusers does, with the present modules of the components.
+
+        A folder names the module of each class that is not diffusers' own, and ours have moved since version 0.1.
+        """
+        loaded = super().load_config(*args, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        for name, entry in config.items():
+            if isinstance(entry, (list, tuple)) and len(entry) == 2 and entry[1] == FoldedFluxTransformer.__name__:
+                config[name] = [FoldedFluxTransformer.__module__, entry[1]]
+        return loaded
 
     # Fewer arguments than the parent in name alone: the others pass through as keywords.
     def save_pretrained(  # type: ignore[override]
@@ -172,7 +194,7 @@ class FluxSRPipeline(DiffusionPipeline):
                 file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         self._write_card(Path(save_directory), Path(save_directory).name)
 
-    # The whole folder goes up, card and licence included, so there is no choice of files or variant.
+    # The whole folder goes up, card and license included, so there is no choice of files or variant.
     def push_to_hub(  # type: ignore[override]
         self,
         repo_id: str,
@@ -182,13 +204,13 @@ class FluxSRPipeline(DiffusionPipeline):
         token: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Upload to a model hub, card and licence included, and return the commit's address.
+        """Upload to a model hub, card and license included, and return the commit's address.
 
         Args:
             repo_id: ``user/name``; it is created if it isn't there.
-            commit_message: of the upload.
+            commit_message: Message of the upload.
             private: whether a new repository is private.
-            token: of the hub; by default the one of ``hf auth login``.
+            token: Token of the hub; by default the one of ``hf auth login``.
             create_pr: open a pull request.
         """
         from huggingface_hub import HfApi
@@ -210,7 +232,7 @@ class FluxSRPipeline(DiffusionPipeline):
         config: Any = self.config
         prompt = None if self.prompt is None else self.prompt.embedding
         velocity = FluxBackbone(self.transformer, prompt, config.guidance).eval()
-        # Not velocity.to(device): moving the transformer is the pipeline's business, which may offload or quantise it.
+        # Not velocity.to(device): moving the transformer is the pipeline's business, which may offload or quantize it.
         for name, buffer in list(velocity.named_buffers(recurse=False)):
             setattr(velocity, name, buffer.to(device))
         autoencoder: Any = PixelAutoencoder(config.pixel_downsample, config.pixel_shift, config.pixel_scale)
@@ -265,4 +287,4 @@ class FluxSRPipeline(DiffusionPipeline):
 
 def is_folded(transformer: Any) -> bool:
     """Say whether a transformer's modulation layers were folded."""
-    return isinstance(transformer, fluxsr.models.folded.FoldedFluxTransformer)
+    return isinstance(transformer, FoldedFluxTransformer)

@@ -66,7 +66,7 @@ def blended(
         source: has ``size[0] * reads`` rows.
         size: height and width in positions.
         tile: side of a tile in positions, even.
-        overlap: of neighbouring tiles in positions, at least.
+        overlap: Overlap of neighboring tiles in positions, at least.
         batch: tiles handed to ``function`` at a time.
         reads: source points along one side of a position.
         writes: result points along one side of a position.

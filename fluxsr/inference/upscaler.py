@@ -1,37 +1,24 @@
-"""Photos of any size, upscaled by any factor in bounded memory: resize, encode, flow, decode, colour, strip by strip."""
+"""Photos of any size, upscaled by any factor in bounded memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fluxsr.flows import euler
 from fluxsr.flows.solvers import time_grid
-from fluxsr.inference.colour import Moments, adain, wavelet_rows
-from fluxsr.inference.kinds import Pixels, has_alpha, unpack_image
+from fluxsr.inference.engine import ColorFix, Progress, StripRun
+from fluxsr.inference.kinds import Pixels, unpack_image
 from fluxsr.inference.memory import BYTES_PER_PIXEL, affordable_tile, is_out_of_memory
-from fluxsr.inference.resize import Resized, output_size
-from fluxsr.inference.source import Source, to_pixels, to_rows
-from fluxsr.inference.strips import RowBuffer, RowSource, blended
+from fluxsr.inference.parts import load_parts
+from fluxsr.inference.resize import output_size
 from fluxsr.models import PixelAutoencoder
-from fluxsr.models.tiling import spans
 from fluxsr.protocols import Autoencoder, VelocityModel
 
-ColorFix = Literal["wavelet", "adain", "none"]
-Progress = Callable[[int, int], None]
-
 logger = logging.getLogger(__name__)
-
-# Rows that the last stage finishes at a time: many against the 31 that the wavelet fix filters beyond them on each side.
-_ROWS = 256
-_GRAY = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
 
 
 class Upscaler:
@@ -96,14 +83,27 @@ class Upscaler:
         self.device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
 
     @classmethod
-    def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Upscaler:
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        tile: int | Literal["auto"] | None = "auto",
+        color_fix: ColorFix = "wavelet",
+        **source: Any,
+    ) -> Upscaler:
         """Load a super-resolver, by default the shipped student.
 
-        See :func:`fluxsr.inference.loading.load_upscaler` for the options and errors.
-        """
-        from fluxsr.inference.loading import load_upscaler
+        Args:
+            model: See :func:`fluxsr.inference.load_parts`.
+            tile: See the class.
+            color_fix: See the class.
+            **source: Further options of :func:`fluxsr.inference.load_parts`: ``lora``, ``prompt``, ``guidance``,
+                ``autoencoder``, ``start_time``, ``window``, ``device``, ``dtype``, ``revision``.
 
-        return load_upscaler(model, **options)
+        Raises:
+            ValueError: if something can't be loaded, doesn't fit, or is not known, with what to do.
+        """
+        return cls(**load_parts(model, **source)._asdict(), tile=tile, color_fix=color_fix)
 
     def __call__(
         self,
@@ -155,7 +155,19 @@ class Upscaler:
         first_limit = limit = self._tile_limit(max(shape))
         while True:
             try:
-                result = _Run(self, source, shape, steps, turned, limit, progress).result()
+                result = StripRun(
+                    self.velocity,
+                    self.autoencoder,
+                    source,
+                    shape,
+                    times=time_grid(self.start_time, 0.0, steps),
+                    window=self.window,
+                    tile=limit,
+                    turned=turned,
+                    color_fix=self.color_fix,
+                    device=self.device,
+                    progress=progress,
+                ).result()
                 break
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -182,134 +194,3 @@ class Upscaler:
         # A GPU wants much work at a time; a CPU is no faster for more than a few windows.
         largest = max(self.window or 512, 1024 if self.device.type != "cpu" else 128)
         return affordable_tile(self.device, BYTES_PER_PIXEL[kind], 8 * self.smallest, largest)
-
-
-class _Run:
-    """One image on its way through the stages, at one tile size."""
-
-    def __init__(
-        self,
-        upscaler: Upscaler,
-        pixels: Pixels,
-        size: tuple[int, int],
-        steps: int,
-        turned: bool,
-        tile: int,
-        progress: Progress | None,
-    ) -> None:
-        self.upscaler = upscaler
-        self.autoencoder = upscaler.autoencoder
-        self.size = size
-        self.turned = turned
-        self.steps = steps
-        self.pixels = pixels
-        self.progress = progress or (lambda done, total: None)
-        self.done = 0
-        downsample = self.autoencoder.downsample
-        self.latent_size = (_blocks(size[0], 2 * downsample) * 2, _blocks(size[1], 2 * downsample) * 2)
-        window = min(upscaler.window or tile, tile)
-        # In latent positions, and even.
-        self.window = max(2, window // downsample // 2 * 2)
-        self.overlap = self.window // 4
-        self.batch = max(1, (tile // window) ** 2)
-        source = Source(pixels)
-        self.enlarged = Resized(
-            source.colour, source.size, size, (self.latent_size[0] * downsample, self.latent_size[1] * downsample)
-        )
-        self.alpha = Resized(source.alpha, source.size, size) if has_alpha(pixels) else None
-
-    def result(self) -> Pixels:
-        """Return the upscaled pixels, of the dtype and the channels that came in."""
-        height, width = self.size
-        result = np.empty((height, width, self.pixels.shape[2]), self.pixels.dtype)
-        restored = RowBuffer(self.restored())
-        if self.upscaler.color_fix == "adain":
-            self.fix_moments(restored, result)
-        else:
-            for top, bottom in self.blocks():
-                if self.upscaler.color_fix == "wavelet":
-                    rows = wavelet_rows(restored, self.enlarged, top, bottom, height)
-                else:
-                    rows = restored.rows(top, bottom)
-                self.write(result, top, rows)
-        if self.alpha is not None:
-            for top, bottom in self.blocks():
-                result[top:bottom, :, -1:] = to_pixels(self.alpha.rows(top, bottom), result.dtype)
-        return result
-
-    def restored(self) -> Iterator[Tensor]:
-        """Return the strips of the restored image: the stages, each drawing on the one before."""
-        latents = self.stage(self.autoencoder.encode, self.enlarged, reads=self.autoencoder.downsample)
-        times = time_grid(self.upscaler.start_time, 0.0, self.steps)
-        self.total = self.steps * np.prod([len(spans(side, self.window, self.overlap)) for side in self.latent_size])
-        self.progress(0, int(self.total))
-        for t, s in pairwise(times):
-            latents = self.stage(self.euler_step(t, s), RowBuffer(latents))
-        strips = self.stage(self.autoencoder.decode, RowBuffer(latents), writes=self.autoencoder.downsample)
-        return (strip[..., : self.size[1]].clamp(0, 1) for strip in strips)
-
-    def stage(
-        self, function: Callable[[Tensor], Tensor], source: RowSource, reads: int = 1, writes: int = 1
-    ) -> Iterator[Tensor]:
-        """Return the strips of ``function`` applied in windows, on the device and with the image the right way round."""
-
-        def on_device(windows: Tensor) -> Tensor:
-            windows = windows.to(self.upscaler.device)
-            result = function(windows.mT.contiguous()).mT if self.turned else function(windows)
-            return result.float().cpu()
-
-        # What is exact position by position needs no blending.
-        exact = reads * writes > 1 and isinstance(self.autoencoder, PixelAutoencoder)
-        return blended(
-            on_device,
-            source,
-            self.latent_size,
-            tile=self.window,
-            overlap=0 if exact else self.overlap,
-            batch=self.batch,
-            reads=reads,
-            writes=writes,
-        )
-
-    def euler_step(self, t: float, s: float) -> Callable[[Tensor], Tensor]:
-        """Return one Euler step from ``t`` to ``s``. Blending after the step is blending the velocities: weights sum to one."""
-
-        def step(windows: Tensor) -> Tensor:
-            result = euler(self.upscaler.velocity, windows, t, s, 1)
-            self.done += len(windows)
-            self.progress(self.done, int(self.total))
-            return result
-
-        return step
-
-    def fix_moments(self, restored: RowSource, result: Pixels) -> None:
-        """Write the restored image with the channel means and deviations of the enlarged one.
-
-        These are known only at the end, so the restored image is kept until then, at 16 bit in place of 8.
-        """
-        height, width = self.size
-        kept = np.empty((height, width, 3), np.uint16 if np.issubdtype(result.dtype, np.integer) else np.float32)
-        ours, theirs = Moments(), Moments()
-        for top, bottom in self.blocks():
-            rows = restored.rows(top, bottom)
-            kept[top:bottom] = to_pixels(rows, kept.dtype)
-            ours.add(rows)
-            theirs.add(self.enlarged.rows(top, bottom)[..., :width])
-        gain, shift = adain(ours, theirs)
-        for top, bottom in self.blocks():
-            self.write(result, top, to_rows(kept[top:bottom]) * gain + shift)
-
-    def write(self, result: Pixels, top: int, rows: Tensor) -> None:
-        """Put RGB rows into the result's colour channels."""
-        colours = 1 if result.shape[2] < 3 else 3
-        rows = (rows * _GRAY).sum(dim=0, keepdim=True) if colours == 1 else rows
-        result[top : top + rows.shape[1], :, :colours] = to_pixels(rows, result.dtype)
-
-    def blocks(self) -> Iterator[tuple[int, int]]:
-        """Yield the (top, bottom) of the blocks of rows that the last stage works in."""
-        for top in range(0, self.size[0], _ROWS):
-            yield top, min(top + _ROWS, self.size[0])
-
-
-def _blocks(length: int, block: int) -> int:
-    return -(-length // block)

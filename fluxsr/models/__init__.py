@@ -6,10 +6,11 @@ from fluxsr.models.autoencoders import LatentAutoencoder, PixelAutoencoder, load
 from fluxsr.models.discriminator import LatentDiscriminator
 from fluxsr.models.features import FeatureTap
 from fluxsr.models.flux import FluxBackbone
-from fluxsr.models.folding import compile_blocks, fold_modulation, fuse_lora, load_folded
 from fluxsr.models.load import load_flux
-from fluxsr.models.modulation import tabulate_modulation
+from fluxsr.models.modulation.fold import compile_blocks, fold_modulation, fuse_lora, load_folded
+from fluxsr.models.modulation.table import tabulate_modulation
 from fluxsr.models.prompts import PromptEmbedding, encode_prompt
+from fluxsr.models.sources import ModelSource
 
 __all__ = [
     "FLUX_ARCHITECTURES",
@@ -18,6 +19,7 @@ __all__ = [
     "FluxBackbone",
     "LatentAutoencoder",
     "LatentDiscriminator",
+    "ModelSource",
     "PixelAutoencoder",
     "PromptEmbedding",
     "compile_blocks",

@@ -56,8 +56,8 @@ class AdapterRoles:
         """Add an adapter named ``name``; its ``requires_grad`` is set here and never changed again.
 
         Args:
-            name: of the role, for example ``student``.
-            rank: of the two matrices.
+            name: Name of the role, for example ``student``.
+            rank: Rank of the two matrices.
             alpha: the update is scaled by ``alpha / rank``; the rank itself by default.
             targets: names of linears as peft takes them (suffixes, or one regular expression for the full name);
                 attention and MLP linears by default.
@@ -95,7 +95,7 @@ class AdapterRoles:
             # peft has just frozen the other adapters and freed this one.
             parameter.requires_grad_((new and trainable) or parameter_name in keep)
             if new:
-                # The optimiser's small steps are lost in bfloat16; peft casts activations as needed.
+                # The optimizer's small steps are lost in bfloat16; peft casts activations as needed.
                 parameter.data = parameter.data.float()
         for layer in self.layers():
             layer._active_adapter = self.active
@@ -185,7 +185,7 @@ def save_lora(roles: AdapterRoles, path: str | Path, name: str, metadata: dict[s
     Args:
         roles: the adapters.
         path: a ``.safetensors`` file, or a folder that gets ``pytorch_lora_weights.safetensors``.
-        name: of the adapter.
+        name: Name of the adapter.
         metadata: further strings for the file's header.
     """
     path = Path(path)

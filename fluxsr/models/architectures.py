@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# FLUX.1-dev's own configuration: 11,901,408,320 parameters, distilled guidance, non-commercial licence.
+# FLUX.1-dev's own configuration: 11,901,408,320 parameters, distilled guidance, non-commercial license.
 _FLUX_DEV: dict[str, Any] = {
     "patch_size": 1,
     "in_channels": 64,

@@ -1,4 +1,4 @@
-"""Autoencoders between images in [0, 1] and normalised latents."""
+"""Autoencoders between images in [0, 1] and normalized latents."""
 
 from __future__ import annotations
 
@@ -162,6 +162,39 @@ def load_autoencoder(
     files = taesd_files(found.path) if found.kind == "taesd" and found.path is not None else None
     vae = _load_vae(found, subfolder, kind, place) if files is None else load_taesd(*files, kind, place)
     return LatentAutoencoder(vae, checkpoint_decode=checkpoint_decode).to(place)
+
+
+def load_fitting_autoencoder(
+    backbone: Any,
+    source: ModelSource,
+    name: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: torch.device | str | None = None,
+) -> nn.Module:
+    """Load the autoencoder that was named, or else the one that a model comes with.
+
+    Args:
+        backbone: The model, with its ``latent_channels``.
+        source: Where the model came from.
+        name: See :func:`load_autoencoder`; ``None``: the model's own.
+        dtype: As in :func:`load_autoencoder`.
+        device: As in :func:`load_autoencoder`.
+
+    Raises:
+        ValueError: if the model comes with none, or the two work on different latents.
+    """
+    where: dict[str, Any] = {}
+    if name is None:
+        name, subfolder = source.own_autoencoder()
+        where = {"subfolder": subfolder, "revision": source.revision}
+    autoencoder: Any = load_autoencoder(name, dtype=dtype, device=device, **where)
+    if backbone.latent_channels != autoencoder.latent_channels:
+        raise ValueError(
+            f"the model has {backbone.latent_channels} latent channels and the autoencoder {autoencoder.latent_channels}: "
+            "give the autoencoder that the model was trained with"
+        )
+    return autoencoder
 
 
 def _load_vae(source: ModelSource, subfolder: str | None, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -151,7 +151,7 @@ class FluxBackbone(nn.Module):
         if self.guidance is not None:
             guidance = torch.full((batch,), self.guidance, device=xt.device, dtype=torch.float32)
         table: Any = self.transformer.time_text_embed
-        if hasattr(table, "select"):  # fluxsr.models.modulation
+        if hasattr(table, "select"):  # fluxsr.models.modulation.table
             table.select(t)
         with self.adapters.use(role):
             tokens = self.transformer(
@@ -220,7 +220,7 @@ class FluxBackbone(nn.Module):
         Args:
             path: file ending in ``.safetensors``. A transformer's file names its architecture, so
                 ``load_flux(path)`` rebuilds it.
-            dtype: of a transformer's stored weights.
+            dtype: Dtype of a transformer's stored weights.
             metadata: further strings for the file's header.
 
         Raises:

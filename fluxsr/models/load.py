@@ -96,7 +96,7 @@ def load_flux(
 def transformer_class(config: dict[str, Any]) -> Any:
     """Return the class that a configuration is for: diffusers' own, or a folded one, which has a time."""
     if "t" in config:
-        from fluxsr.models.folded import FoldedFluxTransformer
+        from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
 
         return FoldedFluxTransformer
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
@@ -117,10 +117,6 @@ def _load_transformer(
         ):  # random weights are the CPU's, so that a seed gives the same anywhere
             # Not the class's own: diffusers warns at every cast.
             return nn.Module.to(transformer_class(config)(**config), dtype)
-    if source.kind == "architecture":
-        raise ValueError(
-            f"{source.name!r} names an architecture without shipped weights; give the hub id, or weights=False"
-        )
     kind = transformer_class(config := source.transformer_config())
     if source.is_file and source.path is not None:
         state, _ = read_safetensors(source.path)

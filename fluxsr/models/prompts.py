@@ -71,12 +71,12 @@ def encode_prompt(
     Args:
         text: the prompt.
         model: hub id or local folder in diffusers' layout.
-        revision: of the hub repository.
+        revision: Revision of the hub repository.
         max_tokens: T5's length before trimming; FLUX.1-dev was trained with 512, -schnell with 256.
         trim: keep only the prompt's own tokens. FLUX runs with any number of them, and every token less saves time
             in each step; the padding that FLUX was trained with changes the result a little, so it is a choice.
         device: where the encoders run.
-        dtype: of the encoders.
+        dtype: Dtype of the encoders.
 
     Raises:
         ValueError: if the model can't be loaded, with what to do.

@@ -1,4 +1,4 @@
-"""Quantised weights through diffusers: what stays in 16 bits, and what each format needs."""
+"""Quantized weights through diffusers: what stays in 16 bits, and what each format needs."""
 
 from __future__ import annotations
 

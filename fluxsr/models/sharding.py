@@ -17,7 +17,7 @@ def shard_backbone(backbone: nn.Module, mesh: Any) -> None:
 
     Args:
         backbone: a :class:`fluxsr.models.FluxBackbone` or any module, not compiled.
-        mesh: of the data-parallel processes, one-dimensional.
+        mesh: Mesh of the data-parallel processes, one-dimensional.
     """
     from torch.distributed.fsdp import fully_shard
 

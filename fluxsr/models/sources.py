@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from difflib import SequenceMatcher, get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
+from fluxsr.models.known_names import ASSETS, EXPECTED, PIXEL, SHIPPED, refuse_foreign
 from fluxsr.models.weight_files import read_header
 
-# The names that come with weights inside the package, and the file of each.
-SHIPPED = {
-    "nano": "nano_teacher.safetensors",
-    "nano-student": "nano_student.safetensors",
-    "nano-flowsr": "nano_flowsr.safetensors",
-}
-PIXEL = "pixel"  # the autoencoder without weights
-# The hub ids that the configurations and the documentation name.
-HUB_IDS = ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "madebyollin/taef1")
 # The classes of diffusers' layout that are loaded; a missing class name is an old transformer's.
 TRANSFORMERS = ("FluxTransformer2DModel", "FoldedFluxTransformer")
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
@@ -29,14 +20,6 @@ AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 SourceKind = Literal[
     "pixel", "shipped", "file", "pipeline", "transformer", "autoencoder", "taesd", "architecture", "hub"
 ]
-
-ASSETS = Path(__file__).parent.parent / "assets"
-_FOREIGN = {
-    "an image": (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"),
-    "a configuration, which `fluxsr fit --config` takes": (".yaml", ".yml"),
-    "a checkpoint of the whole training; beside it is the exported backbone.safetensors": (".ckpt",),
-}
-_EXPECTED = "give a shipped name, a .safetensors file, a folder in diffusers' layout or a hub id (owner/name)"
 
 
 class ModelSource:
@@ -77,7 +60,7 @@ class ModelSource:
         elif self.name in FLUX_ARCHITECTURES:
             self.kind = "architecture"
         else:
-            _refuse_foreign(self.name)
+            refuse_foreign(self.name)
             self.kind = "hub"
 
     @property
@@ -95,12 +78,6 @@ class ModelSource:
         """The strings in a single file's header: the architecture, and how it was trained."""
         return self.header[1]
 
-    @property
-    def pipeline_class(self) -> str | None:
-        """The pipeline that a folder says it is; ``None`` where it doesn't say."""
-        index = None if self.path is None else self.path / "model_index.json"
-        return _read_json(index).get("_class_name") if index is not None and index.is_file() else None
-
     def transformer_config(self, offline: bool = False) -> dict[str, Any]:
         """Return the transformer's arguments.
 
@@ -114,8 +91,13 @@ class ModelSource:
         if self.is_file:
             return self._architecture_of_file()
         if self.kind in ("pixel", "autoencoder", "taesd"):
-            raise ValueError(f"{self.name} is an autoencoder, and what is wanted here is a transformer: {_EXPECTED}")
+            raise ValueError(f"{self.name} is an autoencoder, and what is wanted here is a transformer: {EXPECTED}")
         if self.kind == "architecture":
+            if not offline:
+                raise ValueError(
+                    f"{self.name!r} names an architecture without shipped weights; give the hub id (or, in load_flux, "
+                    "weights=False)"
+                )
             return dict(FLUX_ARCHITECTURES[self.name])
         config = self._config(self._subfolder("transformer"), FLUX_ARCHITECTURES, offline)
         self._check_class(config.get("_class_name", TRANSFORMERS[0]), TRANSFORMERS)
@@ -150,7 +132,7 @@ class ModelSource:
         Raises:
             ValueError: if it comes with none.
         """
-        if self.kind == "hub" or (self.path is not None and (self.path / "vae").is_dir()):
+        if self.kind == "hub" or (self.kind == "pipeline" and self.path is not None and (self.path / "vae").is_dir()):
             return self.name, "vae"
         # A model on pixels has 2x2 packed positions of what space-to-depth by 4 makes of RGB.
         if self.transformer_config()["in_channels"] == FLUX_ARCHITECTURES["nano"]["in_channels"]:
@@ -176,7 +158,7 @@ class ModelSource:
         except (OSError, ValueError, ImportError) as error:
             text = str(error)
             if "gated" in text.lower() or "401" in text or "403" in text:
-                advice = "it is gated: accept its licence on its hub page and log in with `hf auth login`"
+                advice = "it is gated: accept its license on its hub page and log in with `hf auth login`"
             elif self.path is not None:
                 advice = "the folder is incomplete or damaged: it must be laid out as diffusers' save_pretrained does"
             elif isinstance(error, ImportError):
@@ -189,16 +171,50 @@ class ModelSource:
     def _subfolder(self, part: str) -> str | None:
         return part if self.kind in ("pipeline", "hub") else None
 
-    def _config(self, subfolder: str | None, known: dict[str, dict[str, Any]], offline: bool) -> dict[str, Any]:
-        if self.path is not None:
-            with self.explain():
-                return _read_json(self.path / (subfolder or "") / "config.json")
-        inside = f"{subfolder}/config.json" if subfolder else "config.json"
-        if not offline:
-            from huggingface_hub import hf_hub_download
+    def pipeline_config(self) -> dict[str, Any]:
+        """Return what ``model_index.json`` of a FluxSR pipeline says; a hub's is downloaded.
 
-            with self.explain():
-                return _read_json(Path(hf_hub_download(self.name, inside, revision=self.revision)))
+        Raises:
+            ValueError: if it is no such pipeline, with what to do.
+        """
+        found: dict[str, Any] = {}
+        if self.kind == "hub" or (self.path is not None and (self.path / "model_index.json").is_file()):
+            found = self.read_json("model_index.json")
+        if found.get("_class_name") != "FluxSRPipeline":
+            what = f"is a {found['_class_name']}" if "_class_name" in found else "holds no pipeline"
+            raise ValueError(
+                f"{self.name} {what}, and what is wanted here is a FluxSRPipeline, as fluxsr export writes it. Of a base, give "
+                "the adapter that was trained on it (lora), or the time of the LR latents (start_time)"
+            )
+        return found
+
+    def file(self, inside: str) -> Path:
+        """Return a file of a folder or of a hub repository, downloaded if it is not here.
+
+        Raises:
+            ValueError: if it is not there, with what to do.
+        """
+        if self.path is not None:
+            return self.path / inside
+        from huggingface_hub import hf_hub_download
+
+        with self.explain():
+            return Path(hf_hub_download(self.name, inside, revision=self.revision))
+
+    def read_json(self, inside: str) -> dict[str, Any]:
+        """Return the content of a JSON file of a folder or hub repository.
+
+        Raises:
+            ValueError: if it is missing or damaged, with what to do.
+        """
+        path = self.file(inside)
+        with self.explain():
+            return _read_json(path)
+
+    def _config(self, subfolder: str | None, known: dict[str, dict[str, Any]], offline: bool) -> dict[str, Any]:
+        inside = f"{subfolder}/config.json" if subfolder else "config.json"
+        if self.path is not None or not offline:
+            return self.read_json(inside)
         from huggingface_hub import try_to_load_from_cache
 
         with self.explain():
@@ -232,20 +248,6 @@ class ModelSource:
         )
 
 
-def model_or_shipped(model: str | Path | None, lora: str | Path | None) -> str:
-    """Return the name of the model to load: the given one, else the shipped student.
-
-    Raises:
-        ValueError: if there is an adapter and no model: on another base than its own it would make another picture, silently.
-    """
-    if model is None and lora is not None:
-        raise ValueError(
-            f"{lora} is an adapter, which needs the base that it was trained on: give the model, too (nano for "
-            "fluxsr_nano.yaml)"
-        )
-    return "nano-student" if model is None else str(model)
-
-
 def taesd_files(folder: Path) -> tuple[Path, Path] | None:
     """Return the encoder's and the decoder's file of a folder in taesd's layout; ``None`` if it is not in that layout."""
     encoders, decoders = (list(folder.glob(f"*_{part}.safetensors")) for part in ("encoder", "decoder"))
@@ -265,35 +267,6 @@ def _kind_of_folder(folder: Path) -> SourceKind:
     raise ValueError(
         f"can't load '{folder}': the folder is incomplete or damaged: it must be laid out as diffusers' save_pretrained does"
     )
-
-
-def _refuse_foreign(name: str) -> None:
-    path = Path(name)
-    for kind, suffixes in _FOREIGN.items():
-        if path.suffix.lower() in suffixes:
-            raise ValueError(f"{name} is no model but {kind}: {_EXPECTED}")
-    if path.is_file():
-        raise ValueError(f"{name} is a file, and no .safetensors file that holds what is wanted here: {_EXPECTED}")
-    if name.count("/") > 1 or name.startswith((".", "~", "/")):
-        raise ValueError(
-            f"there is no folder {name}: correct the path, or give a shipped name or a hub id (owner/name)"
-        )
-    near = _nearest(name)
-    if "/" not in name:
-        hint = f"did you mean {near!r}?" if near else f"known are {', '.join((*SHIPPED, PIXEL))}; else {_EXPECTED}"
-        raise ValueError(f"there is no model and no folder {name!r}; {hint}")
-    # A hub id that differs from a known one by a letter left out, doubled or swapped; somebody's copy has another owner.
-    if near and name.lower() != near.lower() and SequenceMatcher(None, name, near).ratio() >= 0.97:
-        raise ValueError(f"there is no model {name!r} that is known; did you mean {near!r}?")
-
-
-def _nearest(name: str) -> str | None:
-    """Return the known name that a mistyped one is most like; an owner may be missing."""
-    known = {shipped: shipped for shipped in (*SHIPPED, PIXEL)}
-    for hub_id in HUB_IDS:
-        known |= {hub_id.lower(): hub_id, hub_id.lower().split("/")[1]: hub_id}
-    close = get_close_matches(name.lower(), known, n=1)
-    return known[close[0]] if close else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -33,8 +33,7 @@ class StoredWeights:
         local = _downloaded(self.source)
         self.config = local.transformer_config()
         self.files: Mapping[str, Path]
-        if local.path is None:
-            raise ValueError(f"{local.name!r} names an architecture without shipped weights; give the hub id")
+        assert local.path is not None, "a transformer with weights is somewhere"
         if local.is_file:
             self.files = dict.fromkeys(local.header[0], local.path)
         else:

@@ -34,7 +34,7 @@ def spans(length: int, tile: int, overlap: int, resolution: int = 1) -> list[Spa
     Args:
         length: positions to cover; even, where tiles must keep to the patch grid.
         tile: positions of a tile, even; a shorter length is one tile.
-        overlap: of neighbouring tiles in positions, at least; in ``[0, tile)``.
+        overlap: Overlap of neighboring tiles in positions, at least; in ``[0, tile)``.
         resolution: weights per position, for an output that is finer than the positions (decoded pixels).
     """
     size = min(tile, length)
@@ -62,7 +62,7 @@ class TiledVelocity:
     Args:
         velocity: the model.
         tile: side of a tile in latent positions; even, for FLUX's 2x2 patches. Latents no larger pass through whole.
-        overlap: of neighbouring tiles in latent positions, at least.
+        overlap: Overlap of neighboring tiles in latent positions, at least.
 
     Raises:
         ValueError: if ``tile`` is not even and positive, or ``overlap`` not in ``[0, tile)``.

@@ -20,7 +20,7 @@ from fluxsr.data import SRBatch, SRDataModule
 from fluxsr.flows import PairedTimes
 from fluxsr.losses.network import FrozenNetwork
 from fluxsr.models import FluxBackbone
-from fluxsr.models.folded import MODULATION
+from fluxsr.models.modulation.folded_flux import MODULATION
 from fluxsr.planning.gpu import LikeDevice, like_device
 from fluxsr.planning.ledger import Ledger
 from fluxsr.training import OneStepSR

@@ -4,6 +4,7 @@ from fluxsr.training.adversary import Adversary
 from fluxsr.training.checkpoints import AtomicCheckpointIO
 from fluxsr.training.module import OneStepSR
 from fluxsr.training.optimizers import AdamW8bit, MuonAdamW
+from fluxsr.training.pair_maker import MadePairs, make_pairs
 from fluxsr.training.psnr import psnr_y
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FeatureTerm, ImageTerm, LatentTerm, LossTerm, StepOutputs
@@ -17,8 +18,10 @@ __all__ = [
     "ImageTerm",
     "LatentTerm",
     "LossTerm",
+    "MadePairs",
     "MuonAdamW",
     "OneStepSR",
     "StepOutputs",
+    "make_pairs",
     "psnr_y",
 ]

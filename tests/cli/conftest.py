@@ -2,46 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
-
-from fluxsr.models import PixelAutoencoder, load_flux
-from tests.models.conftest import tiny_prompt, tiny_transformer
-from tests.models.test_autoencoders import tiny_kl
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory) -> Path:
-    """Four scikit-image photos of 128x128."""
-    from PIL import Image
-    from skimage import data
-
-    folder = tmp_path_factory.mktemp("photos")
-    for name in ("astronaut", "coffee", "chelsea", "rocket"):
-        Image.fromarray(getattr(data, name)()[100:228, 100:228]).save(folder / f"{name}.png")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def pipeline(tmp_path_factory) -> Path:
-    """A tiny FLUX.1-dev in diffusers' layout: transformer/ with guidance, vae/; beside them a prompt file."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    tiny_transformer(guidance_embeds=True).save_pretrained(folder / "transformer")
-    tiny_kl().save_pretrained(folder / "vae")
-    tiny_prompt().save(folder / "prompt.safetensors")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def teacher():
-    """The shipped teacher."""
-    return load_flux("nano", trainable="none")
-
-
-@pytest.fixture(scope="session")
-def pixel() -> PixelAutoencoder:
-    """The shipped models' autoencoder."""
-    return PixelAutoencoder()
 
 
 def fresh_process_modules(code: str) -> set[str]:

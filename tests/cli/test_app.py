@@ -32,7 +32,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 @pytest.fixture
 def page():
     pytest.importorskip("gradio", reason="the page needs the extra app")
-    from fluxsr.inference import page
+    from fluxsr.app import upscale_page as page
 
     return page
 
@@ -113,7 +113,7 @@ def test_profile_exif_and_orientation(page, still, tmp_path):
         assert image.size == (14, 20) and image.info["icc_profile"] == profile
         assert image.getexif()[0x010F] == "a camera" and image.getexif()[0x0112] == 1
     assert Image.open(result.before).size == (14, 20)
-    assert Image.open(result.before).info["icc_profile"] == profile  # else the two halves differ in colour
+    assert Image.open(result.before).info["icc_profile"] == profile  # else the two halves differ in color
 
 
 def test_large_results_are_shown_reduced_and_downloaded_whole(page, still, tmp_path, monkeypatch):
@@ -185,12 +185,12 @@ def test_the_button_survives_every_error(page, still, tmp_path, monkeypatch):
     assert text.startswith('<p class="problem" role="alert">') and "&lt;&#x27;Half&#x27;&gt;</p>" in text
 
 
-def test_the_licence_is_that_of_the_model(page, still, tmp_path):
-    assert "nano-student" in (line := page.licence_line("nano-student", still)) and "commercial use allowed" in line
-    assert "not for commercial use" in page.licence_line("black-forest-labs/FLUX.1-dev", still)
+def test_the_license_is_that_of_the_model(page, still, tmp_path):
+    assert "nano-student" in (line := page.license_line("nano-student", still)) and "commercial use allowed" in line
+    assert "not for commercial use" in page.license_line("black-forest-labs/FLUX.1-dev", still)
     nano = Upscaler.from_pretrained(device="cpu")
     shutil.copy(ModelSource("nano-student").path, file := tmp_path / "mine.safetensors")
-    assert "mine.safetensors" in (line := page.licence_line(str(file), nano)) and "apache-2.0" in line
+    assert "mine.safetensors" in (line := page.license_line(str(file), nano)) and "apache-2.0" in line
     assert str(tmp_path) not in line
 
 
@@ -310,7 +310,7 @@ def test_in_a_browser(address, browser, tmp_path):
     tab.on("request", lambda request: requests.append(request.url))
     tab.on("pageerror", lambda error: crashes.append(str(error)))
     tab.goto(address)
-    assert "apache-2.0, commercial use allowed" in tab.locator("#licence").inner_text()
+    assert "apache-2.0, commercial use allowed" in tab.locator("#license").inner_text()
     download = tab.get_by_role("button", name="Download PNG")
 
     # Bad files one after another, and the page lives on.

@@ -14,8 +14,8 @@ from fluxsr.cli.announce import losses_of
 from fluxsr.cli.lightning import FluxSRCLI
 from fluxsr.cli.lightning import main as lightning_main
 from fluxsr.cli.main import main
-from fluxsr.cli.pairs import make_pairs
 from fluxsr.data import PairStore, read_image
+from fluxsr.training.pair_maker import make_pairs
 
 CONFIGS = Path(__file__).parent.parent.parent / "examples" / "configs"
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
@@ -42,7 +42,7 @@ def fit(folder: Path, config: str, *arguments: str, steps: int = 2) -> FluxSRCLI
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory) -> Path:
     """Eight pairs of the nano teacher."""
-    return make_pairs(str(tmp_path_factory.mktemp("pairs") / "nano"), num=8, steps=2, size=128)
+    return make_pairs(str(tmp_path_factory.mktemp("pairs") / "nano"), num=8, steps=2, size=128).folder
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def pipeline_pairs(pipeline) -> Path:
     prompt = str(pipeline / "prompt.safetensors")
     return make_pairs(
         str(pipeline / "pairs"), model=str(pipeline), prompt=prompt, guidance=3.5, num=4, steps=2, size=32
-    )
+    ).folder
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from fluxsr.inference.kinds import from_pil, unpack_image
-from fluxsr.inference.source import Source, to_pixels, to_rows
+from fluxsr.inference.pixel_rows import PixelRows, to_pixels, to_rows
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
@@ -108,8 +108,8 @@ def test_hidden_colours_do_not_bleed_into_visible_ones(make):
 def test_filled_rows_are_those_of_the_whole(generator):
     pixels = np.random.default_rng(0).integers(0, 256, (100, 20, 4), np.uint8)
     pixels[..., 3] *= np.random.default_rng(1).random((100, 20)) > 0.9
-    source = Source(pixels)
-    parts = [source.colour(top, top + 25) for top in range(0, 100, 25)]
-    torch.testing.assert_close(torch.cat(parts, dim=1), source.colour(0, 100))
+    source = PixelRows(pixels)
+    parts = [source.color(top, top + 25) for top in range(0, 100, 25)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), source.color(0, 100))
     visible = pixels[..., 3] > 0
-    assert torch.equal(source.colour(0, 100)[:, visible], to_rows(pixels)[:3][:, visible])
+    assert torch.equal(source.color(0, 100)[:, visible], to_rows(pixels)[:3][:, visible])

@@ -16,13 +16,6 @@ def test_free_memory_is_some():
     assert memory.free_memory(torch.device("cpu")) > 2**20
 
 
-def test_devices():
-    assert memory.choose_device("cpu") == torch.device("cpu")
-    assert memory.choose_device("auto").type in ("cpu", "cuda", "mps")
-    with pytest.raises(ValueError, match="there is no device 'tpu' here"):
-        memory.choose_device("tpu")
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

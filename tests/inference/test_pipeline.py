@@ -159,7 +159,7 @@ class Hub:
         return f"https://hub/{repo_id}/commit/1"
 
 
-def test_uploads_carry_card_and_licence(tmp_path, monkeypatch, photo):
+def test_uploads_carry_card_and_license(tmp_path, monkeypatch, photo):
     Hub.root = tmp_path
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     pipeline = FluxSRPipeline.from_backbone(*tiny_parts(), base_model="black-forest-labs/FLUX.1-dev")

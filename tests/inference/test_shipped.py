@@ -13,7 +13,7 @@ from fluxsr.evaluation.systems import bicubic, load_model
 from fluxsr.evaluation.testset import open_folders
 from fluxsr.inference import Upscaler
 from fluxsr.models import load_flux
-from fluxsr.models.sources import ASSETS
+from fluxsr.models.known_names import ASSETS
 
 STUDENTS = ("nano-student", "nano-flowsr")
 

@@ -93,7 +93,7 @@ def test_no_seam_on_a_gradient(nano, direction):
 def assert_no_seam(nano, image):
     """Check that tile borders step by at most 1/255 on average along them, or no more than the model's own pattern does.
 
-    The shipped student draws a faint grid of 8 pixels everywhere: on a gradient, the means of neighbouring columns differ
+    The shipped student draws a faint grid of 8 pixels everywhere: on a gradient, the means of neighboring columns differ
     from it. A seam would stand out.
     """
     change = nano(image.contiguous(), 1) - image
@@ -107,7 +107,7 @@ def assert_no_seam(nano, image):
 
 
 def test_windows_that_disagree_blend_without_a_step(make):
-    # The worst model: every window answers with a colour of its own, black or white by turns.
+    # The worst model: every window answers with a color of its own, black or white by turns.
     answers = iter(range(10**6))
 
     def velocity(xt, t):
@@ -120,7 +120,7 @@ def test_windows_that_disagree_blend_without_a_step(make):
 
 
 @pytest.mark.parametrize("color_fix", ["wavelet", "adain"])
-def test_the_colour_fix_undoes_a_shift_of_colour(make, photo, color_fix):
+def test_the_color_fix_undoes_a_shift_of_color(make, photo, color_fix):
     shifted = make(lambda x, t: torch.full_like(x, 1.0), window=64)(photo, 1)
     fixed = make(lambda x, t: torch.full_like(x, 1.0), window=64, color_fix=color_fix)(photo, 1)
     assert psnr(shifted, photo) < 26

@@ -1,13 +1,16 @@
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from safetensors.torch import save_file
 
 from fluxsr.models import LatentAutoencoder, PixelAutoencoder, load_autoencoder
+from fluxsr.models.autoencoders import load_fitting_autoencoder
+from fluxsr.models.sources import ModelSource
 from fluxsr.protocols import Autoencoder
 
 
 def tiny_kl(seed: int = 0) -> AutoencoderKL:
-    """A random autoencoder of FLUX's kind: scale, shift, no quantisation convolutions."""
+    """A random autoencoder of FLUX's kind: scale, shift, no quantization convolutions."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoencoderKL(
@@ -84,20 +87,10 @@ def test_local_folders_load(tmp_path, image):
 
 def test_real_flux_latents(assets):
     """taef1 is a tiny autoencoder of FLUX.1's real latent space; the manifest states its round trip as 21 to 31 dB."""
-    from safetensors.torch import load_file
     from skimage import data
 
-    state = {}
-    for path in sorted((assets / "taef1").glob("*.safetensors")):
-        part = "encoder" if "encoder" in path.name else "decoder"
-        for key, tensor in load_file(path).items():
-            key = key.removeprefix(f"{part}.")
-            index, rest = key.split(".", 1)
-            # Its own decoder starts with a clamp, which diffusers does outside the layer list.
-            state[f"{part}.layers.{int(index) - (part == 'decoder')}.{rest}"] = tensor.float()
-    vae = AutoencoderTiny(latent_channels=16, scaling_factor=1.0, shift_factor=0.0)
-    vae.load_state_dict(state)
-    autoencoder = LatentAutoencoder(vae)
+    autoencoder = load_autoencoder(str(assets / "taef1"))
+    assert (autoencoder.scaling_factor, autoencoder.shift_factor) == (1.0, 0.0)
     photo = torch.from_numpy(data.coffee()[:256, :256].copy()).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         latents = autoencoder.encode(photo)
@@ -130,3 +123,42 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         match="'FluxTransformer2DModel', which is not supported here; supported: AutoencoderKL, AutoencoderTiny",
     ):
         load_autoencoder(str(tmp_path))
+
+
+def test_taesds_own_layout_is_the_same_autoencoder(tmp_path, image):
+    """Written in taesd's key names, loaded, and run: bit for bit the model of diffusers that the tensors came from."""
+    torch.manual_seed(0)
+    vae = AutoencoderTiny(latent_channels=16)
+    for part, shift in (("encoder", 0), ("decoder", 1)):
+        layers = getattr(vae, part).layers.state_dict()
+        split = {key: key.split(".", 1) for key in layers}
+        renamed = {f"{int(index) + shift}.{rest}": layers[key] for key, (index, rest) in split.items()}
+        save_file(renamed, tmp_path / f"small_{part}.safetensors")
+    wide = torch.nn.functional.interpolate(image, size=(32, 40))
+    ours, theirs = load_autoencoder(str(tmp_path)), LatentAutoencoder(vae)
+    with torch.inference_mode():
+        latents = ours.encode(wide)
+        assert torch.equal(latents, theirs.encode(wide)) and torch.equal(ours.decode(latents), theirs.decode(latents))
+    assert all(tensor.is_meta for tensor in load_autoencoder(str(tmp_path), device="meta").parameters())
+    save_file({"lora": torch.zeros(1)}, tmp_path / "small_decoder.safetensors")
+    with pytest.raises(ValueError, match=r"small_decoder.safetensors is no decoder in taesd's layout"):
+        load_autoencoder(str(tmp_path))
+
+
+def test_pickled_files_are_never_opened(tmp_path):
+    for part in ("encoder", "decoder"):
+        (tmp_path / f"taef1_{part}.pth").write_bytes(b"x")
+    with pytest.raises(ValueError, match="pickled files, which are never opened"):
+        load_autoencoder(str(tmp_path))
+
+
+def test_a_hub_models_own_autoencoder_is_in_its_vae_folder(monkeypatch):
+    asked = []
+
+    def load(source, **options):
+        asked.append((source, options["subfolder"], options["revision"]))
+        return PixelAutoencoder()
+
+    monkeypatch.setattr("fluxsr.models.autoencoders.load_autoencoder", load)
+    load_fitting_autoencoder(PixelAutoencoder(), ModelSource("black-forest-labs/FLUX.1-dev", "main"))
+    assert asked == [("black-forest-labs/FLUX.1-dev", "vae", "main")]

@@ -1,4 +1,4 @@
-"""Quantised weights: what is asked of diffusers, with stand-ins for the packages that need a GPU."""
+"""Quantized weights: what is asked of diffusers, with stand-ins for the packages that need a GPU."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_further_modules_may_be_kept(monkeypatch):
     assert quantization_config("nf4", keep=["norm_out"]).llm_int8_skip_modules[-1] == "norm_out"
 
 
-def test_a_backbone_is_quantised_while_it_loads(tmp_path, monkeypatch):
-    """With a stand-in for the quantiser: what diffusers is asked for, and that a LoRA goes on top."""
+def test_a_backbone_is_quantized_while_it_loads(tmp_path, monkeypatch):
+    """With a stand-in for the quantizer: what diffusers is asked for, and that a LoRA goes on top."""
     tiny_transformer().save_pretrained(tmp_path / "base")
     asked = []
     real = FluxTransformer2DModel.from_pretrained.__func__
@@ -71,6 +71,6 @@ def test_a_backbone_is_quantised_while_it_loads(tmp_path, monkeypatch):
         ({"model": "some/where", "trainable": "full"}, "needs a frozen base, but trainable is 'full'"),
     ],
 )
-def test_what_cannot_be_quantised_is_refused(arguments, message):
+def test_what_cannot_be_quantized_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_flux(**arguments, quantize="int8")

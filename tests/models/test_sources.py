@@ -8,7 +8,9 @@ from safetensors.torch import save_file
 
 from fluxsr.inference import Upscaler
 from fluxsr.models import FluxBackbone, load_autoencoder, load_flux
-from fluxsr.models.sources import HUB_IDS, SHIPPED, ModelSource, model_or_shipped
+from fluxsr.models.known_names import HUB_IDS, SHIPPED, model_or_shipped
+from fluxsr.models.sources import ModelSource
+from fluxsr.models.stored_weights import StoredWeights
 from tests.models.conftest import tiny_transformer
 
 

@@ -36,7 +36,7 @@ def test_weights_of_all_tiles_sum_to_one(length, tile, overlap, resolution):
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
-def test_neighbours_blend_without_a_step():
+def test_neighbors_blend_without_a_step():
     # Every tile answers with its own number: across a border the result must move gradually.
     counter = iter(range(100))
     result = TiledVelocity(lambda x, t: torch.full_like(x, next(counter)), 16, 8)(

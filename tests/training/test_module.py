@@ -63,9 +63,9 @@ def test_lr_images_are_enlarged_then_encoded():
 
 
 def test_pairs_of_another_autoencoder_are_refused_before_the_first_step(tmp_path):
-    from fluxsr.cli.pairs import make_pairs
     from fluxsr.data import SRDataModule
     from fluxsr.models import FluxBackbone, PixelAutoencoder
+    from fluxsr.training.pair_maker import make_pairs
 
     make_pairs(str(tmp_path / "pairs"), num=4, steps=1, size=32)
     data = SRDataModule(pairs=str(tmp_path / "pairs"), crop=32, batch_size=2)

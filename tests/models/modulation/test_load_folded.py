@@ -11,7 +11,7 @@ import torch
 
 from fluxsr.models import FluxBackbone, fold_modulation, load_flux, load_folded
 from tests.models.conftest import tiny_prompt, tiny_transformer
-from tests.models.test_folding import T, distance, state, tiny_backbone
+from tests.models.modulation.test_fold import T, distance, state, tiny_backbone
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_modulation_weights_leave_no_trace_in_memory(tmp_path):
     code = (
         "import re, torch; torch.set_num_threads(1)\n"
         "from fluxsr.models import PromptEmbedding, load_folded\n"
-        "import fluxsr.models.folded\n"
+        "import fluxsr.models.modulation.folded_flux\n"
         # Not getrusage: its peak begins with that of the process that started this one.
         "peak = lambda: 1024 * int(re.search('VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
         "prompt = PromptEmbedding(torch.zeros(1, 1, 24), torch.zeros(1, 12))\n"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fluxsr.inference.colour import LEVELS, REACH, Moments, adain, lowpass, wavelet_rows
+from fluxsr.inference.color import LEVELS, REACH, Moments, adain, lowpass, wavelet_rows
 
 
 class Whole:
@@ -31,12 +31,12 @@ def test_a_constant_stays(generator):
 
 
 def test_wavelet_takes_low_frequencies_and_leaves_high(generator):
-    colours = torch.rand(3, 1, 1, generator=generator).expand(3, 40, 120)
+    colors = torch.rand(3, 1, 1, generator=generator).expand(3, 40, 120)
     detail = 0.1 * (torch.arange(120) % 2 - 0.5).expand(3, 40, 120)
     restored = 0.2 + detail
-    result = wavelet_rows(Whole(restored), Whole(colours), 0, 40, 40)
+    result = wavelet_rows(Whole(restored), Whole(colors), 0, 40, 40)
     inner = slice(REACH + 1, -REACH - 1)  # beyond the border the stripes stop
-    torch.testing.assert_close(result[..., inner], (colours + detail)[..., inner])
+    torch.testing.assert_close(result[..., inner], (colors + detail)[..., inner])
 
 
 def test_wavelet_rows_are_those_of_the_whole(generator):

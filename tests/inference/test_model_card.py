@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fluxsr.inference.card import FLUX_DEV, base_model_of, licence_of, model_card
+from fluxsr.inference.model_card import FLUX_DEV, base_model_of, license_of, model_card
 from fluxsr.models import flux_architecture
 
 
@@ -14,7 +14,7 @@ def front_matter(card: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("base", ["nano", "nano-student", "black-forest-labs/FLUX.1-schnell"])
 def test_the_free_bases(base):
-    assert licence_of(base).commercial
+    assert license_of(base).commercial
     header = front_matter(model_card(base, start_time=0.25))
     assert header["license"] == "apache-2.0" and "license_name" not in header
     assert "Commercial use is allowed" in model_card(base, start_time=0.25)
@@ -48,4 +48,4 @@ def test_the_base_is_named_without_its_path(tmp_path):
     (tmp_path / "copy").mkdir()
     assert base_model_of(str(tmp_path / "copy"), dev) == FLUX_DEV
     assert base_model_of(str(tmp_path / "copy"), schnell) == "copy"
-    assert not licence_of("copy").commercial
+    assert not license_of("copy").commercial

@@ -1,4 +1,4 @@
-"""The transformer that :mod:`fluxsr.models.folding` makes: FLUX whose modulation layers are constants."""
+"""The transformer that :mod:`fluxsr.models.modulation.fold` makes: FLUX whose modulation layers are constants."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class FoldedFluxTransformer(FluxTransformer2DModel):
         t: the time, 0 data and 1 noise.
         guidance: the guidance scale, for a model with guidance embedding.
         text: the prompt, for people.
-        text_tokens: of the prompt. With 0, nothing ever flows through the text stream, and it is left out too.
+        text_tokens: Number of the prompt's tokens. With 0, nothing ever flows through the text stream, and it is left out too.
     """
 
     @register_to_config
@@ -156,7 +156,7 @@ class FoldedFluxTransformer(FluxTransformer2DModel):
         Raises:
             ValueError: for a time, guidance or prompt that the constants were not computed with.
         """
-        # Compared before diffusers casts and multiplies them: neighbouring times are one and the same in bfloat16.
+        # Compared before diffusers casts and multiplies them: neighboring times are one and the same in bfloat16.
         for name, given, own in (("t", timestep, self.config["t"]), ("guidance", guidance, self.config["guidance"])):
             wrong = [] if given is None or given.is_meta else given[given != given.new_tensor(own or 0.0)].tolist()
             if wrong:

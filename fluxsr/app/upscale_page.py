@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 
-from fluxsr.inference.card import base_model_of, licence_of
+from fluxsr.inference.engine import Progress
 from fluxsr.inference.files import FORMATS, Picture, read_picture, write_picture
 from fluxsr.inference.kinds import Pixels, has_alpha
+from fluxsr.inference.model_card import base_model_of, license_of
+from fluxsr.inference.pixel_rows import PixelRows, to_pixels
 from fluxsr.inference.resize import Resized, output_size
-from fluxsr.inference.source import Source, to_pixels
-from fluxsr.inference.upscaler import Progress, Upscaler
+from fluxsr.inference.upscaler import Upscaler
 
 LARGEST_SCALE = 8
 MOST_STEPS = 8
@@ -43,11 +44,11 @@ THEME = gr.themes.Base(
 )
 CSS = """
 .gradio-container {width: 100%; max-width: 1120px !important; margin: auto}
-#title .html-container, #message .html-container, #licence .html-container {padding: 0}
+#title .html-container, #message .html-container, #license .html-container {padding: 0}
 #title h1 {font-size: 1.75rem; letter-spacing: -.02em; margin: .5rem 0 .25rem}
-#title p, #licence p {color: var(--body-text-color-subdued); margin: 0}
-#licence p {font-size: .875rem}
-#licence a {margin: 0; padding: 0; color: inherit; text-decoration: underline}
+#title p, #license p {color: var(--body-text-color-subdued); margin: 0}
+#license p {font-size: .875rem}
+#license a {margin: 0; padding: 0; color: inherit; text-decoration: underline}
 #result .empty {min-height: 24rem}
 #message p {margin: 0; padding: .7rem 1rem; border-radius: var(--radius-lg); overflow-wrap: anywhere}
 #message .done {background: var(--background-fill-secondary)}
@@ -91,7 +92,7 @@ def upscale_upload(
         scale: 1 to :data:`LARGEST_SCALE`.
         steps: 1 to :data:`MOST_STEPS`.
         folder: where results go.
-        max_pixels: of the photo and of the result.
+        max_pixels: Most pixels of the photo and of the result.
         progress: called with the number of windows done and of all windows.
 
     Raises:
@@ -133,33 +134,33 @@ def upscale_upload(
 
 
 def write_view(path: Path, picture: Picture, pixels: Pixels, size: tuple[int, int]) -> Path:
-    """Write ``pixels``, resized bicubically to (height, width), with the colour profile of ``picture``."""
+    """Write ``pixels``, resized bicubically to (height, width), with the color profile of ``picture``."""
     write_picture(path, Picture(resized(pixels, size), picture.icc_profile))
     return path
 
 
 def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Return pixels resized bicubically to (height, width), as the upscaler enlarges them before it restores."""
-    source = Source(pixels)
-    colours = pixels.shape[2] - has_alpha(pixels)
-    colour = Resized(source.colour, source.size, size)
+    source = PixelRows(pixels)
+    colors = pixels.shape[2] - has_alpha(pixels)
+    color = Resized(source.color, source.size, size)
     alpha = Resized(source.alpha, source.size, size)
     result = np.empty((*size, pixels.shape[2]), pixels.dtype)
     for top in range(0, size[0], _ROWS):
         rows = slice(top, min(top + _ROWS, size[0]))
-        result[rows, :, :colours] = to_pixels(colour.rows(rows.start, rows.stop)[:colours], pixels.dtype)
+        result[rows, :, :colors] = to_pixels(color.rows(rows.start, rows.stop)[:colors], pixels.dtype)
         if has_alpha(pixels):
-            result[rows, :, colours:] = to_pixels(alpha.rows(rows.start, rows.stop), pixels.dtype)
+            result[rows, :, colors:] = to_pixels(alpha.rows(rows.start, rows.stop), pixels.dtype)
     return result
 
 
-def licence_line(model: str, upscaler: Upscaler) -> str:
-    """Return one line of HTML that names the model and its licence."""
+def license_line(model: str, upscaler: Upscaler) -> str:
+    """Return one line of HTML that names the model and its license."""
     transformer = getattr(upscaler.velocity, "transformer", None)
-    licence = licence_of(base_model_of(model, getattr(transformer, "config", {})))
-    terms = "commercial use allowed" if licence.commercial else "not for commercial use"
+    license = license_of(base_model_of(model, getattr(transformer, "config", {})))
+    terms = "commercial use allowed" if license.commercial else "not for commercial use"
     name = html.escape(Path(model).name if Path(model).exists() else model)
-    return f'<p>Model: {name} · Licence: <a href="{licence.link}" rel="noreferrer">{licence.name}</a>, {terms}</p>'
+    return f'<p>Model: {name} · License: <a href="{license.link}" rel="noreferrer">{license.name}</a>, {terms}</p>'
 
 
 def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> gr.Blocks:
@@ -167,9 +168,9 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
 
     Args:
         upscaler: what upscales, one photo at a time.
-        model: name or path that it was loaded from, for the licence.
+        model: name or path that it was loaded from, for the license.
         folder: Gradio's cache (``GRADIO_TEMP_DIR``): it serves files from there alone.
-        max_pixels: of a photo and of a result.
+        max_pixels: Most pixels of a photo and of a result.
     """
 
     def run(upload: str | None, scale: float, steps: int, progress: Any = gr.Progress()) -> tuple[Any, Any, str]:  # noqa: B008
@@ -217,7 +218,7 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
                 )
                 text = gr.HTML(elem_id="message")
                 download = gr.DownloadButton("Download PNG", visible=False, elem_id="download")
-        gr.HTML(licence_line(model, upscaler), elem_id="licence")
+        gr.HTML(license_line(model, upscaler), elem_id="license")
         start.click(
             lambda: (gr.DownloadButton(visible=False), ""),
             None,

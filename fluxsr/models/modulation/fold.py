@@ -32,19 +32,19 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
     of the adapted linears; where these don't fit beside the old ones (12 B parameters), use :func:`load_folded`.
 
     Args:
-        backbone: with the prompt, guidance and default role (the student, if there is one) that are folded.
+        backbone: A backbone with the prompt, guidance and default role (the student, if there is one) that are folded.
         t: the time of the one step, in ``[0, 1]``: the student's start time.
         fuse: add the default role's adapter to the weights: faster, and equal to rounding (3e-7 in float32). The default
             keeps it apart, shared with ``backbone``.
 
     Returns:
-        A backbone with a :class:`fluxsr.models.folded.FoldedFluxTransformer`, which raises ``ValueError`` for any other
-        time, guidance or prompt. It saves and loads as every backbone (``save``, ``load_flux``).
+        A backbone with a :class:`fluxsr.models.modulation.folded_flux.FoldedFluxTransformer`, which raises ``ValueError`` for
+        any other time, guidance or prompt. It saves and loads as every backbone (``save``, ``load_flux``).
 
     Raises:
         ValueError: if ``t`` is not in ``[0, 1]`` or the backbone is folded already.
     """
-    from fluxsr.models.folded import MODULATION, FoldedFluxTransformer
+    from fluxsr.models.modulation.folded_flux import MODULATION, FoldedFluxTransformer
 
     transformer: Any = backbone.transformer
     if isinstance(transformer, FoldedFluxTransformer):
@@ -89,15 +89,15 @@ def load_folded(
     tensor. An adapter is fused on the way, the constants' share of it too.
 
     Args:
-        source: of a whole FLUX: a hub id, a local folder in diffusers' layout (a pipeline or a transformer, in one file or
-            sharded), a ``.safetensors`` file of this library, or a shipped name.
+        source: Source of a whole FLUX: a hub id, a local folder in diffusers' layout (a pipeline or a transformer, in one file
+            or sharded), a ``.safetensors`` file of this library, or a shipped name.
         t: the time of the one step, in ``[0, 1]``.
         prompt: cached embeddings; ``None``: no text tokens and a zero pooled vector.
         guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
         lora: adapter file (or folder) to fuse.
-        dtype: of the weights, a torch dtype's name.
+        dtype: Name of the weights' torch dtype.
         device: where the folded model goes.
-        revision: of the hub repository.
+        revision: Revision of the hub repository.
 
     Raises:
         ValueError: if something can't be loaded or doesn't fit, naming it and what to do.
@@ -139,7 +139,7 @@ def fuse_lora(backbone: FluxBackbone) -> FluxBackbone:
     """Return a backbone without adapters whose weights hold the default role's; the others are shared with the given.
 
     Args:
-        backbone: with a default role, whose adapter is added to the weights; it is left as it was.
+        backbone: A backbone with a default role, whose adapter is added to the weights; it is left as it was.
     """
     transformer: Any = backbone.transformer
     _refuse_table(transformer)
@@ -154,7 +154,7 @@ def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
 
     Args:
         backbone: folded or not.
-        options: of ``torch.compile``, for example ``dynamic=True`` where image sizes vary.
+        options: Options of ``torch.compile``, for example ``dynamic=True`` where image sizes vary.
     """
     transformer: Any = backbone.transformer
     transformer.compile_repeated_blocks(**options)
@@ -162,7 +162,7 @@ def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
 
 
 def _refuse_table(transformer: Any) -> None:
-    if hasattr(transformer.time_text_embed, "times"):  # fluxsr.models.modulation, which imports this module
+    if hasattr(transformer.time_text_embed, "times"):  # fluxsr.models.modulation.table, which imports this module
         raise ValueError(
             "this model has a modulation table, made for training, and lacks the layers themselves: load the base again, with "
             "the adapter (load_flux(..., lora_weights=...)), or fold while loading (load_folded)"
@@ -171,7 +171,7 @@ def _refuse_table(transformer: Any) -> None:
 
 def _empty(config: Any, t: float, prompt: PromptEmbedding, guidance: float | None) -> Any:
     """Return a folded transformer without memory."""
-    from fluxsr.models.folded import FoldedFluxTransformer
+    from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
 
     if not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1] (0 is data, 1 is noise), got {t}")

@@ -1,4 +1,4 @@
-"""Colour fixes: the restored image keeps its detail and takes its colours from the enlarged original."""
+"""Color fixes: the restored image keeps its detail and takes its colors from the enlarged original."""
 
 from __future__ import annotations
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxsr.cli.export import export
+from fluxsr.cli.export import tell
 from fluxsr.cli.main import main
+from fluxsr.inference.export import export_model
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, load_flux
-from fluxsr.models.folded import FoldedFluxTransformer
+from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
 from fluxsr.models.weight_files import read_safetensors
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
@@ -63,7 +64,7 @@ def test_an_adapter_brings_its_own_start_time(tmp_path, pipeline, student, capsy
 
 
 def test_the_shipped_student_folds_to_fewer_bytes(tmp_path, image, capsys):
-    export(str(tmp_path / "out"))
+    tell(export_model(str(tmp_path / "out")))
     before, after, written = capsys.readouterr().out.splitlines()
     numbers = [int(re.search(r"([\d,]+) parameters", line)[1].replace(",", "")) for line in (before, after)]
     transformer = load_flux("nano-student", trainable="none").transformer
@@ -84,7 +85,7 @@ def test_the_shipped_student_folds_to_fewer_bytes(tmp_path, image, capsys):
 @pytest.mark.parametrize("fold", [True, False])
 def test_a_single_file(tmp_path, image, fold):
     file = tmp_path / "out.safetensors"
-    export(str(file), fold=fold, dtype="float32", start_time=0.3)
+    export_model(str(file), fold=fold, dtype="float32", start_time=0.3)
     _, metadata = read_safetensors(file)
     assert (metadata["start_time"], metadata["license"], metadata["base_model"]) == ("0.3", "apache-2.0", "nano")
     backbone = load_flux(str(file), trainable="none")
@@ -99,9 +100,9 @@ def test_nothing_is_overwritten_unless_told(tmp_path):
     out.mkdir()
     (out / "precious").write_text("x")
     with pytest.raises(ValueError, match=r"exists; give another output, or --overwrite true"):
-        export(str(out))
+        export_model(str(out))
     assert (out / "precious").read_text() == "x"
-    export(str(out), overwrite=True)
+    export_model(str(out), overwrite=True)
     assert not (out / "precious").exists() and (out / "model_index.json").is_file()
 
 
@@ -113,7 +114,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").write_text("x")
     with pytest.raises(OSError, match="no space left"):
-        export(str(tmp_path / "out"), overwrite=True)
+        export_model(str(tmp_path / "out"), overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
 
 
@@ -124,7 +125,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
         (["--quantize", "int3"], "int3"),
         (["--guidance", "3.5"], "takes no guidance"),
         (["--start_time", "2"], "t must lie in"),
-        (["--vae", "VAE"], "works on 48 latent channels and the autoencoder makes 4"),
+        (["--vae", "VAE"], "48 latent channels and the autoencoder 4"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, pipeline, capsys, arguments, message):
@@ -138,15 +139,15 @@ def test_mistakes_end_in_one_line(tmp_path, pipeline, capsys, arguments, message
 
 
 def test_a_base_without_vae_asks_for_one(tmp_path, pipeline):
-    with pytest.raises(ValueError, match="has no vae: give --vae"):
-        export(str(tmp_path / "out"), model=str(pipeline / "transformer"), guidance=3.5)
+    with pytest.raises(ValueError, match="has no autoencoder of its own: give one"):
+        export_model(str(tmp_path / "out"), model=str(pipeline / "transformer"), guidance=3.5)
 
 
-# ---- quantised weights -----------------------------------------------------------------------------------------
+# ---- quantized weights -----------------------------------------------------------------------------------------
 
 
 def test_the_transformer_is_loaded_again_with_the_configuration(tmp_path, monkeypatch):
-    """With a stand-in for the quantiser: diffusers quantises while loading."""
+    """With a stand-in for the quantizer: diffusers quantizes while loading."""
     asked = []
     real = FoldedFluxTransformer.from_pretrained.__func__
 
@@ -154,27 +155,27 @@ def test_the_transformer_is_loaded_again_with_the_configuration(tmp_path, monkey
         asked.append((quantization_config, kwargs["torch_dtype"], json.loads((path / "config.json").read_text())["t"]))
         return real(cls, path, **kwargs)
 
-    monkeypatch.setattr("fluxsr.cli.export.quantization_config", lambda kind: f"a configuration of {kind}")
+    monkeypatch.setattr("fluxsr.inference.export.quantization_config", lambda kind: f"a configuration of {kind}")
     monkeypatch.setattr(FoldedFluxTransformer, "from_pretrained", classmethod(from_pretrained))
-    export(str(tmp_path / "out"), quantize="fp8", dtype="bfloat16")
+    export_model(str(tmp_path / "out"), quantize="fp8", dtype="bfloat16")
     assert asked == [("a configuration of fp8", torch.bfloat16, 0.25)]
     assert (tmp_path / "out" / "transformer" / "config.json").is_file()
 
 
-def test_quantised_models_are_folders(tmp_path):
-    with pytest.raises(ValueError, match="quantised models are written as folders"):
-        export(str(tmp_path / "out.safetensors"), quantize="int8")
+def test_quantized_models_are_folders(tmp_path):
+    with pytest.raises(ValueError, match="quantized models are written as folders"):
+        export_model(str(tmp_path / "out.safetensors"), quantize="int8")
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
-def test_quantised_weights_are_close(tmp_path, kind):
+def test_quantized_weights_are_close(tmp_path, kind):
     """The real thing, where torchao is installed."""
     pytest.importorskip("torchao")
     from skimage import data
 
     photo = Image.fromarray(data.astronaut()[100:140, 200:250])
-    export(str(tmp_path / "half"), dtype="bfloat16")
-    export(str(tmp_path / kind), dtype="bfloat16", quantize=kind)
+    export_model(str(tmp_path / "half"), dtype="bfloat16")
+    export_model(str(tmp_path / kind), dtype="bfloat16", quantize=kind)
     results = []
     for name in ("half", kind):
         loaded = FluxSRPipeline.from_pretrained(tmp_path / name, torch_dtype=torch.bfloat16)

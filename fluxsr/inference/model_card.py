@@ -1,4 +1,4 @@
-"""Model cards: what a saved model is, how to use it, and the licence that its base gives it."""
+"""Model cards: what a saved model is, how to use it, and the license that its base gives it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fluxsr.models import FLUX_ARCHITECTURES
-from fluxsr.models.sources import SHIPPED
+from fluxsr.models.known_names import SHIPPED
 
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 
 
-class Licence(NamedTuple):
-    """A licence as a model hub names it.
+class License(NamedTuple):
+    """A license as a model hub names it.
 
     Attributes:
-        identifier: the hub's short name; ``other`` for a licence that has none.
-        name: of the licence.
+        identifier: the hub's short name; ``other`` for a license that has none.
+        name: Name of the license.
         link: to its text.
         commercial: whether commercial use is free.
     """
@@ -28,8 +28,8 @@ class Licence(NamedTuple):
     commercial: bool
 
 
-APACHE = Licence("apache-2.0", "apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", True)
-NON_COMMERCIAL = Licence(
+APACHE = License("apache-2.0", "apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", True)
+NON_COMMERCIAL = License(
     "other",
     "flux-1-dev-non-commercial-license",
     f"https://huggingface.co/{FLUX_DEV}/blob/main/LICENSE.md",
@@ -37,8 +37,8 @@ NON_COMMERCIAL = Licence(
 )
 
 
-def licence_of(base_model: str) -> Licence:
-    """Return the licence of what is made from a base.
+def license_of(base_model: str) -> License:
+    """Return the license of what is made from a base.
 
     FLUX.1-schnell and this project's nano models are Apache-2.0. FLUX.1-dev, all that is made from it, and every base that
     is not known here are non-commercial: better too strict than wrong.
@@ -52,7 +52,7 @@ def base_model_of(model: str, config: Mapping[str, Any]) -> str:
 
     Args:
         model: what was loaded, by name or path.
-        config: of its transformer. With a guidance embedding it is FLUX.1-dev or made from it.
+        config: Configuration of its transformer. With a guidance embedding it is FLUX.1-dev or made from it.
     """
     nano = FLUX_ARCHITECTURES["nano"]
     if model in SHIPPED or all(config.get(key) == nano[key] for key in nano):
@@ -78,21 +78,21 @@ def model_card(
         start_time: time of the LR latents that the model was trained with.
         trained: how: data, steps, settings.
         folded: whether its modulation layers were folded.
-        dtype: of the weights, which loading has to be told.
-        name: of the repository or folder, for the example.
+        dtype: Dtype of the weights, which loading has to be told.
+        name: Name of the repository or folder, for the example.
     """
-    licence = licence_of(base_model)
-    header = ["library_name: diffusers", "pipeline_tag: image-to-image", f"license: {licence.identifier}"]
-    if licence.identifier == "other":
-        header += [f"license_name: {licence.name}", f"license_link: {licence.link}"]
+    license = license_of(base_model)
+    header = ["library_name: diffusers", "pipeline_tag: image-to-image", f"license: {license.identifier}"]
+    if license.identifier == "other":
+        header += [f"license_name: {license.name}", f"license_link: {license.link}"]
     if "/" in base_model:
         header.append(f"base_model: {base_model}")
     header.append("tags: [fluxsr, super-resolution, one-step]")
     terms = (
         "Commercial use is allowed."
-        if licence.commercial
-        else "**Commercial use is not allowed** without a licence from Black Forest Labs: it is made from FLUX.1-dev, or "
-        "from a base whose licence is not known."
+        if license.commercial
+        else "**Commercial use is not allowed** without a license from Black Forest Labs: it is made from FLUX.1-dev, or "
+        "from a base whose license is not known."
     )
     folding = (
         "\nIts modulation layers are folded: it runs at this one time, with the prompt and guidance stored inside, and "
@@ -125,7 +125,7 @@ pipeline(Image.open("photo.jpg"), scale=4).images[0].save("large.png")
 
 {trained or "Not stated."}
 
-## Licence
+## License
 
-[{licence.name}]({licence.link}), the licence of its base. {terms}
+[{license.name}]({license.link}), the license of its base. {terms}
 """

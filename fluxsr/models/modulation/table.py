@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxsr.models.folded import MODULATION
-from fluxsr.models.folding import modulation_input
+from fluxsr.models.modulation.fold import modulation_input
+from fluxsr.models.modulation.folded_flux import MODULATION
 
 
 class ModulationTable(nn.Module):

@@ -1,4 +1,4 @@
-"""Rows of an array of pixels as tensors, with sane colours where nothing is visible."""
+"""Rows of an array of pixels as tensors, with sane colors where nothing is visible."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from fluxsr.inference.colour import lowpass, rows_around
+from fluxsr.inference.color import lowpass, rows_around
 from fluxsr.inference.kinds import Pixels, full_scale, has_alpha
 
 
@@ -25,11 +25,11 @@ def to_pixels(rows: Tensor, dtype: DTypeLike) -> Pixels:
     return values.astype(dtype)
 
 
-class Source:
+class PixelRows:
     """The rows of an image, in RGB and, apart from that, in alpha.
 
-    Editors leave any colour in pixels that nobody sees, mostly black, and enlarging would smear it into the visible edge. So
-    colours at alpha 0 are replaced by those of the visible pixels around them.
+    Editors leave any color in pixels that nobody sees, mostly black, and enlarging would smear it into the visible edge. So
+    colors at alpha 0 are replaced by those of the visible pixels around them.
 
     Args:
         pixels: ``(H, W, C)``, gray, RGB, or either with alpha.
@@ -39,8 +39,8 @@ class Source:
         self._pixels = pixels
         self.size: tuple[int, int] = pixels.shape[:2]
 
-    def colour(self, top: int, bottom: int) -> Tensor:
-        """Return rows ``[top, bottom)`` of the colours, ``(3, bottom - top, W)``."""
+    def color(self, top: int, bottom: int) -> Tensor:
+        """Return rows ``[top, bottom)`` of the colors, ``(3, bottom - top, W)``."""
         if has_alpha(self._pixels):
             rows = self._filled(top, bottom)
         else:
@@ -53,11 +53,11 @@ class Source:
 
     def _filled(self, top: int, bottom: int) -> Tensor:
         rows = to_rows(self._pixels[top:bottom])
-        colour, alpha = rows[:-1], rows[-1:]
+        color, alpha = rows[:-1], rows[-1:]
         if bool((alpha > 0).all()):
-            return colour
+            return color
         wide, inner = rows_around(lambda a, b: to_rows(self._pixels[a:b]), top, bottom, self.size[0])
-        # A normalised average: of the visible colours, over the share of them that is in reach.
+        # A normalized average: of the visible colors, over the share of them that is in reach.
         weighted = lowpass(torch.cat([wide[:-1] * wide[-1:], wide[-1:]]))[:, inner]
         share = weighted[-1:]
-        return torch.where(alpha > 0, colour, torch.where(share > 1e-6, weighted[:-1] / share.clamp(min=1e-6), colour))
+        return torch.where(alpha > 0, color, torch.where(share > 1e-6, weighted[:-1] / share.clamp(min=1e-6), color))

@@ -18,7 +18,7 @@ from fluxsr.models import (
     fuse_lora,
     load_flux,
 )
-from fluxsr.models.folded import MODULATION, FoldedFluxTransformer
+from fluxsr.models.modulation.folded_flux import MODULATION, FoldedFluxTransformer
 from fluxsr.models.tiling import TiledVelocity
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 
@@ -119,7 +119,7 @@ def test_what_flux_dev_loses():
 
 
 def test_the_pages_first_example_runs():
-    page = Path(__file__).parents[2] / "docs" / "folding.md"
+    page = Path(__file__).parents[3] / "docs" / "folding.md"
     example = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     exec(example[1], {})
 

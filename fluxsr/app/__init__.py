@@ -1,0 +1,1 @@
+"""The page that `fluxsr app` serves. Needs the extra app."""

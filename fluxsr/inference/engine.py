@@ -1,0 +1,181 @@
+"""One image on its way through the stages, strip by strip: resize, encode, flow, decode, color."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fluxsr.flows import euler
+from fluxsr.inference.color import Moments, adain, wavelet_rows
+from fluxsr.inference.kinds import Pixels, has_alpha
+from fluxsr.inference.pixel_rows import PixelRows, to_pixels, to_rows
+from fluxsr.inference.resize import Resized
+from fluxsr.inference.strips import RowBuffer, RowSource, blended
+from fluxsr.models import PixelAutoencoder
+from fluxsr.models.tiling import spans
+from fluxsr.protocols import Autoencoder, VelocityModel
+
+ColorFix = Literal["wavelet", "adain", "none"]
+Progress = Callable[[int, int], None]
+
+# Rows that the last stage finishes at a time: many against the 31 that the wavelet fix filters beyond them on each side.
+_ROWS = 256
+_GRAY = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+
+
+class StripRun:
+    """One image on its way through the stages, at one tile size.
+
+    Args:
+        velocity: The student.
+        autoencoder: The autoencoder that it was trained with.
+        pixels: The image, ``(H, W, C)``, its longer side vertical.
+        size: (height, width) of the result.
+        times: Times of the steps, from the start time down to 0.
+        window: Side in pixels of what the model sees at a time; ``None``: the tile.
+        tile: Side in pixels of what is computed at a time.
+        turned: Whether height and width were exchanged.
+        color_fix: See :class:`fluxsr.inference.Upscaler`.
+        device: Where the networks are.
+        progress: Called with the number of windows done and of all windows.
+    """
+
+    def __init__(
+        self,
+        velocity: VelocityModel,
+        autoencoder: Autoencoder,
+        pixels: Pixels,
+        size: tuple[int, int],
+        *,
+        times: Sequence[float],
+        window: int | None,
+        tile: int,
+        turned: bool,
+        color_fix: ColorFix,
+        device: torch.device,
+        progress: Progress | None,
+    ) -> None:
+        self.velocity = velocity
+        self.autoencoder = autoencoder
+        self.pixels = pixels
+        self.size = size
+        self.times = times
+        self.turned = turned
+        self.color_fix = color_fix
+        self.device = device
+        self.progress = progress or (lambda done, total: None)
+        self.done = 0
+        downsample = autoencoder.downsample
+        self.latent_size = (_blocks(size[0], 2 * downsample) * 2, _blocks(size[1], 2 * downsample) * 2)
+        window = min(window or tile, tile)
+        # In latent positions, and even.
+        self.window = max(2, window // downsample // 2 * 2)
+        self.overlap = self.window // 4
+        self.batch = max(1, (tile // window) ** 2)
+        source = PixelRows(pixels)
+        self.enlarged = Resized(
+            source.color, source.size, size, (self.latent_size[0] * downsample, self.latent_size[1] * downsample)
+        )
+        self.alpha = Resized(source.alpha, source.size, size) if has_alpha(pixels) else None
+
+    def result(self) -> Pixels:
+        """Return the upscaled pixels, of the dtype and the channels that came in."""
+        height, width = self.size
+        result = np.empty((height, width, self.pixels.shape[2]), self.pixels.dtype)
+        restored = RowBuffer(self.restored())
+        if self.color_fix == "adain":
+            self.fix_moments(restored, result)
+        else:
+            for top, bottom in self.blocks():
+                if self.color_fix == "wavelet":
+                    rows = wavelet_rows(restored, self.enlarged, top, bottom, height)
+                else:
+                    rows = restored.rows(top, bottom)
+                self.write(result, top, rows)
+        if self.alpha is not None:
+            for top, bottom in self.blocks():
+                result[top:bottom, :, -1:] = to_pixels(self.alpha.rows(top, bottom), result.dtype)
+        return result
+
+    def restored(self) -> Iterator[Tensor]:
+        """Return the strips of the restored image: the stages, each drawing on the one before."""
+        latents = self.stage(self.autoencoder.encode, self.enlarged, reads=self.autoencoder.downsample)
+        self.total = (len(self.times) - 1) * np.prod(
+            [len(spans(side, self.window, self.overlap)) for side in self.latent_size]
+        )
+        self.progress(0, int(self.total))
+        for t, s in pairwise(self.times):
+            latents = self.stage(self.euler_step(t, s), RowBuffer(latents))
+        strips = self.stage(self.autoencoder.decode, RowBuffer(latents), writes=self.autoencoder.downsample)
+        return (strip[..., : self.size[1]].clamp(0, 1) for strip in strips)
+
+    def stage(
+        self, function: Callable[[Tensor], Tensor], source: RowSource, reads: int = 1, writes: int = 1
+    ) -> Iterator[Tensor]:
+        """Return the strips of ``function`` applied in windows, on the device and with the image the right way round."""
+
+        def on_device(windows: Tensor) -> Tensor:
+            windows = windows.to(self.device)
+            result = function(windows.mT.contiguous()).mT if self.turned else function(windows)
+            return result.float().cpu()
+
+        # What is exact position by position needs no blending.
+        exact = reads * writes > 1 and isinstance(self.autoencoder, PixelAutoencoder)
+        return blended(
+            on_device,
+            source,
+            self.latent_size,
+            tile=self.window,
+            overlap=0 if exact else self.overlap,
+            batch=self.batch,
+            reads=reads,
+            writes=writes,
+        )
+
+    def euler_step(self, t: float, s: float) -> Callable[[Tensor], Tensor]:
+        """Return one Euler step from ``t`` to ``s``. Blending after the step is blending the velocities: weights sum to one."""
+
+        def step(windows: Tensor) -> Tensor:
+            result = euler(self.velocity, windows, t, s, 1)
+            self.done += len(windows)
+            self.progress(self.done, int(self.total))
+            return result
+
+        return step
+
+    def fix_moments(self, restored: RowSource, result: Pixels) -> None:
+        """Write the restored image with the channel means and deviations of the enlarged one.
+
+        These are known only at the end, so the restored image is kept until then, at 16 bit in place of 8.
+        """
+        height, width = self.size
+        kept = np.empty((height, width, 3), np.uint16 if np.issubdtype(result.dtype, np.integer) else np.float32)
+        ours, theirs = Moments(), Moments()
+        for top, bottom in self.blocks():
+            rows = restored.rows(top, bottom)
+            kept[top:bottom] = to_pixels(rows, kept.dtype)
+            ours.add(rows)
+            theirs.add(self.enlarged.rows(top, bottom)[..., :width])
+        gain, shift = adain(ours, theirs)
+        for top, bottom in self.blocks():
+            self.write(result, top, to_rows(kept[top:bottom]) * gain + shift)
+
+    def write(self, result: Pixels, top: int, rows: Tensor) -> None:
+        """Put RGB rows into the result's color channels."""
+        colors = 1 if result.shape[2] < 3 else 3
+        rows = (rows * _GRAY).sum(dim=0, keepdim=True) if colors == 1 else rows
+        result[top : top + rows.shape[1], :, :colors] = to_pixels(rows, result.dtype)
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield the (top, bottom) of the blocks of rows that the last stage works in."""
+        for top in range(0, self.size[0], _ROWS):
+            yield top, min(top + _ROWS, self.size[0])
+
+
+def _blocks(length: int, block: int) -> int:
+    return -(-length // block)

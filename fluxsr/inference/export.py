@@ -1,0 +1,167 @@
+"""A base and its adapter as one model: fused, folded and quantized, in the format of diffusers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from fluxsr.inference.model_card import base_model_of, license_of
+from fluxsr.inference.parts import FLUX_WINDOW, NANO_WINDOW
+from fluxsr.inference.pipeline import FluxSRPipeline
+from fluxsr.models import PixelAutoencoder, PromptEmbedding, fuse_lora, load_flux, load_folded
+from fluxsr.models.autoencoders import load_fitting_autoencoder
+from fluxsr.models.known_names import model_or_shipped
+from fluxsr.models.load import transformer_class
+from fluxsr.models.quantization import Quantization, quantization_config
+from fluxsr.models.sources import ModelSource
+from fluxsr.models.stored_weights import StoredWeights
+from fluxsr.models.weight_files import read_safetensors
+
+
+class ExportedModel(NamedTuple):
+    """What was written, in numbers.
+
+    Attributes:
+        path: The folder or file.
+        model: Name of the model that went in.
+        dtype: Dtype of its weights.
+        parameters: Parameters of the whole model that went in.
+        exported: Numbers that the written transformer holds.
+        folded: Whether its modulation layers are constants.
+        start_time: Time of the LR latents.
+        size: Bytes on disk.
+        quantize: Format of the weights; ``None``: ``dtype``.
+        base_model: Public name of the base.
+    """
+
+    path: Path
+    model: str
+    dtype: str
+    parameters: int
+    exported: int
+    folded: bool
+    start_time: float
+    size: int
+    quantize: Quantization | None
+    base_model: str
+
+
+def export_model(
+    output: str,
+    model: str | None = None,
+    lora: str | None = None,
+    prompt: str | None = None,
+    guidance: float | None = None,
+    vae: str | None = None,
+    start_time: float | None = None,
+    window: int | None = None,
+    fold: bool = True,
+    quantize: Quantization | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    base_model: str | None = None,
+    trained: str = "",
+    revision: str | None = None,
+    overwrite: bool = False,
+) -> ExportedModel:
+    """Write a super-resolver as one model that diffusers loads: the adapter fused, the modulation layers folded.
+
+    Folding removes 27 % of FLUX.1-dev without changing its output; it is done while loading, so the machine needs memory for
+    the folded model only.
+
+    Args:
+        output: a folder, for FluxSRPipeline.from_pretrained and fluxsr upscale; or a file ending in .safetensors with the
+            transformer alone.
+        model: nano-student (shipped, the default), a .safetensors file that training exported, or the base of an adapter: a hub
+            id or a local folder in diffusers' layout.
+        lora: adapter file that training exported.
+        prompt: file of cached embeddings made by fluxsr prompt, the one that was trained with.
+        guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
+        vae: pixel, or hub id or local folder of an autoencoder; by default the model's own.
+        start_time: time of the LR latents (lr_time in training); by default what the file's header says, else 0.25.
+        window: side in pixels of what the model sees at a time; by default 128 for models on pixels and 1024 for others.
+        fold: replace the modulation layers by their constant outputs: the model then runs at this time, with this prompt
+            and guidance only.
+        quantize: int8 or fp8 (torchao) or nf4 (bitsandbytes) weights, of folders only; needs the extra quant.
+        dtype: Dtype of the weights; auto keeps the checkpoint's.
+        base_model: public name of the base, for the model card and its license; by default found from the model.
+        trained: how it was trained, for the model card.
+        revision: Revision of the hub repository.
+        overwrite: replace the output if it is there.
+
+    Raises:
+        ValueError: if the output is there already, or something can't be loaded or doesn't fit, with what to do.
+    """
+    target = Path(output)
+    single = target.suffix == ".safetensors"
+    if target.exists() and not overwrite:
+        raise ValueError(f"{output} exists; give another output, or --overwrite true")
+    if quantize is not None and single:
+        raise ValueError(f"quantized models are written as folders, but the output is {output!r}: give a folder")
+    quantization = None if quantize is None else quantization_config(quantize)
+    source = ModelSource(model_or_shipped(model, lora), revision)
+    stored = StoredWeights(source)
+    kind = stored.dtype if dtype == "auto" else dtype
+    if start_time is None:
+        # The adapter's own time, where there is one: it was trained for that and not for the base's.
+        told = read_safetensors(lora, "meta")[1] if lora is not None and Path(lora).is_file() else {}
+        start_time = float((source.metadata | told).get("start_time", 0.25))
+    base_model = base_model or base_model_of(source.name, stored.config)
+    common: dict[str, Any] = {"guidance": guidance, "dtype": kind, "revision": revision}
+    if fold:
+        embedding = None if prompt is None else PromptEmbedding.load(prompt)
+        backbone = load_folded(source.name, t=start_time, prompt=embedding, lora=lora, **common)
+    else:
+        backbone = fuse_lora(load_flux(source.name, trainable="none", prompt=prompt, lora_weights=lora, **common))
+    facts = {"start_time": start_time, "base_model": base_model, "trained": trained}
+    if single:
+        metadata = {**{key: str(value) for key, value in facts.items()}, "license": license_of(base_model).name}
+        backbone.save(target, dtype=kind, metadata=metadata)
+    else:
+        autoencoder = load_fitting_autoencoder(backbone, source, vae, dtype=kind)
+        if window is None:
+            window = NANO_WINDOW if isinstance(autoencoder, PixelAutoencoder) else FLUX_WINDOW
+        pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder, window=window, **facts)
+        _write_folder(pipeline, target, quantization)
+    return ExportedModel(
+        path=target,
+        model=source.name,
+        dtype=kind,
+        parameters=_parameters(stored.config),
+        exported=sum(tensor.numel() for tensor in backbone.transformer.state_dict().values()),
+        folded=fold,
+        start_time=start_time,
+        size=sum(file.stat().st_size for file in ([target] if single else target.rglob("*")) if file.is_file()),
+        quantize=quantize,
+        base_model=base_model,
+    )
+
+
+def _write_folder(pipeline: FluxSRPipeline, target: Path, quantization: Any) -> None:
+    """Write a pipeline, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        folder = Path(scratch) / target.name
+        pipeline.save_pretrained(folder)
+        if quantization is not None:
+            # diffusers quantizes while loading.
+            transformer: Any = type(pipeline.transformer)
+            where = folder / "transformer"
+            pipeline.transformer = transformer.from_pretrained(
+                where, quantization_config=quantization, torch_dtype=pipeline.dtype
+            )
+            shutil.rmtree(where)
+            pipeline.save_pretrained(folder)
+        if target.exists():
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        folder.rename(target)
+
+
+def _parameters(config: dict[str, Any]) -> int:
+    """Return the number of parameters of an architecture."""
+    with torch.device("meta"):
+        transformer = transformer_class(config)(**config)
+    return sum(parameter.numel() for parameter in transformer.parameters())

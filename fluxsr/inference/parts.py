@@ -1,0 +1,129 @@
+"""What an upscaler is made of, loaded: of the shipped student, a trained file, a pipeline's folder, or an adapter on a base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
+from fluxsr.models.autoencoders import load_fitting_autoencoder
+from fluxsr.models.devices import check_dtype, choose_device
+from fluxsr.models.known_names import model_or_shipped
+from fluxsr.models.prompts import PromptEmbedding
+from fluxsr.models.sources import ModelSource
+from fluxsr.models.weight_files import read_safetensors
+
+# What a model sees at a time, in pixels: the crops that nano students and the images that FLUX were trained on.
+NANO_WINDOW = 128
+FLUX_WINDOW = 1024
+
+
+class UpscalerParts(NamedTuple):
+    """A super-resolver's networks and numbers.
+
+    Attributes:
+        velocity: The student.
+        autoencoder: The autoencoder that it was trained with.
+        start_time: Time of the LR latents.
+        window: Side in pixels of what the model sees at a time; ``None``: as much as fits.
+        device: Where they are.
+    """
+
+    velocity: FluxBackbone
+    autoencoder: Any
+    start_time: float
+    window: int | None
+    device: torch.device
+
+
+def load_parts(
+    model: str | Path | None = None,
+    *,
+    lora: str | Path | None = None,
+    prompt: str | Path | None = None,
+    guidance: float | None = None,
+    autoencoder: str | None = None,
+    start_time: float | None = None,
+    window: int | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    revision: str | None = None,
+) -> UpscalerParts:
+    """Load what an upscaler is made of.
+
+    Args:
+        model: ``nano-student`` (the default) or ``nano-flowsr``, both shipped; a ``.safetensors`` file that training or
+            ``fluxsr export`` wrote; a folder or hub id of a FluxSR pipeline; or, with ``lora`` or ``start_time``, a base in
+            diffusers' layout: a hub id (``black-forest-labs/FLUX.1-dev``) or a folder.
+        lora: Adapter file that training exported; ``model`` must name its base then.
+        prompt: File of cached embeddings made by ``fluxsr prompt``, the one that was trained with.
+        guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
+        autoencoder: See :func:`fluxsr.models.load_autoencoder`; by default the model's own.
+        start_time: Time of the LR latents (``lr_time`` in training); by default what the file or pipeline says.
+        window: Side in pixels of what the model sees at a time; by default what the file or pipeline says, else 128 for models
+            on pixels and 1024 for those on FLUX's latents.
+        device: auto, cpu, cuda or mps.
+        dtype: Dtype of the weights; by default float32 for single files and on the CPU, bfloat16 for FLUX on a GPU.
+        revision: Revision of the hub repository.
+
+    Raises:
+        ValueError: if something can't be loaded, doesn't fit, or is not known, with what to do.
+    """
+    place = choose_device(device)
+    source = ModelSource(model_or_shipped(model, lora), revision)
+    dtype = dtype or ("bfloat16" if place.type != "cpu" and not source.is_file else "float32")
+    check_dtype(dtype)
+    if source.kind in ("pipeline", "hub") and lora is None and start_time is None:
+        if prompt is not None or guidance is not None or autoencoder is not None:
+            raise ValueError(
+                f"{source.name}, without lora or start_time, is a pipeline, which has its own prompt, guidance and autoencoder"
+            )
+        return _pipeline_parts(source, window, place, dtype)
+    facts = source.metadata if lora is None else read_safetensors(lora, "meta")[1]
+    source.transformer_config()  # what is no model is said before what it lacks
+    if start_time is None and "start_time" not in facts:
+        raise ValueError(
+            f"{lora or source.name} does not say at which time the LR latents stand: give start_time (lr_time in training)"
+        )
+    velocity = load_flux(
+        source.name,
+        trainable="none",
+        lora_weights=None if lora is None else str(lora),
+        prompt=None if prompt is None else str(prompt),
+        guidance=guidance,
+        dtype=dtype,
+        revision=revision,
+        device=place,
+    )
+    vae: Any = load_fitting_autoencoder(velocity, source, autoencoder, dtype=dtype, device=place)
+    if window is None:
+        window = int(facts.get("window", NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW))
+    time = float(facts["start_time"]) if start_time is None else start_time
+    return UpscalerParts(velocity.eval(), vae.eval(), time, window, place)
+
+
+def _pipeline_parts(source: ModelSource, window: int | None, place: torch.device, dtype: str) -> UpscalerParts:
+    """Load what :class:`fluxsr.inference.pipeline.FluxSRPipeline` wrote."""
+    numbers = source.pipeline_config()
+    velocity = load_flux(
+        source.name,
+        trainable="none",
+        guidance=numbers.get("guidance"),
+        dtype=dtype,
+        revision=source.revision,
+        device=place,
+    )
+    if numbers.get("prompt", [None])[0] is not None:
+        config = source.read_json("prompt/config.json")
+        tensors, _ = read_safetensors(source.file("prompt/diffusion_pytorch_model.safetensors"))
+        velocity.set_prompt(
+            PromptEmbedding(tensors["prompt_embeds"], tensors["pooled_prompt_embeds"], config.get("text", ""))
+        )
+    if numbers.get("vae", [None])[0] is not None:
+        vae: Any = load_fitting_autoencoder(velocity, source, dtype=dtype, device=place)
+    else:
+        vae = PixelAutoencoder(*(numbers[f"pixel_{name}"] for name in ("downsample", "shift", "scale")))
+    window = numbers.get("window") if window is None else window
+    return UpscalerParts(velocity.eval(), vae.eval(), numbers["start_time"], window, place)

@@ -1,0 +1,30 @@
+"""The device and the dtype that a model runs on, by the names that users give."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return a device that is there; for ``auto`` the first of cuda, mps and cpu.
+
+    Raises:
+        ValueError: if the device is unknown or not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    if not there.get(name.split(":")[0], False):
+        found = ", ".join(kind for kind, found in there.items() if found)
+        raise ValueError(f"there is no device {name!r} here: give auto or one of {found}")
+    return torch.device(name)
+
+
+def check_dtype(name: str) -> None:
+    """Raise a ValueError unless ``name`` is a dtype that models run in."""
+    if name not in get_args(DType):
+        raise ValueError(f"dtype must be one of {', '.join(get_args(DType))}, got {name!r}")
