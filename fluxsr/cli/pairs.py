@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fluxsr.cli.run import progress, run
-from fluxsr.data import PairStore, read_image
-from fluxsr.data.images import list_images
+from fluxsr.data import PairStore
 from fluxsr.flows import euler, resolution_shift
+from fluxsr.images import list_images, read_image
 from fluxsr.inference.memory import DType, check_dtype, choose_device
 from fluxsr.models import LatentAutoencoder, PixelAutoencoder, load_autoencoder, load_flux
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 
+from fluxsr.images import FORMATS, Picture, read_picture, write_picture
+from fluxsr.images.convert import Pixels, has_alpha, to_pixels
+from fluxsr.images.resize import Resized, output_size
 from fluxsr.inference.card import base_model_of, licence_of
-from fluxsr.inference.files import FORMATS, Picture, read_picture, write_picture
-from fluxsr.inference.kinds import Pixels, has_alpha
-from fluxsr.inference.resize import Resized, output_size
-from fluxsr.inference.source import Source, to_pixels
+from fluxsr.inference.source import Source
 from fluxsr.inference.upscaler import Progress, Upscaler
 
 LARGEST_SCALE = 8

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from fluxsr.flows import euler
 from fluxsr.flows.solvers import time_grid
+from fluxsr.images.convert import Pixels, has_alpha, to_pixels, to_tensor, unpack_image
+from fluxsr.images.resize import Resized, output_size
 from fluxsr.inference.colour import Moments, adain, wavelet_rows
-from fluxsr.inference.kinds import Pixels, has_alpha, unpack_image
 from fluxsr.inference.memory import BYTES_PER_PIXEL, affordable_tile, is_out_of_memory
-from fluxsr.inference.resize import Resized, output_size
-from fluxsr.inference.source import Source, to_pixels, to_rows
+from fluxsr.inference.source import Source
 from fluxsr.inference.strips import RowBuffer, RowSource, blended
 from fluxsr.models import PixelAutoencoder
 from fluxsr.models.tiling import spans
@@ -297,7 +297,7 @@ class _Run:
             theirs.add(self.enlarged.rows(top, bottom)[..., :width])
         gain, shift = adain(ours, theirs)
         for top, bottom in self.blocks():
-            self.write(result, top, to_rows(kept[top:bottom]) * gain + shift)
+            self.write(result, top, to_tensor(kept[top:bottom]) * gain + shift)
 
     def write(self, result: Pixels, top: int, rows: Tensor) -> None:
         """Put RGB rows into the result's colour channels."""

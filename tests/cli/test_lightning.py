@@ -15,7 +15,8 @@ from fluxsr.cli.lightning import FluxSRCLI
 from fluxsr.cli.lightning import main as lightning_main
 from fluxsr.cli.main import main
 from fluxsr.cli.pairs import make_pairs
-from fluxsr.data import PairStore, read_image
+from fluxsr.data import PairStore
+from fluxsr.images import read_image
 
 CONFIGS = Path(__file__).parent.parent.parent / "examples" / "configs"
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.data.images import read_image
 from fluxsr.evaluation.document import Results
+from fluxsr.images import read_image
 
 # By what an image is called good or bad, the first that was measured.
 JUDGES = ("lpips_alex", "lpips_vgg", "dists", "ssim_tables", "ssim", "psnr", "niqe")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from fluxsr.inference.files import FORMATS, Picture, _upright, read_picture, write_picture
+from fluxsr.images import FORMATS, Picture, read_picture, write_picture
+from fluxsr.images.metadata import upright
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 DEEP = [".png", ".tif"]
@@ -63,7 +64,7 @@ def test_sixteen_bits_round_trip_with_metadata(tmp_path, suffix, channels, heigh
     path = tmp_path / f"picture{suffix}"
     write_picture(path, Picture(pixels, SRGB, exif, (300.0, 150.0)))
     back = read_picture(path)
-    expected = pixels[..., [0, 0, 0, 1]] if suffix == ".tif" and channels == 2 else pixels
+    expected = pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels
     assert back.pixels.dtype == np.uint16 and np.array_equal(back.pixels, expected)
     assert back.icc_profile == SRGB and back.dpi == pytest.approx((300, 150), abs=0.1)
     assert back.exif[0x010F] == "Maker" and back.exif.get_ifd(0x8769)[0x9003] == "2026:11:21 00:00:00"
@@ -105,7 +106,7 @@ def test_orientation_is_applied(tmp_path, orientation, suffix):
 
 
 def test_the_eight_orientations_are_different():
-    turned = [_upright(photo((3, 3, 1)), orientation).tobytes() for orientation in range(1, 9)]
+    turned = [upright(photo((3, 3, 1)), orientation).tobytes() for orientation in range(1, 9)]
     assert len(set(turned)) == 8
 
 
@@ -121,7 +122,7 @@ def test_deep_colours_are_turned_too(tmp_path, orientation):
     body = b"eXIf" + exif.tobytes()[6:]
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
-    assert np.array_equal(read_picture(tmp_path / "a.png").pixels, _upright(pixels, orientation))
+    assert np.array_equal(read_picture(tmp_path / "a.png").pixels, upright(pixels, orientation))
 
 
 def test_cmyk_becomes_rgb_without_its_profile(tmp_path):
