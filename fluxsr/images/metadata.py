@@ -47,7 +47,8 @@ def exif_to_write(exif: Image.Exif | None, height: int, width: int) -> bytes | N
     The block starts with ``Exif\\0\\0``, as Pillow and JPEG have it.
     """
     kept = Image.Exif()
-    for tag in _TELLING_TAGS if exif is not None else ():
+    exif = exif if exif is not None else Image.Exif()
+    for tag in _TELLING_TAGS:
         value = exif.get_ifd(tag) if tag in (EXIF_IFD, GPS_IFD) else exif.get(tag)
         if value:
             kept[tag] = _raw(value)

@@ -39,8 +39,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     with _file(path) as file:
         image = _opened(file)
         if image is None:
-            picture = tiff.read_page(file, lambda width, height: _check_size(path, width, height, max_pixels))
-            return picture
+            return tiff.read_page(file, lambda width, height: _check_size(path, width, height, max_pixels))
         with image:
             _check_size(path, *image.size, max_pixels)
             image.load()

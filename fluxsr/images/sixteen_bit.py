@@ -14,8 +14,6 @@ from fluxsr.images.convert import Pixels
 
 _HEADER_END = 33  # of a PNG: signature and IHDR
 _GRAY_ALPHA = 4
-# Filters that only look up and left, and a light compression, write five times as fast for a few percent of the size.
-_COMPRESSION = 3
 
 
 def read_png(file: IO[bytes], shape: tuple[int, ...]) -> Pixels | None:
@@ -66,24 +64,18 @@ def write_png(
     with _opencv() as cv2:
         if pixels.shape[2] > 1:
             pixels = cv2.cvtColor(pixels, {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[pixels.shape[2]])
-        metadata = {
-            cv2.IMAGE_METADATA_ICCP: icc_profile,
-            cv2.IMAGE_METADATA_EXIF: exif and exif.removeprefix(b"Exif\0\0"),
-        }
-        known = {kind: np.frombuffer(data, np.uint8) for kind, data in metadata.items() if data}
-        done, buffer = cv2.imencodeWithMetadata(
-            ".png",
-            np.ascontiguousarray(pixels),
-            [*known],
-            [*known.values()],
-            [cv2.IMWRITE_PNG_COMPRESSION, _COMPRESSION],
-        )
+        done, buffer = cv2.imencode(".png", np.ascontiguousarray(pixels))
     if not done:
         raise ValueError("OpenCV can't write these pixels as PNG")
-    # OpenCV keeps no resolution; the chunk may stand right behind the header.
+    # OpenCV's imencodeWithMetadata keeps no resolution, and fails over a profile that it finds odd: what is told about a
+    # picture must not cost the picture. Chunks of this kind stand right behind the header.
     file.write(buffer[:_HEADER_END])
+    if icc_profile:
+        file.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc_profile)))
     if dpi:
         file.write(_chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))
+    if exif:
+        file.write(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
     file.write(buffer[_HEADER_END:])
 
 

@@ -25,10 +25,12 @@ def write_picture(path: str | Path, picture: Picture) -> None:
         picture: Pixels of 8 or 16 bit, with what belongs to them.
 
     Raises:
-        ValueError: For an unknown ending, or more pixels than the format takes.
+        ValueError: For an unknown ending, other pixels, or more of them than the format takes.
         OSError: If it can't be written.
     """
     path = Path(path)
+    if picture.pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"can't write {path}: pixels must be uint8 or uint16, got {picture.pixels.dtype}")
     height, width = picture.pixels.shape[:2]
     check_format(path, height, width)
     kind = format_of(path)
