@@ -98,7 +98,7 @@ def _at_full_depth(file: IO[bytes], image: Image.Image, pixels: Pixels) -> Pixel
     if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
         deep = read_png(file, pixels.shape)
     elif image.format == "TIFF":
-        deep = tiff.read_sixteen_bit(file)
+        deep = tiff.read_better(file)
     return pixels if deep is None else deep
 
 

@@ -30,11 +30,15 @@ def is_tiff(file: IO[bytes]) -> bool:
     return file.read(4) in _MAGIC
 
 
-def read_sixteen_bit(file: IO[bytes]) -> Pixels | None:
-    """Return the first page, upright, if it has 16 bit a channel and its colors are gray or RGB; else ``None``."""
+def read_better(file: IO[bytes]) -> Pixels | None:
+    """Return the first page, upright, if Pillow reads it at too few bits or mixes up its planes; else ``None``.
+
+    Only gray and RGB are read, with or without alpha.
+    """
     with _open(file) as tiff:
         page = tiff.pages[0]
-        return _read(page, file) if page.dtype == np.uint16 and _is_plain(page) else None
+        apart = page.dtype == np.uint8 and page.planarconfig == 2
+        return _read(page, file) if (page.dtype == np.uint16 or apart) and _is_plain(page) else None
 
 
 def read_page(file: IO[bytes], check_size: Callable[[int, int], None]) -> Picture:
