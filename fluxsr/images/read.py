@@ -42,11 +42,10 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
             return tiff.read_page(file, lambda width, height: _check_size(path, width, height, max_pixels))
         with image:
             _check_size(path, *image.size, max_pixels)
-            image.load()
-            pixels, profile_fits = from_pil(image)
+            pixels, profile_fits = _decoded(file, image)
             exif = image.getexif()
-            # Pillow turns a TIFF while it reads it, and drops the tag.
-            pixels = upright(_at_full_depth(file, image, pixels), exif.get(ORIENTATION, 1))
+            if image.format != "TIFF":  # which comes upright
+                pixels = upright(pixels, exif.get(ORIENTATION, 1))
             return Picture(
                 pixels,
                 image.info.get("icc_profile") if profile_fits else None,
@@ -92,14 +91,24 @@ def read_size(path: str | Path) -> tuple[int, int]:
             return (width, height) if turned else (height, width)
 
 
-def _at_full_depth(file: IO[bytes], image: Image.Image, pixels: Pixels) -> Pixels:
-    """Return what Pillow has read in full (so that it isn't damaged), or better pixels where Pillow reads too little."""
+def _decoded(file: IO[bytes], image: Image.Image) -> tuple[Pixels, bool]:
+    """Return pixels at full depth, and whether the ICC profile still describes them.
+
+    Pillow reads first, so that damage is found; other libraries then read what Pillow reads at too few bits.
+    """
+    is_tiff = image.format == "TIFF"
+    if is_tiff and image.tag_v2.get(tiff.PLANES) == tiff.APART:  # type: ignore[attr-defined]
+        pixels = tiff.read_better(file)  # Pillow mixes such planes up, or fails
+        if pixels is not None:
+            return pixels, True
+    image.load()
+    pixels, profile_fits = from_pil(image)
     deep = None
     if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
         deep = read_png(file, pixels.shape)
-    elif image.format == "TIFF":
+    elif is_tiff:
         deep = tiff.read_better(file)
-    return pixels if deep is None else deep
+    return pixels if deep is None else deep, profile_fits
 
 
 class _TooLarge(ValueError):

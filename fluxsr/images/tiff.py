@@ -18,6 +18,7 @@ _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _PROFILE = 34675
+PLANES, APART = 284, 2
 _ROWS = 64
 
 # tifffile logs what it finds odd, and Python prints the log of a library that nobody listens to.
@@ -37,7 +38,7 @@ def read_better(file: IO[bytes]) -> Pixels | None:
     """
     with _open(file) as tiff:
         page = tiff.pages[0]
-        apart = page.dtype == np.uint8 and page.planarconfig == 2
+        apart = page.dtype == np.uint8 and page.planarconfig == APART
         return _read(page, file) if (page.dtype == np.uint16 or apart) and _is_plain(page) else None
 
 
@@ -88,13 +89,13 @@ def _read(page: Any, file: IO[bytes]) -> Pixels | None:
         pixels = page.asarray()
     except ValueError:
         # A compression, such as LZW, for which tifffile needs the package imagecodecs. OpenCV has it, but mixes up planes.
-        if page.planarconfig == 2:
+        if page.planarconfig == APART:
             return None
         file.seek(0)
         pixels, orientation = decode_with_opencv(file.read()), 1
         if pixels is None or pixels.dtype != page.dtype or pixels.shape[2] < page.samplesperpixel:
             return None
-    pixels = np.moveaxis(pixels, 0, -1) if page.planarconfig == 2 and page.samplesperpixel > 1 else pixels
+    pixels = np.moveaxis(pixels, 0, -1) if page.planarconfig == APART and page.samplesperpixel > 1 else pixels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     colors = 3 if page.photometric == _RGB else 1
     if page.photometric == _WHITE_IS_ZERO:

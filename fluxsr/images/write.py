@@ -70,8 +70,8 @@ def _fitting(pixels: Pixels, kind: Format) -> Pixels:
     """Return what a format can hold of the pixels."""
     pixels = pixels if kind.sixteen_bit else to_eight_bit(pixels)
     pixels = pixels if kind.alpha else on_white(pixels)
-    if pixels.shape[2] == 2 and (
-        not kind.gray or pixels.dtype == np.uint16
-    ):  # 16-bit gray with alpha: few readers know it
+    # Few readers know 16-bit gray with alpha in TIFF.
+    widen = not kind.gray or (kind.name == "TIFF" and pixels.dtype == np.uint16)
+    if pixels.shape[2] == 2 and widen:
         return pixels[..., [0, 0, 0, 1]]
     return pixels
