@@ -35,7 +35,7 @@ def write_picture(path: str | Path, picture: Picture) -> None:
     check_format(path, height, width)
     kind = format_of(path)
     pixels = _fitting(picture.pixels, kind)
-    profile = profile_for(picture.icc_profile, pixels.shape[2])
+    profile = profile_for(picture.icc_profile, pixels.shape[2] if kind.gray else 3)
     exif = exif_to_write(picture.exif, height, width)
     with replacing(path) as temporary, temporary.open("w+b") as file:
         if kind.name == "TIFF":
