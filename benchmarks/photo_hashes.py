@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from fluxsr.atomic import write_text
-from fluxsr.data import list_images
+from fluxsr.images import list_images
 
 SIDE = 16
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fluxsr.planning.weightless import FLUX_VAE
 from torch import nn
 
 from fluxsr.models import FluxBackbone
+from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES
 from fluxsr.models.quantization import quantization_config
 from fluxsr.training import OneStepSR
 
@@ -22,7 +22,7 @@ _KEPT = ("x_embedder", "context_embedder", "proj_out")
 
 @torch.no_grad()
 def materialize(module: OneStepSR, device: torch.device) -> None:
-    """Fill what :func:`fluxsr.planning.weightless` left empty: layers by their own initialisation, the rest normally.
+    """Fill a module that was made on the meta device: layers by their own initialization, the rest normally.
 
     One layer after the other, on the device, in its own dtype. A base that is to be quantised is quantised on the way, so that
     no more than one of its layers is ever there in 16 bits.
@@ -104,7 +104,12 @@ def tiny_model(folder: Path) -> tuple[str, ...]:
     text = {"joint_attention_dim": 32, "pooled_projection_dim": 16, "guidance_embeds": True}
     configs = {
         "transformer": {"patch_size": 1, "in_channels": 64, **sizes, **text, "axes_dims_rope": [4, 6, 6]},
-        "vae": {**FLUX_VAE, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
+        "vae": {
+            **AUTOENCODER_ARCHITECTURES["flux.1-dev"],
+            "block_out_channels": [8, 8, 8, 8],
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+        },
     }
     for name, config in configs.items():
         (folder / name).mkdir(parents=True)

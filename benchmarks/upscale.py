@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fluxsr.inference import Upscaler, read_picture
+from fluxsr.images import read_picture
+from fluxsr.inference import Upscaler
 from fluxsr.models import fold_modulation
 
 TILES = (64, 128, 256, None)

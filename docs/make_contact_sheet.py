@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from fluxsr.data import list_images, read_image
 from fluxsr.evaluation.systems import bicubic, load_model
+from fluxsr.images import list_images, read_image
 
 SCALE = 4
 SEEN = 64  # LR pixels a side that the models see,

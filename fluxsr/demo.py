@@ -17,7 +17,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from fluxsr.data import RealESRGANDegradation, SRDataModule, write_image
+from fluxsr.data import RealESRGANDegradation, SRDataModule
 from fluxsr.evaluation.metrics import Settings
 from fluxsr.evaluation.report import Stage, write_report
 from fluxsr.evaluation.run import evaluate
@@ -25,6 +25,7 @@ from fluxsr.evaluation.systems import System, bicubic, load_model
 from fluxsr.evaluation.tables import print_table
 from fluxsr.evaluation.testset import open_folders
 from fluxsr.flows import FlowTrajectoryDistillation
+from fluxsr.images import write_image
 from fluxsr.losses import AttentionDiversificationLoss, MSELoss, TVLPIPSLoss
 from fluxsr.losses.weights import BACKBONES, find_weights
 from fluxsr.models import PixelAutoencoder, load_flux
@@ -179,7 +180,10 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
 def measure(folder: Path, photos: Path, student: OneStepSR, seed: int) -> dict[str, Any]:
     """Degrade the held-out photos, restore them in one step with both students, and measure as ``fluxsr evaluate`` does."""
     degrade = RealESRGANDegradation(scale=SCALE)
-    make_lr = lambda image, number: degrade(image, seeds=[seed + number])
+
+    def make_lr(image: Tensor, number: int) -> Tensor:
+        return degrade(image, seeds=[seed + number])
+
     testset = open_folders(photos, None, SCALE, make_lr, f"realesrgan, seed {seed}")
     identity = hashlib.sha256((folder / "lora.safetensors").read_bytes()).hexdigest()
     own = System(DEMO, "trained here", identity, restore=lambda lr_image, size: student(lr_image))

@@ -91,6 +91,9 @@ def faults(name: str, value: Any) -> list[str]:
     if function is None or getattr(value, "_is_protocol", False):
         return []
     wanted, found = arguments(function), described(text, headings)
+    if is_dataclass(value):  # inherited fields are described where they come from
+        bases = [base for base in inspect.getmro(value)[1:] if is_dataclass(base)]
+        found = [*found, *(field for base in bases for field in described(base.__doc__ or "", headings))]
     result = [f"{name} does not describe {argument}" for argument in wanted if argument not in found]
     result += [f"{name} describes {argument}, which it does not take" for argument in found if argument not in wanted]
     if not is_record(value) and raises_value_error(function) and "Raises" not in sections(text):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fluxsr"
 
 # Who may import whom, besides itself and the ground floor; `cli` and `app` are known by nobody.
-GROUND = {"", "atomic", "lazy", "protocols"}
+GROUND = {"", "atomic", "lazy", "progress", "protocols"}
 ALLOWED: dict[str, set[str]] = {
     "flows": set(),
     "losses": set(),
@@ -23,13 +23,24 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"inference", "models", "losses", "images", "data"},
     "planning": {"training", "flows", "losses", "models", "data", "images"},
     "app": {"inference", "images"},
-    "cli": {"app", "planning", "evaluation", "inference", "training", "models", "data", "images", "flows", "losses"},
+    "demo": {"evaluation", "training", "inference", "models", "data", "images", "flows", "losses"},
+    "cli": {
+        "app",
+        "demo",
+        "planning",
+        "evaluation",
+        "inference",
+        "training",
+        "models",
+        "data",
+        "images",
+        "flows",
+        "losses",
+    },
 }
 
 # Arrows and circles that are still to go, as "importer -> imported"; the test fails when one of them is gone.
-KNOWN = {
-    "fluxsr.cli.demo <-> fluxsr.cli.demo_report",
-}
+KNOWN: set[str] = set()
 
 
 def modules() -> dict[str, Path]:

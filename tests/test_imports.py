@@ -13,6 +13,7 @@ import pytest
 
 from fluxsr.cli.main import COMMANDS
 
+ROOMS = ("data", "flows", "losses", "models", "training", "inference", "evaluation", "planning", "cli")
 # package -> what importing it must not load. `fluxsr.x` stands for a room of the library.
 FORBIDDEN = {
     "fluxsr": ["torch", "lightning", "diffusers", "peft"],
@@ -23,6 +24,9 @@ FORBIDDEN = {
         "fluxsr.flows", "fluxsr.models", "fluxsr.data", "fluxsr.training",
     ],
     "fluxsr.models": ["lightning", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.data", "fluxsr.training", "fluxsr.cli"],
+    "fluxsr.images": ["torch", "PIL", "cv2", "lightning"],
+    "fluxsr.images.read": ["lightning", "diffusers", "torchvision", "cv2", *(f"fluxsr.{room}" for room in ROOMS)],
+    "fluxsr.images.write": ["lightning", "diffusers", "torchvision", "cv2", *(f"fluxsr.{room}" for room in ROOMS)],
     "fluxsr.data": ["diffusers", "peft", "lpips", "fluxsr.flows", "fluxsr.losses", "fluxsr.models", "fluxsr.training"],
     "fluxsr.training": ["fluxsr.cli", "fluxsr.evaluation", "fluxsr.inference", "fluxsr.planning"],
     "fluxsr.inference": ["torch", "lightning", "diffusers", "fluxsr.training", "fluxsr.cli"],

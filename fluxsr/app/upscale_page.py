@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 
+from fluxsr.images import FORMATS, Picture, read_picture, write_picture
+from fluxsr.images.convert import Pixels, has_alpha, to_pixels
+from fluxsr.images.resize import Resized, output_size
 from fluxsr.inference.engine import Progress
-from fluxsr.inference.files import FORMATS, Picture, read_picture, write_picture
-from fluxsr.inference.kinds import Pixels, has_alpha
 from fluxsr.inference.model_card import base_model_of, license_of
-from fluxsr.inference.pixel_rows import PixelRows, to_pixels
-from fluxsr.inference.resize import Resized, output_size
+from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.upscaler import Upscaler
 
 LARGEST_SCALE = 8

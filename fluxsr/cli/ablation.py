@@ -12,8 +12,8 @@ from typing import Any
 
 from fluxsr.atomic import write_text
 from fluxsr.cli.run import run
-from fluxsr.progress import progress
 from fluxsr.evaluation.metrics import Settings
+from fluxsr.progress import progress
 
 EXAMPLES = """
 fluxsr ablation --grid examples/configs/ablation_nano.yaml --output outputs/ablation --photos PHOTOS --hr HELD_OUT_PHOTOS

@@ -24,9 +24,10 @@ from fluxsr.cli.fit_help import WHAT
 from fluxsr.cli.interrupt import SaveOnInterrupt, last_checkpoint
 from fluxsr.cli.pairs import tell
 from fluxsr.cli.quiet import quiet
-from fluxsr.cli.run import NO_FILES, one_line_errors, progress_of
+from fluxsr.cli.run import NO_FILES, one_line_errors
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
+from fluxsr.progress import progress_of
 from fluxsr.training import OneStepSR
 from fluxsr.training.pair_maker import make_pairs
 

@@ -146,14 +146,15 @@ def model_options(parser: argparse.ArgumentParser) -> None:
 
 def plan(inputs: list[str], output: Path, suffix: str, kind: str | None) -> tuple[list[Job], list[str]]:
     """Return what to do, and what is wrong with single inputs; a wrong ``output`` ends the program."""
-    from fluxsr.inference.files import FORMATS
+    from fluxsr.images import FORMATS
+    from fluxsr.images.listing import expand_pattern
 
     problems: list[str] = []
     found: list[tuple[Path, Path]] = []  # the file, and its path below the output folder
     for entry in inputs:
         paths = [Path(entry)]
         if not paths[0].exists() and glob.has_magic(entry):
-            paths = [Path(name) for name in sorted(glob.glob(entry, recursive=True))]
+            paths = expand_pattern(entry)
             if not paths:
                 problems.append(f"{entry} matches no file")
         for path in paths:
@@ -181,7 +182,7 @@ def plan(inputs: list[str], output: Path, suffix: str, kind: str | None) -> tupl
 
 def images_in(folder: Path, output: Path) -> tuple[list[Path], list[str]]:
     """Return the images in a folder, without the results of an earlier run, or what is wrong with it."""
-    from fluxsr.data.images import list_images
+    from fluxsr.images import list_images
 
     try:
         images = list_images(folder)
@@ -243,8 +244,8 @@ def upscale_file(
     Raises:
         ValueError: if the file is damaged or the result too large.
     """
-    from fluxsr.inference.files import check_format, read_picture, write_picture
-    from fluxsr.inference.resize import output_size
+    from fluxsr.images import check_format, read_picture, write_picture
+    from fluxsr.images.resize import output_size
 
     with quiet_libraries():
         picture = read_picture(job.source, options.max_pixels)

@@ -55,6 +55,7 @@ class SRDataModule(LightningDataModule):
     def __init__(
         self,
         photos: str | Path | list[str] | None = None,
+        *,
         paired_lr: str | Path | None = None,
         pairs: str | Path | None = None,
         val_photos: str | Path | list[str] | None = None,
@@ -218,16 +219,21 @@ class SRDataModule(LightningDataModule):
         cache: bool = False,
         multiple_of: int | None = None,
     ) -> Dataset[SRSample]:
+        common: dict[str, Any] = {
+            "crop": crop,
+            "scale": self.scale,
+            "flip": flip,
+            "samples_per_image": samples_per_image,
+            "cache": cache,
+            "seed": self.seed,
+            "on_error": self.on_error,
+            "multiple_of": multiple_of,
+        }
         if lr_path is None:
-            return PhotoFolder(
-                photos, crop, self.scale, self.degradation, flip, samples_per_image, cache, self.seed, self.on_error,
-                multiple_of,
-            )  # fmt: skip
+            return PhotoFolder(photos, degradation=self.degradation, **common)
         if not isinstance(photos, str | Path):
             raise ValueError(f"data.{lr_name} goes with one folder in data.{photos_name}, got {len(photos)}: {photos}")
-        return PairedFolders(
-            photos, lr_path, crop, self.scale, flip, samples_per_image, cache, self.seed, self.on_error, multiple_of
-        )
+        return PairedFolders(photos, lr_path, **common)
 
     def _loader(
         self,

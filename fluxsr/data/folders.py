@@ -5,7 +5,6 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from fluxsr.data.degradation import Degradation, RealESRGANDegradation
-from fluxsr.data.images import PixelArray, read_image, to_tensor
 from fluxsr.data.reading import (
     OnError,
     Paths,
@@ -17,7 +16,6 @@ from fluxsr.data.reading import (
     list_all,
     match_pairs,
     read_good,
-    shown,
     usable_sizes,
 )
 from fluxsr.data.samples import (
@@ -29,6 +27,9 @@ from fluxsr.data.samples import (
     sample_generator,
     sample_seed,
 )
+from fluxsr.images import read_image
+from fluxsr.images.convert import Pixels, to_tensor
+from fluxsr.images.listing import named
 
 
 class PhotoFolder(Dataset[SRSample]):
@@ -60,6 +61,7 @@ class PhotoFolder(Dataset[SRSample]):
     def __init__(
         self,
         path: Paths,
+        *,
         crop: int | None = 512,
         scale: int = 4,
         degradation: Degradation | None = None,
@@ -104,8 +106,9 @@ class PhotoFolder(Dataset[SRSample]):
 class PairedFolders(Dataset[SRSample]):
     """Photos with LR counterparts of their own, such as two shots by a real camera.
 
-    Files are matched by their path in the folder, without suffix and, where needed, without marks such as x4, _LR4,
-    _HR. The LR image must be exactly `scale` times smaller, and not resized to the HR size already.
+    Files are matched by their path in the folder, without suffix and, where needed, without endings such as x4, _LR4,
+    _HR (see `fluxsr.images.match_names`). The LR image must be exactly `scale` times smaller, and not resized to the HR
+    size already.
 
     Args:
         hr_path: folder of HR images, searched with its subfolders.
@@ -127,6 +130,7 @@ class PairedFolders(Dataset[SRSample]):
         self,
         hr_path: str | Path,
         lr_path: str | Path,
+        *,
         crop: int | None = 512,
         scale: int = 4,
         flip: bool = True,
@@ -172,7 +176,7 @@ class PairedFolders(Dataset[SRSample]):
             hr_image, lr_image = hr_image.flip(-1), lr_image.flip(-1)
         return SRSample(hr_image, lr_image, index)
 
-    def _read_pair(self, paths: tuple[Path, Path]) -> tuple[PixelArray, PixelArray]:
+    def _read_pair(self, paths: tuple[Path, Path]) -> tuple[Pixels, Pixels]:
         return self._read(paths[0]), self._read(paths[1])
 
 
@@ -212,14 +216,14 @@ def _check_pair_sizes(pairs: list[tuple[Path, tuple[int, int], Path, tuple[int, 
     if wrong:
         raise ValueError(
             f"HR images must be exactly scale={scale} times as large as their LR images; {len(wrong)} of "
-            f"{len(pairs)} aren't: {shown(wrong)}. Crop them, set scale=, or give LR images at their own small size"
+            f"{len(pairs)} aren't: {named(wrong)}. Crop them, set scale=, or give LR images at their own small size"
         )
 
 
-def _size(pixels: PixelArray) -> tuple[int, int]:
+def _size(pixels: Pixels) -> tuple[int, int]:
     return pixels.shape[0], pixels.shape[1]
 
 
-def _cut_to_multiple(pixels: PixelArray, multiple: int) -> PixelArray:
+def _cut_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
     height, width = _size(pixels)
     return pixels[: height - height % multiple, : width - width % multiple]

@@ -1,24 +1,23 @@
 """What the folder datasets share: which files are fit for use, how they are read, and what a bad one leads to."""
 
-import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 
-from fluxsr.data.degradation import check_scale
-from fluxsr.data.images import PixelArray, list_images, read_pixels, read_size
+from fluxsr.data.degradation.base import check_scale
 from fluxsr.data.samples import SampleIndex, split_index
+from fluxsr.images import images_by_name, list_images, match_names, read_pixels, read_size
+from fluxsr.images.convert import Pixels
+from fluxsr.images.listing import named
 
 OnError = Literal["raise", "skip"]
 Paths = str | Path | Sequence[str | Path]
 
-_NAMES_SHOWN = 5
 _warned: set[str] = set()
-# "0001x4", "Canon_004_LR4" and "Canon_004_HR": what the names of two paired images may differ in.
-_PAIR_MARK = re.compile(r"(x\d|[-_](hr|lr|gt|lq)\d*)$", re.IGNORECASE)
+_HELP = "Replace it by a good copy, delete it, or skip it with on_error='skip'"
 
 Item = TypeVar("Item")
 Content = TypeVar("Content")
@@ -28,9 +27,9 @@ class PixelReader:
     """Reads image files as integer pixels, and remembers them if told to."""
 
     def __init__(self, cache: bool) -> None:
-        self._cache: dict[Path, PixelArray] | None = {} if cache else None
+        self._cache: dict[Path, Pixels] | None = {} if cache else None
 
-    def __call__(self, path: Path) -> PixelArray:
+    def __call__(self, path: Path) -> Pixels:
         """Return `(H, W, 3)` integers."""
         if self._cache is None:
             return read_pixels(path)
@@ -46,7 +45,7 @@ def read_good(read: Callable[[Item], Content], items: Sequence[Item], start: int
             return read(items[(start + step) % len(items)])
         except ValueError as error:
             if on_error == "raise":
-                raise
+                raise ValueError(f"{error}. {_HELP}") from error
             _warn_once(f"skipped, and replaced by the next good image: {error}")
     raise ValueError(f"none of the {len(items)} images can be read; the first is {items[0]}")
 
@@ -83,7 +82,7 @@ def usable_sizes(paths: Sequence[Path], least: int, what: str, on_error: OnError
             height, width = read_size(path)
         except ValueError as error:
             if on_error == "raise":
-                raise
+                raise ValueError(f"{error}. {_HELP}") from error
             warnings.warn(f"left out: {error}", stacklevel=3)
             continue
         if min(height, width) < least:
@@ -91,7 +90,7 @@ def usable_sizes(paths: Sequence[Path], least: int, what: str, on_error: OnError
         else:
             sizes[path] = (height, width)
     if small:
-        text = f"{len(small)} of {len(paths)} images are smaller than {least}x{least} ({what}): {shown(small)}"
+        text = f"{len(small)} of {len(paths)} images are smaller than {least}x{least} ({what}): {named(small)}"
         if on_error == "raise" or not sizes:
             raise ValueError(f"{text}. Set a smaller crop=, remove them, or leave them out with on_error='skip'")
         warnings.warn(f"left out: {text}", stacklevel=3)
@@ -101,42 +100,14 @@ def usable_sizes(paths: Sequence[Path], least: int, what: str, on_error: OnError
 
 
 def match_pairs(hr_path: Path, lr_path: Path) -> list[tuple[Path, Path]]:
-    """Match the images of two folders by name, and if that fails by name without marks such as x4, _LR4, _HR.
+    """Return the HR and LR files of two folders that belong together, sorted by the HR files' names.
 
     Raises:
         ValueError: if an image has no counterpart, or two of one folder have the same name.
     """
-    hr_paths, lr_paths = list_images(hr_path), list_images(lr_path)
-    hr_names, lr_names = _by_name(hr_path, hr_paths, None), _by_name(lr_path, lr_paths, None)
-    if hr_names.keys() != lr_names.keys():
-        hr_bare, lr_bare = _by_name(hr_path, hr_paths, _PAIR_MARK), _by_name(lr_path, lr_paths, _PAIR_MARK)
-        if hr_bare.keys() == lr_bare.keys():
-            hr_names, lr_names = hr_bare, lr_bare
-    problems = []
-    for folder, names in ((lr_path, hr_names.keys() - lr_names.keys()), (hr_path, lr_names.keys() - hr_names.keys())):
-        if names:
-            problems.append(f"{len(names)} missing in {folder}: {shown(sorted(names))}")
-    if problems:
-        raise ValueError(f"HR and LR images must have the same names (the suffix aside): {'; '.join(problems)}")
-    return [(hr_names[name], lr_names[name]) for name in sorted(hr_names)]
-
-
-def _by_name(folder: Path, paths: list[Path], mark: re.Pattern[str] | None) -> dict[str, Path]:
-    names: dict[str, Path] = {}
-    for path in paths:
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        name = mark.sub("", name) if mark else name
-        if name in names:
-            raise ValueError(f"{names[name]} and {path} have one name: which of them is the pair's image isn't clear")
-        names[name] = path
-    return names
-
-
-def shown(names: Iterable[str]) -> str:
-    """Join the first few of many names."""
-    listed = list(names)
-    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
-    return ", ".join(listed[:_NAMES_SHOWN]) + more
+    hr_files = images_by_name(hr_path)
+    lr_files = match_names(list(hr_files), lr_path, "LR images").files
+    return [(hr_files[name], lr_files[name]) for name in sorted(hr_files)]
 
 
 def draw_corner(size: tuple[int, int], crop: int, step: int, generator: torch.Generator) -> tuple[int, int]:

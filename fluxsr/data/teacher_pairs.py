@@ -10,9 +10,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fluxsr.data.degradation import Degradation, RealESRGANDegradation, check_scale
+from fluxsr.data.degradation import Degradation, RealESRGANDegradation
+from fluxsr.data.degradation.base import check_scale
 from fluxsr.data.pair_store import PairStore
-from fluxsr.data.reading import checked_index, draw_corner, shown
+from fluxsr.data.reading import checked_index, draw_corner
 from fluxsr.data.samples import (
     CROP_STREAM,
     DEGRADATION_STREAM,
@@ -21,6 +22,7 @@ from fluxsr.data.samples import (
     sample_generator,
     sample_seed,
 )
+from fluxsr.images.listing import named
 
 _CHUNK_BYTES = 1 << 20
 _REMAKE = "Delete these files and run the `fluxsr pairs` command that made them once more: it makes only those again"
@@ -51,6 +53,7 @@ class TeacherPairs(Dataset[SRSample]):
     def __init__(
         self,
         path: str | Path,
+        *,
         degradation: Degradation | None = None,
         scale: int = 4,
         crop: int | None = None,
@@ -143,7 +146,7 @@ class TeacherPairs(Dataset[SRSample]):
             if fault:
                 bad.append(f"{store.shard_path(index).name} {fault}")
         if bad:
-            raise ValueError(f"{len(bad)} shards of {store.path} are bad: {shown(bad)}. {_REMAKE}")
+            raise ValueError(f"{len(bad)} shards of {store.path} are bad: {named(bad)}. {_REMAKE}")
 
     def _fault(self, shard_index: int, verify: bool) -> str | None:
         path, record = self.store.shard_path(shard_index), self.store.shard_record(shard_index)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fluxsr.data.images import IMAGE_SUFFIXES
+from fluxsr.images.formats import is_picture_name
 
 FULL_REFERENCE = ("psnr", "ssim", "lpips_alex", "dists")
 NO_REFERENCE = ("niqe",)
@@ -252,4 +252,4 @@ def digest(paths: Iterable[Path]) -> str:
 def _images(folder: Path, pattern: str) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in sorted(folder.glob(pattern)) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return [path for path in sorted(folder.glob(pattern)) if is_picture_name(path)]

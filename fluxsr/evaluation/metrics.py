@@ -57,8 +57,8 @@ class Row(NamedTuple):
     """Everything that is known about a metric by its name: a row of :data:`METRICS`, and the only place for it.
 
     Attributes:
-        load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or :mod:`fluxsr.evaluation.fid`
-            on the whole set.
+        load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or, on the whole set,
+            :mod:`fluxsr.evaluation.fid`.
         family: What it judges; the report plots perception against fidelity.
         lower_is_better: Which way it points.
         needs_reference: Whether there must be an HR image.

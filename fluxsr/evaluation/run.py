@@ -12,16 +12,15 @@ from statistics import fmean
 
 from torch import Tensor
 
-from fluxsr.data.images import write_image
 from fluxsr.evaluation.cost import summary
 from fluxsr.evaluation.document import Results, header, read_results, write_json
 from fluxsr.evaluation.fid import check_set, fid
 from fluxsr.evaluation.metrics import Metric, Settings, load_metrics, row_of
-from fluxsr.evaluation.pairing import check_sizes, match
 from fluxsr.evaluation.published import published_results
 from fluxsr.evaluation.statistics import bootstrap_interval, sign_flip_p_value
 from fluxsr.evaluation.systems import System
 from fluxsr.evaluation.testset import TestSet
+from fluxsr.images import check_sizes, match_names, write_image
 
 Progress = Callable[[int], None]
 
@@ -37,7 +36,7 @@ def folder_system(name: str, folder: str | Path, testset: TestSet) -> System:
     Raises:
         ValueError: naming the images that are missing, extra, ambiguous or of another size.
     """
-    matching = match(list(testset.items), folder, name)
+    matching = match_names(list(testset.items), folder, name)
     check_sizes(matching.files, {key: item.size for key, item in testset.items.items()}, name)
     return System(name, str(folder), files=matching.files, how=matching.how)
 

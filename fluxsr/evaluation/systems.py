@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fluxsr.data.images import read_image
 from fluxsr.evaluation.cost import CostMeter
 from fluxsr.evaluation.imresize import imresize
+from fluxsr.images import read_image
 
 if TYPE_CHECKING:
     from fluxsr.inference.engine import ColorFix
@@ -118,9 +117,8 @@ def load_model(
     autoencoder.decode = meter.wrap("decode", autoencoder.decode)
 
     def restore(lr_image: Tensor, size: tuple[int, int]) -> Tensor:
-        pixels = (lr_image[0] * 255).round().byte().permute(1, 2, 0).numpy()
-        result = upscaler.upscale_pixels(np.ascontiguousarray(pixels), size=size, steps=steps)
-        return torch.from_numpy(result).permute(2, 0, 1)[None].float() / 255
+        result = upscaler.upscale_pixels(lr_image[0].permute(1, 2, 0).numpy(), size=size, steps=steps)
+        return torch.from_numpy(result).permute(2, 0, 1)[None]
 
     return System(
         name, model, f"{_identity(model)}, {steps} steps, colour fix {color_fix}", restore=restore, meter=meter

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fluxsr.data.images import read_image, read_size
 from fluxsr.evaluation.benchmarks import Benchmark, digest, find_benchmark
 from fluxsr.evaluation.imresize import imresize
-from fluxsr.evaluation.pairing import check_sizes, list_files, match
 from fluxsr.evaluation.systems import rounded
+from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
 
 # degrade(hr_image, number) -> lr_image; number is the image's place in the sorted list.
 Degrade = Callable[[Tensor, int], Tensor]
@@ -124,8 +123,8 @@ def open_folders(
     """
     if hr is None and lr is None:
         raise ValueError("there is nothing to measure on: give --benchmark, --hr or --lr")
-    reference = list_files(hr if hr is not None else lr)  # type: ignore[arg-type]
-    matching = match(list(reference), lr, "LR") if hr is not None and lr is not None else None
+    reference = images_by_name(hr if hr is not None else lr)  # type: ignore[arg-type]
+    matching = match_names(list(reference), lr, "LR") if hr is not None and lr is not None else None
     lr_files = matching.files if matching is not None else {} if hr is not None else reference
     if lr_files and hr is not None and scale is None:
         name = next(iter(reference))

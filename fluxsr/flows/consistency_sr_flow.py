@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fluxsr.flows.fast_slow_schedule import FastSlowSchedule
 from fluxsr.flows.objective import Distance, FlowOutput, LatentPair, PairedTimes, Role, Times, latent_mse
-from fluxsr.flows.paths import expand_times, linear_path, check_tensor_times, step_to_data, velocity_at
+from fluxsr.flows.paths import check_tensor_times, expand_times, linear_path, step_to_data, velocity_at
 from fluxsr.flows.rectified_sr_flow import RectifiedSRFlow
 from fluxsr.flows.timesteps import TimeSampler
 from fluxsr.protocols import VelocityModel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, Times, latent_mse
-from fluxsr.flows.paths import expand_times, mix, check_same_shape, check_times, velocity_at
+from fluxsr.flows.paths import check_same_shape, check_times, expand_times, mix, velocity_at
 from fluxsr.flows.solvers import euler
 from fluxsr.flows.timesteps import TimeSampler, UniformTimes
 from fluxsr.protocols import VelocityModel

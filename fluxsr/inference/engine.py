@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows import euler
+from fluxsr.images.convert import Pixels, has_alpha, to_pixels, to_tensor
+from fluxsr.images.resize import Resized
 from fluxsr.inference.color import Moments, adain, wavelet_rows
-from fluxsr.inference.kinds import Pixels, has_alpha
-from fluxsr.inference.pixel_rows import PixelRows, to_pixels, to_rows
-from fluxsr.inference.resize import Resized
+from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.strips import RowBuffer, RowSource, blended
 from fluxsr.models import PixelAutoencoder
 from fluxsr.models.tiling import spans
@@ -163,7 +163,7 @@ class StripRun:
             theirs.add(self.enlarged.rows(top, bottom)[..., :width])
         gain, shift = adain(ours, theirs)
         for top, bottom in self.blocks():
-            self.write(result, top, to_rows(kept[top:bottom]) * gain + shift)
+            self.write(result, top, to_tensor(kept[top:bottom]) * gain + shift)
 
     def write(self, result: Pixels, top: int, rows: Tensor) -> None:
         """Put RGB rows into the result's color channels."""

@@ -234,7 +234,7 @@ class FluxSRPipeline(DiffusionPipeline):
         velocity = FluxBackbone(self.transformer, prompt, config.guidance).eval()
         # Not velocity.to(device): moving the transformer is the pipeline's business, which may offload or quantize it.
         for name, buffer in list(velocity.named_buffers(recurse=False)):
-            setattr(velocity, name, buffer.to(device))
+            velocity.register_buffer(name, buffer.to(device), persistent=False)
         autoencoder: Any = PixelAutoencoder(config.pixel_downsample, config.pixel_shift, config.pixel_scale)
         if self.vae is not None:
             autoencoder = LatentAutoencoder(self.vae)

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import DTypeLike
 from torch import Tensor
 
+from fluxsr.images.convert import Pixels, has_alpha, to_tensor
 from fluxsr.inference.color import lowpass, rows_around
-from fluxsr.inference.kinds import Pixels, full_scale, has_alpha
-
-
-def to_rows(pixels: Pixels) -> Tensor:
-    """Turn ``(h, W, C)`` pixels into ``(C, h, W)`` float32 in ``[0, 1]``."""
-    values = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(full_scale(pixels))
-    return torch.from_numpy(np.ascontiguousarray(values)).clamp_(0, 1)
-
-
-def to_pixels(rows: Tensor, dtype: DTypeLike) -> Pixels:
-    """Turn ``(C, h, W)`` into ``(h, W, C)`` pixels of a dtype, clamped to ``[0, 1]`` and rounded where it is an integer's."""
-    values = rows.clamp(0, 1).permute(1, 2, 0).numpy()
-    if np.issubdtype(dtype, np.integer):
-        values = np.rint(values * np.float32(np.iinfo(dtype).max))
-    return values.astype(dtype)
 
 
 class PixelRows:
@@ -44,19 +28,19 @@ class PixelRows:
         if has_alpha(self._pixels):
             rows = self._filled(top, bottom)
         else:
-            rows = to_rows(self._pixels[top:bottom])
+            rows = to_tensor(self._pixels[top:bottom])
         return rows.expand(3, -1, -1)
 
     def alpha(self, top: int, bottom: int) -> Tensor:
         """Return rows ``[top, bottom)`` of the alpha channel, ``(1, bottom - top, W)``."""
-        return to_rows(self._pixels[top:bottom, :, -1:])
+        return to_tensor(self._pixels[top:bottom, :, -1:])
 
     def _filled(self, top: int, bottom: int) -> Tensor:
-        rows = to_rows(self._pixels[top:bottom])
+        rows = to_tensor(self._pixels[top:bottom])
         color, alpha = rows[:-1], rows[-1:]
         if bool((alpha > 0).all()):
             return color
-        wide, inner = rows_around(lambda a, b: to_rows(self._pixels[a:b]), top, bottom, self.size[0])
+        wide, inner = rows_around(lambda a, b: to_tensor(self._pixels[a:b]), top, bottom, self.size[0])
         # A normalized average: of the visible colors, over the share of them that is in reach.
         weighted = lowpass(torch.cat([wide[:-1] * wide[-1:], wide[-1:]]))[:, inner]
         share = weighted[-1:]

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from fluxsr.flows.solvers import time_grid
+from fluxsr.images.convert import Pixels, unpack_image
+from fluxsr.images.resize import output_size
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
-from fluxsr.inference.kinds import Pixels, unpack_image
 from fluxsr.inference.memory import BYTES_PER_PIXEL, affordable_tile, is_out_of_memory
 from fluxsr.inference.parts import load_parts
-from fluxsr.inference.resize import output_size
 from fluxsr.models import PixelAutoencoder
 from fluxsr.protocols import Autoencoder, VelocityModel
 

@@ -67,8 +67,8 @@ def check_precision(module: Any) -> None:
     precision = str(module.trainer.precision)
     if precision in ("bf16-true", "16-true"):
         raise ValueError(
-            f"precision {precision} casts the adapters too, whose small steps are then rounded away: take "
-            f"{precision.replace('true', 'mixed')}, and dtype {'bfloat16' if 'bf' in precision else 'float16'} for the frozen base"
+            f"precision {precision} casts the adapters too, whose small steps are then rounded away: take precision "
+            f"{precision.replace('true', 'mixed')}, and dtype bfloat16 for the frozen base"
         )
     if module.adversary is not None and str(module.trainer.precision).startswith("16"):
         raise ValueError("the adversary's steps don't scale gradients, which float16 needs; take precision bf16-mixed")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fluxsr.data import PairStore, read_image
-from fluxsr.data.images import list_images
+from fluxsr.data import PairStore
 from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift
+from fluxsr.images import list_images, read_image
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device

@@ -31,7 +31,7 @@ def rows_counted_here(trainer: Any, stage: str, batch_idx: int, rows: int) -> in
         rows: Rows of the batch.
     """
     loader = getattr(trainer, f"{stage}_dataloaders", None)
-    sampler = getattr(loader, "sampler", None)
+    sampler: Any = getattr(loader, "sampler", None)
     size = getattr(loader, "batch_size", None)
     if size is None or not all(hasattr(sampler, name) for name in ("num_replicas", "rank", "dataset")):
         return rows

@@ -12,7 +12,7 @@ from PIL import Image
 import fluxsr
 from benchmarks.photo_hashes import difference_hash, distance, file_hash
 from fluxsr.cli.demo import PHOTOS, held_out_photo
-from fluxsr.data import list_images
+from fluxsr.images import list_images
 
 # Copies at a quarter of the size and JPEG quality 40 differ in up to 40 of 256 bits (40 training photos); of all test photos
 # the one that is nearest to a training photo differs in 76.

@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 
 from fluxsr.cli.main import main
-from fluxsr.data import RealESRGANDegradation, read_image
+from fluxsr.data import RealESRGANDegradation
 from fluxsr.evaluation import load_metric
 from fluxsr.evaluation.systems import rounded
+from fluxsr.images import read_image
 from fluxsr.inference import Upscaler
 from tests.cli.conftest import fresh_process_modules
 

@@ -14,7 +14,8 @@ from fluxsr.cli.announce import losses_of
 from fluxsr.cli.lightning import FluxSRCLI
 from fluxsr.cli.lightning import main as lightning_main
 from fluxsr.cli.main import main
-from fluxsr.data import PairStore, read_image
+from fluxsr.data import PairStore
+from fluxsr.images import read_image
 from fluxsr.training.pair_maker import make_pairs
 
 CONFIGS = Path(__file__).parent.parent.parent / "examples" / "configs"

@@ -152,12 +152,12 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path, monkeypatch, capsys, ar
 def test_a_place_that_cannot_be_written_is_named_as_it_was_given(folder, capsys, monkeypatch):
     from pathlib import Path
 
-    from fluxsr.inference import files
+    from fluxsr import images
 
     def full(path, *arguments):
         raise OSError(28, "No space left on device", str(Path(path).with_name(f".tmp-1-{Path(path).name}")))
 
-    monkeypatch.setattr(files, "write_picture", full)
+    monkeypatch.setattr(images, "write_picture", full)
     assert run(folder / "a.png", "-o", folder / "large.png") == 1
     assert capsys.readouterr().err == f"fluxsr: error: can't write {folder}/large.png: No space left on device\n"
 
@@ -214,12 +214,13 @@ def mutations(count, seed=0):
             exif[0x0112] = 6
             photo(16, 12, mode).save(buffer, kind, **options, **({"exif": exif} if kind != "BMP" else {}))
             originals.append((suffix, buffer.getvalue()))
-    from fluxsr.inference.deep import write_deep_png, write_tiff
+    from fluxsr.images.sixteen_bit import write_png
+    from fluxsr.images.tiff import write_tiff
 
     deep = np.random.default_rng(0).integers(0, 65536, (12, 16, 3), np.uint16)
     for suffix, write in (
-        ("png", lambda file: write_deep_png(file, deep, b"profile", None, None)),
-        ("tif", lambda file: write_tiff(file, deep, b"profile", Image.Exif(), None)),
+        ("png", lambda file: write_png(file, deep, b"profile")),
+        ("tif", lambda file: write_tiff(file, deep, b"profile")),
     ):
         write(buffer := io.BytesIO())
         originals.append((suffix, buffer.getvalue()))

@@ -7,8 +7,16 @@ from jsonargparse import ArgumentParser
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from fluxsr.data import BicubicDegradation, LRBatch, PairStore, SRBatch, SRDataModule
-from fluxsr.data.images import list_images
+from fluxsr.data import (
+    BicubicDegradation,
+    LRBatch,
+    PairStore,
+    SecondStageRanges,
+    SRBatch,
+    SRDataModule,
+    StageRanges,
+)
+from fluxsr.images import list_images
 
 
 class Recorder(LightningModule):
@@ -130,7 +138,7 @@ def test_a_yaml_names_the_degradation(tmp_path, photos) -> None:
             "crop": 64,
             "degradation": {
                 "class_path": "fluxsr.data.RealESRGANDegradation",
-                "init_args": {"blur_sigma": [0.2, 1.0], "jpeg_range": [60, 95]},
+                "init_args": {"first": {"blur_sigma": [0.2, 1.0]}, "second": {"jpeg_range": [60, 95]}},
             },
         },
     }
@@ -138,10 +146,14 @@ def test_a_yaml_names_the_degradation(tmp_path, photos) -> None:
     parser = ArgumentParser(parser_mode="omegaconf+")
     parser.add_argument("--config", action="config")
     parser.add_subclass_arguments(SRDataModule, "data")
-    arguments = [f"--config={tmp_path / 'config.yaml'}", "--data.crop=32", "--data.degradation.jpeg_range=[50,60]"]
+    arguments = [
+        f"--config={tmp_path / 'config.yaml'}",
+        "--data.crop=32",
+        "--data.degradation.first.jpeg_range=[50,60]",
+    ]
     data = parser.instantiate_classes(parser.parse_args(arguments)).data
-    assert data.degradation.first.blur_sigma == (0.2, 1.0)
-    assert data.degradation.first.jpeg_range == (50, 60)
+    assert data.degradation.first == StageRanges(blur_sigma=(0.2, 1.0), jpeg_range=(50, 60))
+    assert data.degradation.second == SecondStageRanges(jpeg_range=(60, 95))
     assert next(iter(data.train_dataloader())).lr_image.shape == (1, 3, 8, 8)
 
 

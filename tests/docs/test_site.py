@@ -71,7 +71,18 @@ def test_docstrings_are_rendered(site):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "room",
-    ["flows", "losses", "models", "training", "training.callbacks", "data", "inference", "evaluation", "planning"],
+    [
+        "flows",
+        "losses",
+        "models",
+        "training",
+        "training.callbacks",
+        "images",
+        "data",
+        "inference",
+        "evaluation",
+        "planning",
+    ],
 )
 def test_every_public_name_is_in_the_reference(site, room):
     text = (site / "api" / f"{room.split('.')[0]}.html").read_text("utf-8")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxsr.data import write_image
 from fluxsr.evaluation import System, open_folders
 from fluxsr.evaluation.imresize import imresize
+from fluxsr.images import write_image
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from fluxsr.data import read_image
 from fluxsr.evaluation import Settings, load_metric, open_benchmark
 from fluxsr.evaluation.run import evaluate, folder_system
 from fluxsr.evaluation.systems import bicubic
+from fluxsr.images import read_image
 
 # NIQE: gray levels that lie exactly between two whole ones are rounded by what float arithmetic left of the tie, and
 # few blocks carry that on; 0.027 is the largest of ten, the next is 0.007. SSIM: see the two tests.

@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from fluxsr.data import read_image
 from fluxsr.evaluation import Settings, evaluate, folder_system, load_metric, open_folders
 from fluxsr.evaluation.document import read_results
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.run import columns
+from fluxsr.images import read_image
 from tests.evaluation.conftest import save
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from fluxsr.data import read_image
 from fluxsr.evaluation import open_folders
 from fluxsr.evaluation.testset import bicubic_degradation
+from fluxsr.images import read_image
 from tests.evaluation.conftest import save
 
 

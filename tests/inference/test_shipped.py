@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from fluxsr.cli.demo import PHOTOS, held_out_photo
-from fluxsr.data import RealESRGANDegradation, write_image
+from fluxsr.data import RealESRGANDegradation
 from fluxsr.evaluation.metrics import Settings
 from fluxsr.evaluation.run import evaluate
 from fluxsr.evaluation.systems import bicubic, load_model
 from fluxsr.evaluation.testset import open_folders
+from fluxsr.images import write_image
 from fluxsr.inference import Upscaler
 from fluxsr.models import load_flux
 from fluxsr.models.known_names import ASSETS

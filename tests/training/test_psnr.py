@@ -3,7 +3,7 @@ import csv
 import pytest
 import torch
 
-from fluxsr.data import read_image
+from fluxsr.images import read_image
 from fluxsr.losses.functional import luma
 from fluxsr.training import psnr_y
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.data.images import read_image
 from fluxsr.evaluation.document import Results
 from fluxsr.evaluation.metrics import METRICS, row_of
+from fluxsr.images import read_image
 
 CROP = 128  # pixels a side
 WHOLE = 360

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fluxsr.data.images import write_image
+from fluxsr.images import write_image
 
 
 class PreviewGrid(Callback):

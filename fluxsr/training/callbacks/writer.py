@@ -8,7 +8,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from fluxsr.data.images import write_image
+from fluxsr.images import write_image
 
 
 class ImageWriter(BasePredictionWriter):

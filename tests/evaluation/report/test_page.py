@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxsr.data import write_image
 from fluxsr.evaluation import bicubic, evaluate, folder_system, open_folders, write_report
 from fluxsr.evaluation.document import read_results
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.report.pictures import chosen, focus, load_pictures, where_to_look
+from fluxsr.images import write_image
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from fluxsr.data import write_image
 from fluxsr.evaluation import evaluate, folder_system, open_folders
 from fluxsr.evaluation.report.spectra import power_spectrum, relative_spectra
+from fluxsr.images import write_image
 
 
 def test_a_wave_is_at_its_frequency_with_its_power():

@@ -1,7 +1,7 @@
 r"""Blur kernels of blind super-resolution (Real-ESRGAN, Wang et al. 2021, arXiv 2107.10833, section 3.2 and 3.4).
 
 Every function returns a `(size, size)` float32 kernel whose entries sum to 1. `size` is odd and in pixels, `sigma` in
-pixels, `rotation` in radians. With the pixel's offset x from the centre and the covariance
+pixels, `rotation` in radians. With the pixel's offset x from the center and the covariance
 Sigma = R diag(sigma_x^2, sigma_y^2) R^T, the squared distance is d = x^T Sigma^-1 x.
 """
 
@@ -18,16 +18,16 @@ def gaussian_kernel(size: int, sigma: tuple[float, float], rotation: float = 0.0
     Raises:
         ValueError: if `size` is not odd and positive, or a sigma is not positive.
     """
-    return _normalised(torch.exp(-0.5 * _squared_distance(size, sigma, rotation)))
+    return _normalized(torch.exp(-0.5 * _squared_distance(size, sigma, rotation)))
 
 
-def generalised_gaussian_kernel(size: int, sigma: tuple[float, float], rotation: float, beta: float) -> Tensor:
-    """Generalised Gaussian blur, `exp(-d**beta / 2)` (paper section 3.2); a Gaussian for `beta=1`.
+def generalized_gaussian_kernel(size: int, sigma: tuple[float, float], rotation: float, beta: float) -> Tensor:
+    """Generalized Gaussian blur, `exp(-d**beta / 2)` (paper section 3.2); a Gaussian for `beta=1`.
 
     Raises:
         ValueError: as `gaussian_kernel`.
     """
-    return _normalised(torch.exp(-0.5 * _squared_distance(size, sigma, rotation) ** beta))
+    return _normalized(torch.exp(-0.5 * _squared_distance(size, sigma, rotation) ** beta))
 
 
 def plateau_kernel(size: int, sigma: tuple[float, float], rotation: float, beta: float) -> Tensor:
@@ -36,7 +36,7 @@ def plateau_kernel(size: int, sigma: tuple[float, float], rotation: float, beta:
     Raises:
         ValueError: as `gaussian_kernel`.
     """
-    return _normalised(1.0 / (1.0 + _squared_distance(size, sigma, rotation) ** beta))
+    return _normalized(1.0 / (1.0 + _squared_distance(size, sigma, rotation) ** beta))
 
 
 def sinc_kernel(size: int, cutoff: float) -> Tensor:
@@ -52,11 +52,11 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
         raise ValueError(f"cutoff must lie in (0, pi] radians per pixel, got {cutoff}")
     grid = _offsets(size)
     radius = grid.square().sum(-1).sqrt()
-    centre = size // 2
-    radius[centre, centre] = 1.0  # any number: the centre is overwritten below
+    center = size // 2
+    radius[center, center] = 1.0  # any number: the center is overwritten below
     kernel = cutoff * torch.special.bessel_j1(cutoff * radius) / (2.0 * math.pi * radius)
-    kernel[centre, centre] = cutoff**2 / (4.0 * math.pi)
-    return _normalised(kernel)
+    kernel[center, center] = cutoff**2 / (4.0 * math.pi)
+    return _normalized(kernel)
 
 
 @lru_cache(maxsize=32)
@@ -67,7 +67,7 @@ def _shared_offsets(size: int) -> Tensor:
 
 
 def _offsets(size: int) -> Tensor:
-    """Offsets (x, y) of each pixel from the centre, `(size, size, 2)` float64; shared, so don't write to it."""
+    """Offsets (x, y) of each pixel from the center, `(size, size, 2)` float64; shared, so don't write to it."""
     if size < 1 or size % 2 == 0:
         raise ValueError(f"the kernel size must be odd and positive, got {size}")
     return _shared_offsets(size)
@@ -84,5 +84,5 @@ def _squared_distance(size: int, sigma: tuple[float, float], rotation: float) ->
     return (along / sigma_x) ** 2 + (across / sigma_y) ** 2
 
 
-def _normalised(kernel: Tensor) -> Tensor:
+def _normalized(kernel: Tensor) -> Tensor:
     return (kernel / kernel.sum()).float()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from fluxsr.inference.resize import Resized, bicubic_taps, output_size
+from fluxsr.images.resize import Resized, bicubic_taps, output_size
 
 
 def resized(image, size, **options):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from fluxsr.inference.files import FORMATS, Picture, _upright, read_picture, write_picture
+from fluxsr.images import FORMATS, Picture, read_picture, write_picture
+from fluxsr.images.metadata import upright
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 DEEP = [".png", ".tif"]
@@ -105,7 +106,7 @@ def test_orientation_is_applied(tmp_path, orientation, suffix):
 
 
 def test_the_eight_orientations_are_different():
-    turned = [_upright(photo((3, 3, 1)), orientation).tobytes() for orientation in range(1, 9)]
+    turned = [upright(photo((3, 3, 1)), orientation).tobytes() for orientation in range(1, 9)]
     assert len(set(turned)) == 8
 
 
@@ -121,7 +122,7 @@ def test_deep_colours_are_turned_too(tmp_path, orientation):
     body = b"eXIf" + exif.tobytes()[6:]
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
-    assert np.array_equal(read_picture(tmp_path / "a.png").pixels, _upright(pixels, orientation))
+    assert np.array_equal(read_picture(tmp_path / "a.png").pixels, upright(pixels, orientation))
 
 
 def test_cmyk_becomes_rgb_without_its_profile(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fluxsr.data.jpeg import jpeg_compress
+from fluxsr.data.degradation.jpeg import jpeg_compress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from fluxsr.data.degradation import Degradation, checked_images
+from fluxsr.data.degradation.base import Degradation, checked_images
 
 _OTHER_BITS = 0x6D69785F
 

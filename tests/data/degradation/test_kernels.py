@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import j1
 
-from fluxsr.data.kernels import gaussian_kernel, generalised_gaussian_kernel, plateau_kernel, sinc_kernel
+from fluxsr.data.degradation.kernels import gaussian_kernel, generalized_gaussian_kernel, plateau_kernel, sinc_kernel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = (7, 13, 21)
@@ -34,8 +34,8 @@ def reference(size: int, kind: str, sigma: tuple[float, float], rotation: float,
 def test_kernels_equal_the_formulas(size: int, sigma: tuple[float, float], rotation: float) -> None:
     cases = [
         (gaussian_kernel(size, sigma, rotation), reference(size, "gaussian", sigma, rotation, 1.0)),
-        (generalised_gaussian_kernel(size, sigma, rotation, 0.6), reference(size, "gaussian", sigma, rotation, 0.6)),
-        (generalised_gaussian_kernel(size, sigma, rotation, 3.5), reference(size, "gaussian", sigma, rotation, 3.5)),
+        (generalized_gaussian_kernel(size, sigma, rotation, 0.6), reference(size, "gaussian", sigma, rotation, 0.6)),
+        (generalized_gaussian_kernel(size, sigma, rotation, 3.5), reference(size, "gaussian", sigma, rotation, 3.5)),
         (plateau_kernel(size, sigma, rotation, 1.7), reference(size, "plateau", sigma, rotation, 1.7)),
     ]
     for kernel, expected in cases:
@@ -57,7 +57,7 @@ def test_sums_and_symmetry() -> None:
     kernels = {
         "isotropic": gaussian_kernel(15, (1.5, 1.5)),
         "anisotropic": gaussian_kernel(15, SIGMA, ROTATION),
-        "generalised": generalised_gaussian_kernel(15, SIGMA, ROTATION, 0.7),
+        "generalized": generalized_gaussian_kernel(15, SIGMA, ROTATION, 0.7),
         "plateau": plateau_kernel(15, SIGMA, ROTATION, 1.5),
         "sinc": sinc_kernel(15, 1.0),
     }
@@ -72,7 +72,7 @@ def test_sums_and_symmetry() -> None:
 
 def test_beta_of_one_is_a_gaussian() -> None:
     torch.testing.assert_close(
-        generalised_gaussian_kernel(9, SIGMA, ROTATION, 1.0), gaussian_kernel(9, SIGMA, ROTATION)
+        generalized_gaussian_kernel(9, SIGMA, ROTATION, 1.0), gaussian_kernel(9, SIGMA, ROTATION)
     )
 
 

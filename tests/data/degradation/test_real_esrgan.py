@@ -7,16 +7,15 @@ import torch
 from PIL import Image
 from scipy.stats import poisson
 
-from fluxsr.data import BicubicDegradation, RealESRGANDegradation
-from fluxsr.data.distortions import add_gaussian_noise, add_poisson_noise, blur, resize
-from fluxsr.data.kernels import gaussian_kernel
-from fluxsr.data.recipe import KERNEL_KINDS, Dice
+from fluxsr.data import BicubicDegradation, RealESRGANDegradation, SecondStageRanges, StageRanges
+from fluxsr.data.degradation.kernels import gaussian_kernel
+from fluxsr.data.degradation.ranges import KERNEL_KINDS, Dice
+from fluxsr.data.degradation.steps import add_gaussian_noise, add_poisson_noise, blur, resize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # As published for RealESRGAN_x4plus.
-PUBLISHED = {
-    "scale": 4,
+FIRST = {
     "kernel_sizes": (7, 21),
     "kernel_probs": (0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
     "sinc_prob": 0.1,
@@ -30,20 +29,19 @@ PUBLISHED = {
     "poisson_scale_range": (0.05, 3.0),
     "gray_noise_prob": 0.4,
     "jpeg_range": (30, 95),
+}
+SECOND = FIRST | {
+    "blur_sigma": (0.2, 1.5),
+    "resize_prob": (0.3, 0.4, 0.3),
+    "resize_range": (0.3, 1.2),
+    "noise_range": (1, 25),
+    "poisson_scale_range": (0.05, 2.5),
+}
+PUBLISHED = {
+    "scale": 4,
+    "first": StageRanges(**FIRST),
+    "second": SecondStageRanges(**SECOND),
     "second_blur_prob": 0.8,
-    "kernel_sizes2": (7, 21),
-    "kernel_probs2": (0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
-    "sinc_prob2": 0.1,
-    "blur_sigma2": (0.2, 1.5),
-    "betag2": (0.5, 4.0),
-    "betap2": (1.0, 2.0),
-    "resize_prob2": (0.3, 0.4, 0.3),
-    "resize_range2": (0.3, 1.2),
-    "gaussian_noise_prob2": 0.5,
-    "noise_range2": (1, 25),
-    "poisson_scale_range2": (0.05, 2.5),
-    "gray_noise_prob2": 0.4,
-    "jpeg_range2": (30, 95),
     "final_sinc_prob": 0.8,
     "final_kernel_sizes": (7, 21),
     "sinc_cutoff": (math.pi / 3, math.pi),
@@ -55,6 +53,87 @@ PUBLISHED = {
 def test_defaults_are_the_published_ranges() -> None:
     parameters = inspect.signature(RealESRGANDegradation).parameters
     assert {name: parameter.default for name, parameter in parameters.items()} == PUBLISHED
+
+
+MILD = RealESRGANDegradation(
+    first=StageRanges(
+        blur_sigma=(0.2, 2.0),
+        resize_prob=(0.1, 0.3, 0.6),
+        resize_range=(0.5, 1.2),
+        noise_range=(0.1, 6.0),
+        poisson_scale_range=(0.01, 0.4),
+        jpeg_range=(80, 100),
+    ),
+    second=SecondStageRanges(
+        resize_prob=(0.1, 0.3, 0.6),
+        resize_range=(0.6, 1.2),
+        noise_range=(0.1, 4.0),
+        poisson_scale_range=(0.01, 0.3),
+        jpeg_range=(80, 100),
+    ),
+    second_blur_prob=0.3,
+    final_sinc_prob=0.3,
+)
+# What seeds 0, 1 and 2 drew when each range was an argument of its own.
+# fmt: off
+DRAWN = {
+    "default": [
+        [
+            21, 0.014282, 1.175553812, "bilinear", True, 14.133196618, True, 53,
+            13, 0.498251, 0.84941173, "area", False, 0.318851388, False, 44,
+            15, "bicubic", True,
+        ],
+        [
+            7, 0.169806, 0.243027276, "bilinear", False, 1.760339956, False, 63,
+            17, 0.869464, 0.437736607, "bilinear", False, 2.315937044, False, 88,
+            0, "bicubic", True,
+        ],
+        [
+            21, 0.513267, 0.926269089, "bilinear", True, 8.741472472, False, 60,
+            17, 0.056741, 1.151586836, "area", False, 1.781560996, False, 75,
+            9, "area", True,
+        ],
+    ],
+    "mild": [
+        [
+            21, 0.031479, 0.675553812, "bilinear", True, 2.771926208, True, 87,
+            0, 0, 1.0, "bilinear", True, 2.693648885, False, 84,
+            0, "area", False,
+        ],
+        [
+            7, 0.369788, 1.0, "bilinear", False, 0.23611274, False, 90,
+            0, 0, 1.0, "area", True, 2.596933881, True, 90,
+            0, "bicubic", False,
+        ],
+        [
+            21, 0.513267, 1.0, "bilinear", True, 1.674989227, False, 89,
+            17, 0.056741, 0.903173671, "area", False, 0.214960281, False, 94,
+            0, "area", False,
+        ],
+    ],
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_seeds_draw_what_they_always_drew(name) -> None:
+    degradation = {"default": RealESRGANDegradation(), "mild": MILD}[name]
+    for seed, expected in enumerate(DRAWN[name]):
+        recipe = degradation.draw(torch.Generator().manual_seed(seed))
+        drawn: list[object] = []
+        for stage in (recipe.first, recipe.second):
+            kernel = stage.kernel
+            drawn += (
+                [0, 0] if kernel is None else [kernel.shape[0], pytest.approx(float(kernel.square().sum()), abs=1e-5)]
+            )
+            drawn += [pytest.approx(stage.resize.factor, abs=1e-8), stage.resize.mode, stage.noise.gaussian]
+            drawn += [pytest.approx(stage.noise.strength, abs=1e-8), stage.noise.gray, stage.jpeg_quality]
+        drawn += [
+            0 if recipe.final_kernel is None else recipe.final_kernel.shape[0],
+            recipe.final_mode,
+            recipe.jpeg_last,
+        ]
+        assert drawn == expected
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -112,7 +191,8 @@ def test_tiny_images_and_other_dtypes(photo_like) -> None:
 
 
 def test_draws_follow_the_ranges() -> None:
-    degradation = RealESRGANDegradation(kernel_sizes=(9, 11), jpeg_range=(40, 42), resize_prob=(1.0, 0.0, 0.0))
+    first = StageRanges(kernel_sizes=(9, 11), jpeg_range=(40, 42), resize_prob=(1.0, 0.0, 0.0))
+    degradation = RealESRGANDegradation(first=first)
     recipes = [degradation.draw(torch.Generator().manual_seed(seed)) for seed in range(600)]
     assert {recipe.first.kernel.shape[0] for recipe in recipes} == {9, 11}
     assert {recipe.first.jpeg_quality for recipe in recipes} == {40, 41, 42}
@@ -131,7 +211,7 @@ def test_draws_follow_the_ranges() -> None:
 
 
 def test_choices_have_their_probabilities() -> None:
-    probabilities = PUBLISHED["kernel_probs"]
+    probabilities = FIRST["kernel_probs"]
     counts = np.zeros(len(KERNEL_KINDS))
     for seed in range(400):
         dice = Dice(torch.Generator().manual_seed(seed))
@@ -214,20 +294,32 @@ def test_bicubic_equals_pillow_closely(photo_like) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scale": 0}, "scale must be a whole number of at least 1, got 0"),
         ({"kernel_sizes": (7, 20)}, "kernel_sizes must be odd"),
-        ({"kernel_sizes2": (21, 7)}, "kernel_sizes2 must be .low, high. with low <= high"),
+        ({"kernel_sizes": (21, 7)}, "kernel_sizes must be .low, high. with low <= high"),
         ({"kernel_probs": (0.5, 0.5)}, "kernel_probs must be 6 probabilities"),
-        ({"resize_prob2": (0.5, 0.4, 0.3)}, "resize_prob2 must be 3 probabilities .* sum to 1"),
+        ({"resize_prob": (0.5, 0.4, 0.3)}, "resize_prob must be 3 probabilities .* sum to 1"),
         ({"sinc_prob": 1.5}, "sinc_prob is a probability .* got 1.5"),
-        ({"final_sinc_prob": -0.1}, "final_sinc_prob is a probability"),
         ({"blur_sigma": (0.0, 3.0)}, "blur_sigma must be above 0"),
-        ({"betag2": (2.0, 4.0)}, "betag2 must contain 1"),
+        ({"betag": (2.0, 4.0)}, "betag must contain 1"),
         ({"resize_range": (0.2, 0.9)}, "resize_range must contain 1"),
         ({"noise_range": (-1.0, 30.0)}, "noise_range must be at least 0"),
+        ({"poisson_scale_range": (0.1, math.nan)}, "poisson_scale_range must be"),
         ({"jpeg_range": (30, 101)}, "jpeg_range must be at least 1 and at most 100"),
+    ],
+)
+@pytest.mark.parametrize("ranges", [StageRanges, SecondStageRanges])
+def test_bad_ranges_are_named(ranges, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ranges(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": 0}, "scale must be a whole number of at least 1, got 0"),
+        ({"final_sinc_prob": -0.1}, "final_sinc_prob is a probability"),
         ({"sinc_cutoff": (1.0, 4.0)}, "sinc_cutoff must be above 0 and at most 3.14"),
-        ({"poisson_scale_range2": (0.1, math.nan)}, "poisson_scale_range2 must be"),
+        ({"second": StageRanges()}, "second must be SecondStageRanges"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict, message: str) -> None:

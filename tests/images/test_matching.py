@@ -1,6 +1,7 @@
 import pytest
 
-from fluxsr.evaluation.pairing import check_sizes, core, list_files, match, stem
+from fluxsr.images import check_sizes, images_by_name, match_names
+from fluxsr.images.matching import core, stem
 from tests.evaluation.conftest import save
 
 
@@ -30,39 +31,41 @@ def test_what_is_left_of_a_name(name, expected):
 
 def test_the_same_names_in_another_format_match(tmp_path):
     place = folder(tmp_path, "b.jpg", "sub/a.png")
-    found = match(["sub/a.bmp", "b.png"], place, "ours")
+    found = match_names(["sub/a.bmp", "b.png"], place, "ours")
     assert found.how == "same names"
     assert found.files == {"sub/a.bmp": place / "sub/a.png", "b.png": place / "b.jpg"}
 
 
 def test_endings_are_left_off_where_that_is_unambiguous(tmp_path):
     place = folder(tmp_path, "1_LR4.png", "2_LR4.png")
-    found = match(["1_HR.png", "2_HR.png"], place, "ours")
+    found = match_names(["1_HR.png", "2_HR.png"], place, "ours")
     assert found.how == "names without their endings" and found.files["2_HR.png"].name == "2_LR4.png"
     folder(tmp_path, "2_x4.png")
     with pytest.raises(ValueError, match=r"ambiguous: 2_LR4.png, 2_x4.png"):
-        match(["1_HR.png", "2_HR.png"], place, "ours")
+        match_names(["1_HR.png", "2_HR.png"], place, "ours")
 
 
 def test_missing_extra_and_renamed_images_are_named(tmp_path):
     place = folder(tmp_path, "a.png", "c.png", "renamed.png")
-    with pytest.raises(ValueError, match=r"ours: .* 3 images as the benchmark; missing: b.png; extra: renamed.png"):
-        match(["a.png", "b.png", "c.png"], place, "ours")
+    with pytest.raises(
+        ValueError, match=r"ours: .* 3 images that belong to the others; missing: b.png; extra: renamed.png"
+    ):
+        match_names(["a.png", "b.png", "c.png"], place, "ours")
     with pytest.raises(ValueError, match=r"missing: 0.png, .*, 7.png and 4 more"):
-        match([f"{number}.png" for number in range(12)], place, "ours")
+        match_names([f"{number}.png" for number in range(12)], place, "ours")
 
 
 def test_two_formats_of_one_image_are_not_chosen_from(tmp_path):
     with pytest.raises(ValueError, match=r"ambiguous: a.jpg, a.png"):
-        match(["a.png"], folder(tmp_path, "a.png", "a.jpg"), "ours")
+        match_names(["a.png"], folder(tmp_path, "a.png", "a.jpg"), "ours")
 
 
 def test_a_pattern_takes_a_part_of_a_folder(tmp_path):
     folder(tmp_path, "1_HR.png", "1_LR.png", "2_HR.png", "2_LR.png")
     (tmp_path / "3_HR.txt").write_text("no image")
-    assert list(list_files(f"{tmp_path}/*_HR.*")) == ["1_HR.png", "2_HR.png"]
+    assert list(images_by_name(f"{tmp_path}/*_HR.*")) == ["1_HR.png", "2_HR.png"]
     with pytest.raises(ValueError, match="no image fits the pattern"):
-        list_files(f"{tmp_path}/*_SR.png")
+        images_by_name(f"{tmp_path}/*_SR.png")
 
 
 def test_other_sizes_are_named(tmp_path):

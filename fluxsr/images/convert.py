@@ -1,4 +1,4 @@
-"""The kinds of images that come in (PIL, numpy, torch), as arrays of pixels and back again."""
+"""Pixels of one kind to another: PIL, numpy and torch images, 8 and 16 bit, CMYK, palettes, gray and alpha."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 # (H, W, C) with 1 gray, 2 gray and alpha, 3 RGB or 4 RGB and alpha; uint8, uint16, or floating point in [0, 1].
@@ -28,6 +28,43 @@ def full_scale(pixels: Pixels) -> float:
 def has_alpha(pixels: Pixels) -> bool:
     """Whether the last channel is an alpha channel."""
     return pixels.shape[2] in (2, 4)
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """Turn ``(h, W, C)`` pixels into ``(C, h, W)`` float32 in ``[0, 1]``."""
+    values = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(full_scale(pixels))
+    return torch.from_numpy(np.ascontiguousarray(values)).clamp_(0, 1)
+
+
+def to_pixels(image: Tensor, dtype: DTypeLike) -> Pixels:
+    """Turn ``(C, h, W)`` into ``(h, W, C)`` pixels of a dtype, clamped to ``[0, 1]`` and rounded where it is an integer's."""
+    values = image.clamp(0, 1).permute(1, 2, 0).numpy()
+    if np.issubdtype(dtype, np.integer):
+        values = np.rint(values * np.float32(np.iinfo(dtype).max))
+    return values.astype(dtype)
+
+
+def to_eight_bit(pixels: Pixels) -> Pixels:
+    """Round integer pixels to 8 bit."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def on_white(pixels: Pixels) -> Pixels:
+    """Lay integer pixels with alpha on white; others are returned as they are."""
+    if not has_alpha(pixels):
+        return pixels
+    white = np.iinfo(pixels.dtype).max
+    wide = np.uint16 if white == 255 else np.uint32  # white squared, and half of white, just fit
+    alpha = pixels[..., -1:].astype(wide)
+    return ((pixels[..., :-1] * alpha + white * (white - alpha) + white // 2) // white).astype(pixels.dtype)
+
+
+def to_rgb(pixels: Pixels) -> Pixels:
+    """Return integer pixels as RGB without alpha: on white, gray three times (as a view, which takes no memory)."""
+    colors = on_white(pixels)
+    return np.broadcast_to(colors, (*colors.shape[:2], 3))
 
 
 def from_pil(image: Image.Image) -> tuple[Pixels, bool]:
@@ -56,10 +93,10 @@ def to_pil(pixels: Pixels) -> Image.Image:
     """Return a Pillow image of mode L, LA, RGB, RGBA or I;16.
 
     Raises:
-        ValueError: for 16-bit colours, which Pillow has no mode for.
+        ValueError: for 16-bit colors, which Pillow has no mode for.
     """
     if pixels.dtype == np.uint16 and pixels.shape[2] > 1:
-        raise ValueError("Pillow has no mode for 16-bit colours")
+        raise ValueError("Pillow has no mode for 16-bit colors")
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
 
 
@@ -100,6 +137,8 @@ def check_pixels(pixels: Pixels) -> None:
 
 
 def _unpack_pil(image: Image.Image) -> tuple[list[Pixels], Callable[[list[Pixels]], Any]]:
+    if image.getexif().get(0x0112, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     pixels, profile_fits = from_pil(image)
 
     def give_back(results: list[Pixels]) -> Image.Image:
@@ -149,5 +188,5 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
             if converted is not None:
                 return converted
         except (ImageCms.PyCMSError, OSError):
-            pass  # a damaged profile: the plain conversion is what every viewer without colour management does
+            pass  # a damaged profile: the plain conversion is what every viewer without color management does
     return image.convert("RGB")

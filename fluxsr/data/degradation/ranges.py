@@ -1,4 +1,4 @@
-"""What a degradation may draw (`StageRanges`) and what it has drawn for one image (`Recipe`)."""
+"""The ranges that a degradation draws from (`StageRanges`), and what it has drawn for one image (`Recipe`)."""
 
 import math
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fluxsr.data.distortions import RESIZE_MODES
-from fluxsr.data.kernels import gaussian_kernel, generalised_gaussian_kernel, plateau_kernel, sinc_kernel
+from fluxsr.data.degradation.kernels import gaussian_kernel, generalized_gaussian_kernel, plateau_kernel, sinc_kernel
+from fluxsr.data.degradation.steps import RESIZE_MODES
 
 Range = tuple[float, float]
 
-KERNEL_KINDS = ("iso", "aniso", "generalised_iso", "generalised_aniso", "plateau_iso", "plateau_aniso")
+KERNEL_KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
 _LARGE_KERNEL = 13
 
 
@@ -81,44 +81,57 @@ class Dice:
         return max(position for position, probability in enumerate(probabilities) if probability > 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageRanges:
-    """The ranges of one round; `RealESRGANDegradation` documents each under the same name.
+    """What one round of the degradation may draw; the defaults are those published for the first round.
 
     Args:
-        suffix: what the constructor's arguments of this round end in, for error messages.
+        kernel_sizes: Smallest and largest blur kernel, odd, in pixels.
+        kernel_probs: Probabilities of the kernels iso, aniso, generalized_iso, generalized_aniso, plateau_iso and
+            plateau_aniso.
+        sinc_prob: Probability of a sinc kernel in their stead.
+        blur_sigma: Standard deviation of the kernels, in pixels.
+        betag: Shape of generalized Gaussians; half of the draws are below 1 and half above.
+        betap: Shape of plateaus, likewise.
+        resize_prob: Probabilities of up, down and keep.
+        resize_range: Factor when going down from the first number to 1, when going up from 1 to the second; relative to
+            the HR image's size in the first round, to the LR image's in the second.
+        gaussian_noise_prob: Probability of Gaussian noise; else it is Poisson noise.
+        noise_range: Standard deviation of Gaussian noise, in 1/255.
+        poisson_scale_range: Multiple of the natural Poisson noise.
+        gray_noise_prob: Probability of noise that is the same in all channels.
+        jpeg_range: JPEG quality, 1 to 100.
+
+    Raises:
+        ValueError: For a range or probability that makes no sense, naming it.
     """
 
-    suffix: str
-    kernel_sizes: tuple[int, int]
-    kernel_probs: tuple[float, ...]
-    sinc_prob: float
-    blur_sigma: Range
-    betag: Range
-    betap: Range
-    resize_prob: tuple[float, float, float]
-    resize_range: Range
-    gaussian_noise_prob: float
-    noise_range: Range
-    poisson_scale_range: Range
-    gray_noise_prob: float
-    jpeg_range: tuple[int, int]
+    kernel_sizes: tuple[int, int] = (7, 21)
+    kernel_probs: tuple[float, float, float, float, float, float] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+    sinc_prob: float = 0.1
+    blur_sigma: tuple[float, float] = (0.2, 3.0)
+    betag: tuple[float, float] = (0.5, 4.0)
+    betap: tuple[float, float] = (1.0, 2.0)
+    resize_prob: tuple[float, float, float] = (0.2, 0.7, 0.1)
+    resize_range: tuple[float, float] = (0.15, 1.5)
+    gaussian_noise_prob: float = 0.5
+    noise_range: tuple[float, float] = (1.0, 30.0)
+    poisson_scale_range: tuple[float, float] = (0.05, 3.0)
+    gray_noise_prob: float = 0.4
+    jpeg_range: tuple[int, int] = (30, 95)
 
     def __post_init__(self) -> None:
-        check_kernel_sizes(self._named("kernel_sizes"), self.kernel_sizes)
-        check_distribution(self._named("kernel_probs"), self.kernel_probs, KERNEL_KINDS)
-        check_distribution(self._named("resize_prob"), self.resize_prob, ("up", "down", "keep"))
+        check_kernel_sizes("kernel_sizes", self.kernel_sizes)
+        check_distribution("kernel_probs", self.kernel_probs, KERNEL_KINDS)
+        check_distribution("resize_prob", self.resize_prob, ("up", "down", "keep"))
         for name in ("sinc_prob", "gaussian_noise_prob", "gray_noise_prob"):
-            check_probability(self._named(name), getattr(self, name))
-        check_range(self._named("blur_sigma"), self.blur_sigma, above=0.0)
+            check_probability(name, getattr(self, name))
+        check_range("blur_sigma", self.blur_sigma, above=0.0)
         for name in ("betag", "betap", "resize_range"):
-            check_range(self._named(name), getattr(self, name), above=0.0, around=1.0)
+            check_range(name, getattr(self, name), above=0.0, around=1.0)
         for name in ("noise_range", "poisson_scale_range"):
-            check_range(self._named(name), getattr(self, name), least=0.0)
-        check_range(self._named("jpeg_range"), self.jpeg_range, least=1, most=100)
-
-    def _named(self, name: str) -> str:
-        return name + self.suffix
+            check_range(name, getattr(self, name), least=0.0)
+        check_range("jpeg_range", self.jpeg_range, least=1, most=100)
 
     def draw(self, dice: Dice, *, blur: bool, cutoff: Range, cutoff_large: Range) -> Stage:
         """Draw one round; without `blur` its kernel is None."""
@@ -140,8 +153,8 @@ class StageRanges:
             sigma_y = dice.uniform(self.blur_sigma)
             rotation = dice.uniform((-math.pi, math.pi))
         sigma = (sigma_x, sigma_y)
-        if family == "generalised":
-            return generalised_gaussian_kernel(size, sigma, rotation, _draw_around_one(dice, self.betag))
+        if family == "generalized":
+            return generalized_gaussian_kernel(size, sigma, rotation, _draw_around_one(dice, self.betag))
         if family == "plateau":
             return plateau_kernel(size, sigma, rotation, _draw_around_one(dice, self.betap))
         return gaussian_kernel(size, sigma, rotation)
@@ -155,6 +168,20 @@ class StageRanges:
         gaussian = dice.chance(self.gaussian_noise_prob)
         strength = dice.uniform(self.noise_range if gaussian else self.poisson_scale_range)
         return Noise(gaussian, strength, dice.chance(self.gray_noise_prob))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondStageRanges(StageRanges):
+    """As :class:`StageRanges`, with the defaults published for the second round.
+
+    A class of its own, so that a configuration that sets a few ranges leaves the others at the second round's defaults.
+    """
+
+    blur_sigma: tuple[float, float] = (0.2, 1.5)
+    resize_prob: tuple[float, float, float] = (0.3, 0.4, 0.3)
+    resize_range: tuple[float, float] = (0.3, 1.2)
+    noise_range: tuple[float, float] = (1.0, 25.0)
+    poisson_scale_range: tuple[float, float] = (0.05, 2.5)
 
 
 def draw_kernel_size(dice: Dice, bounds: tuple[int, int]) -> int:

@@ -3,8 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxsr.data import list_images, read_image, write_image
-from fluxsr.data.images import read_size
+from fluxsr.images import list_images, read_image, read_picture, read_size, write_image
 
 
 def test_folders_are_listed_in_order(tmp_path, save_photo, photo_like) -> None:
@@ -62,7 +61,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, photo_like, monkeypatch) -
     write_image(path, image)
 
     def fail(self, target, **options) -> None:
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail)
@@ -121,26 +120,25 @@ def test_damaged_files_are_named(tmp_path, photo_like, save_photo) -> None:
         good = save_photo(tmp_path / name, photo_like(64, 64))
         cut = tmp_path / f"cut{good.suffix}"
         cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-        with pytest.raises(ValueError, match=rf"can't read the image .*cut\{good.suffix}: .* on_error='skip'"):
+        with pytest.raises(ValueError, match=rf"can't read .*cut\{good.suffix}: .*"):
             read_image(cut)
     (tmp_path / "empty.png").touch()
     with pytest.raises(ValueError, match=r"empty\.png is empty \(0 bytes\)"):
         read_image(tmp_path / "empty.png")
     (tmp_path / "text.png").write_text("this is no image")
-    with pytest.raises(ValueError, match=r"can't read the image .*text\.png"):
+    with pytest.raises(ValueError, match=r"can't read .*text\.png"):
         read_size(tmp_path / "text.png")
-    with pytest.raises(ValueError, match=r"gone\.png doesn't exist"):
+    with pytest.raises(ValueError, match=r"gone\.png does not exist"):
         read_image(tmp_path / "gone.png")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ValueError, match=r"folder\.png"):
         read_image(tmp_path / "folder.png")
 
 
-def test_bombs_and_floats_are_refused(tmp_path, photo_like, save_photo, monkeypatch) -> None:
+def test_bombs_and_floats_are_refused(tmp_path, photo_like, save_photo) -> None:
     path = save_photo(tmp_path / "big.png", photo_like(40, 40))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    with pytest.raises(ValueError, match=r"big\.png: .*1600 pixels"):
-        read_image(path)
+    with pytest.raises(ValueError, match=r"big\.png has 40x40 pixels"):
+        read_picture(path, max_pixels=500)
     Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(ValueError, match="floating-point values of unknown range"):
         read_image(tmp_path / "float.tif")

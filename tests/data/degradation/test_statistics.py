@@ -16,10 +16,10 @@ from PIL import Image
 from scipy import ndimage, special, stats
 from skimage import data
 
-from fluxsr.data import RealESRGANDegradation
+from fluxsr.data import RealESRGANDegradation, SecondStageRanges
 
 CROPS, SIDE, SCALE = 2_000, 128, 4
-KINDS = ("iso", "aniso", "generalised iso", "generalised aniso", "plateau iso", "plateau aniso")
+KINDS = ("iso", "aniso", "generalized iso", "generalized aniso", "plateau iso", "plateau aniso")
 
 
 # ---- the reference (Wang et al. 2021, arXiv 2107.10833, section 3, with the published options of RealESRGAN_x4plus) ----
@@ -40,7 +40,7 @@ def kernel(rng, sigmas) -> np.ndarray:
     points = np.stack(np.meshgrid(axis, axis), axis=-1)
     distance = np.einsum("...i,ij,...j", points, inverse, points)
     below = rng.random() < 0.5
-    if "generalised" in kind:
+    if "generalized" in kind:
         values = np.exp(-0.5 * distance ** (rng.uniform(0.5, 1) if below else rng.uniform(1, 4)))
     elif "plateau" in kind:
         values = 1 / (1 + distance ** (1.0 if below else rng.uniform(1, 2)))
@@ -159,7 +159,10 @@ def test_the_statistics_would_notice_another_range(both):
     """They are sharp enough: a second noise of 3 in place of 25, or no second blur, is seen."""
     photo = data.astronaut()[40 : 40 + SIDE, 180 : 180 + SIDE].transpose(2, 0, 1) / 255.0
     image = torch.from_numpy(photo).float()
-    for changed, name in (({"noise_range2": (1.0, 3.0)}, "noise"), ({"second_blur_prob": 0.0}, "sharpness")):
+    for changed, name in (
+        ({"second": SecondStageRanges(noise_range=(1.0, 3.0))}, "noise"),
+        ({"second_blur_prob": 0.0}, "sharpness"),
+    ):
         degrade = RealESRGANDegradation(SCALE, **changed)
         other = statistics_of(np.stack([degrade(image, seeds=seed).numpy() for seed in range(CROPS)]))[name]
         assert stats.ks_2samp(other, both[1][name]).pvalue < 1e-3

@@ -1,0 +1,32 @@
+"""From sharp images to the low-resolution ones that cameras, chat programs and web pages would have made of them."""
+
+from typing import TYPE_CHECKING
+
+from fluxsr.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fluxsr.data.degradation.base import Degradation
+    from fluxsr.data.degradation.bicubic import BicubicDegradation
+    from fluxsr.data.degradation.mix import DegradationMix
+    from fluxsr.data.degradation.ranges import SecondStageRanges, StageRanges
+    from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation
+
+_HOME = {
+    "BicubicDegradation": "bicubic",
+    "Degradation": "base",
+    "DegradationMix": "mix",
+    "RealESRGANDegradation": "real_esrgan",
+    "SecondStageRanges": "ranges",
+    "StageRanges": "ranges",
+}
+
+__all__ = [
+    "BicubicDegradation",
+    "Degradation",
+    "DegradationMix",
+    "RealESRGANDegradation",
+    "SecondStageRanges",
+    "StageRanges",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,0 +1,54 @@
+"""What every degradation is and checks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+class Degradation(ABC):
+    """Makes LR images from HR ones; the base of what a YAML's `degradation` may name.
+
+    In Python any callable with this signature serves as well.
+    """
+
+    @abstractmethod
+    def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:
+        """Degrade `(3, H, W)` or `(B, 3, H, W)` in [0, 1] to 1/scale of its size; one seed per image."""
+
+
+def check_scale(scale: int) -> None:
+    """Raise a ValueError unless `scale` is a whole number from 1 on."""
+    if not isinstance(scale, int) or scale < 1:
+        raise ValueError(f"scale must be a whole number of at least 1, got {scale!r}")
+
+
+def checked_images(hr_image: Tensor, seeds: int | Sequence[int], scale: int) -> tuple[Tensor, list[int]]:
+    """Return `(B, 3, H, W)` float32 images and their B seeds.
+
+    Raises:
+        ValueError: for a wrong shape, dtype, range or size of `hr_image`, or a wrong number of `seeds`.
+    """
+    if hr_image.ndim not in (3, 4) or hr_image.shape[-3] != 3 or not hr_image.is_floating_point():
+        raise ValueError(
+            f"hr_image must be float of shape (3, H, W) or (B, 3, H, W), got {tuple(hr_image.shape)} {hr_image.dtype}"
+        )
+    height, width = hr_image.shape[-2:]
+    if hr_image.numel() == 0 or height % scale or width % scale:
+        raise ValueError(
+            f"hr_image is {height}x{width}: both sides must be positive multiples of scale={scale}; crop it"
+        )
+    low, high = (float(bound) for bound in hr_image.aminmax())
+    if not (low >= -1e-3 and high <= 1.0 + 1e-3):  # False for NaN, too
+        raise ValueError(f"hr_image must lie in [0, 1] and be finite, its values span [{low:g}, {high:g}]")
+    images = hr_image.float()
+    images = images if images.ndim == 4 else images[None]
+    seeds = [seeds] if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if len(seeds) != len(images):
+        raise ValueError(f"{len(seeds)} seeds were given for {len(images)} images: give one per image")
+    return images, seeds
+
+
+def rounded(image: Tensor) -> Tensor:
+    """Round an image to 8 bit, in place of its values."""
+    return (image * 255.0).round_().clamp_(0.0, 255.0).div_(255.0)
