@@ -17,8 +17,9 @@ class InStep:
 
     FSDP2 gathers a block's weights from all processes in each forward pass, so a process that makes a pass alone waits for
     ever: in validation on photos of different sizes in tiles, in an objective that skips a call for the rows that it got, in
-    pictures that the first process draws. Before each call the processes tell each other what they want to call. Those that
-    want something else, or nothing any more, make that pass too, on zeros, and throw the result away.
+    pictures that the first process draws. Before each call the processes tell each other what they want to call. A pass
+    without gradient is made by all: those that want something else, or nothing any more, make it on zeros and throw the
+    result away. A pass with gradient waits until all want it, since its backward pass needs all of them, too.
 
     Args:
         models: The velocity models by name.
@@ -39,7 +40,6 @@ class InStep:
         self._shape = (1, latent_channels, 16, 16)
         self._time = time
         self._device = device
-        self._owed: list[Tensor] = []
         self._world = distributed.get_world_size()
         self._group: Any = None if distributed.get_backend() == "gloo" else distributed.new_group(backend="gloo")
 
@@ -55,30 +55,39 @@ class InStep:
 
         return call
 
-    def finish(self) -> Tensor | None:
+    def finish(self) -> None:
         """Make the passes that other processes still make, until all are done.
 
-        Returns:
-            Zero with the gradient of the passes that others trained on and this process only helped with: add it to the loss,
-            so that the backward passes meet, too. ``None`` where there were none.
+        Raises:
+            ValueError: If another process still wants a pass with gradient, for example because an objective trains on more
+                states there.
         """
         while (turn := self._meet(DONE)) != DONE:
             self._help(turn)
-        owed, self._owed = self._owed, []
-        return torch.stack(owed).sum() if owed else None
 
     def _meet(self, wanted: int) -> int:
-        """Return whose turn it is: the first model that any process wants to call."""
+        """Return whose turn it is: passes without gradient first, then the one with gradient that all want.
+
+        Raises:
+            ValueError: On every process, if they want different passes with gradient.
+        """
         from torch import distributed
 
-        all_wanted = [torch.zeros(1, dtype=torch.int64) for _ in range(self._world)]
-        distributed.all_gather(all_wanted, torch.tensor([wanted]), group=self._group)
-        return min((int(one) for one in all_wanted if int(one) != DONE), default=DONE)
+        everyone = [torch.zeros(1, dtype=torch.int64) for _ in range(self._world)]
+        distributed.all_gather(everyone, torch.tensor([wanted]), group=self._group)
+        codes = {int(one) for one in everyone}
+        without = [code for code in codes if code != DONE and not code % 2]
+        if without:
+            return min(without)
+        if len(codes) > 1:
+            raise ValueError(
+                "the objective makes different calls with gradient on different processes, and sharded weights need the same "
+                "on all: make the calls in every case, or train with strategy ddp"
+            )
+        return codes.pop()
 
     def _help(self, turn: int) -> None:
         name = list(self._models)[turn // 2]
-        with torch.set_grad_enabled(bool(turn % 2)):
+        with torch.no_grad():
             zeros = torch.zeros(self._shape, device=self._device)
-            made = self._models[name](zeros, torch.full((1,), self._time, device=self._device))
-        if turn % 2:
-            self._owed.append(0 * made.float().sum())
+            self._models[name](zeros, torch.full((1,), self._time, device=self._device))

@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
+from torchmetrics import MeanMetric
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap, tabulate_modulation
@@ -118,6 +119,9 @@ class OneStepSR(LightningModule):
         self.flow_weight = flow_weight
         self.distance = None if distance is None else distance.requires_grad_(False)
         self.val_losses = nn.ModuleDict(val_losses or {}).requires_grad_(False)
+        measured = ("psnr_y", "psnr_y_bicubic", FLOW, *self.val_losses)
+        names = [f"{stage}/{name}" for stage in ("val", "test") for name in measured]
+        self._means = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.scale = scale
@@ -226,8 +230,9 @@ class OneStepSR(LightningModule):
         student = self.velocity()
         others = {role.name: self.velocity(role.name) for role in self.objective.roles}
         output = self.objective(velocity, pair, times=times, distance=self._distance(), **others)
-        owed = self._in_step.finish() if self._in_step is not None else None
-        return output if owed is None else output._replace(loss=output.loss + owed), passes
+        if self._in_step is not None:
+            self._in_step.finish()
+        return output, passes
 
     def velocity(self, role: str = STUDENT) -> VelocityModel:
         """Return the student, or the velocity model of a role, as every process must call it.
@@ -322,12 +327,24 @@ class OneStepSR(LightningModule):
         """As :meth:`validation_step`, under ``test/``."""
         return self._evaluate(batch, batch_idx, "test")
 
-    def on_validation_epoch_end(self) -> None:
-        """Make the passes that other processes still make."""
-        if self._in_step is not None:
-            self._in_step.finish()
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """After the last batch of this process, make the passes that other processes still make."""
+        self._end_together(batch_idx, self.trainer.num_val_batches, dataloader_idx)
 
-    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As :meth:`on_validation_batch_end`."""
+        self._end_together(batch_idx, self.trainer.num_test_batches, dataloader_idx)
+
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As :meth:`on_validation_batch_end`."""
+        self._end_together(batch_idx, self.trainer.num_predict_batches, dataloader_idx)
+
+    def _end_together(self, batch_idx: int, batches: list[int | float], dataloader_idx: int) -> None:
+        # Here and not at the end of the epoch: before that Lightning averages what was logged, over all processes.
+        if self._in_step is not None:
+            counts = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else batches
+            if batch_idx + 1 == counts[dataloader_idx]:
+                self._in_step.finish()
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the upscaled images of a batch with ``lr_image``."""
@@ -346,12 +363,12 @@ class OneStepSR(LightningModule):
             sr, hr, enlarged = (image[: max(rows, 1)] for image in (sr_image, batch.hr_image, bicubic))
             values = {"psnr_y": psnr_y(sr, hr), "psnr_y_bicubic": psnr_y(enlarged, hr)}
             values |= {name: loss(sr, hr) for name, loss in self.val_losses.items()}
-        self.log_dict(
-            {f"{stage}/{name}": value if rows else torch.zeros_like(value) for name, value in values.items()},
-            batch_size=rows,
-            sync_dist=True,
-            prog_bar=True,
-        )
+        # Means by torchmetrics: Lightning's own, over processes with different numbers of photos, divides by a rounded count.
+        for name, value in values.items():
+            mean: Any = self._means[f"{stage}/{name}"]
+            if rows:
+                mean.update(value.detach().float(), rows)
+            self.log(f"{stage}/{name}", mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=max(rows, 1))
         return images
 
     def _whole_velocity(self) -> Any:

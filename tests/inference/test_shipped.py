@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fluxsr.cli.demo import PHOTOS, held_out_photo
+from fluxsr.demo import PHOTOS, held_out_photo
 from fluxsr.data import RealESRGANDegradation
 from fluxsr.evaluation.metrics import Settings
 from fluxsr.evaluation.run import evaluate

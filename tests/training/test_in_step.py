@@ -38,7 +38,7 @@ def run(photos: Path, mixed: Path, folder: Path, devices: int, strategy: str) ->
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("in_step")
-    photos, mixed = save(folder / "photos", [64] * 4), save(folder / "mixed", [32, 96, 40])
+    photos, mixed = save(folder / "photos", [64] * 4), save(folder / "mixed", [24, 96, 40])
     settings = {"alone": (1, "auto"), "ddp": (2, "ddp"), "fsdp2": (2, "fsdp2")}
     return {name: run(photos, mixed, folder / name, *setting) for name, setting in settings.items()}
 
@@ -63,3 +63,7 @@ def test_uneven_prediction_and_previews_end(runs, strategy):
 def test_rows_that_call_other_models_make_the_same_steps(runs, strategy):
     assert runs[strategy]["losses"] == pytest.approx(runs["alone"]["losses"], rel=1e-4)
     assert runs[strategy]["weights"] == pytest.approx(runs["alone"]["weights"], rel=1e-5)
+
+
+def test_passes_with_gradient_that_only_some_make_are_refused(runs):
+    assert "refused" not in runs["alone"] and "strategy ddp" in runs["fsdp2"]["refused"]

@@ -8,6 +8,7 @@ import torch
 from lightning import Callback, Trainer
 
 from fluxsr.losses.spectrum import patch_artefact_energy
+from fluxsr.training.randomness import rows_counted_here
 
 
 class ArtefactMeter(Callback):
@@ -32,13 +33,16 @@ class ArtefactMeter(Callback):
         """Begin a new mean."""
         self._sums = torch.zeros(3, device=pl_module.device)
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Measure one validation batch."""
         if outputs is None or "sr_image" not in outputs:
             return
         period = self.period or 2 * pl_module.autoencoder.downsample
-        sr_image, hr_image = outputs["sr_image"], outputs["hr_image"]
-        if min(sr_image.shape[-2:]) < 8 * period:
+        rows = rows_counted_here(trainer, "val", batch_idx, len(outputs["sr_image"]))
+        sr_image, hr_image = outputs["sr_image"][:rows], outputs["hr_image"][:rows]
+        if not rows or min(sr_image.shape[-2:]) < 8 * period:
             return
         measured = [patch_artefact_energy(image, period).sum() for image in (sr_image, hr_image)]
         self._sums += torch.stack([*measured, measured[0].new_tensor(len(sr_image))]).to(self._sums)
