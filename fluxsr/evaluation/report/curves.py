@@ -13,7 +13,7 @@ def read_curves(folder: str | Path) -> Curves:
     """Return every scalar of the logs at any depth below a folder, as (step, value), the losses first, at most 12.
 
     Raises:
-        ValueError: if there is no such folder, or no log in it.
+        ValueError: If there is no such folder, no log in it, or events and no TensorBoard to read them.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -40,7 +40,10 @@ def _add_csv(curves: Curves, path: Path) -> None:
 
 
 def _add_events(curves: Curves, folder: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError as error:
+        raise ValueError(f"the events in {folder} are read by tensorboard: pip install 'fluxsr[tensorboard]'") from error
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 2000})
     events.Reload()
