@@ -149,7 +149,7 @@ class SRDataModule(LightningDataModule):
             )
         sampler = EpochSampler(
             length, num_replicas=world_size, rank=rank, seed=self.seed, batch_size=self.batch_size,
-            batches_done=self._batches_done,
+            batches_done=self._batches_done if self.trainer else None,
         )  # fmt: skip
         return self._loader(dataset, self.batch_size, collate, sampler=sampler, drop_last=True)
 

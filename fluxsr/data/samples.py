@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, cast
 
 import torch
@@ -143,7 +143,9 @@ class EpochSampler(DistributedSampler[int]):
     with the index, persistent workers see it too.
 
     With `batches_done` the position follows from it alone: a training that goes on from a checkpoint in the middle of an
-    epoch sees the very samples that it would have seen. Without it, `set_epoch` says the epoch, as ever.
+    epoch sees the very samples that it would have seen, and epochs that are cut short (`limit_train_batches`) go on with
+    the samples that are left, each of the same length. Without it, `set_epoch` says the epoch, and each further iteration
+    is the next epoch.
 
     Args:
         length: number of samples in the dataset.
@@ -171,8 +173,18 @@ class EpochSampler(DistributedSampler[int]):
         self.batches_done = batches_done
 
     def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
-        done = 0
-        if self.batches_done is not None:
-            self.epoch, done = divmod(self.batches_done(), max(1, self.num_samples // self.batch_size))
-        epoch = self.epoch
-        return ((epoch, index) for index in islice(super().__iter__(), done * self.batch_size, None))
+        if self.batches_done is None:
+            epoch = self.epoch
+            self.epoch += 1
+            return iter(self._epoch(epoch))
+        per_epoch = max(1, self.num_samples // self.batch_size)
+        epoch, done = divmod(self.batches_done(), per_epoch)
+        whole = per_epoch * self.batch_size
+        both = chain(self._epoch(epoch)[:whole], self._epoch(epoch + 1)[:whole] if done else ())
+        return islice(both, done * self.batch_size, done * self.batch_size + self.num_samples)
+
+    def _epoch(self, epoch: int) -> list[tuple[int, int]]:
+        current, self.epoch = self.epoch, epoch
+        order = [(epoch, index) for index in super().__iter__()]
+        self.epoch = current
+        return order

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.models.distributed import is_writer, whole
-from fluxsr.models.weight_files import read_safetensors, write_safetensors
+from fluxsr.models.lora_files import FILE_NAME, read_lora
+from fluxsr.models.weight_files import write_safetensors
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
@@ -24,7 +25,7 @@ IMAGE_LINEARS = (
 # The double-stream blocks' text side: without text tokens its adapters would never get a gradient.
 TEXT_LINEARS = r"transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.(0\.proj|2))"
 
-FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for in a folder
+__all__ = ["AdapterRoles", "is_adapter_parameter", "lora_rank", "lora_targets", "read_lora", "save_lora"]
 
 
 class AdapterRoles:
@@ -42,6 +43,7 @@ class AdapterRoles:
         self.transformer = transformer
         self.active: list[str] = []
         self.names: list[str] = []
+        self._layers: list[Any] = []
 
     def add(
         self,
@@ -97,7 +99,8 @@ class AdapterRoles:
             if new:
                 # The optimizer's small steps are lost in bfloat16; peft casts activations as needed.
                 parameter.data = parameter.data.float()
-        for layer in self.layers():
+        self._layers = list(self.layers())
+        for layer in self._layers:
             layer._active_adapter = self.active
 
     def copy(self, source: str, name: str) -> None:
@@ -135,6 +138,11 @@ class AdapterRoles:
             raise ValueError(f"no adapter {name!r}; there are: {', '.join(self.names) or 'none'}")
         before = self.active[:]
         self.active[:] = [] if name is None else [name]
+        # Autocast casts an adapter's input by itself; peft's own cast to float32 before it is a detour with the same bits.
+        kind = self.transformer.device.type
+        casts = not torch.is_autocast_enabled("cpu" if kind == "meta" else kind)
+        for layer in self._layers:
+            layer.cast_input_dtype_enabled = casts
         try:
             yield
         finally:
@@ -199,21 +207,6 @@ def save_lora(roles: AdapterRoles, path: str | Path, name: str, metadata: dict[s
     if is_writer():
         write_safetensors(path, state, metadata={**(metadata or {}), "format": "pt"})
     return path
-
-
-def read_lora(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Read an adapter file, or a folder that holds one, under diffusers' keys; on ``meta`` the header alone.
-
-    Raises:
-        ValueError: if there is no such file, it is damaged, or it holds no LoRA.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / FILE_NAME
-    state, _ = read_safetensors(path, device)
-    if not any(".lora_A." in key for key in state):
-        raise ValueError(f"{path} holds no LoRA adapter in diffusers' or peft's format")
-    return state
 
 
 def lora_targets(state: dict[str, Tensor]) -> list[str]:

@@ -1,6 +1,7 @@
 """The LightningModule, its loss terms and callbacks."""
 
 from fluxsr.training.adversary import Adversary
+from fluxsr.training.batches import as_batch
 from fluxsr.training.checkpoints import AtomicCheckpointIO
 from fluxsr.training.module import OneStepSR
 from fluxsr.training.optimizers import AdamW8bit, MuonAdamW
@@ -22,6 +23,7 @@ __all__ = [
     "MuonAdamW",
     "OneStepSR",
     "StepOutputs",
+    "as_batch",
     "make_pairs",
     "psnr_y",
 ]

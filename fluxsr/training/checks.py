@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from fluxsr.flows import FlowObjective
+from fluxsr.models.digest import weights_digest
 from fluxsr.training.strategies import FSDP2Strategy
 
 
@@ -41,6 +43,22 @@ def check_strategy(strategy: Any, module: Any) -> None:
         raise ValueError(
             f"{name} numbers the optimiser's states by frozen parameters too, so its checkpoints of adapters don't load "
             "elsewhere: set strategy to fsdp2, which is the same with checkpoints that do"
+        )
+
+
+def check_same_weights(module: Any, strategy: Any) -> None:
+    """Refuse processes whose frozen weights differ; every process must call it.
+
+    Raises:
+        ValueError: saying how they come to be the same.
+    """
+    own = weights_digest(module, {name for name, p in module.named_parameters() if not p.requires_grad})
+    first = strategy.broadcast(own)
+    differs = torch.tensor(float(own != first), device=strategy.root_device)
+    if float(strategy.reduce(differs, reduce_op="sum")):
+        raise ValueError(
+            "the processes have different frozen weights: load the same files on all of them, or, for random weights, set "
+            "the same seed before the model is made (--seed_everything, or lightning.seed_everything)"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
@@ -19,8 +20,16 @@ from fluxsr.models.sharding import shard_backbone
 from fluxsr.models.tiling import TiledVelocity
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
+from fluxsr.training.batches import as_batch
 from fluxsr.training.checkpoints import RandomStates, leave_frozen_out
-from fluxsr.training.checks import check_fits, check_grid, check_pairs, check_precision, check_strategy
+from fluxsr.training.checks import (
+    check_fits,
+    check_grid,
+    check_pairs,
+    check_precision,
+    check_same_weights,
+    check_strategy,
+)
 from fluxsr.training.finite import FiniteGuard
 from fluxsr.training.in_step import InStep
 from fluxsr.training.optimizers import student_optimizer
@@ -150,7 +159,14 @@ class OneStepSR(LightningModule):
         Raises:
             ValueError: if a strategy that shards meets quantised weights, an adversary, or what it can't be used with.
         """
+        if self._trainer is None:  # OneStepSR.load_from_checkpoint
+            return
         strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            check_same_weights(self, strategy)
+            # DDP would broadcast the frozen base, gigabytes of it, and choke on quantized weights: it is the same by
+            # construction, which has just been checked. PyTorch reads this name off the module that it wraps.
+            self._ddp_params_and_buffers_to_ignore = sorted(self.frozen())
         check_strategy(strategy, self)
         if isinstance(strategy, FSDP2Strategy) and self._in_step is None:
             for model in (self.backbone, *self.roles.models.values()):
@@ -162,6 +178,10 @@ class OneStepSR(LightningModule):
     def on_fit_start(self) -> None:
         """Refuse what would go wrong silently."""
         check_pairs(self)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Take batches of the user's own data, see :func:`fluxsr.training.as_batch`."""
+        return as_batch(batch)
 
     # ---- one training step, arrow by arrow -------------------------------------------------------------------
 
@@ -394,6 +414,12 @@ class OneStepSR(LightningModule):
             ValueError: If something is NaN or infinite, naming the step and the terms.
         """
         self._guard.check(self.trainer.strategy, self.trainable_state().values(), self.global_step)
+
+    def frozen(self) -> set[str]:
+        """Return the names of parameters and buffers that training never changes."""
+        kept = self.checkpointed()
+        names = {name for name, _ in (*self.named_parameters(), *self.named_buffers()) if name not in kept}
+        return {name for name in names if not name.startswith("_means.")}
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return the trainable parameters by name."""

@@ -21,10 +21,12 @@ def student_optimizer(
         parameters: of the whole module.
         others: those that another optimiser trains.
         make_optimizer: from the list of parameters; ``None``: AdamW at 5e-5 (ours: the papers publish none).
-        make_scheduler: from the optimiser, stepped every step; ``None``: a constant rate.
+        make_scheduler: Makes the scheduler from the optimizer; it is stepped every step. ``ReduceLROnPlateau`` is stepped every
+            epoch; torch's own watches ``train/loss`` in mode ``min`` and ``val/psnr_y`` in mode ``max``, Lightning's what its
+            ``monitor`` names. ``None``: a constant rate.
 
     Raises:
-        ValueError: if nothing is trainable.
+        ValueError: If nothing is trainable.
     """
     apart = set(map(id, others))
     trainable = [parameter for parameter in parameters if parameter.requires_grad and id(parameter) not in apart]
@@ -33,7 +35,13 @@ def student_optimizer(
     optimizer = torch.optim.AdamW(trainable, lr=5e-5) if make_optimizer is None else make_optimizer(trainable)
     if make_scheduler is None:
         return {"optimizer": optimizer}
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": make_scheduler(optimizer), "interval": "step"}}
+    scheduler = make_scheduler(optimizer)
+    plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        # torch's own does not say what it watches; Lightning's, of the same name in lightning.pytorch.cli, does.
+        watched = getattr(scheduler, "monitor", "val/psnr_y" if scheduler.mode == "max" else "train/loss")
+        plan = {"scheduler": scheduler, "interval": "epoch", "monitor": watched}
+    return {"optimizer": optimizer, "lr_scheduler": plan}
 
 
 class MuonAdamW(torch.optim.Optimizer):

@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fluxsr.data import PairStore
-from fluxsr.data.pair_store import draw_noise
+from fluxsr.data.pair_store import MANIFEST, draw_noise
 from fluxsr.flows import euler, resolution_shift
 from fluxsr.images import list_images, read_image
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
+from fluxsr.models.digest import BYTES, weights_digest
 from fluxsr.models.sources import ModelSource
+from fluxsr.models.weight_files import read_safetensors
 
 
 class MadePairs(NamedTuple):
@@ -118,52 +120,60 @@ def make_pairs(
     photos = list_images(images) if images is not None else []
     if photos:
         num = min(num, len(photos))
+    fingerprint = {
+        "model": model,
+        "weights": weights_digest(backbone),
+        "revision": revision,
+        "autoencoder": vae.fingerprint(),
+        "prompt": backbone.prompt_text,
+        "prompt_digest": tensors_digest(backbone.prompt_embeds, backbone.pooled_prompt_embeds),
+        "guidance": guidance,
+        "steps": steps,
+        "shift": shift,
+        "size": size,
+        "source": photos_digest(photos, noise) if photos else "teacher",
+        "batch_size": batch_size,  # a matrix product's rounding depends on it
+        "dtype": dtype,
+    }
+    old = _digest_of_sums(output)
     store = PairStore.create_or_resume(
         output,
-        {
-            "model": model,
-            "weights": weights_digest(backbone),
-            "revision": revision,
-            "autoencoder": vae.fingerprint(),
-            "prompt": backbone.prompt_text,
-            "prompt_digest": tensors_digest(backbone.prompt_embeds, backbone.pooled_prompt_embeds),
-            "guidance": guidance,
-            "steps": steps,
-            "shift": shift,
-            "size": size,
-            "source": photos_digest(photos, noise) if photos else "teacher",
-            "batch_size": batch_size,  # a matrix product's rounding depends on it
-            "dtype": dtype,
-        },
+        fingerprint | ({} if old is None else {"weights": old}),
         num,
         shard_size,
         latent_shape=(vae.latent_channels, side, side),
         seed=seed,
         noise="stored" if photos else "seed",
     )
+
+    def make(batch: range) -> tuple[Tensor, Tensor, Tensor | None]:
+        if photos:
+            chosen = [photos[i] for i in batch]
+            return pair_photos(chosen, batch, seed, noise, size, steps, shift, backbone, vae)
+        start_noise = torch.stack([store.noise(i) for i in batch]).to(place)
+        latents = euler(backbone, start_noise, 1.0, 0.0, steps, shift=shift)
+        return latents, vae.decode(latents), None
+
+    def batches(indices: range) -> list[range]:
+        # Borders depend on the index alone, so a resumed store has the same bits.
+        starts = range(indices.start, indices.stop, batch_size)
+        return [range(start, min(start + batch_size, indices.stop)) for start in starts]
+
     missing = store.missing_shards()
-    done = num - sum(len(indices) for indices in missing)
-    made = done
+    done = made = num - sum(len(indices) for indices in missing)
     report = progress or (lambda done, total: None)
     errors: list[Tensor] = []
     with torch.inference_mode():
+        if old is not None and missing and done:
+            _check_same_teacher(store, make, batches, missing)
         for indices in missing:
-            parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
-            # Batch borders depend on the index alone, so a resumed store has the same bits.
-            for start in range(indices.start, indices.stop, batch_size):
-                batch = range(start, min(start + batch_size, indices.stop))
-                if photos:
-                    latents, pictures, start_noise = pair_photos(
-                        [photos[i] for i in batch], batch, seed, noise, size, steps, shift, backbone, vae
-                    )
-                    parts.append((latents, pictures, start_noise))
-                    if noise == "inversion":
-                        back = euler(backbone, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
-                        errors.append((back - latents).square().flatten(1).mean(dim=1).sqrt().cpu())
-                else:
-                    start_noise = torch.stack([store.noise(i) for i in batch]).to(place)
-                    latents = euler(backbone, start_noise, 1.0, 0.0, steps, shift=shift)
-                    parts.append((latents, vae.decode(latents), None))
+            parts = []
+            for batch in batches(indices):
+                parts.append(make(batch))
+                latents, _, start_noise = parts[-1]
+                if start_noise is not None and noise == "inversion":
+                    back = euler(backbone, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
+                    errors.append((back - latents).square().flatten(1).mean(dim=1).sqrt().cpu())
                 made += len(batch)
                 report(made, num)
             columns = [
@@ -173,6 +183,36 @@ def make_pairs(
             ]
             store.write_shard(indices.start // store.shard_size, *columns)
     return MadePairs(Path(output), num, size, done, steps, torch.cat(errors) if errors else torch.zeros(0))
+
+
+def _digest_of_sums(output: str) -> str | None:
+    """Return the weights' digest of a store that version 0.1 began; ``None`` for all others."""
+    if not (Path(output) / MANIFEST).is_file():
+        return None
+    digest = str(PairStore.open(output).fingerprint.get("weights", BYTES))
+    return None if digest.startswith(BYTES) else digest
+
+
+def _check_same_teacher(
+    store: PairStore,
+    make: Callable[[range], tuple[Tensor, Tensor, Tensor | None]],
+    batches: Callable[[range], list[range]],
+    missing: list[range],
+) -> None:
+    """Make the first batch of a finished shard again: a digest of sums can't tell whether the teacher is the same.
+
+    Raises:
+        ValueError: If it comes out otherwise.
+    """
+    finished = (store.shard_indices(number) for number in range(store.num_shards))
+    indices = next(one for one in finished if one not in missing)
+    first = batches(indices)[0]
+    stored = read_safetensors(store.shard_path(indices.start // store.shard_size))[0]["latents"][: len(first)]
+    if not torch.equal(make(first)[0].float().cpu().to(stored.dtype), stored):
+        raise ValueError(
+            f"{store.path} was begun by an older version, and its pairs come out otherwise with this teacher or on this "
+            "machine: choose a new folder for the pairs"
+        )
 
 
 def pair_photos(
@@ -201,17 +241,6 @@ def middle_square(image: Tensor, size: int) -> Tensor:
     top, left = ((length - side) // 2 for length in image.shape[-2:])
     square = image[None, :, top : top + side, left : left + side]
     return interpolate(square, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)[0]
-
-
-def weights_digest(backbone: Any) -> str:
-    """Return a short digest of the teacher's weights: another file under the same name is another teacher."""
-    digest = hashlib.sha256()
-    for name, parameter in backbone.named_parameters():
-        # A sum per tensor: reading 12 B weights through a hash would take minutes.
-        digest.update(
-            f"{name}:{float(parameter.double().sum() if parameter.numel() < 1e7 else parameter.sum()):.6e}".encode()
-        )
-    return digest.hexdigest()[:16]
 
 
 def tensors_digest(*tensors: Tensor) -> str:

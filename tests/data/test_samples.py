@@ -24,9 +24,11 @@ def test_the_sampler_is_a_permutation_of_its_epoch() -> None:
     first = list(sampler)
     assert [epoch for epoch, _ in first] == [0] * 10
     assert sorted(index for _, index in first) == list(range(10))
+    sampler.set_epoch(0)
     assert first == list(sampler)
     sampler.set_epoch(4)
     assert [epoch for epoch, _ in sampler] == [4] * 10
+    sampler.set_epoch(4)
     assert [index for _, index in sampler] != [index for _, index in first]
 
 
@@ -104,3 +106,24 @@ def test_all_names_are_exported() -> None:
     assert set(fluxsr.data.__all__) <= set(dir(fluxsr.data))
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         fluxsr.data.Nonsense  # noqa: B018
+
+
+def test_without_a_trainer_each_iteration_is_the_next_epoch():
+    sampler = EpochSampler(6, seed=1)
+    first, second = list(sampler), list(sampler)
+    assert {epoch for epoch, _ in first} == {0} and {epoch for epoch, _ in second} == {1} and first != second
+    sampler.set_epoch(1)
+    assert list(sampler) == second
+
+
+def test_epochs_that_are_cut_short_are_of_one_length_and_leave_nothing_out():
+    done = 0
+    sampler = EpochSampler(20, seed=1, batch_size=2, batches_done=lambda: done)
+    seen = []
+    for _ in range(7):  # limit_train_batches=3 of 10
+        taken = [index for index, _ in zip(sampler, range(6), strict=False)]
+        assert len(taken) == 6
+        seen += taken
+        done += 3
+    assert len(seen) == 42 and sorted(index for epoch, index in seen if epoch == 0) == list(range(20))
+    assert sorted(index for epoch, index in seen if epoch == 1) == list(range(20))

@@ -49,11 +49,24 @@ def run(folder: Path, code: str) -> subprocess.CompletedProcess:
     # -S: nothing of this environment's site-packages.
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     environment.pop("FLUXSR_WEIGHTS", None)
-    return subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment, cwd=folder)
+    return subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment, cwd=folder
+    )
 
 
 def test_there_is_nothing_else(only_torch):
-    missing = ("lightning", "diffusers", "peft", "lpips", "torchmetrics", "omegaconf", "PIL", "cv2", "rich", "torchvision")
+    missing = (
+        "lightning",
+        "diffusers",
+        "peft",
+        "lpips",
+        "torchmetrics",
+        "omegaconf",
+        "PIL",
+        "cv2",
+        "rich",
+        "torchvision",
+    )
     result = run(only_torch, f"import importlib.util as u; print([n for n in {missing} if u.find_spec(n)])")
     assert result.stdout.strip() == "[]", result.stderr
 

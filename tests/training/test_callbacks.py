@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
+from fluxsr.data import SRDataModule
 from fluxsr.flows import FlowMatching, calibrate_lr_time
 from fluxsr.losses import MSELoss
 from fluxsr.models import load_flux
@@ -56,6 +60,41 @@ def test_ema_validates_the_average_and_gives_the_weights_back(tmp_path):
     assert all(torch.equal(seen[name], ema.average[name]) for name in seen)
     assert any(not torch.equal(seen[name], weights[name]) for name in seen)
     assert all(torch.equal(p, weights[name]) for name, p in module.trainable_state().items())
+
+
+def test_ema_of_bfloat16_weights_is_float32_and_moves():
+    module = tiny_module(losses=MSE)
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    ema, trainer = EMA(0.999), SimpleNamespace(global_step=20_000)
+    ema.on_fit_start(trainer, module)
+    start = {name: tensor.clone() for name, tensor in ema.average.items()}
+    with torch.no_grad():
+        for parameter in module.trainable_state().values():
+            parameter.add_(1.0)
+    for _ in range(100):
+        trainer.global_step += 1
+        ema.on_train_batch_end(trainer, module)
+    for name, average in ema.average.items():
+        goal = module.trainable_state()[name].detach().float()
+        assert average.dtype == torch.float32
+        torch.testing.assert_close(average, goal + (start[name] - goal) * 0.999**100, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_written_during_validation_holds_the_weights(tmp_path):
+    class Save(Callback):
+        def on_validation_batch_end(self, trainer, module, *args):
+            trainer.save_checkpoint(tmp_path / "inside.ckpt")
+
+    module = tiny_module(losses=MSE)
+    trainer = tiny_trainer(tmp_path, max_steps=3, callbacks=[EMA(0.9), Save()], num_sanity_val_steps=0)
+    trainer.fit(module, loader(3), loader(1))
+    inside = torch.load(tmp_path / "inside.ckpt", weights_only=True)
+    average = inside["callbacks"]["EMA"]["average"]
+    for name, weight in module.trainable_state().items():
+        assert torch.equal(inside["state_dict"][name], weight)
+    assert any(not torch.equal(average[name], weight) for name, weight in module.trainable_state().items())
 
 
 def test_ema_survives_a_checkpoint(tmp_path):
@@ -136,6 +175,17 @@ def test_export_of_a_lora_is_an_adapter(tmp_path):
     fresh.load_lora(tmp_path / "lora.safetensors")
     pair, t = tiny_module().encode(tiny_batch()), torch.full((2,), 0.25)
     assert torch.equal(fresh(pair.lr, t), module.backbone(pair.lr, t))
+
+
+def test_results_keep_their_folders_and_never_overwrite_each_other(tmp_path, photo_folder):
+    sources = tmp_path / "in"
+    for name in ("a/1.png", "b/1.png", "1.png", "1.jpg"):
+        (sources / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(next(photo_folder.glob("*.png"))).crop((0, 0, 24, 24)).save(sources / name)
+    trainer = tiny_trainer(tmp_path, callbacks=[ImageWriter(str(tmp_path / "out"))])
+    trainer.predict(tiny_module(), datamodule=SRDataModule(predict=str(sources)))
+    made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
+    assert made == {"a/1.png", "b/1.png", "1.png.png", "1.jpg.png"}
 
 
 def test_image_writer_names_files_by_their_sources(tmp_path, photo_folder):

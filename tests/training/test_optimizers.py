@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fluxsr.training import AdamW8bit, MuonAdamW
+from fluxsr.training.optimizers import student_optimizer
 
 
 def parameters(device="cpu"):
@@ -111,3 +112,16 @@ def test_a_schedule_reaches_both_parts_and_a_closure_is_called():
 def test_parameters_that_it_cannot_train_are_refused(parameters, said):
     with pytest.raises(ValueError, match=said):
         MuonAdamW(parameters())
+
+
+def test_a_scheduler_that_watches_a_value_is_given_one():
+    from lightning.pytorch.cli import ReduceLROnPlateau
+
+    make = lambda parameters: torch.optim.SGD(parameters, lr=1.0)
+    weights = [torch.nn.Parameter(torch.zeros(2))]
+    plain = torch.optim.lr_scheduler.ReduceLROnPlateau
+    for mode, watched in (("min", "train/loss"), ("max", "val/psnr_y")):
+        plan = student_optimizer(weights, [], make, lambda optimizer, mode=mode: plain(optimizer, mode=mode))
+        assert plan["lr_scheduler"]["monitor"] == watched
+    plan = student_optimizer(weights, [], make, lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/psnr_y"))
+    assert plan["lr_scheduler"]["monitor"] == "val/psnr_y" and plan["lr_scheduler"]["interval"] == "epoch"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fluxsr.cli.main import main
 from fluxsr.cli.pairs import tell
@@ -13,6 +15,8 @@ from fluxsr.data import PairStore, TeacherPairs
 from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift
 from fluxsr.models import PromptEmbedding, load_autoencoder, load_flux
+from fluxsr.models.digest import weights_digest
+from fluxsr.models.weight_files import read_safetensors
 from fluxsr.training.pair_maker import make_pairs, middle_square
 from tests.cli.conftest import euler_by_hand, files
 from tests.models.conftest import tiny_prompt, tiny_transformer
@@ -300,3 +304,44 @@ def test_the_command_reads_its_options_from_yaml_too(store, tmp_path):
     (tmp_path / "pairs.yaml").write_text(json.dumps(SMALL))
     main(["pairs", "--config", str(tmp_path / "pairs.yaml"), "--output", str(tmp_path / "pairs")])
     assert files(tmp_path / "pairs") == files(store)
+
+
+def test_the_teachers_digest_is_of_bytes_and_the_same_with_any_threads():
+    class Large(torch.nn.Module):
+        def __init__(self, change=0.0):
+            super().__init__()
+            generator = torch.Generator().manual_seed(0)
+            weight = torch.randn(300, 400, generator=generator)
+            self.weight = torch.nn.Parameter((weight + change).bfloat16())
+            self.small = torch.nn.Parameter(weight[0])
+
+    digests = set()
+    threads = torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        digests.add(weights_digest(Large()))
+    torch.set_num_threads(threads)
+    assert len(digests) == 1 and weights_digest(Large(0.1)) not in digests
+
+
+def test_a_store_of_version_0_1_goes_on_where_its_pairs_come_out_the_same(tmp_path):
+    old = Path(__file__).parents[1] / "files_of_0_1" / "pairs"
+    arguments = {"num": 3, "steps": 1, "size": 16, "seed": 3, "batch_size": 2, "shard_size": 2}
+    for name in ("same", "other"):
+        shutil.copytree(old, tmp_path / name)
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        (tmp_path / name / "pairs-00001.safetensors").unlink()
+        del manifest["shards"]["pairs-00001.safetensors"]
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    make_pairs(str(tmp_path / "same"), **arguments)
+    latents = [load_file(path / "pairs-00001.safetensors")["latents"] for path in (old, tmp_path / "same")]
+    torch.testing.assert_close(*latents)
+    shard = tmp_path / "other" / "pairs-00000.safetensors"
+    state = load_file(shard)
+    save_file({**state, "latents": state["latents"] + 0.5}, shard, read_safetensors(shard)[1])
+    manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
+    record = manifest["shards"]["pairs-00000.safetensors"]
+    record |= {"bytes": shard.stat().st_size, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}
+    (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="new folder"):
+        make_pairs(str(tmp_path / "other"), **arguments)

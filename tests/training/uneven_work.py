@@ -18,6 +18,7 @@ from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import tiny_module, tiny_trainer
 from tests.training.test_roles import stage_two
 
+
 class Seen(Callback):
     """Keeps the losses, and what was predicted."""
 
@@ -80,9 +81,7 @@ def main() -> None:
 
     # A teacher's samples, which the first process draws.
     teacher = tiny_module(lora=None, losses={}, backbone=adapted(), objective=FlowMatching())
-    _, run = trainer(
-        "teacher", max_steps=2, val_check_interval=2, callbacks=[PreviewGrid(2, sample_steps=2)]
-    )
+    _, run = trainer("teacher", max_steps=2, val_check_interval=2, callbacks=[PreviewGrid(2, sample_steps=2)])
     run.fit(teacher, datamodule=data(batch_size=2 // devices, val_photos=mixed, val_crop=24))
     results["pictures"] = len(list((folder / "teacher" / "previews").glob("*.png")))
 

@@ -43,7 +43,9 @@ def _add_events(curves: Curves, folder: Path) -> None:
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
-        raise ValueError(f"the events in {folder} are read by tensorboard: pip install 'fluxsr[tensorboard]'") from error
+        raise ValueError(
+            f"the events in {folder} are read by tensorboard: pip install 'fluxsr[tensorboard]'"
+        ) from error
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 2000})
     events.Reload()

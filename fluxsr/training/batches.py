@@ -1,0 +1,50 @@
+"""Batches of the user's own data: dictionaries and tuples become what the module works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fluxsr.data import LRBatch, SRBatch
+
+
+def as_batch(batch: Any) -> Any:
+    """Return a batch as an :class:`fluxsr.data.SRBatch`, or, without HR images, as an :class:`fluxsr.data.LRBatch`.
+
+    Args:
+        batch: One of these already, a dictionary with ``lr_image`` and ``hr_image`` (and ``hr_latents``, ``noise``), a pair
+            ``(lr_image, hr_image)``, or, for prediction, ``lr_image`` alone. Images are ``(B, 3, H, W)`` in ``[0, 1]``.
+
+    Raises:
+        ValueError: If it is something else, saying what a batch must be.
+    """
+    if isinstance(batch, SRBatch | LRBatch):
+        return batch
+    if isinstance(batch, Mapping):
+        given = dict(batch)
+    elif isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(one, Tensor) for one in batch):
+        given = {"lr_image": batch[0], "hr_image": batch[1]}
+    elif isinstance(batch, Tensor):
+        given = {"lr_image": batch}
+    else:
+        raise ValueError(_wanted(f"got a {type(batch).__name__}"))
+    lr_image, hr_image = given.get("lr_image"), given.get("hr_image")
+    if not isinstance(lr_image, Tensor):
+        raise ValueError(_wanted(f"got the keys {', '.join(map(str, given))}"))
+    index = given.get("index", torch.arange(len(lr_image)))
+    if hr_image is None:
+        return LRBatch(lr_image, index, list(given.get("paths", [])))
+    if lr_image.ndim != 4 or hr_image.ndim != 4 or hr_image.shape[-1] < lr_image.shape[-1]:
+        shapes = f"lr_image {tuple(lr_image.shape)} and hr_image {tuple(hr_image.shape)}"
+        raise ValueError(_wanted(f"got {shapes}; the LR image comes first"))
+    return SRBatch(hr_image, lr_image, index, given.get("hr_latents"), given.get("noise"))
+
+
+def _wanted(got: str) -> str:
+    return (
+        "a batch must be a dictionary with lr_image and hr_image, or the pair (lr_image, hr_image), of (B, 3, H, W) images in "
+        f"[0, 1]: {got}"
+    )

@@ -1,0 +1,126 @@
+"""LoRA files as others write them, at the strength that they ask for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fluxsr.models import FluxBackbone
+from fluxsr.models.lora_files import METADATA, read_lora
+from tests.models.conftest import perturb, tiny_transformer
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """An adapter under diffusers' keys, of rank 4."""
+    backbone = FluxBackbone(tiny_transformer())
+    backbone.add_lora(rank=4)
+    perturb(backbone)
+    return load_file(backbone.save(tmp_path / "plain.safetensors"))
+
+
+def written(tmp_path, state, **metadata):
+    save_file(state, tmp_path / "other.safetensors", metadata)
+    return read_lora(tmp_path / "other.safetensors")
+
+
+def update(state, module):
+    return state[f"{module}.lora_B.weight"] @ state[f"{module}.lora_A.weight"]
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda key: key,
+        lambda key: key.removeprefix("transformer."),
+        lambda key: key.replace("transformer.", "base_model.model.", 1),
+        lambda key: key.replace("transformer.", "base_model.model.transformer.", 1),
+        lambda key: key.replace("transformer.", "diffusion_model.", 1),
+        lambda key: key.replace(".lora_A.", ".lora_down.").replace(".lora_B.", ".lora_up."),
+    ],
+    ids=["diffusers", "bare", "peft", "peft of a pipeline", "comfy", "down and up"],
+)
+def test_other_keys_are_the_same_adapter(plain, tmp_path, rename):
+    found = written(tmp_path, {rename(key): tensor for key, tensor in plain.items()})
+    assert found.keys() == plain.keys()
+    assert all(torch.equal(found[key], plain[key]) for key in plain)
+
+
+def test_the_headers_alpha_is_honored_by_module(plain, tmp_path):
+    names = sorted({key.split(".lora_")[0] for key in plain})
+    special = names[0].removeprefix("transformer.")
+    header = {"transformer.r": 4, "transformer.lora_alpha": 16, "transformer.alpha_pattern": {special: 2}}
+    found = written(tmp_path, plain, **{METADATA: json.dumps(header)})
+    torch.testing.assert_close(update(found, names[1]), 4 * update(plain, names[1]))
+    torch.testing.assert_close(update(found, names[0]), 0.5 * update(plain, names[0]))
+    header = {"transformer.lora_alpha": 16, "transformer.use_rslora": True}
+    found = written(tmp_path, plain, **{METADATA: json.dumps(header)})
+    torch.testing.assert_close(update(found, names[1]), 8 * update(plain, names[1]))
+
+
+def test_alpha_tensors_are_honored(plain, tmp_path):
+    module = next(iter(plain)).split(".lora_")[0]
+    found = written(tmp_path, {**plain, f"{module}.alpha": torch.tensor(2.0)})
+    assert found.keys() == plain.keys()
+    torch.testing.assert_close(update(found, module), 0.5 * update(plain, module))
+
+
+def test_kohyas_files_are_translated(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, 32, generator=generator), torch.randn(128, 2, generator=generator)
+    name = "lora_unet_double_blocks_0_img_mlp_0"
+    state = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.0)}
+    found = written(tmp_path, state)
+    torch.testing.assert_close(update(found, "transformer.transformer_blocks.0.ff.net.0.proj"), 0.5 * up @ down)
+    backbone = FluxBackbone(tiny_transformer())
+    backbone.load_lora(tmp_path / "other.safetensors")
+    assert backbone.adapters.names == ["student"]
+
+
+@pytest.mark.parametrize("state", [{"x": torch.zeros(1)}, {"text_model.lora_down.weight": torch.zeros(1, 1)}])
+def test_what_is_no_adapter_of_a_transformer_is_refused(tmp_path, state):
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors"):
+        FluxBackbone(tiny_transformer()).load_lora(tmp_path / "other.safetensors")
+
+
+def test_autocast_casts_an_adapters_input_once():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Copies(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func._overloadpacket is torch.ops.aten._to_copy:
+                self.count += args[0].nbytes + out.nbytes
+            return out
+
+    backbone = FluxBackbone(tiny_transformer().to(torch.bfloat16))
+    backbone.add_lora(rank=4)
+    perturb(backbone)
+    xt, t = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5])
+
+    def run():
+        with Copies() as copies, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return backbone(xt, t), copies.count
+
+    ours, few = run()
+    outputs = []
+    for casts in (True, False):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Copies() as copies:
+            context = backbone.adapters.use("student")
+            with context:
+                for layer in backbone.adapters.layers():
+                    layer.cast_input_dtype_enabled = casts
+                block = backbone.transformer.single_transformer_blocks[0].attn.to_q
+                outputs.append((block(torch.ones(1, 8, 32, dtype=torch.bfloat16)), copies.count))
+    assert torch.equal(outputs[0][0], outputs[1][0]) and outputs[1][1] < outputs[0][1]
+    assert few > 0 and ours.isfinite().all()
+    assert not any(layer.cast_input_dtype_enabled for layer in backbone.adapters.layers())
+    with torch.no_grad():
+        backbone(xt, t)  # outside of autocast the cast is needed, and made
+    assert all(layer.cast_input_dtype_enabled for layer in backbone.adapters.layers())
