@@ -224,7 +224,7 @@ class OneStepSR(LightningModule):
         with torch.no_grad():
             hr = self.autoencoder.encode(batch.hr_image) if batch.hr_latents is None else batch.hr_latents.float()
             lr = self.autoencoder.encode(self.enlarge(batch.lr_image, batch.hr_image.shape[-2:]))
-        noise = self._global_noise(hr, step) if batch.noise is None else batch.noise.to(hr)
+        noise = self._noise(hr, step) if batch.noise is None else batch.noise.to(hr.device, hr.dtype, non_blocking=True)
         return LatentPair(hr, lr, noise)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -457,9 +457,14 @@ class OneStepSR(LightningModule):
         """Return this process's rows of what was drawn for the global batch: every so-manieth, as the sampler deals."""
         return drawn if self._trainer is None else drawn[self.global_rank :: self._world_size]
 
-    def _global_noise(self, like: Tensor, step: int) -> Tensor:
-        shape = (len(like) * self._world_size, *like.shape[1:])
-        return self._rows(torch.randn(shape, generator=self.generator(step, "noise"))).to(like)
+    def _noise(self, like: Tensor, step: int) -> Tensor:
+        """Return noise for the rows of this process: each has a generator of its own, by its place in the global batch."""
+        rank = self.global_rank if self._trainer is not None else 0
+        rows = [
+            torch.randn(like.shape[1:], generator=self.generator(step, f"noise of row {rank + i * self._world_size}"))
+            for i in range(len(like))
+        ]
+        return torch.stack(rows).to(like.device, like.dtype, non_blocking=True)
 
     def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
         loss = self.distance

@@ -196,7 +196,8 @@ def modulation_input(
     embedder: nn.Module, t: float, prompt: PromptEmbedding, guidance: float | None, dtype: torch.dtype
 ) -> Tensor:
     """Return what every modulation linear sees, ``(1, D)``: by diffusers' own operations, or bits would differ."""
-    pooled = prompt.pooled_prompt_embeds.to(dtype)
+    # On the embedder's device: a quantized base is loaded onto a GPU before the prompt goes there.
+    pooled = prompt.pooled_prompt_embeds.to(next(embedder.parameters()).device, dtype)
     numbers = [t] if guidance is None else [t, guidance]
     times = (torch.full((1,), n, device=pooled.device, dtype=torch.float32).to(dtype) * 1000 for n in numbers)
     return nn.functional.silu(embedder(*times, pooled))

@@ -108,4 +108,4 @@ def tabulate_modulation(backbone: Any, times: Tensor) -> None:
             # One time after the other: a matrix product over all of them would round otherwise.
             transformer.set_submodule(f"{norm}.silu", _Rows(torch.cat([linear(features) for features in inputs])))
             transformer.set_submodule(name, nn.Identity())
-    transformer.set_submodule("time_text_embed", ModulationTable(times.to(backbone.prompt_embeds.device)))
+    transformer.set_submodule("time_text_embed", ModulationTable(times.to(inputs[0].device)))
