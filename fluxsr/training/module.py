@@ -453,17 +453,18 @@ class OneStepSR(LightningModule):
     def _world_size(self) -> int:
         return self._trainer.world_size if self._trainer is not None else 1
 
+    @property
+    def _rank(self) -> int:
+        return self.global_rank if self._trainer is not None else 0
+
     def _rows(self, drawn: Tensor) -> Tensor:
         """Return this process's rows of what was drawn for the global batch: every so-manieth, as the sampler deals."""
-        return drawn if self._trainer is None else drawn[self.global_rank :: self._world_size]
+        return drawn[self._rank :: self._world_size]
 
     def _noise(self, like: Tensor, step: int) -> Tensor:
         """Return noise for the rows of this process: each has a generator of its own, by its place in the global batch."""
-        rank = self.global_rank if self._trainer is not None else 0
-        rows = [
-            torch.randn(like.shape[1:], generator=self.generator(step, f"noise of row {rank + i * self._world_size}"))
-            for i in range(len(like))
-        ]
+        places = (self._rank + i * self._world_size for i in range(len(like)))
+        rows = [torch.randn(like.shape[1:], generator=self.generator(step, f"noise of row {i}")) for i in places]
         return torch.stack(rows).to(like.device, like.dtype, non_blocking=True)
 
     def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
