@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from fluxsr.cli._support.options import Command
 from fluxsr.cli._support.values import commas
 from fluxsr.evaluation.comparison import compare
@@ -39,7 +41,7 @@ is written after each image; the same command goes on after an interruption. Exi
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    if {"--benchmark=list"} & {*arguments, *map("=".join, zip(arguments, arguments[1:], strict=False))}:
+    if {"--benchmark=list"} & {*arguments, *map("=".join, pairwise(arguments))}:
         list_benchmarks()
         return
     options = COMMAND.parse(arguments)

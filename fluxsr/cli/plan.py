@@ -69,10 +69,11 @@ def plan(
     text_tokens: int | None = None,
     format: Literal["text", "json"] = "text",
 ) -> None:
-    """Say what a training run takes on each GPU: memory by phase and by part, FLOPs, time, the size of a checkpoint. The configuration
-    is read as `fluxsr fit` reads it, the networks are built without weights, and one training step runs on tensors that have
-    shapes and no contents. So nothing is downloaded, no GPU is needed, and files that the configuration names (pairs, photos,
-    a prompt, adapters) need not exist yet.
+    """Say what a training run takes on each GPU: memory by phase and by part, FLOPs, time, the size of a checkpoint.
+
+    The configuration is read as `fluxsr fit` reads it, the networks are built without weights, and one training step runs on
+    tensors that have shapes and no contents. So nothing is downloaded, no GPU is needed, and files that the configuration
+    names (pairs, photos, a prompt, adapters) need not exist yet.
 
     Args:
         rest: The options of ``fluxsr fit``.

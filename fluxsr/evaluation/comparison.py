@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from fluxsr.evaluation.document import Results
-    from fluxsr.evaluation.metrics import Settings
     from fluxsr.evaluation.systems import System
     from fluxsr.evaluation.testset import Degrade, TestSet
 

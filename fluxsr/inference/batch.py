@@ -152,9 +152,7 @@ def plan_files(
     if to_file and (len(found) > 1 or any(Path(entry).is_dir() for entry in inputs)):
         raise ValueError(f"{output} names one file, and there are {len(found)} images: give a folder after -o")
     if not to_file and output.exists() and not output.is_dir():
-        raise ValueError(
-            f"{output} is a file: give a folder after -o, or a name that ends in {', '.join(FORMATS)}"
-        )
+        raise ValueError(f"{output} is a file: give a folder after -o, or a name that ends in {', '.join(FORMATS)}")
     jobs: dict[Path, Job] = {}
     for source, name in found:
         ending = f".{kind}" if kind else source.suffix if source.suffix.lower() in FORMATS else ".png"

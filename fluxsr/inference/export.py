@@ -121,10 +121,10 @@ def export_model(
         metadata = {**{key: str(value) for key, value in facts.items()}, "license": license_of(base_model).name}
         backbone.save(target, dtype=kind, metadata=metadata)
     else:
-        autoencoder = load_fitting_autoencoder(backbone, source, vae, dtype=kind)
+        vae: Any = load_fitting_autoencoder(backbone, source, autoencoder, dtype=kind)
         if window is None:
-            window = NANO_WINDOW if isinstance(autoencoder, PixelAutoencoder) else FLUX_WINDOW
-        pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder, window=window, **facts)
+            window = NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW
+        pipeline = FluxSRPipeline.from_backbone(backbone, vae, window=window, **facts)
         _write_folder(pipeline, target, quantization)
     return ExportedModel(
         path=target,

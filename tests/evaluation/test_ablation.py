@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxsr.cli.ablation import Variant, read_grid, run_ablation
+from fluxsr.evaluation.ablation import Variant, read_grid, run_ablation
 from fluxsr.cli.main import main
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"

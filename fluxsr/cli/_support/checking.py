@@ -1,156 +1,176 @@
-"""A parser's message about a configuration, in one line: which key, in which file, and the innermost cause."""
+"""A configuration against the signatures of its classes, before the parser sees it: a mistake has a key and a cause.
+
+jsonargparse's own errors name every type that was tried and the whole value, a thousand characters for a wrong number in a
+loss, and no file. What isn't understood here (a type that is neither a number, a text, a choice nor a class) is left to it.
+"""
 
 from __future__ import annotations
 
-import re
+import types
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from inspect import Parameter, isclass, signature
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from fluxsr.cli.configs import Configuration, class_named, did_you_mean, dotted, parameters_of
+from fluxsr.cli._support import renamed
+from fluxsr.cli._support.configurations import class_named
+from fluxsr.cli._support.messages import UsageError, nearest
+from fluxsr.cli._support.values import WORDS, as_kind
 
-LONGEST = 300  # characters of a message
-
-_TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "NoneType": "null",
-    "list": "a list",
-    "dict": "keys with values",
-}
+# Says where a key was set: the option as typed, or the file and the key.
+Place = Callable[[str], str]
+_LISTS = (list, tuple, Sequence)
 
 
-def explain(message: str, configuration: Configuration, arguments: list[str]) -> str:
-    """Return a shorter message, with the whole key and the file that sets it.
-
-    jsonargparse says every type that it tried, and the whole value: a thousand characters for a wrong number in a loss.
+def check_arguments(function: Any, given: Mapping[str, Any], key: str, place: Place, lacking: bool = True) -> None:
+    """Refuse arguments that a class or function doesn't take, and values that it can't have.
 
     Args:
-        message: jsonargparse's, with its line breaks.
-        configuration: the files that were given.
-        arguments: the options that were given beside them.
+        function: The class or function.
+        given: Its arguments in the configuration.
+        key: Their place there, with dots.
+        place: Says where a key was set.
+        lacking: Whether all arguments without default must be given.
+
+    Raises:
+        UsageError: for the first mistake.
     """
-    keys, text = _cause(message.splitlines() or [""], [])
-    if required := re.match(r"the following arguments are required: (.*\..*)", text):
-        keys = [re.sub(r"^(fit|validate|test|predict)\.", "", one.strip()) for one in required[1].split(",")]
-        return _short(f"the configuration lacks {', '.join(keys)}: write that into it, or give another --config")
-    if keys and (required := re.match(r"the following arguments are required: ([\w, ]+)$", text)):
-        lacking = ", ".join(f"{'.'.join(keys)}.{one.strip()}" for one in required[1].split(","))
-        return _short(f"the configuration lacks {lacking}: write that into it, or give --{lacking.split(',')[0]}")
-    if required := re.match(r"the following arguments are required: ([\w, ]+)$", text):
-        return f"required and not given: {', '.join(f'--{one.strip()}' for one in required[1].split(','))}"
-    if not keys:
-        return _short(re.sub(r"^Subcommand '\w+' does not accept option '([^']+)'", r"there is no key \1", text))
-    option = re.match(r"(?:.* )?has no option '(\w+)'", text)
-    value = re.search(r", got '?(.*?)'?$", text)
-    wanted = [*keys, option[1]] if option else keys
-    if named := re.match(r"there is no class ([\w.]+)", text):
-        key, typed = _key_of_class(keys[0], named[1], configuration)
-    else:
-        key, typed = _whole_key(wanted, value[1] if value else None, configuration, arguments)
-    file = None if typed else configuration.source(key)
-    return _short(f"{f'{file}: ' if file else ''}{key}: {text}")
+    parameters, hints, whole = arguments_of(function)
+    for name, value in given.items():
+        here = f"{key}.{name}"
+        if name in parameters:
+            check_value(hints.get(name), value, here, place)
+        elif new := renamed.successor(function, name):
+            raise UsageError(f"{_called(function)} has it under another name now", place(here), new)
+        elif whole:
+            raise UsageError(f"{_called(function)} has no option {name!r}", place(here), nearest(name, parameters))
+    missing = [f"{key}.{name}" for name, required in parameters.items() if required and name not in given]
+    if lacking and missing:
+        plain = [name.replace(".init_args", "") for name in missing]
+        raise UsageError(f"the configuration lacks {', '.join(plain)}: write that into it, or give --{plain[0]}")
 
 
-def _cause(lines: list[str], keys: list[str], holder: str = "") -> tuple[list[str], str]:
-    """Return the keys from the outside in, and what is said about the last one. ``holder`` is the class that has it."""
-    lines = [line for line in lines if line.strip()] or [""]
-    first = lines[0].strip()
-    classes = [
-        number for number, line in enumerate(lines) if line.strip().startswith("- Problem with given class_path")
-    ]
-    if first.startswith("- ") and classes:  # tried as something else too, such as a path
-        return _cause([lines[classes[0]].strip().removeprefix("- "), *lines[classes[0] + 1 :]], keys, holder)
-    if match := re.match(r'Parser key "([^"]+)":\s*(.*)', first):
-        return _cause([match[2], *lines[1:]] if match[2] else lines[1:] or [""], [*keys, match[1]], holder)
-    if match := re.match(r"Problem with given class_path '([^']+)':\s*(.*)", first):
-        return _cause([match[2], *lines[1:]] if match[2] else lines[1:] or [""], keys, match[1])
-    if first.startswith("Does not validate against any of the Union subtypes"):
-        return _of_union(lines, keys, holder)
-    text = " ".join(" ".join(lines).split()).split(" Given value type:")[0].split(" Subclass types expect")[0]
-    if match := re.match(r"Option '([^']+)' is not accepted", text):
-        taken = _options_of(holder)
-        return keys, f"{holder.rpartition('.')[2]} has no option {match[1]!r}" + did_you_mean(
-            match[1], taken, f"it takes {', '.join(taken)}" if taken else ""
+def check_value(hint: Any, value: Any, key: str, place: Place) -> None:
+    """Refuse a value that its type can't have; what a type means that isn't understood here is left to the parser.
+
+    Raises:
+        UsageError: for the first mistake.
+    """
+    if hint is None or (isinstance(value, str) and "${" in value):
+        return
+    members = _members(hint)
+    named = isinstance(value, Mapping) and "class_path" in value
+    if named or (isinstance(value, str) and "." in value and str not in members and any(map(_is_class, members))):
+        path = value["class_path"] if isinstance(value, Mapping) else value
+        made = any(
+            get_origin(one) is Callable or getattr(get_origin(one), "__name__", "") == "Callable" for one in members
         )
-    if match := re.match(r"module '([^']+)' has no attribute '([^']+)'", text):
-        names = [name for name in dir(import_module(match[1])) if not name.startswith("_")]
-        near = did_you_mean(match[2], names) if holder in ("", f"{match[1]}.{match[2]}") else ""
-        return keys, f"there is no class {holder or f'{match[1]}.{match[2]}'}{near}"
-    if match := re.match(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", text):
-        return keys, f"must be one of {match[1]}, got {match[2]!r}"
-    if match := re.match(r"Expected a <class '([\w.]+)'>\. Got value: (.*)", text):
-        return keys, f"must be {_TYPES.get(match[1], match[1])}, got {match[2]!r}"
-    return keys, text
+        check_class(str(path), (value.get("init_args") or {}) if named else {}, key, place, lacking=not made)
+        return
+    if isinstance(value, Mapping):
+        for one in members:
+            if get_origin(one) in (dict, Mapping):
+                for name, inner in value.items():
+                    check_value(get_args(one)[1], inner, f"{key}.{name}", place)
+                return
+        return
+    if isinstance(value, list):
+        for one in members:
+            if get_origin(one) in _LISTS and get_args(one):
+                for number, inner in enumerate(value):
+                    check_value(get_args(one)[0], inner, f"{key}.{number}", place)
+                return
+        return
+    words = []
+    for one in members:
+        fitting = _fits(one, value)
+        if fitting is not False:
+            return
+        words.append(f"one of {', '.join(map(str, get_args(one)))}" if get_origin(one) is Literal else WORDS[one])
+    choices = [str(choice) for one in members if get_origin(one) is Literal for choice in get_args(one)]
+    suggestion = nearest(value, choices) if isinstance(value, str) and value else ""
+    words.sort(key="null".__eq__)
+    raise UsageError(f"must be {' or '.join(dict.fromkeys(words))}, got {value!r}", place(key), suggestion)
 
 
-def _of_union(lines: list[str], keys: list[str], holder: str) -> tuple[list[str], str]:
-    """Of a value that may be of several types: the type that it came nearest to."""
-    start = next((number for number, line in enumerate(lines) if line.strip() == "Errors:"), None)
-    if start is None or start + 1 == len(lines):
-        return keys, " ".join(" ".join(lines).split())
-    margin = len(lines[start + 1]) - len(lines[start + 1].lstrip())
-    tried: list[list[str]] = []
-    given = ""
-    for line in lines[start + 1 :]:
-        indent = len(line) - len(line.lstrip())
-        if indent < margin:
-            given = line.strip().removeprefix("Given value: ")
-        elif indent == margin and line.lstrip().startswith("- "):
-            tried.append([line.strip().removeprefix("- ")])
-        elif tried:
-            tried[-1].append(line)
-    for one in tried:  # it was taken for this class, or for these keys: the rest says only that it is nothing else
-        if one[0].startswith(("Problem with given class_path", "Parser key")):
-            return _cause(one, keys, holder)
-    types = [re.match(r"Expected a (?:<class '([\w.]+)'>|typing\.Literal\[(.*)\])", one[0]) for one in tried]
-    others = [one for one, kind in zip(tried, types, strict=True) if kind is None]
-    if others:
-        return _cause(others[0], keys, holder)
-    names = [f"one of {kind[2]}" if kind[2] else _TYPES.get(kind[1], kind[1]) for kind in types if kind]
-    # null last: releases of jsonargparse order the types differently
-    return keys, f"must be {' or '.join(sorted(names, key='null'.__eq__))}, got {given!r}"
+def check_class(path: str, arguments: Mapping[str, Any], key: str, place: Place, lacking: bool = True) -> None:
+    """Refuse a class that there isn't, and arguments that it doesn't take.
+
+    Raises:
+        UsageError: for the first mistake.
+    """
+    if "." not in path:  # a name alone, which the parser finds among the subclasses
+        return
+    found = class_named(path)
+    if found is None:
+        raise UsageError(f"there is no class {path}", place(key), _near_class(path))
+    if isinstance(arguments, Mapping) and callable(found):
+        check_arguments(found, arguments, f"{key}.init_args", place, lacking)
 
 
-def _whole_key(
-    keys: list[str], value: str | None, configuration: Configuration, arguments: list[str]
-) -> tuple[str, bool]:
-    """Return the whole path of a key whose middle jsonargparse leaves out, and whether it was typed as an option."""
-    typed = {name.removeprefix("--"): text for name, _, text in (one.partition("=") for one in _joined(arguments))}
-    for found, is_typed in ((typed, True), (dotted(configuration.merged), False)):
-        names = [name for name in found if name.startswith(f"{keys[0]}.") and _ends_with(name, keys[1:])]
-        if len(names) > 1 and value is not None:
-            names = [name for name in names if str(found[name]) == value]
-        if len(names) == 1 and keys[1:]:
-            return names[0], is_typed
-    return ".".join(keys), keys[0] in typed
+def arguments_of(function: Any) -> tuple[dict[str, bool], dict[str, Any], bool]:
+    """Return the arguments of a class or function, each with whether it is required; their types; whether these are all.
+
+    What a class takes as ``**kwargs`` are the arguments of the class that it derives from.
+    """
+    parameters: dict[str, bool] = {}
+    hints: dict[str, Any] = {}
+    for one in function.__mro__[:-1] if isclass(function) else [function]:
+        if isclass(one) and "__init__" not in vars(one) and "__new__" not in vars(one):
+            continue
+        maker = (vars(one).get("__init__") or vars(one)["__new__"]) if isclass(one) else one
+        try:
+            own = [*signature(maker).parameters.values()][isclass(one) :]
+        except (TypeError, ValueError):  # made in C
+            return parameters, hints, False
+        try:
+            types_of = get_type_hints(maker)
+        except (NameError, TypeError, AttributeError):  # of names that only a type checker sees
+            types_of = {}
+        for parameter in own:
+            if parameter.kind in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL) or parameter.name in parameters:
+                continue
+            parameters[parameter.name] = parameter.default is Parameter.empty
+            hints[parameter.name] = types_of.get(parameter.name)
+        if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in own):
+            return parameters, hints, True
+    return parameters, hints, False
 
 
-def _key_of_class(start: str, path: str, configuration: Configuration) -> tuple[str, bool]:
-    """Return the key that names a class, or else the outermost one, and whether it was typed as an option."""
-    named = [key for key, value in dotted(configuration.merged).items() if value == path and key.startswith(start)]
-    return (named[0].removesuffix(".class_path"), False) if named else (start, True)
+def _members(hint: Any) -> list[Any]:
+    """Return the members of a union, those of unions in it too."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return [inner for one in get_args(hint) for inner in _members(one)]
+    return [hint]
 
 
-def _joined(arguments: list[str]) -> list[str]:
-    """Write ``--name value`` as ``--name=value``."""
-    return [
-        f"{name}={value}" if "=" not in name and not value.startswith("--") else name
-        for name, value in zip(arguments, [*arguments[1:], "--"], strict=False)
-        if name.startswith("--")
-    ]
+def _is_class(hint: Any) -> bool:
+    """Say whether a type is a class that a configuration names by ``class_path``."""
+    return (isclass(hint) and hint not in WORDS) or getattr(get_origin(hint), "__name__", "") in ("Callable", "type")
 
 
-def _ends_with(name: str, keys: list[str]) -> bool:
-    parts = [part for part in name.split(".") if part not in ("init_args", "dict_kwargs")]
-    wanted = [part for key in keys for part in key.split(".") if part not in ("init_args", "dict_kwargs")]
-    return parts[-len(wanted) :] == wanted if wanted else False
+def _fits(hint: Any, value: Any) -> bool | None:
+    """Say whether a simple value has a type; ``None`` where that can't be said here."""
+    if hint is type(None):
+        return value is None or value in ("null", "~")
+    if get_origin(hint) is Literal:
+        return value in get_args(hint) or str(value) in map(str, get_args(hint))
+    if hint in (int, float, bool, str):
+        unsaid = value is None or (hint is int and isinstance(value, float) and value.is_integer())
+        return None if unsaid and value is not None else as_kind(value, hint) is not None
+    return None
 
 
-def _options_of(path: str) -> list[str]:
-    return sorted(parameters_of(class_named(path)) - {"self", "args", "kwargs"})
+def _near_class(path: str) -> str:
+    """Return the class that a dotted name was probably meant to be, or an empty text."""
+    module, _, name = path.rpartition(".")
+    try:
+        names = [one for one in dir(import_module(module)) if not one.startswith("_")]
+    except (ImportError, ValueError):
+        return ""
+    near = nearest(name, names)
+    return f"{module}.{near}" if near else ""
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4].rstrip()} ..."
+def _called(function: Any) -> str:
+    return str(getattr(function, "__name__", function))

@@ -19,8 +19,8 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
     """
     import torch
 
-    from fluxsr.cli.classes import arguments_of, derives_from
-    from fluxsr.cli.lightning import FluxSRCLI
+    from fluxsr.cli._support.lightning_cli import FluxSRCLI
+    from fluxsr.cli._support.own_classes import arguments_of, derives_from
     from fluxsr.data import SRDataModule
     from fluxsr.models import PromptEmbedding
     from fluxsr.planning import Experiment, Settings
@@ -71,7 +71,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
         def _run_subcommand(self, subcommand: str) -> None:
             """Run nothing."""
 
-    Reader.further, Reader.command = further, "fluxsr plan"
+    Reader.further = further
     with quiet():  # LightningCLI remarks that arguments stand on the command line, too
         return Reader(
             ["fit", *arguments],

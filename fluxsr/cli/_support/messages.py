@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+LONGEST = 300  # characters of a library's message
+
 
 class UsageError(ValueError):
     """A mistake in an option or a configuration, which ``fluxsr`` prints as one line.
@@ -51,3 +53,9 @@ def other_spelling(argument: str, known: Collection[str]) -> str:
         return argument
     spelled = name.replace("-", "_").replace("__", "--", 1)
     return f"{spelled}{sign}{value}" if spelled in known else argument
+
+
+def shortened(message: str) -> str:
+    """Return a library's message in one line of a bearable length."""
+    text = " ".join(message.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4].rstrip()} ..."

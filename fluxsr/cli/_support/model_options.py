@@ -14,8 +14,15 @@ FUNCTIONS = ("fluxsr.inference.upscaler:Upscaler.from_pretrained", "fluxsr.infer
 # The window belongs to the model, whose file or folder says it; a revision to `fluxsr export`.
 HIDDEN = frozenset({"window", "revision"})
 VALUES = {"tile": tile, "max_pixels": pixels}
-SHOWN = {"tile": "auto|N|off", "max_pixels": "N", "lora": "FILE", "prompt": "FILE", "autoencoder": "AE", "device": "NAME"}
-_NAMES = "model lora prompt guidance autoencoder start_time tile color_fix device dtype".split()
+SHOWN = {
+    "tile": "auto|N|off",
+    "max_pixels": "N",
+    "lora": "FILE",
+    "prompt": "FILE",
+    "autoencoder": "AE",
+    "device": "NAME",
+}
+_NAMES = ["model", "lora", "prompt", "guidance", "autoencoder", "start_time", "tile", "color_fix", "device", "dtype"]
 
 
 def take_model(options: dict[str, Any]) -> dict[str, Any]:

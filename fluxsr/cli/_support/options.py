@@ -104,7 +104,9 @@ class Command:
             for key, value in content.items():
                 if key not in self.parameters:
                     raise UsageError("there is no such key", f"{file}: {key}", nearest(str(key), self.parameters))
-                options.setdefault(key, self._convert(self.parameters[key], configuration.merged[key], f"{file}: {key}"))
+                options.setdefault(
+                    key, self._convert(self.parameters[key], configuration.merged[key], f"{file}: {key}")
+                )
                 del value
         if wants == "print_config":
             import yaml
@@ -213,20 +215,22 @@ class Command:
     def _entry(self, one: Parameter) -> Entry:
         choices = "|".join(map(str, one.choices))
         kinds = {int: "N", float: "X"}
-        value = self.shown.get(one.name) or choices or next((kinds[k] for k in one.kinds if k in kinds), one.name.upper())
+        value = (
+            self.shown.get(one.name) or choices or next((kinds[k] for k in one.kinds if k in kinds), one.name.upper())
+        )
         value = "" if self._is_flag(one.name) else f"{value} ..." if one.many else value
         if one.name == self.positional:
             return Entry((), value, one.help.rstrip("."))
         letter = [f"-{letter}" for letter, name in self.short.items() if name == one.name]
-        name = f"--no-{one.name}" if self._is_flag(one.name) and one.default else f"--{one.name}"
-        words = one.help.rstrip(".")
-        if self._is_flag(one.name) and one.default:
-            words = f"Don't: {words[:1].lower()}{words[1:]}"
-        default = one.default
+        names = [f"--{one.name}"]
+        words, default = one.help.rstrip("."), one.default
+        if self._is_flag(one.name) and default:
+            names.append(f"--no-{one.name}")
+            words += f" (default: --{one.name})"
         if default not in (None, "", ()) and not isinstance(default, bool) and "default" not in words:
             text = f"{default:g}" if isinstance(default, float) else str(default)
             words += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else text})"
-        return Entry((*letter, name), value, words)
+        return Entry((*letter, *names), value, words)
 
 
 def _is_option(argument: str) -> bool:

@@ -111,6 +111,8 @@ def _read_hint(node: ast.expr | None, module: str) -> dict[str, Any]:
             choices += one.slice.elts if isinstance(one.slice, ast.Tuple) else [one.slice]
         elif name in _LISTS and isinstance(one, ast.Subscript):
             inner = _read_hint(one.slice.elts[0] if isinstance(one.slice, ast.Tuple) else one.slice, module)
+            if not inner:
+                return {}
             many = True
             kinds += inner["kinds"]
             choices += inner["choices"]

@@ -57,7 +57,13 @@ def as_kind(value: Any, kind: type) -> Any:
         return value if isinstance(value, str) else None
     if kind is bool:
         said = value.lower() if isinstance(value, str) else value
-        return {"true": True, "false": False}.get(said) if isinstance(said, str) else said if said in (True, False) else None
+        return (
+            {"true": True, "false": False}.get(said)
+            if isinstance(said, str)
+            else said
+            if said in (True, False)
+            else None
+        )
     if isinstance(value, bool):
         return None
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fluxsr.cli.configs import dotted, merge, take_configs
+from fluxsr.cli._support.configurations import dotted, merge, take_configs
 
 BASE = """\
 model:

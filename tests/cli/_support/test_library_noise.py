@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxsr.cli.quiet import quiet
-from tests.cli.test_lightning import CONFIGS, FEW_PAIRS
+from fluxsr.cli._support.library_noise import quiet
+from tests.cli.test_fit import CONFIGS, FEW_PAIRS
 
 
 class Listener(logging.Handler):

@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from fluxsr.cli.run import argument_parser
-from fluxsr.cli.suggest import options_of, other_spelling, suggestion
+from fluxsr.cli._support.messages import options_of, other_spelling, suggestion
 
 KNOWN = {"--batch_size", "--trainer.max_steps", "--config", "--model.losses.tv_lpips.init_args.weight", "--max-pixels"}
 

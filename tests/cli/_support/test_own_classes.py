@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxsr.cli.configs import take_configs
+from fluxsr.cli._support.configurations import take_configs
 from fluxsr.cli.main import main
 from fluxsr.data import SRDataModule
 from fluxsr.training import OneStepSR
-from tests.cli.test_lightning import CONFIGS, QUIET, command
+from tests.cli.test_fit import CONFIGS, QUIET, command
 
 SUBCLASS = """\
 from fluxsr.data import SRDataModule
