@@ -62,7 +62,7 @@ def test_a_benchmark_with_models_into_three_files(sets, capsys):
         path.rename(root / f"{path.stem}_SRF_4_LR.png")
     evaluate(
         *("--benchmark", "set5", "--root", root.parent, "--bicubic", "--model", "ours=nano-student", "--device", "cpu"),
-        *("--metrics", "psnr", "--save-images", sets / "kept"),
+        *("--metrics", "psnr", "--save_images", sets / "kept"),
         *("--output", sets / "out.md", sets / "out.csv", sets / "out.json"),
     )
     results = json.loads((sets / "out.json").read_text())
@@ -144,5 +144,5 @@ def test_the_benchmarks_are_listed(capsys):
 
 
 def test_help_needs_no_torch():
-    code = "from fluxsr.cli.evaluate import make_parser; make_parser().format_help()"
+    code = "from fluxsr.cli.evaluate import COMMAND; COMMAND.help()"
     assert not fresh_process_modules(code) & {"torch", "torchmetrics", "fluxsr.evaluation.run"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
 from inspect import Parameter, isclass, signature
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -72,6 +73,9 @@ def check_value(hint: Any, value: Any, key: str, place: Place) -> None:
             if get_origin(one) in (dict, Mapping):
                 for name, inner in value.items():
                     check_value(get_args(one)[1], inner, f"{key}.{name}", place)
+                return
+            if is_dataclass(one):  # whose class need not be named
+                check_arguments(one, value, key, place, lacking=False)
                 return
         return
     if isinstance(value, list):

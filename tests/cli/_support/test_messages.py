@@ -1,11 +1,10 @@
-import argparse
+from __future__ import annotations
 
 import pytest
 
-from fluxsr.cli.run import argument_parser
-from fluxsr.cli._support.messages import options_of, other_spelling, suggestion
+from fluxsr.cli._support.messages import UsageError, nearest, other_spelling, shortened
 
-KNOWN = {"--batch_size", "--trainer.max_steps", "--config", "--model.losses.tv_lpips.init_args.weight", "--max-pixels"}
+KNOWN = {"--batch_size", "--trainer.max_steps", "--config", "--model.losses.tv_lpips.init_args.weight", "--max_pixels"}
 
 
 @pytest.mark.parametrize(
@@ -13,31 +12,18 @@ KNOWN = {"--batch_size", "--trainer.max_steps", "--config", "--model.losses.tv_l
     [
         ("--batchsize", "--batch_size"),
         ("--batch", "--batch_size"),
-        ("--trainer.max_stepz=3", "--trainer.max_steps"),
+        ("--trainer.max_stepz", "--trainer.max_steps"),
         ("--confg", "--config"),
-        ("--model.losses.tv_lpip.init_args.weight=2", "--model.losses.tv_lpips.init_args.weight"),
+        ("--model.losses.tv_lpip.init_args.weight", "--model.losses.tv_lpips.init_args.weight"),
+        ("--quite-another", ""),
     ],
 )
-def test_the_nearest_option_is_named(typed, meant):
-    message = f"unrecognized arguments: {typed}"
-    assert suggestion(message, ["fit", typed], KNOWN) == f"there is no {typed.split('=')[0]}; did you mean {meant}?"
+def test_the_nearest_name(typed, meant):
+    assert nearest(typed, KNOWN) == meant
 
 
-@pytest.mark.parametrize(
-    ("message", "typed"),
-    [
-        ("unrecognized arguments: --quite-another", ["--quite-another"]),
-        ("unrecognized arguments: photo.jpg", ["photo.jpg"]),
-        (
-            "unrecognized arguments: --quite-another",
-            ["--batchsize", "--quite-another"],
-        ),  # that one was not complained about
-        ("lr_time must lie in (0, 1), got 2", ["--batchsize"]),
-        ("the following arguments are required", []),
-    ],
-)
-def test_nothing_is_said_where_nothing_is_near(message, typed):
-    assert suggestion(message, typed, KNOWN) is None
+def test_the_last_part_alone_is_near():
+    assert nearest("losses", {"model.losses", "model.objective"}) == "model.losses"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +32,6 @@ def test_nothing_is_said_where_nothing_is_near(message, typed):
         ("--batch-size", "--batch_size"),
         ("--batch-size=3", "--batch_size=3"),
         ("--trainer.max-steps=a-b", "--trainer.max_steps=a-b"),
-        ("--max_pixels", "--max-pixels"),
         ("--batch_size", "--batch_size"),
         ("--not-known", "--not-known"),
         ("-5", "-5"),
@@ -57,32 +42,14 @@ def test_dashes_and_underscores_are_one(typed, meant):
     assert other_spelling(typed, KNOWN) == meant
 
 
-def test_the_options_of_subcommands_are_known_too():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--one")
-    parser.add_subparsers().add_parser("fit").add_argument("--two")
-    assert {"--one", "--two"} <= set(options_of(parser))
+def test_a_mistake_is_a_value_error_with_fields():
+    error = UsageError("there is no such key", "a.yaml: modle", "model")
+    assert isinstance(error, ValueError)
+    assert (error.what, error.where, error.suggestion) == ("there is no such key", "a.yaml: modle", "model")
+    assert all(field in str(error) for field in (error.what, error.where, error.suggestion))
+    assert str(UsageError("what")) == "what"
 
 
-@pytest.fixture
-def own() -> argparse.ArgumentParser:
-    parser = argument_parser("thing", "What it does.", "[options]", "fluxsr thing --strength 3")
-    parser.add_argument("--strength")
-    parser.add_argument("--start-time")
-    return parser
-
-
-def test_a_command_ends_with_it(own, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        own.parse_args(["--strenght", "3"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == (
-        "fluxsr: error: there is no --strenght; did you mean --strength? (`fluxsr thing --help` lists the options)\n"
-    )
-
-
-def test_abbreviations_are_refused_and_the_other_spelling_is_taken(own, capsys):
-    assert own.parse_args(["--start_time", "3"]).start_time == "3"
-    with pytest.raises(SystemExit):
-        own.parse_args(["--stre", "3"])
-    assert "did you mean --strength?" in capsys.readouterr().err
+def test_a_librarys_message_is_one_line_of_a_bearable_length():
+    assert shortened("a\n  b") == "a b"
+    assert len(shortened("word " * 1000)) == 300
