@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     if name not in COMMANDS:
         from fluxsr.cli._support.messages import UsageError, nearest
 
-        near = nearest(name, COMMANDS, cutoff=0.6)
+        near = nearest(name, COMMANDS)
         error = UsageError("unknown command" + ("" if near else f"; there are: {', '.join(COMMANDS)}"), name, near)
         fail(str(error), cause=error)
     lightning = COMMANDS[name][0] == "fluxsr.cli.fit"

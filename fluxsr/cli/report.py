@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
     if not options["output"].lower().endswith((".html", ".htm")):
-        raise UsageError(f"the name must end in .html, got {options['output']}", "--output")
+        raise UsageError(f"the name must end in .html, got {options['output']!r}", "--output")
     from fluxsr.evaluation.report import write_report
 
     print(f"report: {write_report(**options).resolve().as_uri()}")

@@ -101,7 +101,7 @@ def upscale_files(
     if skip_existing:
         jobs = [job for job in jobs if not job.target.exists()]
     elif not overwrite:
-        problems += [f"{job.target} exists: give --overwrite or --skip-existing" for job in jobs if job.target.exists()]
+        problems += [f"{job.target} exists: give --overwrite or --skip_existing" for job in jobs if job.target.exists()]
         jobs = [job for job in jobs if not job.target.exists()]
     for problem in problems:
         yield Outcome(error=problem)
@@ -224,7 +224,7 @@ def _read_upscale_write(
     if height * width > max_pixels:
         raise ValueError(
             f"{job.source} would become {width}x{height}, {height * width / 1e6:.1f} million pixels: more than the limit of "
-            f"{max_pixels / 1e6:g}; allow more with --max-pixels {height * width}"
+            f"{max_pixels / 1e6:g}; allow more with --max_pixels {height * width}"
         )
     check_format(job.target, height, width)
     warning = ""

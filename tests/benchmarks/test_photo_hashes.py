@@ -11,7 +11,7 @@ from PIL import Image
 
 import fluxsr
 from benchmarks.photo_hashes import difference_hash, distance, file_hash
-from fluxsr.cli.demo import PHOTOS, held_out_photo
+from fluxsr.demo import PHOTOS, held_out_photo
 from fluxsr.images import list_images
 
 # Copies at a quarter of the size and JPEG quality 40 differ in up to 40 of 256 bits (40 training photos); of all test photos

@@ -254,7 +254,7 @@ def address(page, tmp_path):
         port = free.getsockname()[1]
     place = tmp_path / "temporary"
     place.mkdir()
-    options = ["--port", str(port), "--max-pixels", "1e6", "--device", "cpu", "--tile", "128"]
+    options = ["--port", str(port), "--max_pixels", "1e6", "--device", "cpu", "--tile", "128"]
     process = subprocess.Popen(
         [sys.executable, "-m", "fluxsr", "app", *options],
         stdout=subprocess.PIPE,

@@ -111,7 +111,7 @@ def test_without_hr_only_blind_metrics(sets, assets, capsys):
     ("arguments", "message"),
     [
         ("--hr {0}/HR --output {0}/o.json", "nothing to measure: give --results"),
-        ("--hr {0}/HR --bicubic", "--output needs one .json file"),
+        ("--hr {0}/HR --bicubic", "--output"),
         ("--hr {0}/HR --bicubic --output {0}/o.txt", "must end in .json, .csv or .md"),
         ("--bicubic --output {0}/o.json", "give --benchmark, --hr or --lr"),
         ("--hr {0}/HR --results {0}/a --output {0}/o.json", "--results wants NAME=DIR"),

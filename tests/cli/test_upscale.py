@@ -68,7 +68,7 @@ def test_patterns_suffixes_and_formats(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["--tile", "off"], ["--tile", 64], ["--color-fix", "adain"], ["--steps", 2], ["--dtype", "bfloat16"]]
+    "options", [["--tile", "off"], ["--tile", 64], ["--color_fix", "adain"], ["--steps", 2], ["--dtype", "bfloat16"]]
 )
 def test_options(folder, tmp_path, options):
     assert run(folder / "a.png", "-o", tmp_path / "out", *options) == 0
@@ -81,8 +81,8 @@ def test_nothing_is_overwritten_unless_told(folder, tmp_path, capsys):
     (out / "a.png").write_bytes(b"precious")
     assert run(folder, "-o", out) == 1
     assert (out / "a.png").read_bytes() == b"precious" and names(out) == ["a.png", "b.jpg", "sub/c.png"]
-    assert capsys.readouterr().err == f"fluxsr: error: {out}/a.png exists: give --overwrite or --skip-existing\n"
-    assert run(folder, "-o", out, "--skip-existing") == 0
+    assert capsys.readouterr().err == f"fluxsr: error: {out}/a.png exists: give --overwrite or --skip_existing\n"
+    assert run(folder, "-o", out, "--skip_existing") == 0
     assert (out / "a.png").read_bytes() == b"precious"
     assert run(folder / "a.png", "-o", out, "--overwrite") == 0
     assert Image.open(out / "a.png").size == (40, 28)
@@ -90,7 +90,7 @@ def test_nothing_is_overwritten_unless_told(folder, tmp_path, capsys):
 
 def test_results_inside_the_input_folder_are_not_upscaled_again(folder):
     assert run(folder, "-o", folder / "large") == 0
-    assert run(folder, "-o", folder / "large", "--skip-existing") == 0
+    assert run(folder, "-o", folder / "large", "--skip_existing") == 0
     assert names(folder / "large") == ["a.png", "b.jpg", "sub/c.png"]
 
 
@@ -112,9 +112,9 @@ def test_two_inputs_for_one_output(folder, tmp_path, capsys):
         (["a.png", "-o", "out", "--size", "30x20", "--scale", "2"], "--size"),
         (["a.png", "-o", "out", "--steps", "0"], "--steps"),
         (["a.png", "-o", "out", "--tile", "big"], "--tile"),
-        (["a.png", "-o", "out", "--color-fix", "magic"], "--color-fix"),
+        (["a.png", "-o", "out", "--color_fix", "magic"], "--color_fix"),
         (["a.png", "-o", "out", "--dtype", "float99"], "--dtype"),
-        (["a.png", "-o", "out", "--overwrite", "--skip-existing"], "--overwrite"),
+        (["a.png", "-o", "out", "--overwrite", "--skip_existing"], "--overwrite"),
     ],
 )
 def test_mistakes_in_the_options_have_their_option(tmp_path, monkeypatch, capsys, arguments, where):
@@ -148,8 +148,8 @@ def test_what_can_not_be_done_is_one_line(tmp_path, monkeypatch, capsys, argumen
         (["missing.png", "-o", "out"], "missing.png does not exist"),
         (["*.gif", "-o", "out"], "*.gif matches no file"),
         (["empty", "-o", "out"], "no images in empty"),
-        (["a.png", "-o", "out", "--max-pixels", "50"], "a.png has 10x7 pixels"),
-        (["a.png", "-o", "out", "--max-pixels", "1e3"], "a.png would become 40x28, 0.0 million pixels"),
+        (["a.png", "-o", "out", "--max_pixels", "50"], "a.png has 10x7 pixels"),
+        (["a.png", "-o", "out", "--max_pixels", "1e3"], "a.png would become 40x28, 0.0 million pixels"),
         (["a.png", "-o", "a.webp", "--size", "17000x1"], "WEBP holds at most 16383 pixels a side"),
     ],
 )
@@ -205,7 +205,7 @@ def test_help_is_quick_and_loads_no_torch():
         "finally: print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.endswith("False\n") and "--color-fix" in result.stdout
+    assert result.stdout.endswith("False\n") and "--color_fix" in result.stdout
 
 
 def mutations(count, seed=0):
@@ -289,7 +289,7 @@ def test_damaged_files_are_lines_and_good_ones_are_done(tmp_path):
         str(out),
         "--scale",
         "1",
-        "--max-pixels",
+        "--max_pixels",
         "1e5",
     ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=240)

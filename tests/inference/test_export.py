@@ -99,7 +99,7 @@ def test_nothing_is_overwritten_unless_told(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious").write_text("x")
-    with pytest.raises(ValueError, match=r"exists; give another output, or --overwrite true"):
+    with pytest.raises(ValueError, match=r"exists; give another output, or --overwrite"):
         export_model(str(out))
     assert (out / "precious").read_text() == "x"
     export_model(str(out), overwrite=True)

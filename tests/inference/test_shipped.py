@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fluxsr.cli.demo import PHOTOS, held_out_photo
 from fluxsr.data import RealESRGANDegradation
+from fluxsr.demo import PHOTOS, held_out_photo
 from fluxsr.evaluation.metrics import Settings
 from fluxsr.evaluation.run import evaluate
 from fluxsr.evaluation.systems import bicubic, load_model

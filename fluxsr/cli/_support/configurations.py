@@ -105,7 +105,7 @@ def read_config(name: str) -> dict[str, Any]:
     if path.is_dir():
         raise UsageError("is a folder: name a YAML file in it", f"--config {name}")
     if not path.is_file():
-        near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")], cutoff=0.6)
+        near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
         hint = "" if near else ": check the path, which starts in this folder"
         raise UsageError(f"there is no such file{hint}", f"--config {name}", near and str(path.parent / near))
     try:

@@ -153,7 +153,7 @@ def section(results: Results, number: int, images: int, system: str) -> str:
         )
         parts.append(f'<div class="pictures">{"".join(shown)}</div>')
     else:
-        parts.append('<p class="soft">No pictures: they are not where they were, or were not kept (--save-images).</p>')
+        parts.append('<p class="soft">No pictures: they are not where they were, or were not kept (--save_images).</p>')
     parts += [spectra(results), differences(results), cost(results), protocol(results)]
     return "".join(parts)
 
