@@ -27,7 +27,7 @@ class UsageError(ValueError):
         return f"{where}{self.what}" + (f"; did you mean {self.suggestion}?" if self.suggestion else "")
 
 
-def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
+def nearest(name: str, known: Collection[str], cutoff: float = 0.66) -> str:
     """Return the known name that was probably meant, or an empty text.
 
     Args:
