@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.flux12b_report import LatencyRow, Report, StepRow, describe_machine, stated_peak
 from benchmarks.random_weights import materialize, tiny_model
-from fluxsr.cli.plan import read_experiment
+from fluxsr.cli._support.experiment import read_experiment
 from fluxsr.models import FluxBackbone, compile_blocks, fold_modulation, fuse_lora, tabulate_modulation
 from fluxsr.planning import Experiment, make_plan
 from fluxsr.planning.step import make_batch, quiet

@@ -164,3 +164,14 @@ def test_a_function_level_import_counts_and_a_type_checkers_does_not():
     names = {alias.name for node in statements(tree) for alias in node.names}
     assert names == {"TYPE_CHECKING", "seen"}
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+
+
+def test_the_commands_are_known_by_nobody_and_only_parse_call_and_print(graph):
+    users = {name for name, targets in graph.items() for target in targets if room(target) == "cli" != room(name)}
+    assert users == {"fluxsr.__main__"}
+    for path in (PACKAGE / "cli").glob("*.py"):
+        if path.name not in ("__init__.py", "main.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+            assert "main" in functions and len(functions) <= 2, path.name
+            assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree)), path.name

@@ -14,7 +14,7 @@ from examples.perceptual.distortions import distort
 from examples.perceptual.make_targets import to_input
 from fluxsr.losses.perceptual_nano import PerceptualNano, load_perceptual_nano
 from fluxsr.training.callbacks import EMA
-from tests.cli.test_lightning import CONFIGS, QUIET, command
+from tests.cli.test_fit import CONFIGS, QUIET, command
 
 SIZE = 4  # images in a group; the real ones have nine
 # Lists are replaced as a whole: an average that follows within a few steps, and every second one's checkpoint.

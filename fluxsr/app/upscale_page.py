@@ -116,7 +116,7 @@ def upscale_upload(
         largest = math.floor(10 * math.sqrt(max_pixels / (old_height * old_width))) / 10
         raise ValueError(
             f"{path.name} would become {width}x{height}, {height * width / 1e6:.1f} million pixels: more than the limit of "
-            f"{max_pixels / 1e6:g}. Choose a scale of at most {largest:g}, or start the page with a larger --max-pixels."
+            f"{max_pixels / 1e6:g}. Choose a scale of at most {largest:g}, or start the page with a larger --max_pixels."
         )
     pixels = upscaler.upscale_pixels(picture.pixels, scale, steps=int(steps), progress=progress)
     place = folder / secrets.token_hex(8)

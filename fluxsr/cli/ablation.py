@@ -2,182 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from fluxsr.cli._support.options import Command
+from fluxsr.cli._support.values import commas
+from fluxsr.progress import progress_of
 
-from fluxsr.atomic import write_text
-from fluxsr.cli.run import run
-from fluxsr.evaluation.metrics import Settings
-from fluxsr.progress import progress
-
-EXAMPLES = """
-fluxsr ablation --grid examples/configs/ablation_nano.yaml --output outputs/ablation --photos PHOTOS --hr HELD_OUT_PHOTOS
-"""
-
-# Of the nano models that grids are for: their magnification, and the side of a token in pixels.
-SCALE, PERIOD = 4, 8
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One training of the grid: its name, its folder and the arguments of ``fluxsr fit``."""
-
-    name: str
-    folder: Path
-    arguments: list[str]
-
-    @property
-    def weights(self) -> Path:
-        """The file that the training leaves (the callback ``ExportBackbone``)."""
-        return self.folder / "backbone.safetensors"
-
-    @property
-    def _record(self) -> Path:
-        return self.folder / "finished.json"
-
-    def is_finished(self) -> bool:
-        """Say whether this very training ended already.
-
-        Raises:
-            ValueError: if the folder holds one with other arguments.
-        """
-        if not self._record.is_file():
-            return False
-        before = json.loads(self._record.read_text())["arguments"]
-        if before != self.arguments:
-            changed = sorted(set(before) ^ set(self.arguments))
-            raise ValueError(
-                f"{self.folder} holds a training with other settings ({', '.join(changed[:2])}); delete it, or choose "
-                "another output"
-            )
-        return self.weights.is_file()
-
-    def train(self) -> None:
-        """Run the training in a process of its own, from its last checkpoint if there is one.
-
-        Raises:
-            ValueError: if it fails, with the last line that it said.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoints = sorted(self.folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
-        resume = [f"--ckpt_path={checkpoints[-1]}"] if checkpoints else []
-        log = self.folder / "log.txt"
-        with log.open("a") as file:
-            command = [sys.executable, "-m", "fluxsr", "fit", *self.arguments, *resume]
-            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-        if code or not self.weights.is_file():
-            said = log.read_text().strip().splitlines()
-            raise ValueError(
-                f"the training {self.name!r} failed: {said[-1] if said else 'no message'} (all of it: {log})"
-            )
-        write_text(self._record, json.dumps({"arguments": self.arguments}, indent=2))
-
-
-def run_ablation(
-    grid: str,
-    output: str,
-    photos: str,
-    hr: str | None = None,
-    lr: str | None = None,
-    metrics: str = "psnr,lpips_vgg,lpips_alex,dists,artefact_db",
-    seed: int = 0,
-) -> None:
-    """Train every variant of a grid, then measure all of them on the same photos, into one table.
-
-    The grid is a YAML file: config names a configuration of fluxsr fit beside it, overrides are keys that every training
-    changes, runs are named sets of further changes. An interrupted command goes on where it was when it is given again:
-    finished trainings are kept, an unfinished one goes on from its last checkpoint, no image is measured twice.
-
-    Args:
-        grid: the YAML file, for example examples/configs/ablation_nano.yaml.
-        output: folder of the trainings, table.md and table.json.
-        photos: folder of photos to train on.
-        hr: folder of HR photos to measure on; none: only train.
-        lr: folder of their LR images; by default they are degraded by Real-ESRGAN's pipeline.
-        metrics: as for fluxsr evaluate, separated by commas.
-        seed: of that degradation.
-    """
-    if hr is None and lr is not None:
-        raise ValueError("lr names the LR images of hr, which is missing")
-    variants = read_grid(grid, output, photos)
-    todo = [variant for variant in variants if not variant.is_finished()]
-    print(f"{len(variants)} trainings, {len(variants) - len(todo)} of them finished already", flush=True)
-    for number, variant in enumerate(todo, 1):
-        print(f"training {number} of {len(todo)}: {variant.name}", flush=True)
-        variant.train()
-    if hr is not None:
-        measure(variants, Path(output), hr, lr, [name.strip() for name in metrics.split(",")], seed)
-
-
-def read_grid(grid: str, output: str, photos: str) -> list[Variant]:
-    """Return the variants of a grid file.
-
-    Raises:
-        ValueError: if the file is missing or not such a grid, naming what is wrong.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    path = Path(grid)
-    if not path.is_file():
-        raise ValueError(f"the grid {grid} does not exist")
-    try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ValueError(f"{grid} is no YAML: {error}") from error
-    known = {"config", "overrides", "runs"}
-    if not isinstance(content, dict) or not {"config", "runs"} <= set(content) <= known:
-        raise ValueError(f"{grid} must have the keys config and runs, and may have overrides, nothing else")
-    config = path.parent / str(content["config"])
-    if not config.is_file():
-        raise ValueError(f"{grid} names the configuration {content['config']!r}, which is not beside it")
-    if not isinstance(content["runs"], dict) or not content["runs"]:
-        raise ValueError(f"runs in {grid} must name at least one variant")
-    for name, keys in {"overrides": content.get("overrides"), **content["runs"]}.items():
-        if not isinstance(keys, dict | None):
-            raise ValueError(f"{name} in {grid} must hold keys of the configuration with their values, got {keys!r}")
-    variants = []
-    for name, changes in content["runs"].items():
-        plain = re.sub(r"[^A-Za-z0-9]+", "-", str(name)).strip("-").lower()
-        if not plain:
-            raise ValueError(f"the run {name!r} of {grid} needs a letter or a digit in its name, for its folder")
-        folder = Path(output) / plain
-        keys = {**(content.get("overrides") or {}), **(changes or {})}
-        arguments = ["--config", str(config), f"--data.photos={photos}", f"--trainer.default_root_dir={folder}"]
-        arguments += [
-            f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in keys.items()
-        ]
-        variants.append(Variant(str(name), folder, arguments))
-    folders = [variant.folder for variant in variants]
-    if len(set(folders)) < len(folders):
-        raise ValueError(f"two runs of {grid} have names that give the same folder; rename one")
-    return variants
-
-
-def measure(variants: list[Variant], output: Path, hr: str, lr: str | None, metrics: list[str], seed: int) -> None:
-    """Measure every variant beside bicubic, as ``fluxsr evaluate`` does, into table.json and table.md."""
-    from fluxsr.data import RealESRGANDegradation
-    from fluxsr.evaluation.run import evaluate
-    from fluxsr.evaluation.systems import bicubic, load_model
-    from fluxsr.evaluation.tables import print_table, to_markdown
-    from fluxsr.evaluation.testset import open_folders
-
-    degrade = RealESRGANDegradation(scale=SCALE)
-    make_lr = None if lr is not None else lambda image, number: degrade(image, seeds=[seed + number])
-    testset = open_folders(hr, lr, SCALE, make_lr, "none" if lr is not None else f"realesrgan, seed {seed}")
-    systems = [bicubic(), *(load_model(str(variant.weights), variant.name) for variant in variants)]
-    with progress("measuring", len(testset.items) * len(systems)) as advance:
-        results = evaluate(testset, systems, metrics, Settings(period=PERIOD), output / "table.json", progress=advance)
-    write_text(output / "table.md", to_markdown(results))
-    print_table(results)
+COMMAND = Command(
+    "ablation",
+    ("fluxsr.evaluation.ablation:run_ablation",),
+    examples="""
+    fluxsr ablation --grid examples/configs/ablation_nano.yaml --output outputs/ablation --photos PHOTOS --hr HELD_OUT_PHOTOS
+    """,
+    values={"metrics": commas},
+    shown={"metrics": "A,B,..."},
+)
 
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    run(run_ablation, "ablation", arguments, EXAMPLES)
+    with progress_of("measuring") as report:
+        results = COMMAND.run(arguments, say=lambda line: print(line, flush=True), progress=report)
+    if results is not None:
+        from fluxsr.evaluation.tables import print_table
+
+        print_table(results)

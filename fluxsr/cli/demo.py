@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from fluxsr.cli.run import run
-from fluxsr.demo import run_demo
+from fluxsr.cli._support.options import Command
 
-EXAMPLES = """
-fluxsr demo                                     # about five minutes on two cores
-fluxsr demo --minutes 2 --output outputs/short  # fewer pairs and steps
-"""
+COMMAND = Command(
+    "demo",
+    ("fluxsr.demo:run_demo",),
+    examples="""
+    fluxsr demo                                     # about five minutes on two cores
+    fluxsr demo --minutes 2 --output outputs/short  # fewer pairs and steps
+    """,
+)
 
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    run(run_demo, "demo", arguments, EXAMPLES)
+    COMMAND.run(arguments)

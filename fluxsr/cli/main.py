@@ -11,16 +11,16 @@ COMMANDS = {
     "upscale": ("fluxsr.cli.upscale", "upscale photos of any size and format, by any factor"),
     "app": ("fluxsr.cli.app", "a page in the browser: drop a photo, compare, download"),
     "demo": ("fluxsr.cli.demo", "the whole of it in six minutes, on any machine, with a report"),
-    "fit": ("fluxsr.cli.lightning", "train"),
+    "fit": ("fluxsr.cli.fit", "train"),
     "plan": ("fluxsr.cli.plan", "what a training run takes, in memory and time, before it is paid for"),
-    "validate": ("fluxsr.cli.lightning", "measure on the validation images"),
-    "test": ("fluxsr.cli.lightning", "measure on the test images"),
-    "predict": ("fluxsr.cli.lightning", "upscale images with a configuration and a checkpoint"),
+    "validate": ("fluxsr.cli.fit", "measure on the validation images"),
+    "test": ("fluxsr.cli.fit", "measure on the test images"),
+    "predict": ("fluxsr.cli.fit", "upscale images with a configuration and a checkpoint"),
     "ablation": ("fluxsr.cli.ablation", "train a grid of variants, resumable, and put them into one table"),
     "pairs": ("fluxsr.cli.pairs", "make teacher pairs (noise, latents, image) for flow trajectory distillation"),
     "export": (
         "fluxsr.cli.export",
-        "one model of a base and its adapter: fused, folded, quantised, in diffusers' format",
+        "one model of a base and its adapter: fused, folded, quantized, in diffusers' format",
     ),
     "evaluate": ("fluxsr.cli.evaluate", "metrics of models and folders of results, with the protocol written down"),
     "report": ("fluxsr.cli.report", "one HTML page from evaluations: tables, plots, pictures side by side"),
@@ -49,27 +49,27 @@ def main(arguments: list[str] | None = None) -> None:
         return
     name = arguments[0]
     if name not in COMMANDS:
-        import difflib
+        from fluxsr.cli._support.messages import UsageError, nearest
 
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(COMMANDS)}"
-        fail(f"unknown command {name!r}{hint}")
-    if COMMANDS[name][0] == "fluxsr.cli.lightning" and {"-h", "--help"} & set(arguments[1:]):
-        from fluxsr.cli.fit_help import help_page  # seconds sooner than the libraries that train
+        near = nearest(name, COMMANDS)
+        error = UsageError("unknown command" + ("" if near else f"; there are: {', '.join(COMMANDS)}"), name, near)
+        fail(str(error), cause=error)
+    lightning = COMMANDS[name][0] == "fluxsr.cli.fit"
+    if lightning and {"-h", "--help"} & set(arguments[1:]):
+        from fluxsr.cli._support.fit_help import help_page  # seconds sooner than the libraries that train
 
         print(help_page(name), end="")
         return
     try:
-        import_module(COMMANDS[name][0]).main(
-            arguments if COMMANDS[name][0] == "fluxsr.cli.lightning" else arguments[1:]
-        )
+        import_module(COMMANDS[name][0]).main(arguments if lightning else arguments[1:])
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on where it can", code=130)
     except (ValueError, OSError) as error:
-        fail(str(error))
+        option = getattr(error, "where", "").startswith("--")
+        fail(f"{error} (`fluxsr {name} --help` lists the options)" if option else str(error), cause=error)
 
 
-def fail(message: str, code: int = 2) -> NoReturn:
+def fail(message: str, code: int = 2, cause: BaseException | None = None) -> NoReturn:
     """Print one line to stderr and exit."""
     print(f"fluxsr: error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(code)
+    raise SystemExit(code) from cause

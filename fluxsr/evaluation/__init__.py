@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fluxsr.evaluation.ablation import run_ablation
     from fluxsr.evaluation.benchmarks import BENCHMARKS, Benchmark
+    from fluxsr.evaluation.comparison import compare
     from fluxsr.evaluation.metrics import METRICS, Metric, Settings, load_metric
     from fluxsr.evaluation.published import published_efficiency, published_results
     from fluxsr.evaluation.report import write_report
@@ -25,6 +27,7 @@ _HOME = {
     "System": "systems",
     "TestSet": "testset",
     "bicubic": "systems",
+    "compare": "comparison",
     "evaluate": "run",
     "folder_system": "run",
     "load_metric": "metrics",
@@ -33,6 +36,7 @@ _HOME = {
     "open_folders": "testset",
     "published_efficiency": "published",
     "published_results": "published",
+    "run_ablation": "ablation",
     "write_report": "report",
 }
 
@@ -45,6 +49,7 @@ __all__ = [
     "System",
     "TestSet",
     "bicubic",
+    "compare",
     "evaluate",
     "folder_system",
     "load_metric",
@@ -53,6 +58,7 @@ __all__ = [
     "open_folders",
     "published_efficiency",
     "published_results",
+    "run_ablation",
     "write_report",
 ]
 

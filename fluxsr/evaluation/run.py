@@ -87,7 +87,7 @@ def evaluate(
     for system in systems:
         run.take_over(system, earlier.get("systems", {}).get(system.name, {}))
         if on_sets and save_images is None and len(run.results["systems"][system.name]["files"]) < len(testset.items):
-            raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save-images, too")
+            raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save_images, too")
     for name in testset.items:
         hr_image = testset.hr_image(name)
         for system in systems:

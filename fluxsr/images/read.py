@@ -119,7 +119,7 @@ def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise _TooLarge(
             f"{path} has {width}x{height} pixels, {width * height / 1e6:.1f} million: more than the limit of "
-            f"{max_pixels / 1e6:g}; if you trust it, allow more with --max-pixels"
+            f"{max_pixels / 1e6:g}; if you trust it, allow more with --max_pixels"
         )
 
 

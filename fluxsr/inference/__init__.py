@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fluxsr.inference.batch import Outcome, upscale_files
     from fluxsr.inference.export import ExportedModel, export_model
     from fluxsr.inference.parts import UpscalerParts, load_parts
     from fluxsr.inference.pipeline import FluxSRPipeline
@@ -16,19 +17,23 @@ if TYPE_CHECKING:
 _HOME = {
     "ExportedModel": "export",
     "FluxSRPipeline": "pipeline",
+    "Outcome": "batch",
     "Upscaler": "upscaler",
     "UpscalerParts": "parts",
     "export_model": "export",
     "load_parts": "parts",
+    "upscale_files": "batch",
 }
 
 __all__ = [
     "ExportedModel",
     "FluxSRPipeline",
+    "Outcome",
     "Upscaler",
     "UpscalerParts",
     "export_model",
     "load_parts",
+    "upscale_files",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -56,7 +56,7 @@ def export_model(
     lora: str | None = None,
     prompt: str | None = None,
     guidance: float | None = None,
-    vae: str | None = None,
+    autoencoder: str | None = None,
     start_time: float | None = None,
     window: int | None = None,
     fold: bool = True,
@@ -80,7 +80,7 @@ def export_model(
         lora: adapter file that training exported.
         prompt: file of cached embeddings made by fluxsr prompt, the one that was trained with.
         guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
-        vae: pixel, or hub id or local folder of an autoencoder; by default the model's own.
+        autoencoder: pixel, or hub id or local folder of an autoencoder; by default the model's own.
         start_time: time of the LR latents (lr_time in training); by default what the file's header says, else 0.25.
         window: side in pixels of what the model sees at a time; by default 128 for models on pixels and 1024 for others.
         fold: replace the modulation layers by their constant outputs: the model then runs at this time, with this prompt
@@ -98,7 +98,7 @@ def export_model(
     target = Path(output)
     single = target.suffix == ".safetensors"
     if target.exists() and not overwrite:
-        raise ValueError(f"{output} exists; give another output, or --overwrite true")
+        raise ValueError(f"{output} exists; give another output, or --overwrite")
     if quantize is not None and single:
         raise ValueError(f"quantized models are written as folders, but the output is {output!r}: give a folder")
     quantization = None if quantize is None else quantization_config(quantize)
@@ -121,10 +121,10 @@ def export_model(
         metadata = {**{key: str(value) for key, value in facts.items()}, "license": license_of(base_model).name}
         backbone.save(target, dtype=kind, metadata=metadata)
     else:
-        autoencoder = load_fitting_autoencoder(backbone, source, vae, dtype=kind)
+        vae: Any = load_fitting_autoencoder(backbone, source, autoencoder, dtype=kind)
         if window is None:
-            window = NANO_WINDOW if isinstance(autoencoder, PixelAutoencoder) else FLUX_WINDOW
-        pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder, window=window, **facts)
+            window = NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW
+        pipeline = FluxSRPipeline.from_backbone(backbone, vae, window=window, **facts)
         _write_folder(pipeline, target, quantization)
     return ExportedModel(
         path=target,

@@ -9,7 +9,7 @@ import torch
 
 from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
-from fluxsr.models.devices import check_dtype, choose_device
+from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.known_names import model_or_shipped
 from fluxsr.models.prompts import PromptEmbedding
 from fluxsr.models.sources import ModelSource
@@ -48,7 +48,7 @@ def load_parts(
     start_time: float | None = None,
     window: int | None = None,
     device: str = "auto",
-    dtype: str | None = None,
+    dtype: DType | None = None,
     revision: str | None = None,
 ) -> UpscalerParts:
     """Load what an upscaler is made of.
@@ -60,11 +60,11 @@ def load_parts(
         lora: Adapter file that training exported; ``model`` must name its base then.
         prompt: File of cached embeddings made by ``fluxsr prompt``, the one that was trained with.
         guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
-        autoencoder: See :func:`fluxsr.models.load_autoencoder`; by default the model's own.
+        autoencoder: ``pixel``, a hub id or a folder (default: the model's own).
         start_time: Time of the LR latents (``lr_time`` in training); by default what the file or pipeline says.
         window: Side in pixels of what the model sees at a time; by default what the file or pipeline says, else 128 for models
             on pixels and 1024 for those on FLUX's latents.
-        device: auto, cpu, cuda or mps.
+        device: Device to run on: auto, cuda, mps or cpu.
         dtype: Dtype of the weights; by default float32 for single files and on the CPU, bfloat16 for FLUX on a GPU.
         revision: Revision of the hub repository.
 

@@ -94,9 +94,9 @@ class Upscaler:
         """Load a super-resolver, by default the shipped student.
 
         Args:
-            model: See :func:`fluxsr.inference.load_parts`.
-            tile: See the class.
-            color_fix: See the class.
+            model: Shipped name, ``.safetensors`` file, hub id or folder (default: nano-student).
+            tile: Side in pixels of what is computed at a time; off sets no limit.
+            color_fix: What keeps the input's colors: wavelet its low frequencies, adain its mean and deviation.
             **source: Further options of :func:`fluxsr.inference.load_parts`: ``lora``, ``prompt``, ``guidance``,
                 ``autoencoder``, ``start_time``, ``window``, ``device``, ``dtype``, ``revision``.
 

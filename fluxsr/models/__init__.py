@@ -9,7 +9,7 @@ from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.load import load_flux
 from fluxsr.models.modulation.fold import compile_blocks, fold_modulation, fuse_lora, load_folded
 from fluxsr.models.modulation.table import tabulate_modulation
-from fluxsr.models.prompts import PromptEmbedding, encode_prompt
+from fluxsr.models.prompts import PromptEmbedding, encode_prompt, make_prompt
 from fluxsr.models.sources import ModelSource
 
 __all__ = [
@@ -30,5 +30,6 @@ __all__ = [
     "load_autoencoder",
     "load_flux",
     "load_folded",
+    "make_prompt",
     "tabulate_modulation",
 ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
@@ -97,3 +98,43 @@ def encode_prompt(
         length = len(pipeline.tokenizer_2(text, truncation=True, max_length=max_tokens).input_ids)
         embeds = embeds[:, :length]
     return PromptEmbedding(embeds.cpu().contiguous(), pooled.cpu().contiguous(), text)
+
+
+def make_prompt(
+    output: str,
+    text: str = "",
+    model: str = "black-forest-labs/FLUX.1-dev",
+    revision: str | None = None,
+    max_tokens: int = 512,
+    trim: bool = True,
+    device: str = "cpu",
+    dtype: DType = "bfloat16",
+) -> PromptEmbedding:
+    """Encode one prompt with FLUX's text encoders (T5 and CLIP, about 10 GB) into a small file.
+
+    Training and upscaling read the file; the encoders are never in memory then.
+
+    Args:
+        output: The file, ending in .safetensors.
+        text: The prompt; FluxSR uses one fixed prompt for every image, and publishes none.
+        model: Hub id or local folder with the text encoders.
+        revision: Revision of the hub repository.
+        max_tokens: T5's length before trimming; 512 for FLUX.1-dev, 256 for -schnell.
+        trim: Keep the prompt's own tokens only; every token less saves time in each step.
+        device: Device that the encoders run on: cpu, cuda, mps or auto.
+        dtype: Dtype of the encoders.
+    """
+    if not output.endswith(".safetensors"):
+        raise ValueError(f"output must end in .safetensors, got {output!r}")
+    check_dtype(dtype)
+    embedding = encode_prompt(
+        text,
+        model,
+        revision=revision,
+        max_tokens=max_tokens,
+        trim=trim,
+        device=str(choose_device(device)),
+        dtype=getattr(torch, dtype),
+    )
+    embedding.save(output)
+    return embedding

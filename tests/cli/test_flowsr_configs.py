@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxsr.cli.lightning import FluxSRCLI
-from tests.cli.test_lightning import QUIET, checkpoint, command, failure, fit
+from fluxsr.cli._support.lightning_cli import FluxSRCLI
+from tests.cli.test_fit import QUIET, checkpoint, command, failure, fit
 
 FEW = ["--data.batch_size=4", "--trainer.val_check_interval=null"]
 STUDENT = "--model.backbone.init_args"

@@ -65,7 +65,8 @@ def test_a_mistyped_command_is_suggested(typed, meant, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([typed])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"fluxsr: error: unknown command {typed!r}; did you mean {meant!r}?\n"
+    assert (stopped.value.__cause__.where, stopped.value.__cause__.suggestion) == (typed, meant)
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_command_like_no_other_lists_them(capsys):

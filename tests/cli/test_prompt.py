@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from fluxsr.cli.main import main
-from fluxsr.cli.prompt import make_prompt
 from fluxsr.models import PromptEmbedding
+from fluxsr.models.prompts import make_prompt
 from tests.models.conftest import tiny_prompt
 
 
@@ -40,7 +40,7 @@ def test_the_file_holds_what_the_encoders_made(tmp_path, monkeypatch, capsys):
         asked.update(options, text=text, model=model)
         return tiny_prompt()
 
-    monkeypatch.setattr("fluxsr.cli.prompt.encode_prompt", encode)
+    monkeypatch.setattr("fluxsr.models.prompts.encode_prompt", encode)
     output = tmp_path / "prompt.safetensors"
     main(["prompt", "--output", str(output), "--text", "a photo", "--model", "somewhere", "--max_tokens", "7"])
     loaded = PromptEmbedding.load(output)

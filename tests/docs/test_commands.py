@@ -15,7 +15,7 @@ import pytest
 from fluxsr.cli.main import COMMANDS, main
 from tests.docs.pages import ROOT, blocks
 
-LIGHTNING = {name for name, (module, _) in COMMANDS.items() if module == "fluxsr.cli.lightning"}
+LIGHTNING = {name for name, (module, _) in COMMANDS.items() if module == "fluxsr.cli.fit"}
 
 
 def commands(text: str) -> list[list[str]]:
@@ -39,7 +39,7 @@ def options(command: str) -> frozenset[str]:
 @pytest.fixture
 def parse_only(monkeypatch):
     """Let Lightning's commands read all their arguments, every key against its class, and then stop."""
-    from fluxsr.cli.lightning import FluxSRCLI
+    from fluxsr.cli._support.lightning_cli import FluxSRCLI
 
     monkeypatch.chdir(ROOT)
     for step in ("before_instantiate_classes", "instantiate_classes", "_run_subcommand", "_set_seed"):

@@ -140,7 +140,7 @@ def test_what_can_not_be_measured_is_said_before_anything_is(folders, testset, c
         evaluate(testset, [counting, counting], ["psnr"])
     assert counting.calls == 0
     monkeypatch.setattr("fluxsr.evaluation.run.check_set", lambda images: None)
-    with pytest.raises(ValueError, match="fid of counting is measured on files: give --save-images, too"):
+    with pytest.raises(ValueError, match="fid of counting is measured on files: give --save_images, too"):
         evaluate(testset, [counting], ["psnr", "fid"])
     assert counting.calls == 0
     with pytest.raises(ValueError, match=r"artefact_db of a.png \(counting\): .* at least 8 periods"):

@@ -6,11 +6,11 @@ import tifffile
 import torch
 from PIL import Image
 
-from fluxsr.cli import upscale
 from fluxsr.data import BicubicDegradation, LRFolder, PairedFolders, PhotoFolder
 from fluxsr.evaluation import open_folders
 from fluxsr.images import Picture, read_picture, read_size, write_picture
 from fluxsr.images.convert import to_rgb, to_tensor
+from fluxsr.inference.batch import upscale_files
 
 SIZE = (16, 24)
 EIGHT = [".png", ".jpg", ".tif", ".webp"]
@@ -91,8 +91,8 @@ def test_all_read_the_same(tmp_path, monkeypatch, name) -> None:
             handed.append(pixels)
             return pixels
 
-    monkeypatch.setattr(upscale, "load", lambda options: Recorder())
-    upscale.main([str(folder), "-o", str(tmp_path / "out"), "--scale", "1", "--format", "png"])
+    outcomes = list(upscale_files([str(folder)], str(tmp_path / "out"), scale=1, format="png", load=Recorder))
+    assert not any(outcome.error for outcome in outcomes)
     assert np.array_equal(handed[0], picture.pixels)
     if "RGBA" in name or "4 channels" in name:
         assert handed[0].shape[2] == 4

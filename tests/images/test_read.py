@@ -158,7 +158,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
     buffer = io.BytesIO()
     Image.new("1", (20000, 20000)).save(buffer, "PNG")
     (tmp_path / "bomb.png").write_bytes(buffer.getvalue())
-    with pytest.raises(ValueError, match=r"bomb.png has 20000x20000 pixels, 400.0 million.*--max-pixels"):
+    with pytest.raises(ValueError, match=r"bomb.png has 20000x20000 pixels, 400.0 million.*--max_pixels"):
         read_picture(tmp_path / "bomb.png")
 
 

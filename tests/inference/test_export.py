@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxsr.cli.export import tell
+from fluxsr.cli._support.made import tell_model
 from fluxsr.cli.main import main
 from fluxsr.inference.export import export_model
 from fluxsr.inference.pipeline import FluxSRPipeline
@@ -64,7 +64,7 @@ def test_an_adapter_brings_its_own_start_time(tmp_path, pipeline, student, capsy
 
 
 def test_the_shipped_student_folds_to_fewer_bytes(tmp_path, image, capsys):
-    tell(export_model(str(tmp_path / "out")))
+    tell_model(export_model(str(tmp_path / "out")))
     before, after, written = capsys.readouterr().out.splitlines()
     numbers = [int(re.search(r"([\d,]+) parameters", line)[1].replace(",", "")) for line in (before, after)]
     transformer = load_flux("nano-student", trainable="none").transformer
@@ -99,7 +99,7 @@ def test_nothing_is_overwritten_unless_told(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious").write_text("x")
-    with pytest.raises(ValueError, match=r"exists; give another output, or --overwrite true"):
+    with pytest.raises(ValueError, match=r"exists; give another output, or --overwrite"):
         export_model(str(out))
     assert (out / "precious").read_text() == "x"
     export_model(str(out), overwrite=True)
@@ -125,7 +125,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
         (["--quantize", "int3"], "int3"),
         (["--guidance", "3.5"], "takes no guidance"),
         (["--start_time", "2"], "t must lie in"),
-        (["--vae", "VAE"], "48 latent channels and the autoencoder 4"),
+        (["--autoencoder", "VAE"], "48 latent channels and the autoencoder 4"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, pipeline, capsys, arguments, message):

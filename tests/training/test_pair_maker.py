@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli.main import main
-from fluxsr.cli.pairs import tell
 from fluxsr.data import PairStore, TeacherPairs
 from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift
@@ -187,7 +187,7 @@ def test_an_inverted_photo_comes_back_the_closer_the_more_steps(photos, tmp_path
         back = euler_by_hand(teacher, shard["noise"], steps)
         errors.append(float((back - shard["latents"]).square().mean(dim=(1, 2, 3)).sqrt().mean()))
         assert float(made.round_trip.mean()) == pytest.approx(errors[-1], abs=1e-3)
-        tell(made)
+        tell_pairs(made)
         assert ("more steps" in capsys.readouterr().out) == (steps == 32)
         assert not shard["noise"].equal(shard["latents"])
         torch.testing.assert_close(pixel.encode(shard["images"] / 255), shard["latents"], rtol=0, atol=2.5 / 255)

@@ -44,12 +44,12 @@ def write_report(
     """Write one self-contained HTML page of evaluations.
 
     Args:
-        runs: JSON files of ``fluxsr evaluate``.
-        output: the page.
-        logs: folder with training logs, for curves.
-        images: how many worst and how many best ones are shown of each run.
-        system: whose; by default the first that isn't bicubic.
-        title: of the page.
+        runs: JSON files that ``fluxsr evaluate`` wrote.
+        output: The page, ending in .html.
+        logs: Folder with training logs (CSV or TensorBoard), for curves.
+        images: How many worst and how many best images are shown of each run.
+        system: The one that is shown where a run has several (default: the first that isn't bicubic).
+        title: Title of the page.
         introduction: Plain text that stands first.
         stages: What was done before, and how long it took; shown as a table.
 
@@ -153,7 +153,7 @@ def section(results: Results, number: int, images: int, system: str) -> str:
         )
         parts.append(f'<div class="pictures">{"".join(shown)}</div>')
     else:
-        parts.append('<p class="soft">No pictures: they are not where they were, or were not kept (--save-images).</p>')
+        parts.append('<p class="soft">No pictures: they are not where they were, or were not kept (--save_images).</p>')
     parts += [spectra(results), differences(results), cost(results), protocol(results)]
     return "".join(parts)
 

@@ -1,45 +1,47 @@
-"""``fluxsr fit | validate | test | predict``: LightningCLI over :class:`OneStepSR`, or a module of the user's own."""
+"""LightningCLI over :class:`OneStepSR`, or a module of the user's own, with errors that name the key and the file."""
 
 from __future__ import annotations
 
-import re
-import shlex
-import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from fluxsr.cli.announce import announce
-from fluxsr.cli.classes import arguments_of, cli_classes, derives_from, find_own_modules
-from fluxsr.cli.configs import take_configs
-from fluxsr.cli.explain import explain
-from fluxsr.cli.fit_help import WHAT
-from fluxsr.cli.interrupt import SaveOnInterrupt, last_checkpoint
-from fluxsr.cli.pairs import tell
-from fluxsr.cli.quiet import quiet
-from fluxsr.cli.run import NO_FILES, one_line_errors
+from fluxsr.cli._support.announcement import announce
+from fluxsr.cli._support.checking import check_arguments, check_class
+from fluxsr.cli._support.configurations import dotted, names_class, take_configs
+from fluxsr.cli._support.interruption import last_checkpoint
+from fluxsr.cli._support.made import tell_pairs
+from fluxsr.cli._support.messages import UsageError, nearest, other_spelling, shortened
+from fluxsr.cli._support.own_classes import arguments_of, cli_classes, derives_from, find_own_modules
+from fluxsr.cli._support.typed_options import plain, settle_flags, with_options
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.progress import progress_of
 from fluxsr.training import OneStepSR
 from fluxsr.training.pair_maker import make_pairs
 
-_TRAINER_DEFAULTS = {"plugins": [{"class_path": "fluxsr.training.AtomicCheckpointIO"}]}
+TRAINER_DEFAULTS = {"plugins": [{"class_path": "fluxsr.training.AtomicCheckpointIO"}]}
+
+
+class FitParser(LightningArgumentParser):
+    """Lightning's parser; where it finds a mistake that the checks before it didn't, that is one line too."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the usage, which has hundreds of options."""
+        raise UsageError(shortened(message)) from ex
 
 
 class FluxSRCLI(LightningCLI):
     """LightningCLI, and a pair store that is made where the configuration says how and none is there."""
 
     further: Collection[str] = ()  # options that a command takes for itself before these are parsed
-    command = ""  # which that is, for the errors
-    configuration = NO_FILES
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
         """Read the files after ``--config``, which say what classes there are, then do as LightningCLI does.
@@ -51,31 +53,67 @@ class FluxSRCLI(LightningCLI):
         find_own_modules()
         self._command, self._options = arguments[0], arguments[1:]
         self.configuration, self._options = take_configs(self._options)
-        super().__init__(args=arguments, **cli_classes(self.configuration), **options)
+        self._classes = cli_classes(self.configuration)
+        super().__init__(args=arguments, parser_class=FitParser, **self._classes, **options)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Return Lightning's parser, of one command or of all; its errors are one line, its options are written out."""
+        """Return Lightning's parser, of one command or of all; its options are written out."""
         # prog: what stands in sys.argv[0] may be "-c" or "__main__.py".
-        parser = super().init_parser(**{"prog": "fluxsr", **kwargs}, allow_abbrev=False)
-        one_line_errors(parser, lambda: self.configuration, self.further, self.command)
-        return parser
+        return super().init_parser(**{"prog": "fluxsr", **kwargs}, allow_abbrev=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Merge the files by key, which jsonargparse doesn't do inside ``model.losses``, and parse them with the options.
 
         Raises:
-            ValueError: if a file is missing, no YAML, or has a key that there isn't.
+            UsageError: if a file is missing, no YAML, or there is a key or a value that can't be.
         """
         name, rest = self._command, self._options
-        if not self.configuration.files and not any(one.startswith("--model.") or "help" in one for one in rest):
-            raise ValueError(
+        wants_help = any("help" in one for one in rest)
+        if not self.configuration.files and not wants_help and not any(one.startswith("--model.") for one in rest):
+            raise UsageError(
                 f"a configuration is needed: fluxsr {name} --config FILE (examples/configs of the source has some; "
                 f"`fluxsr {name} --help` lists them)"
             )
-        self.configuration.check_keys({action.dest for action in self._parser(name)._actions})
+        keys = {action.dest for action in self._parser(name)._actions}
+        known = {*(f"--{key}" for key in {*keys, *dotted(self.configuration.merged)}), *self.further}
+        rest = settle_flags([other_spelling(argument, known) for argument in rest])
+        if not wants_help:
+            self.configuration.check_keys(keys)
+            self._check_options(rest, keys, known)
+            self._check_values(rest)
         # Before the options, which win over every file wherever they stand.
         given = [f"--config={self.configuration.text()}"] if self.configuration.files else []
         self.config = parser.parse_args([name, *given, *rest])
+
+    def _check_options(self, options: list[str], keys: set[str], known: set[str]) -> None:
+        """Refuse an option that is no key; the arguments of a class are checked with the class."""
+        for option in options:
+            name = option.partition("=")[0].removesuffix("+")
+            key = name.removeprefix("--")
+            # A key that stands for a class, or for several by name, holds further ones.
+            holders = (key.rsplit(".", count)[0] for count in range(1, key.count(".") + 1))
+            if not name.startswith("--") or key in keys or any(one in keys for one in holders):
+                continue
+            if not any(one.startswith(f"{key}.") for one in keys):
+                raise UsageError("there is no such option", name, nearest(name, known))
+
+    def _check_values(self, options: list[str]) -> None:
+        """Refuse what the signatures of the classes don't allow."""
+        tree, typed = with_options(self.configuration.merged, options)
+
+        def place(key: str) -> str:
+            if plain(key) in typed:
+                return typed[plain(key)]
+            source = self.configuration.source(key)
+            return f"{source}: {key}" if source else key
+
+        for group, own in (("model", "model_class"), ("data", "datamodule_class"), ("trainer", None)):
+            given = tree.get(group) or {}
+            if names_class(given):
+                check_class(given["class_path"], given.get("init_args") or {}, group, place)
+            elif isinstance(given, dict):
+                function = Trainer if own is None else self._classes[own]
+                check_arguments(function, given, group, place, lacking=group != "trainer")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``make_pairs``: options of ``fluxsr pairs`` for a missing ``data.pairs``."""
@@ -122,9 +160,7 @@ class FluxSRCLI(LightningCLI):
         try:
             yield
         except ValueError as error:
-            if str(error).startswith("Does not validate against"):
-                raise ValueError(explain(str(error), self.configuration, self._options)) from error
-            raise
+            raise innermost(error) from error
 
     def before_fit(self) -> None:
         """Say what is minimised, once."""
@@ -152,6 +188,16 @@ class FluxSRCLI(LightningCLI):
         return None if found is None else str(found)
 
 
+def innermost(error: ValueError) -> ValueError:
+    """Return the error that a class raised, of which jsonargparse may have made one of its own."""
+    found: BaseException | None = error
+    while found is not None and (found.__cause__ or found.__context__) is not None:
+        found = found.__cause__ or found.__context__
+        if isinstance(found, ValueError):
+            error = found
+    return error
+
+
 def complete_pairs(path: Path, options: dict[str, Any]) -> None:
     """Make what is missing of the pair store at ``path``; one that was made otherwise is refused.
 
@@ -163,7 +209,7 @@ def complete_pairs(path: Path, options: dict[str, Any]) -> None:
     was_there = (path / MANIFEST).is_file()
     try:
         with progress_of("teacher pairs") as report:
-            tell(make_pairs(**{**options, "output": str(path), "progress": report}))
+            tell_pairs(make_pairs(**{**options, "output": str(path), "progress": report}))
     except ValueError as error:
         hint = ". To train on the pairs as they are: --make_pairs null" if was_there else ""
         raise ValueError(f"{error}{hint}") from error
@@ -172,38 +218,3 @@ def complete_pairs(path: Path, options: dict[str, Any]) -> None:
 def unfinished(path: Path) -> bool:
     """Say whether the pair store at ``path`` is missing or has missing shards."""
     return not (path / MANIFEST).is_file() or bool(PairStore.open(path).missing_shards())
-
-
-def main(arguments: list[str]) -> FluxSRCLI:
-    """Run LightningCLI with the given arguments, the subcommand first."""
-    # Lightning starts the other processes of several devices from sys.argv, whoever called this.
-    sys.argv = [sys.argv[0], *arguments]
-    arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
-    usage = "fluxsr {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
-    pages = {name: {"usage": usage.format(name), "description": f"{text} All keys:"} for name, text in WHAT.items()}
-    try:
-        with quiet():
-            return FluxSRCLI(
-                arguments,
-                seed_everything_default=0,
-                save_config_kwargs={"overwrite": True},
-                auto_configure_optimizers=False,  # OneStepSR takes its optimiser as an argument
-                trainer_defaults={
-                    **_TRAINER_DEFAULTS,
-                    "callbacks": [SaveOnInterrupt(shlex.join(["fluxsr", *without_checkpoint(arguments)]))],
-                },
-                # "omegaconf+" resolves last: plain "omegaconf" silently ignores an override of an interpolated source.
-                parser_kwargs={"parser_mode": "omegaconf+", **pages},
-            )
-    except MisconfigurationException as error:  # for example an accelerator that is not there
-        raise ValueError(str(error)) from error
-    except SystemExit as stopped:  # Lightning catches Ctrl-C, and exits with 1
-        if isinstance(stopped.__context__, KeyboardInterrupt):
-            raise SystemExit(130) from None
-        raise
-
-
-def without_checkpoint(arguments: list[str]) -> list[str]:
-    """Return the arguments without ``--ckpt_path`` and its value."""
-    pairs = zip(["", *arguments], arguments, strict=False)
-    return [one for before, one in pairs if before != "--ckpt_path" and not re.match("--ckpt_path(=|$)", one)]

@@ -12,11 +12,11 @@ import pytest
 import torch
 from lightning import Callback
 
-from fluxsr.cli.interrupt import last_checkpoint
-from tests.cli.test_lightning import CONFIGS, fit
+from fluxsr.cli._support.interruption import last_checkpoint
+from tests.cli.test_fit import CONFIGS, fit
 
-ROOT = Path(__file__).parent.parent.parent
-STEP = "tests.cli.test_interrupt.InterruptInStep"
+ROOT = Path(__file__).parents[3]
+STEP = "tests.cli._support.test_interruption.InterruptInStep"
 
 
 class InterruptInStep(Callback):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxsr.cli.ablation import Variant, read_grid, run_ablation
 from fluxsr.cli.main import main
+from fluxsr.evaluation.ablation import Variant, read_grid, run_ablation
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 GRID = """\
@@ -66,7 +66,8 @@ def test_two_trainings_make_one_table_and_are_not_repeated(grid, tmp_path, photo
         "output": str(tmp_path / "out"),
         "photos": str(photos),
         "hr": str(photos),
-        "metrics": "psnr,lpips_nano",
+        "metrics": ["psnr", "lpips_nano"],
+        "say": print,
     }
     run_ablation(str(grid), **arguments)
     assert "2 trainings, 0 of them finished" in capsys.readouterr().out

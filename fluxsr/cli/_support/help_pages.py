@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from argparse import SUPPRESS, Action
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 # Wide enough for an option and its help on one line; narrower where the terminal is.
 WIDEST = 110
 _COLUMN = 28  # where the help of an option begins
+
+
+class Entry(NamedTuple):
+    """One line of help: the option's names, none for an argument without name; the name of its value; what it does."""
+
+    names: tuple[str, ...]
+    value: str
+    help: str
 
 
 def width() -> int:
@@ -26,19 +34,18 @@ def flow(text: str) -> str:
     )
 
 
-def page(parser: Any, what: str, usage: str, examples: str, notes: str = "") -> str:
+def page(entries: Sequence[Entry], what: str, usage: str, examples: str, notes: str = "") -> str:
     """Return the help of a command.
 
     Args:
-        parser: of argparse or jsonargparse; its options are listed in the order in which they were added.
-        what: what the command does; the first sentence on its own is enough to know.
-        usage: one line.
-        examples: lines of a shell.
-        notes: what else there is to know, paragraphs.
+        entries: The arguments and options, in their order.
+        what: What the command does; the first sentence on its own is enough to know.
+        usage: One line.
+        examples: Lines of a shell.
+        notes: What else there is to know, paragraphs.
     """
-    actions = [action for action in parser._actions if action.help != SUPPRESS]
-    arguments = [_entry(action) for action in actions if not action.option_strings]
-    options = [_entry(action) for action in actions if action.option_strings]
+    arguments = [_lines(entry) for entry in entries if not entry.names]
+    options = [_lines(entry) for entry in entries if entry.names]
     parts = [flow(what), f"usage: {usage}", _section("examples", textwrap.dedent(examples).strip())]
     parts += [f"arguments:\n{''.join(arguments)}".rstrip()] if arguments else []
     parts += [f"options:\n{''.join(options)}".rstrip()]
@@ -50,23 +57,12 @@ def _section(title: str, text: str) -> str:
     return f"{title}:\n{textwrap.indent(text, '  ')}"
 
 
-def _entry(action: Action) -> str:
+def _lines(entry: Entry) -> str:
     """Return the lines of one option: names and value on the left, help on the right."""
-    value = "" if action.nargs == 0 else f" {_value(action)}"
-    head = f"  {', '.join(action.option_strings)}{value}" if action.option_strings else f"  {_value(action)}"
-    lines = textwrap.wrap(action.help or "", width() - _COLUMN) or [""]
+    head = f"  {', '.join(entry.names)} {entry.value}".rstrip() if entry.names else f"  {entry.value}"
+    lines = textwrap.wrap(entry.help, width() - _COLUMN) or [""]
     if len(head) > _COLUMN - 2:
         lines = [head, *(" " * _COLUMN + line for line in lines)]
     else:
         lines = [head.ljust(_COLUMN) + lines[0], *(" " * _COLUMN + line for line in lines[1:])]
     return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _value(action: Action) -> str:
-    if action.metavar is not None:
-        name = str(action.metavar)
-    elif action.choices is not None:
-        name = "|".join(str(choice) for choice in action.choices)
-    else:
-        name = action.dest.upper()
-    return f"{name} ..." if action.nargs == "+" else name

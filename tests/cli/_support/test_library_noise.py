@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxsr.cli.quiet import quiet
-from tests.cli.test_lightning import CONFIGS, FEW_PAIRS
+from fluxsr.cli._support.library_noise import quiet
+from tests.cli.test_fit import CONFIGS, FEW_PAIRS
 
 
 class Listener(logging.Handler):
@@ -40,7 +40,7 @@ def test_a_training_starts_without_noise(tmp_path, photos):
     command = [sys.executable, "-m", "fluxsr", "fit", "--config", str(CONFIGS / "fluxsr_nano.yaml"), FEW_PAIRS]
     command += [f"--data.pairs={tmp_path / 'pairs'}", f"--data.photos={photos}", "--trainer.max_steps=1"]
     command += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
-    root = Path(__file__).parent.parent.parent
+    root = Path(__file__).parents[3]
     command += [f"--trainer.default_root_dir={tmp_path / 'out'}"]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=True)
     lines = [line for line in result.stderr.splitlines() if "arning" in line or "lightning/" in line or "Tip" in line]

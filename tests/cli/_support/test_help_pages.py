@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from fluxsr.cli.fit_help import WHAT
+from fluxsr.cli._support.fit_help import WHAT
 from fluxsr.cli.main import COMMANDS, main
 from tests.cli.conftest import fresh_process_modules
 

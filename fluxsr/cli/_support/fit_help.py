@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxsr.cli.pages import flow
+from fluxsr.cli._support.help_pages import flow
 
 WHAT = {
     "fit": "Train as a configuration says.",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from fluxsr.cli._support.messages import UsageError, nearest
 
 # Keys whose values are classes by a name of the user's own; null there takes a name away.
 NAMED = (("model", "losses"), ("model", "val_losses"))
@@ -49,13 +50,13 @@ class Configuration(NamedTuple):
         """Refuse a key that the command does not have.
 
         Raises:
-            ValueError: naming the file, the key and the one that was probably meant.
+            UsageError: naming the file, the key and the one that was probably meant.
         """
         known = {name for name in known if name.rpartition(".")[2] not in ("help", "config", "print_config")}
         groups = {name.rsplit(".", count)[0] for name in known for count in range(1, name.count(".") + 1)}
         for name, content in self.files:
             for key in _unknown(content, known, groups):
-                raise ValueError(f"{name}: there is no key {key}{did_you_mean(key, {*known, *groups})}")
+                raise UsageError("there is no such key", f"{name}: {key}", nearest(key, {*known, *groups}))
 
 
 def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
@@ -66,7 +67,7 @@ def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
     that is said of it becomes that class' ``init_args``.
 
     Raises:
-        ValueError: if a file is missing or no mapping in YAML, or a term is changed that there isn't.
+        UsageError: if a file is missing or no mapping in YAML, or a term is changed that there isn't.
     """
     files: list[tuple[str, dict[str, Any]]] = []
     rest, left = [], iter(arguments)
@@ -77,7 +78,7 @@ def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
             continue
         value = value if sign else next(left, "")
         if not value:
-            raise ValueError(f"{name} names no {'class' if name in _CLASS_OPTIONS else 'file'}: give one after it")
+            raise UsageError(f"names no {'class' if name in _CLASS_OPTIONS else 'file'}: give one after it", name)
         own = {_CLASS_OPTIONS[name]: {"class_path": value}} if name in _CLASS_OPTIONS else None
         files.append((value, read_config(value)) if own is None else (name, own))
     for section in _OWN:
@@ -95,39 +96,38 @@ def read_config(name: str) -> dict[str, Any]:
     """Return the content of a YAML file.
 
     Raises:
-        ValueError: one line that names the file, and the line in it where there is one.
+        UsageError: naming the file, and the line in it where there is one.
     """
     import yaml
     from jsonargparse import get_loader
 
     path = Path(name).expanduser()
     if path.is_dir():
-        raise ValueError(f"--config {name} is a folder: name a YAML file in it")
+        raise UsageError("is a folder: name a YAML file in it", f"--config {name}")
     if not path.is_file():
-        near = get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ": check the path, which starts in this folder"
-        raise ValueError(f"--config {name}: there is no such file{hint}")
+        near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        hint = "" if near else ": check the path, which starts in this folder"
+        raise UsageError(f"there is no such file{hint}", f"--config {name}", near and str(path.parent / near))
     try:
         text = path.read_text("utf-8")
         content = get_loader("yaml")(text)
         content = yaml.safe_load(text) if isinstance(content, str) else content  # it takes a lone `model:` for text
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is no UTF-8 text: is it a YAML file?") from error
+        raise UsageError("is no UTF-8 text: is it a YAML file?", name) from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{name}{_what_is_wrong(text, error)}") from error
+        raise UsageError(_what_is_wrong(text, error), name) from error
     if content is None:
-        raise ValueError(f"{name} is empty: write keys into it, or leave --config {name} out")
+        raise UsageError(f"is empty: write keys into it, or leave --config {name} out", name)
     if not isinstance(content, dict):
         kind = "a list" if isinstance(content, list) else "a single value"
-        raise ValueError(
-            f"{name} holds {kind}, where keys with values are wanted, such as `model:` and below it its keys"
+        raise UsageError(
+            f"holds {kind}, where keys with values are wanted, such as `model:` and below it its keys", name
         )
     for key, value in dotted(content).items():
         if isinstance(value, dict) and "class_path" in value and (odd := [k for k in value if k not in _CLASS_KEYS]):
-            raise ValueError(
-                f"{name}: {key} has the key {odd[0]!r} beside class_path"
-                f"{did_you_mean(str(odd[0]), _CLASS_KEYS, 'write it below init_args')}"
-            )
+            near = nearest(str(odd[0]), _CLASS_KEYS)
+            what = f"the key {odd[0]!r} stands beside class_path" + ("" if near else "; write it below init_args")
+            raise UsageError(what, f"{name}: {key}", near)
     for section in _SECTIONS:
         if isinstance(content.get(section), str) and (path.parent / content[section]).is_file():
             content[section] = read_config(str(path.parent / content[section]))
@@ -167,19 +167,6 @@ def dotted(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def did_you_mean(name: str, known: Collection[str], otherwise: str = "") -> str:
-    """Return ``; did you mean X?``, or what to say otherwise.
-
-    Args:
-        name: what was typed.
-        known: what there is. One that has the same last part counts as near: ``losses`` for ``model.losses``.
-        otherwise: said where nothing is near.
-    """
-    same = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]]
-    near = same if len(same) == 1 else get_close_matches(name, known, n=1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else (f"; {otherwise}" if otherwise else "")
-
-
 def _settle(
     merged: dict[str, Any], section: str, key: str, arguments: list[str], files: list[tuple[str, Any]]
 ) -> list[str]:
@@ -203,8 +190,9 @@ def _settle(
         if not sign and (value := next(options, "")):
             option = f"{option}={value}"
         if term not in terms and (value in ("null", "~") or (inner and f"{named}{term}" not in names)):
-            there = f"there are: {', '.join(terms)}" if terms else "there is none"
-            raise ValueError(f"{group} has no term {term!r}{did_you_mean(term, terms, there)}")
+            near = nearest(term, terms)
+            there = "" if near else f"; there are: {', '.join(terms)}" if terms else "; there is none"
+            raise UsageError(f"{group} has no term {term!r}{there}", name, near)
         if not inner and value in ("null", "~"):
             terms[term] = None
         else:
@@ -212,11 +200,11 @@ def _settle(
     for term, value in terms.items():
         if isinstance(value, dict) and "class_path" not in value:
             file = Configuration(files[::-1], {}).source(f"{group}.{term}") or ""
-            others = [other for other in terms if other != term]
-            raise ValueError(
-                f"{file}: {group}.{term} has no class_path, and no file before it has such a term"
-                f"{did_you_mean(term, others, 'write its class_path')}"
+            near = nearest(term, [other for other in terms if other != term])
+            what = "has no class_path, and no file before it has such a term" + (
+                "" if near else "; write its class_path"
             )
+            raise UsageError(what, f"{file}: {group}.{term}", near)
     for term in [term for term, value in terms.items() if value is None]:
         del terms[term]
     return left
@@ -247,11 +235,11 @@ def _unknown(content: Mapping[str, Any], known: Collection[str], groups: set[str
 def _what_is_wrong(text: str, error: Any) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return f" is no YAML: {' '.join(str(error).split())}"
+        return f"is no YAML: {' '.join(str(error).split())}"
     line = (text.splitlines() or [""])[min(mark.line, text.count("\n"))] if text else ""
     if "\t" in line[: mark.column + 1]:
-        return f", line {mark.line + 1}: a tab, where YAML wants spaces; replace it"
-    return f", line {mark.line + 1}, column {mark.column + 1} is no YAML: {error.problem or error.context}"
+        return f"line {mark.line + 1}: a tab, where YAML wants spaces; replace it"
+    return f"line {mark.line + 1}, column {mark.column + 1} is no YAML: {error.problem or error.context}"
 
 
 def class_named(path: Any) -> Any:

@@ -1,0 +1,92 @@
+"""An experiment from the arguments of ``fluxsr fit``: what it would train, built on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluxsr.planning import Experiment
+
+
+def read_experiment(arguments: list[str], text_tokens: int | None = None, further: Collection[str] = ()) -> Experiment:
+    """Parse the arguments of ``fluxsr fit`` as it does, and instantiate what they describe without weights.
+
+    Args:
+        arguments: of ``fluxsr fit``.
+        text_tokens: length of the prompt.
+        further: the options of ``fluxsr plan`` itself, which one among the arguments may have been meant to be.
+    """
+    import torch
+
+    from fluxsr.cli._support.lightning_cli import FluxSRCLI
+    from fluxsr.cli._support.own_classes import arguments_of, derives_from
+    from fluxsr.data import SRDataModule
+    from fluxsr.models import PromptEmbedding
+    from fluxsr.planning import Experiment, Settings
+    from fluxsr.planning.step import quiet
+    from fluxsr.training import OneStepSR
+
+    class Reader(FluxSRCLI):
+        """Stops where `fluxsr fit` would begin."""
+
+        def before_instantiate_classes(self) -> None:
+            """Look for no pairs, and make none."""
+
+        def instantiate_classes(self) -> None:
+            """Instantiate the model and its data alone: a trainer would ask for its GPUs."""
+            options = self.config[self.subcommand].as_dict()
+            for name, ours in (("model", OneStepSR), ("data", SRDataModule)):
+                if not derives_from(ours, options[name]):
+                    raise ValueError(f"this is for a {ours.__name__} alone, and {options[name]['class_path']} is none")
+                options[name] = arguments_of(options[name])
+            whole = self.config.clone()
+            if text_tokens == 0 and "prompt" in (options["model"].get("backbone", {}).get("init_args") or {}):
+                whole[self.subcommand].model.backbone.init_args.prompt = None
+            for key in ("callbacks", "logger", "plugins", "strategy", "profiler"):
+                whole[self.subcommand].trainer.pop(key, None)
+            with torch.device("meta"), self.plain_errors():
+                built = self.parser.instantiate_classes(whole)[self.subcommand]
+                backbone = built.model.backbone
+                if text_tokens and getattr(backbone, "text_tokens", 0):
+                    of_width = backbone.prompt_embeds.shape[-1]
+                    embeds = torch.zeros(1, text_tokens, of_width)
+                    backbone.set_prompt(PromptEmbedding(embeds, torch.zeros(backbone.pooled_prompt_embeds.shape)))
+            trainer = options["trainer"]
+            self.experiment = Experiment(
+                module=built.model,
+                data=built.data,
+                settings=Settings(
+                    precision=str(trainer.get("precision") or "32-true"),
+                    cuda=trainer.get("accelerator") != "cpu",
+                    accumulate=trainer.get("accumulate_grad_batches") or 1,
+                    gradient_clip_val=trainer.get("gradient_clip_val"),
+                    average=any(str(one.get("class_path", "")).endswith(".EMA") for one in callbacks(trainer)),
+                ),
+                max_steps=trainer["max_steps"] if (trainer.get("max_steps") or -1) > 0 else None,
+                strategy=strategy_name(trainer.get("strategy")),
+                options=options,
+            )
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Run nothing."""
+
+    Reader.further = further
+    with quiet():  # LightningCLI remarks that arguments stand on the command line, too
+        return Reader(
+            ["fit", *arguments],
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+        ).experiment
+
+
+def callbacks(trainer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the callbacks of a trainer's configuration, one or several."""
+    found = trainer.get("callbacks") or []
+    return [one for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)]
+
+
+def strategy_name(strategy: Any) -> str:
+    """Return the name or the class of a trainer's strategy."""
+    return str(strategy.get("class_path", "auto") if isinstance(strategy, dict) else strategy or "auto")

@@ -1,0 +1,171 @@
+"""A command's options come from the signature of a function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from fluxsr.cli._support.messages import UsageError
+from fluxsr.cli._support.options import Command
+from fluxsr.cli._support.values import count
+
+Kind = Literal["soft", "hard"]
+
+
+def work(
+    inputs: Sequence[str],
+    output: str,
+    strength: float = 0.5,
+    batch_size: int | None = None,
+    kind: Kind = "soft",
+    steps: Sequence[int] = (1,),
+    trim: bool = True,
+    overwrite: bool = False,
+    watch: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Do the work.
+
+    Args:
+        inputs: Files to read, such as ``a.png``.
+        output: File to write.
+        strength: How strong.
+        batch_size: How many at a time,
+            on two lines.
+        kind: Which kind.
+        steps: How many steps.
+        trim: Trim it.
+        overwrite: Replace what is there.
+        watch: No option.
+
+    Raises:
+        ValueError: never.
+    """
+    return {name: value for name, value in locals().items() if name != "watch"}
+
+
+COMMAND = Command(
+    "work",
+    ("tests.cli._support.test_options:work",),
+    "fluxsr work in -o out",
+    positional="inputs",
+    short={"o": "output"},
+    values={"batch_size": count},
+    exclusive=(("strength", "kind"),),
+)
+GIVEN = ["in", "-o", "out"]
+
+
+@pytest.fixture(autouse=True)
+def signature_of_this_file(monkeypatch):
+    """Signatures are read below the package; here below the tests."""
+    import ast
+    from pathlib import Path
+
+    monkeypatch.setattr(
+        "fluxsr.cli._support.signatures._parse", lambda module: ast.parse(Path(__file__).read_text("utf-8"))
+    )
+
+
+def parse(*arguments: str) -> dict[str, Any]:
+    return COMMAND.parse([*GIVEN, *arguments])
+
+
+def test_defaults_are_those_of_the_function():
+    assert parse() == work(["in"], "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["--strength", "2"], "strength", 2.0),
+        (["--strength=-1e-3"], "strength", -1e-3),
+        (["--strength", "-1"], "strength", -1.0),
+        (["--batch_size", "3"], "batch_size", 3),
+        (["--batch-size=3"], "batch_size", 3),
+        (["--batch_size", "null"], "batch_size", None),
+        (["--kind", "hard"], "kind", "hard"),
+        (["--steps", "1", "2"], "steps", [1, 2]),
+        (["--steps", "1", "--steps=2"], "steps", [1, 2]),
+        (["--no-trim"], "trim", False),
+        (["--no_trim"], "trim", False),
+        (["--trim=false"], "trim", False),
+        (["--trim"], "trim", True),
+        (["--overwrite"], "overwrite", True),
+        (["--overwrite=true"], "overwrite", True),
+        (["--no-overwrite"], "overwrite", False),
+        (["more", "--", "--odd"], "inputs", ["in", "more", "--odd"]),
+    ],
+)
+def test_values(arguments, name, value):
+    assert parse(*arguments)[name] == value
+    assert COMMAND.run([*GIVEN, *arguments]) == {**work(["in"], "out"), name: value}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "meant"),
+    [
+        (["--strenght", "3"], "--strenght", "--strength"),
+        (["--stre", "3"], "--stre", "--strength"),
+        (["--batch-sizes", "3"], "--batch-sizes", "--batch_size"),
+        (["--xyz"], "--xyz", ""),
+        (["--watch", "3"], "--watch", ""),
+        (["--inputs", "3"], "--inputs", ""),
+        (["-x"], "-x", ""),
+        (["--strength", "much"], "--strength", ""),
+        (["--strength"], "--strength", ""),
+        (["--steps", "1", "2.5"], "--steps", ""),
+        (["--batch_size", "0"], "--batch_size", ""),
+        (["--kind", "hadr"], "--kind", "hard"),
+        (["--trim=maybe"], "--trim", ""),
+        (["--strength", "1", "--kind", "hard"], "--kind", ""),
+    ],
+)
+def test_mistakes_have_their_option_and_what_was_meant(arguments, where, meant):
+    with pytest.raises(UsageError) as raised:
+        parse(*arguments)
+    assert (raised.value.where, raised.value.suggestion) == (where, meant)
+
+
+def test_what_is_required_is_named():
+    with pytest.raises(UsageError) as raised:
+        COMMAND.parse([])
+    assert "INPUTS" in raised.value.what and "--output" in raised.value.what
+
+
+def test_files_give_options_and_options_win(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("output: there\nstrength: 1\nsteps: [3, 4]\ntrim: false\n")
+    (tmp_path / "b.yaml").write_text("strength: 2\nbatch_size: 5\n")
+    files = ["--config", str(tmp_path / "a.yaml"), f"--config={tmp_path}/b.yaml"]
+    expected = work(["in"], "there", 2.0, 6, "soft", [3, 4], trim=False)
+    assert COMMAND.parse(["in", "--batch_size=6", *files]) == expected
+    with pytest.raises(SystemExit):
+        COMMAND.parse(["in", "--batch_size=6", *files, "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "meant"), [("strenght: 1", "strenght", "strength"), ("strength: much", "strength", "")]
+)
+def test_a_mistake_in_a_file_has_its_file_and_key(tmp_path, text, key, meant):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UsageError) as raised:
+        parse("--config", str(tmp_path / "a.yaml"))
+    assert (raised.value.where, raised.value.suggestion) == (f"{tmp_path}/a.yaml: {key}", meant)
+
+
+def test_what_is_another_commands_is_left():
+    options, left = COMMAND.parse_known(["--config", "a.yaml", "--data.crop", "-1", "--kind=hard", "--print_config"])
+    assert options["kind"] == "hard"
+    assert left == ["--config", "a.yaml", "--data.crop", "-1", "--print_config"]
+
+
+def test_the_help_has_every_option_and_the_functions_words():
+    text = COMMAND.help()
+    assert text.startswith("Do the work.\n\nusage: fluxsr work INPUTS ... --output OUTPUT [options]")
+    for words in ("-o, --output OUTPUT", "How many at a time, on two lines", "soft|hard", "--trim, --no-trim",
+                  "such as a.png", "(default: 0.5)"):  # fmt: skip
+        assert words in text
+    assert "watch" not in text and "never" not in text
