@@ -1,10 +1,10 @@
-"""FLUX.1-dev's architecture with random weights at 1024x1024: seconds, GiB and utilisation of each rung of the memory ladder.
+"""FLUX.1-dev's architecture with random weights at 1024x1024: seconds, GiB and utilization of each rung of the memory ladder.
 
     python -m benchmarks.flux12b [--output outputs/flux12b]      # one GPU with 80 GB or more, at most 10 minutes
     python -m benchmarks.flux12b --tiny                          # all of it on a tiny model, on the CPU
 
 The rungs are the YAML presets of ``examples/configs/memory``, each also with one thing changed. A training step is FTD's, by
-Lightning's trainer and ``OneStepSR``: encode, two backbone passes, decode, MSE, TV-LPIPS and ADL, backward, the optimiser and
+Lightning's trainer and ``OneStepSR``: encode, two backbone passes, decode, MSE, TV-LPIPS and ADL, backward, the optimizer and
 an EMA. Then the latency of one step of restoration, by stage. Nothing is downloaded. A rung that fails (for lack of memory,
 or of a package) is a row that says so.
 """
@@ -42,7 +42,7 @@ CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
 BACKBONE = "--model.backbone.init_args"
 GRID = "--model.objective.init_args.time_sampler"
 NO_RECOMPUTATION = (f"{BACKBONE}.gradient_checkpointing=false", "--model.autoencoder.init_args.checkpoint_decode=false")
-WARM_UP = 2  # steps: the first makes the optimiser's state and chooses kernels
+WARM_UP = 2  # steps: the first makes the optimizer's state and chooses kernels
 
 
 class Rung(NamedTuple):

@@ -80,7 +80,7 @@ class Report:
     Args:
         output: path of the files without a suffix.
         machine: device, date and versions.
-        peak_tflops: the device's stated peak; ``None``: unknown, and no utilisation.
+        peak_tflops: the device's stated peak; ``None``: unknown, and no utilization.
         tiny: whether the model was the tiny one, and the numbers mean nothing.
     """
 
@@ -120,9 +120,9 @@ class Report:
         lines = [
             f"{self.machine['device']}, {self.machine['date']}; {versions}",
             "",
-            f"{size}. Utilisation: model FLOPs, recomputation not counted, over {peak}.",
+            f"{size}. Utilization: model FLOPs, recomputation not counted, over {peak}.",
             "",
-            "| training step | seconds | peak GiB | reserved GiB | planned GiB | model TFLOP | utilisation |",
+            "| training step | seconds | peak GiB | reserved GiB | planned GiB | model TFLOP | utilization |",
             "|---|---|---|---|---|---|---|",
         ]
         for step in self.steps:

@@ -16,7 +16,7 @@ from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES
 from fluxsr.models.quantization import quantization_config
 from fluxsr.training import OneStepSR
 
-# The linears that stay in 16 bits, as where a base is quantised while it loads (fluxsr.models.quantization).
+# The linears that stay in 16 bits, as where a base is quantized while it loads (fluxsr.models.quantization).
 _KEPT = ("x_embedder", "context_embedder", "proj_out")
 
 
@@ -24,7 +24,7 @@ _KEPT = ("x_embedder", "context_embedder", "proj_out")
 def materialize(module: OneStepSR, device: torch.device) -> None:
     """Fill a module that was made on the meta device: layers by their own initialization, the rest normally.
 
-    One layer after the other, on the device, in its own dtype. A base that is to be quantised is quantised on the way, so that
+    One layer after the other, on the device, in its own dtype. A base that is to be quantized is quantized on the way, so that
     no more than one of its layers is ever there in 16 bits.
 
     Args:
@@ -32,7 +32,7 @@ def materialize(module: OneStepSR, device: torch.device) -> None:
         device: where it goes.
 
     Raises:
-        ValueError: if the package or the device that a quantised base needs is missing.
+        ValueError: if the package or the device that a quantized base needs is missing.
     """
     backbone: Any = module.backbone
     quantize = None if backbone.quantization is None else quantizer(backbone.quantization)
@@ -57,7 +57,7 @@ def materialize(module: OneStepSR, device: torch.device) -> None:
 
 
 def base_linears(backbone: FluxBackbone) -> set[nn.Module]:
-    """Return the frozen linears that a quantised base has in few bits."""
+    """Return the frozen linears that a quantized base has in few bits."""
     return {
         layer
         for name, layer in backbone.transformer.named_modules()
@@ -66,9 +66,9 @@ def base_linears(backbone: FluxBackbone) -> set[nn.Module]:
 
 
 def quantizer(kind: Any) -> Callable[[nn.Module], nn.Module]:
-    """Return what turns a linear on its device into a quantised one, by the library's configuration of diffusers.
+    """Return what turns a linear on its device into a quantized one, by the library's configuration of diffusers.
 
-    diffusers quantises what it loads from files, and these weights are in none.
+    diffusers quantizes what it loads from files, and these weights are in none.
 
     Raises:
         ValueError: if the package or the device that it needs is missing.
@@ -90,7 +90,7 @@ def quantizer(kind: Any) -> Callable[[nn.Module], nn.Module]:
     def to_4bit(linear: Any) -> nn.Module:
         dtype = config.bnb_4bit_compute_dtype
         new: nn.Module = Linear4bit(linear.in_features, linear.out_features, compute_dtype=dtype, device="meta", **how)
-        # It is quantised where it is moved to a device.
+        # It is quantized where it is moved to a device.
         new.weight = Params4bit(linear.weight.data, requires_grad=False, **how).to(linear.weight.device)
         new.bias = linear.bias
         return new

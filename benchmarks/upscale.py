@@ -90,7 +90,7 @@ def stages(pixels: np.ndarray, color_fix: str = "wavelet") -> dict[str, float]:
         start = time.process_time()
         one(pixels)
         times.append(time.process_time() - start)
-    return measured | {f"colour ({color_fix})": times[0] - times[1]}
+    return measured | {f"color ({color_fix})": times[0] - times[1]}
 
 
 def measure(upscaler: Upscaler, pixels: np.ndarray) -> tuple[np.ndarray, float, float]:

@@ -1,4 +1,4 @@
-"""Draws the figures of docs/flowsr.md: the pairs of times of three schedules, and the toy of the HR regularisation.
+"""Draws the figures of docs/flowsr.md: the pairs of times of three schedules, and the toy of the HR regularization.
 
 python docs/make_flowsr_figures.py
 """
@@ -13,7 +13,7 @@ from fluxsr.flows import ConsistencySRFlow, FastSlowSchedule, LatentPair
 from fluxsr.protocols import VelocityModel
 
 IMAGES = Path(__file__).parent / "images"
-BLUE, ORANGE, GREY = "#2a6fbb", "#d9822b", "#8a8a8a"
+BLUE, ORANGE, GRAY = "#2a6fbb", "#d9822b", "#8a8a8a"
 DIRECTION, TEACHER_ERROR = torch.tensor([1.6, 0.5]), torch.tensor([0.25, -0.45])
 
 
@@ -29,12 +29,12 @@ def pairs_of_times() -> None:
         s, t = schedule.sample(600, generator=torch.Generator().manual_seed(0))
         t_fast = torch.isin(t, FastSlowSchedule(4, 4).fast_grid)
         few = len(schedule.slow_grid) == 5
-        for chosen, colour, label in ((t_fast, BLUE, "t on the fast grid"), (~t_fast, ORANGE, "t between")):
-            axis.scatter(s[chosen], t[chosen], s=60 if few else 7, color=colour, label=label if chosen.any() else None)
+        for chosen, color, label in ((t_fast, BLUE, "t on the fast grid"), (~t_fast, ORANGE, "t between")):
+            axis.scatter(s[chosen], t[chosen], s=60 if few else 7, color=color, label=label if chosen.any() else None)
         for k in range(5):
-            axis.axhline(k / 4, color=GREY, lw=0.4, zorder=0)
-            axis.axvline(k / 4, color=GREY, lw=0.4, zorder=0)
-        axis.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
+            axis.axhline(k / 4, color=GRAY, lw=0.4, zorder=0)
+            axis.axvline(k / 4, color=GRAY, lw=0.4, zorder=0)
+        axis.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":")
         axis.set(title=title, xlabel="s (nearer HR)", xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
     axes[0].set_ylabel("t (nearer LR)")
     axes[2].legend(loc="lower right", frameon=False, fontsize=9)
@@ -47,7 +47,7 @@ def field(v: torch.Tensor) -> VelocityModel:
     return lambda z, t: v.reshape(1, 2, 1, 1).expand_as(z)
 
 
-def distil(hr_weight: float, steps: int = 1500) -> list[torch.Tensor]:
+def distill(hr_weight: float, steps: int = 1500) -> list[torch.Tensor]:
     """Return the student's velocity error after each step; HR points h, LR points h + d, constant velocities."""
     generator = torch.Generator().manual_seed(0)
     error = torch.zeros(2, requires_grad=True)
@@ -77,28 +77,28 @@ def draw_plane(axis: Axes, final: dict[float, torch.Tensor]) -> None:
     hr = torch.randn(7, 2, generator=torch.Generator().manual_seed(4)) * torch.tensor([0.35, 0.6])
     lr = hr + DIRECTION
     for h, low in zip(hr, lr, strict=True):
-        axis.plot(*torch.stack([h, low]).T, color=GREY, lw=0.6, zorder=0)
+        axis.plot(*torch.stack([h, low]).T, color=GRAY, lw=0.6, zorder=0)
     axis.scatter(*hr.T, color="black", s=40, label="HR")
-    axis.scatter(*lr.T, color=GREY, s=40, label="LR")
-    for (weight, error), colour, marker in zip(final.items(), (ORANGE, BLUE), ("x", "+"), strict=True):
+    axis.scatter(*lr.T, color=GRAY, s=40, label="LR")
+    for (weight, error), color, marker in zip(final.items(), (ORANGE, BLUE), ("x", "+"), strict=True):
         name = "with" if weight else "without"
-        axis.scatter(*(lr - DIRECTION - error).T, color=colour, marker=marker, s=70, label=f"one step, {name} HR term")
+        axis.scatter(*(lr - DIRECTION - error).T, color=color, marker=marker, s=70, label=f"one step, {name} HR term")
     axis.set(title="where one step lands", aspect="equal", xticks=[], yticks=[])
     axis.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.02))
 
 
 def hr_regularisation() -> None:
     """A teacher with a constant error, distilled with and without the HR term."""
-    histories = {weight: distil(weight) for weight in (0.0, 1.0)}
+    histories = {weight: distill(weight) for weight in (0.0, 1.0)}
     figure, (plane, drift) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     draw_plane(plane, {weight: history[-1] for weight, history in histories.items()})
-    for (weight, history), colour in zip(histories.items(), (ORANGE, BLUE), strict=True):
+    for (weight, history), color in zip(histories.items(), (ORANGE, BLUE), strict=True):
         label = f"{'with' if weight else 'without'} HR term (w = {weight:g})"
-        drift.plot(torch.stack(history).norm(dim=1), color=colour, label=label)
-        drift.axhline(closed_form(weight).norm(), color=colour, ls="--", lw=1)
+        drift.plot(torch.stack(history).norm(dim=1), color=color, label=label)
+        drift.axhline(closed_form(weight).norm(), color=color, ls="--", lw=1)
         measured, expected = history[-1].norm(), closed_form(weight).norm()
         print(f"w = {weight:g}: drift {measured:.4f}, closed form {expected:.4f}, teacher {TEACHER_ERROR.norm():.4f}")
-    drift.axhline(TEACHER_ERROR.norm(), color=GREY, ls=":", label="the teacher's own error")
+    drift.axhline(TEACHER_ERROR.norm(), color=GRAY, ls=":", label="the teacher's own error")
     drift.set(title="drift from HR; dashed: closed form", xlabel="training step", ylim=(0, None))
     drift.legend(frameon=False, fontsize=9, loc="center right")
     figure.savefig(IMAGES / "hr_regularisation.png", dpi=110)

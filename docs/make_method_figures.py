@@ -19,7 +19,7 @@ from fluxsr.models import FeatureTap, PixelAutoencoder, load_flux
 from fluxsr.training import OneStepSR
 
 IMAGES = Path(__file__).parent / "images"
-BLUE, ORANGE, GREY = "#2a6fbb", "#d9822b", "#8a8a8a"
+BLUE, ORANGE, GRAY = "#2a6fbb", "#d9822b", "#8a8a8a"
 LR_TIME = 0.25
 
 
@@ -49,13 +49,13 @@ def triangle() -> None:
     figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
     arrows = (
         ("HR", "noise", BLUE, "u = ε - z₀\nthe teacher's flow, t from 1 to 0", (0.60, 0.22)),
-        ("LR", "noise", GREY, "(1 - T_L) u_L = ε - z_L\nnoise to LR: known", (0.60, 0.80)),
+        ("LR", "noise", GRAY, "(1 - T_L) u_L = ε - z_L\nnoise to LR: known", (0.60, 0.80)),
         ("HR", "LR", ORANGE, "T_L v = z_L - z₀\nLR to HR: what the student learns", (-0.34, 0.36)),
     )
-    for start, end, colour, text, place in arrows:
-        style = {"arrowstyle": "-|>", "color": colour, "lw": 2.2, "shrinkA": 7, "shrinkB": 7}
+    for start, end, color, text, place in arrows:
+        style = {"arrowstyle": "-|>", "color": color, "lw": 2.2, "shrinkA": 7, "shrinkB": 7}
         axis.annotate("", ends[end], ends[start], arrowprops=style)
-        axis.text(*place, text, color=colour, fontsize=10.5, ha="center", va="center")
+        axis.text(*place, text, color=color, fontsize=10.5, ha="center", va="center")
     labels = {
         "noise": ("noise ε\nt = 1", (12, 0)),
         "LR": ("LR latents z_L\nt = T_L", (-10, 16)),

@@ -1,4 +1,4 @@
-"""Subclass the LightningModule: one more loss, one more metric, another optimiser.
+"""Subclass the LightningModule: one more loss, one more metric, another optimizer.
 
     python examples/subclass_the_module.py PHOTOS
 

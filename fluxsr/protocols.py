@@ -16,7 +16,7 @@ class VelocityModel(Protocol):
     """Any callable ``velocity(xt, t) -> v``.
 
     Shapes:
-        ``xt`` is ``(B, C, h, w)`` in normalised latents, ``t`` is ``(B,)`` float32 in ``[0, 1]`` with 0 at the data,
+        ``xt`` is ``(B, C, h, w)`` in normalized latents, ``t`` is ``(B,)`` float32 in ``[0, 1]`` with 0 at the data,
         and the result is shaped as ``xt``. The velocity is the derivative of the path by ``t``, so it points away
         from the data: ``x1 - x0`` on a straight path.
     """
@@ -28,7 +28,7 @@ class VelocityModel(Protocol):
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """The map between images and normalised latents.
+    """The map between images and normalized latents.
 
     Attributes:
         downsample: image pixels along one side of a latent position (8 for FLUX's autoencoder).
@@ -39,9 +39,9 @@ class Autoencoder(Protocol):
     latent_channels: int
 
     def encode(self, image: Tensor, /) -> Tensor:
-        """Map ``(B, 3, H, W)`` images in ``[0, 1]`` to ``(B, C, H / downsample, W / downsample)`` normalised latents."""
+        """Map ``(B, 3, H, W)`` images in ``[0, 1]`` to ``(B, C, H / downsample, W / downsample)`` normalized latents."""
         ...
 
     def decode(self, latents: Tensor, /) -> Tensor:
-        """Map normalised latents to ``(B, 3, H, W)`` images, nominally in ``[0, 1]`` and not clamped."""
+        """Map normalized latents to ``(B, 3, H, W)`` images, nominally in ``[0, 1]`` and not clamped."""
         ...

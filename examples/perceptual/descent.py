@@ -1,6 +1,6 @@
-"""What a perceptual network is blind to: images that descending on it makes, labelled by LPIPS-VGG.
+"""What a perceptual network is blind to: images that descending on it makes, labeled by LPIPS-VGG.
 
-A network that ranks well on distortions can still be fooled by an optimiser, and as a loss that is what it meets. So
+A network that ranks well on distortions can still be fooled by an optimizer, and as a loss that is what it meets. So
 some groups of the store are one crop and eight stages of a descent towards it on the network trained so far.
 """
 

@@ -1,4 +1,4 @@
-"""Distils LPIPS-VGG into the small network of ``net="nano"``, from random weights.
+"""Distills LPIPS-VGG into the small network of ``net="nano"``, from random weights.
 
     python -m examples.perceptual.make_targets --photos PHOTOS --output STORE --groups 8000
     fluxsr fit --config examples/configs/perceptual_nano.yaml --data.store STORE

@@ -110,12 +110,12 @@ def ringing(image: Array, strength: float, rng: np.random.Generator) -> Array:
 def grid(image: Array, strength: float, rng: np.random.Generator) -> Array:
     # The artefact of patch-wise generators: a pattern that repeats every 2 to 16 pixels.
     period = int(rng.choice((2, 4, 8, 16)))
-    colour = 3 if rng.random() < 0.4 else 1
+    color = 3 if rng.random() < 0.4 else 1
     if rng.random() < 0.5:
-        tile = rng.standard_normal((period, period, colour))
+        tile = rng.standard_normal((period, period, color))
     else:
         y, x = np.mgrid[:period, :period]
-        tile = ((y == 0) | (x == 0)).astype(float)[..., None] * rng.choice((-1.0, 1.0), colour)
+        tile = ((y == 0) | (x == 0)).astype(float)[..., None] * rng.choice((-1.0, 1.0), color)
     tile = tile / max(1e-6, float(np.sqrt((tile**2).mean())))
     repeats = (-(-image.shape[0] // period), -(-image.shape[1] // period), 1)
     pattern = np.tile(tile, repeats)[: image.shape[0], : image.shape[1]]
@@ -125,7 +125,7 @@ def grid(image: Array, strength: float, rng: np.random.Generator) -> Array:
     return (image + _log(strength, 0.004, 0.12) * pattern).astype(np.float32)
 
 
-def colour_shift(image: Array, strength: float, rng: np.random.Generator) -> Array:
+def color_shift(image: Array, strength: float, rng: np.random.Generator) -> Array:
     return (image + _log(strength, 0.01, 0.25) * rng.uniform(-1, 1, 3)).astype(np.float32)
 
 
@@ -153,7 +153,7 @@ def shift(image: Array, strength: float, rng: np.random.Generator) -> Array:
 
 
 def random_network(image: Array, strength: float, rng: np.random.Generator) -> Array:
-    # What an untrained or half-trained generator adds: structured, image-dependent, coloured.
+    # What an untrained or half-trained generator adds: structured, image-dependent, colored.
     seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
     x = _tensor(image)
     hidden = F.conv2d(x - 0.5, torch.randn(12, 3, 3, 3, generator=seed) / 5, padding=1)
@@ -188,7 +188,7 @@ SEEN: dict[str, Distortion] = {
     f.__name__: f
     for f in (
         gaussian_blur, anisotropic_blur, down_up, gaussian_noise, poisson_noise, jpeg, sharpen, ringing, grid,
-        colour_shift, tone, saturation, shift, random_network, invented_detail, average,
+        color_shift, tone, saturation, shift, random_network, invented_detail, average,
     )
 }  # fmt: skip
 
@@ -206,7 +206,7 @@ def salt_and_pepper(image: Array, strength: float, rng: np.random.Generator) -> 
     return np.where(hit, rng.integers(0, 2, (*image.shape[:2], 1)), image).astype(np.float32)
 
 
-def posterise(image: Array, strength: float, rng: np.random.Generator) -> Array:
+def posterize(image: Array, strength: float, rng: np.random.Generator) -> Array:
     levels = _log(1 - strength, 3.0, 40.0)
     return np.round(image * levels) / np.float32(levels)
 
@@ -232,7 +232,7 @@ def multiplicative_noise(image: Array, strength: float, rng: np.random.Generator
 
 
 UNSEEN: dict[str, Distortion] = {
-    f.__name__: f for f in (motion_blur, salt_and_pepper, posterise, elastic_warp, median, multiplicative_noise)
+    f.__name__: f for f in (motion_blur, salt_and_pepper, posterize, elastic_warp, median, multiplicative_noise)
 }
 
 

@@ -90,14 +90,14 @@ def measure_descent(nano: PerceptualNano, vgg: LPIPSNet, photos: list[Array], rn
         start = SEEN[("gaussian_blur", "down_up")[index % 2]](reference, 0.75, rng).clip(0, 1)
         hr_image, image = (torch.from_numpy(i.transpose(2, 0, 1)).contiguous()[None] for i in (reference, start))
         image.requires_grad_()
-        optimiser = torch.optim.Adam([image], lr=0.003)
+        optimizer = torch.optim.Adam([image], lr=0.003)
         distances = []
         for step in range(stages[-1] + 1):
             if step in stages:
                 distances.append(lpips(vgg, image, hr_image))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (loss(image, hr_image) + 0.1 * (image - hr_image).abs().mean()).backward()
-            optimiser.step()
+            optimizer.step()
         shares.append([distance / distances[0] for distance in distances])
     for stage, share in zip(stages, np.transpose(shares), strict=True):
         print(

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> FluxSRCLI:
                 arguments,
                 seed_everything_default=0,
                 save_config_kwargs={"overwrite": True},
-                auto_configure_optimizers=False,  # OneStepSR takes its optimiser as an argument
+                auto_configure_optimizers=False,  # OneStepSR takes its optimizer as an argument
                 trainer_defaults={
                     **TRAINER_DEFAULTS,
                     "callbacks": [SaveOnInterrupt(shlex.join(["fluxsr", *without_checkpoint(arguments)]))],

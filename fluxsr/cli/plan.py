@@ -14,11 +14,11 @@ All other options are those of fluxsr fit, --config among them.
 
 what it prints:
   parameters      transformer (its modulation included), modulation (the blocks' norm*.linear), trainable
-  held            what lives from step to step: frozen base, adapters, gradients, optimiser, moving average, autoencoder, losses
+  held            what lives from step to step: frozen base, adapters, gradients, optimizer, moving average, autoencoder, losses
   by phase        the most bytes that are alive in it, and its FLOPs; recomputation by checkpointing counts where it happens
   peak            the largest of these, and what it is made of
   time            from the FLOPs and --tflops, which you state; it is sustained throughput, not the data sheet's
-  checkpoint      adapters, moving averages and the optimiser's state; never the base
+  checkpoint      adapters, moving averages and the optimizer's state; never the base
 
 With --memory, and if the peak does not fit: what to switch on, each planned like the run itself, with what it saves.
 

@@ -14,7 +14,7 @@ from fluxsr.protocols import VelocityModel
 
 
 class ConsistencySRFlow(RectifiedSRFlow):
-    """HR-regularised consistency distillation with a fast-slow schedule (FlowSR, arXiv 2605.12377, stage 2).
+    """HR-regularized consistency distillation with a fast-slow schedule (FlowSR, arXiv 2605.12377, stage 2).
 
     With ``f(z, t) = z - t v(z, t)``, a frozen stage-1 ``teacher``, the student and its moving average ``target``::
 
@@ -29,7 +29,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
 
     Args:
         schedule: draws the adjacent times; ``FastSlowSchedule(4, 1000)`` by default.
-        hr_weight: of the HR regularisation; 1 is our default, 0 leaves it out (an ablation).
+        hr_weight: of the HR regularization; 1 is our default, 0 leaves it out (an ablation).
         flow_share: share in ``[0, 1)`` of each batch's samples that train ``L_flow``. The paper says "different samples" but
             no share: one half is our default.
         target_decay: of the moving average that is the target: ``target = decay * target + (1 - decay) * student`` after every

@@ -13,7 +13,7 @@ from fluxsr.flows.timesteps import shift_times
 class FastSlowSchedule:
     """Draws adjacent times ``s < t`` alternately from a fast and a slow grid (FlowSR, arXiv 2605.12377).
 
-    Plain consistency training compares neighbours on one grid: many steps on a fine grid, each with a tiny signal, or few on a
+    Plain consistency training compares neighbors on one grid: many steps on a fine grid, each with a tiny signal, or few on a
     coarse one, each with a large teacher error. Here every pair has one end on the fast grid, where few-step sampling will
     stop, and the other anywhere on the slow grid within the fast interval next to it::
 

@@ -152,7 +152,7 @@ def check_finite(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.device.type != "cpu":
             continue
-        # One reduction and one synchronisation per tensor; only the failing case looks closer.
+        # One reduction and one synchronization per tensor; only the failing case looks closer.
         if not bool(torch.isfinite(tensor.sum(dtype=torch.float32))) and not bool(torch.isfinite(tensor).all()):
             rows = torch.isfinite(tensor).flatten(1).all(dim=1).logical_not().nonzero().flatten().tolist()
             raise ValueError(f"{name} holds NaN or infinity in rows {rows} of the batch; check the data or its encoder")

@@ -70,7 +70,7 @@ def advise(
     ]
     if len(local) > 1:
         together = tuple(argument for change in local for argument in change.arguments)
-        changes.append(Change("all of these but quantisation, FSDP2 and devices", together))
+        changes.append(Change("all of these but quantization, FSDP2 and devices", together))
     found = []
     for change in changes:
         new = make_plan(

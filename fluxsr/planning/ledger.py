@@ -48,7 +48,7 @@ class Ledger(TorchDispatchMode):
     single number that is asked for is 1 instead.
 
     Args:
-        shares: kind -> the part of it that this process holds (sharded, quantised); 1 for the others.
+        shares: kind -> the part of it that this process holds (sharded, quantized); 1 for the others.
     """
 
     def __init__(self, shares: Mapping[str, float] | None = None) -> None:

@@ -30,9 +30,9 @@ from fluxsr.planning.step import (
 from fluxsr.training import OneStepSR
 
 Sharding = Literal["none", "ddp", "fsdp2"]
-# Bytes of a quantised weight: int8 and fp8 have a scale per row, which is nothing; nf4 has half a byte and, for every 64
-# weights, a scale that is quantised to 8 bits itself (arXiv 2305.14314, double quantisation: 0.127 bits a weight).
-QUANTISED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 0.127 / 8}
+# Bytes of a quantized weight: int8 and fp8 have a scale per row, which is nothing; nf4 has half a byte and, for every 64
+# weights, a scale that is quantized to 8 bits itself (arXiv 2305.14314, double quantization: 0.127 bits a weight).
+QUANTIZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 0.127 / 8}
 _SHARDED = (BASE, BASE_LINEARS, MODULATION_LAYERS, TRAINED, FROZEN_ROLES, GRADIENTS, OPTIMIZER, AVERAGE)
 
 
@@ -44,7 +44,7 @@ class Experiment:
         module: what is trained.
         data: what it is trained on; only its plain arguments are read.
         settings: of the trainer.
-        max_steps: optimiser steps of the whole run; ``None``: open.
+        max_steps: optimizer steps of the whole run; ``None``: open.
         strategy: as the trainer's configuration names it.
         options: the configuration as plain values.
     """
@@ -64,7 +64,7 @@ class Phase:
     Attributes:
         phase: its name, for example ``forward``.
         peak_bytes: per process.
-        flops: of one optimiser step.
+        flops: of one optimizer step.
     """
 
     phase: str
@@ -81,7 +81,7 @@ class Plan:
         strategy: how they share the work.
         precision: Lightning's name for it.
         batch_size: per process.
-        accumulate_grad_batches: batches of an optimiser step.
+        accumulate_grad_batches: batches of an optimizer step.
         crop: side of the images in pixels; ``None``: teacher pairs of their own size.
         parameters: counts, of the whole model: ``transformer`` (its modulation included, adapters not), ``modulation`` (the
             blocks' ``norm*.linear``), ``norm_out`` (the last modulation), ``trainable``, ``autoencoder``, ``total``.
@@ -90,12 +90,12 @@ class Plan:
         peak_bytes: the largest number of live bytes.
         peak_phase: the phase that it is in.
         peak: what it is made of, by kind; activations by the phase that made them.
-        flops_per_step: of an optimiser step, recomputation included.
+        flops_per_step: of an optimizer step, recomputation included.
         tflops: the stated throughput of a device, in 1e12 FLOPs a second.
         seconds_per_step: at that throughput.
         steps_per_hour: at the stated throughput.
         hours: that the whole training takes; ``None`` where its length is not set.
-        checkpoint_bytes: of a checkpoint file: trained weights, moving averages and the optimiser's state.
+        checkpoint_bytes: of a checkpoint file: trained weights, moving averages and the optimizer's state.
         notes: what the plan assumes.
     """
 
@@ -141,19 +141,19 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
     module, settings = experiment.module, experiment.settings
     backbone: Any = module.backbone
     sharding = choose_sharding(strategy, experiment.strategy, devices)
-    quantised = getattr(backbone, "quantization", None)
+    quantized = getattr(backbone, "quantization", None)
     notes = []
-    if quantised is not None and sharding == "fsdp2":
-        raise ValueError(f"FSDP2 can't shard {quantised} weights: plan with strategy ddp, or without quantize")
+    if quantized is not None and sharding == "fsdp2":
+        raise ValueError(f"FSDP2 can't shard {quantized} weights: plan with strategy ddp, or without quantize")
     module.to("meta")
     accumulate = settings.accumulate if module.adversary is None else module.adversary.accumulate_grad_batches
     settings = replace(settings, accumulate=accumulate)
     divisor = devices if sharding == "fsdp2" else 1
     shares = dict.fromkeys(_SHARDED, 1 / divisor)
-    if quantised is not None:
+    if quantized is not None:
         for kind in (BASE_LINEARS, MODULATION_LAYERS):
-            shares[kind] *= QUANTISED[quantised] / backbone.dtype.itemsize
-        notes.append(f"{quantised} weights are counted by formula; what a layer unpacks while it runs is not")
+            shares[kind] *= QUANTIZED[quantized] / backbone.dtype.itemsize
+        notes.append(f"{quantized} weights are counted by formula; what a layer unpacks while it runs is not")
     parameters = count_parameters(module)
     extra = {} if divisor == 1 else {"units in flight": units_in_flight(backbone)}
     if sharding == "ddp":

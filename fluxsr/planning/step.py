@@ -40,7 +40,7 @@ GRADIENTS, OPTIMIZER, AVERAGE = "gradients", "optimizer", "ema"
 # Phases of a step in the order in which they begin; OneStepSR announces the first four to the trainer's profiler.
 PHASES = ("encode", "flow", "decode", "losses", "backward", "optimizer")
 
-# Linears that quantisation leaves alone (fluxsr.models.quantization).
+# Linears that quantization leaves alone (fluxsr.models.quantization).
 _WHOLE = ("x_embedder.", "context_embedder.", "proj_out.")
 
 
@@ -51,7 +51,7 @@ class Settings:
     Args:
         precision: Lightning's, for example ``bf16-mixed``.
         cuda: runs as on a GPU; else as on a CPU.
-        accumulate: batches per optimiser step.
+        accumulate: batches per optimizer step.
         gradient_clip_val: as Lightning's.
         average: whether an :class:`fluxsr.training.callbacks.EMA` runs.
     """
@@ -64,7 +64,7 @@ class Settings:
 
 
 def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledger) -> None:
-    """Make one training step, as it is when training has been running for a while: with the optimiser's state.
+    """Make one training step, as it is when training has been running for a while: with the optimizer's state.
 
     With accumulated batches it is the last one, whose gradients add to those that are there already.
 
@@ -252,7 +252,7 @@ class _Bookkeeper(Callback):
         self.ledger.phase = "backward"
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the last phase: clipping, the optimiser's step and what follows it."""
+        """Begin the last phase: clipping, the optimizer's step and what follows it."""
         self.ledger.phase = "optimizer"
 
     def _make_state(self, optimizer: Any) -> None:

@@ -17,7 +17,7 @@ ADVERSARIAL = "adversarial"  # the term's name in logs
 class Adversary(nn.Module):
     """Switches the adversarial term on: hinge, on all latents that the student estimates (FlowSR, arXiv 2605.12377).
 
-    With it :class:`OneStepSR` optimises by hand: each batch makes one step of the student, then one of the discriminator on the
+    With it :class:`OneStepSR` optimizes by hand: each batch makes one step of the student, then one of the discriminator on the
     same latents. Lightning then refuses the trainer's ``gradient_clip_val`` and ``accumulate_grad_batches``, so they are set
     here. With DDP take ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights.
 
@@ -83,7 +83,7 @@ class Adversary(nn.Module):
         self.discriminator = LatentDiscriminator(backbone, self.layers, self.width, self.time)
 
     def heads(self) -> Iterator[nn.Parameter]:
-        """Yield what the discriminator's optimiser trains."""
+        """Yield what the discriminator's optimizer trains."""
         return self._discriminator.heads.parameters()
 
     def fake_features(self, output: FlowOutput) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What checkpoints hold and how they are written: trained weights, their optimiser and average, random states."""
+"""What checkpoints hold and how they are written: trained weights, their optimizer and average, random states."""
 
 from __future__ import annotations
 

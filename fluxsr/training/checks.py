@@ -41,7 +41,7 @@ def check_strategy(strategy: Any, module: Any) -> None:
         )
     if isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, FSDP2Strategy):
         raise ValueError(
-            f"{name} numbers the optimiser's states by frozen parameters too, so its checkpoints of adapters don't load "
+            f"{name} numbers the optimizer's states by frozen parameters too, so its checkpoints of adapters don't load "
             "elsewhere: set strategy to fsdp2, which is the same with checkpoints that do"
         )
 

@@ -48,11 +48,11 @@ class OneStepSR(LightningModule):
 
     One training step, each arrow a short method that a subclass may override::
 
-        batch -> encode -> LatentPair -> flow -> FlowOutput -> losses -> weighted sum -> one optimiser step
+        batch -> encode -> LatentPair -> flow -> FlowOutput -> losses -> weighted sum -> one optimizer step
 
     Args:
         backbone: a velocity model ``(xt, t) -> v``, usually :class:`fluxsr.models.FluxBackbone`.
-        autoencoder: between images in ``[0, 1]`` and normalised latents; it is frozen.
+        autoencoder: between images in ``[0, 1]`` and normalized latents; it is frozen.
         objective: any :class:`fluxsr.flows.FlowObjective`.
         losses: further terms by name; each is logged as ``train/<name>``.
         flow_weight: multiplier of the objective's own loss; 0 trains on the other terms alone (an ablation).
@@ -61,10 +61,10 @@ class OneStepSR(LightningModule):
             FluxSR's.
         teacher: frozen velocity model for an objective that wants one (:class:`fluxsr.flows.ConsistencySRFlow`), where it is
             not an adapter of the backbone (``load_flux(teacher_lora=...)``).
-        adversary: switches an adversarial term on; without it optimisation is Lightning's automatic one.
-        optimizer: makes the optimiser from the trainable parameters; AdamW at 5e-5 by default (ours: the papers
+        adversary: switches an adversarial term on; without it optimization is Lightning's automatic one.
+        optimizer: makes the optimizer from the trainable parameters; AdamW at 5e-5 by default (ours: the papers
             publish none).
-        scheduler: makes a learning-rate scheduler from the optimiser, stepped every step.
+        scheduler: makes a learning-rate scheduler from the optimizer, stepped every step.
         val_losses: image losses that validation and test log as ``val/<name>`` and ``test/<name>``.
         scale: magnification; what :meth:`forward` upscales by.
         tile: side in image pixels of the tiles that validation, test and prediction work in; ``None``: whole images.
@@ -157,7 +157,7 @@ class OneStepSR(LightningModule):
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
 
         Raises:
-            ValueError: if a strategy that shards meets quantised weights, an adversary, or what it can't be used with.
+            ValueError: if a strategy that shards meets quantized weights, an adversary, or what it can't be used with.
         """
         if self._trainer is None:  # OneStepSR.load_from_checkpoint
             return
@@ -305,7 +305,7 @@ class OneStepSR(LightningModule):
         return total, logs
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser of all trainable parameters with its scheduler, and the discriminator's if there is one.
+        """Return the optimizer of all trainable parameters with its scheduler, and the discriminator's if there is one.
 
         Raises:
             ValueError: if nothing is trainable.

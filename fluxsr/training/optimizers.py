@@ -1,4 +1,4 @@
-"""The optimiser of what is trained, and two that torch has not."""
+"""The optimizer of what is trained, and two that torch has not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def student_optimizer(
 
     Args:
         parameters: of the whole module.
-        others: those that another optimiser trains.
+        others: those that another optimizer trains.
         make_optimizer: from the list of parameters; ``None``: AdamW at 5e-5 (ours: the papers publish none).
         make_scheduler: Makes the scheduler from the optimizer; it is stepped every step. ``ReduceLROnPlateau`` is stepped every
             epoch; torch's own watches ``train/loss`` in mode ``min`` and ``val/psnr_y`` in mode ``max``, Lightning's what its
@@ -49,7 +49,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     Muon (Jordan et al. 2024) replaces a matrix' momentum by the nearest orthogonal matrix. Its steps are scaled to the size
     of AdamW's (Liu et al. 2025, arXiv 2502.16982), so one learning rate and one schedule serve both. Both are torch's own;
-    this class makes one optimiser of them, as Lightning's automatic optimisation wants it.
+    this class makes one optimizer of them, as Lightning's automatic optimization wants it.
 
     Args:
         params: the trained parameters, all with the same settings. Those of two dimensions, also a LoRA's, are Muon's.
@@ -109,7 +109,7 @@ class MuonAdamW(torch.optim.Optimizer):
 class AdamW8bit(torch.optim.AdamW):
     """AdamW whose moments take a byte each instead of four (bitsandbytes; Dettmers et al. 2021, arXiv 2110.02861).
 
-    What is constructed is bitsandbytes' own optimiser. Of this class itself are only those on the meta device, where `fluxsr
+    What is constructed is bitsandbytes' own optimizer. Of this class itself are only those on the meta device, where `fluxsr
     plan` works without bitsandbytes and without a GPU.
 
     Args:
@@ -129,7 +129,7 @@ class AdamW8bit(torch.optim.AdamW):
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.01,
     ) -> Any:
-        """Return bitsandbytes' optimiser."""
+        """Return bitsandbytes' optimizer."""
         if isinstance(params, list) and params and all(parameter.is_meta for parameter in params):
             return super().__new__(cls)
         try:

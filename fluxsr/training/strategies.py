@@ -15,11 +15,11 @@ from fluxsr.models.distributed import like, whole
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Lightning's ``ModelParallelStrategy`` as fully sharded data parallelism: every process holds its part of each block.
+    """Lightning's ``ModelParallelStrategy`` as fully sharded data parallelizm: every process holds its part of each block.
 
     Beside the parent it knows that all devices shard data and none splits tensors, gathers nothing but what is trained, and
     writes the same single-file checkpoints as training on one device or with DDP, so that each loads the others'. (Lightning's
-    own gathers the frozen base too, and numbers the optimiser's states by all parameters instead of the trained ones.)
+    own gathers the frozen base too, and numbers the optimizer's states by all parameters instead of the trained ones.)
 
     ``strategy="fsdp2"`` names it, in YAML and in ``Trainer``.
 
@@ -39,7 +39,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """The trainer restores the optimiser, from what :meth:`load_checkpoint` read."""
+        """The trainer restores the optimizer, from what :meth:`load_checkpoint` read."""
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         return _whole(self.lightning_module.state_dict())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return an optimiser's state as it would be on one device."""
+        """Return an optimizer's state as it would be on one device."""
         return _whole(optimizer.state_dict())
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
@@ -67,7 +67,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         self.lightning_module.load_state_dict(state, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Give every process its part of the optimisers' states."""
+        """Give every process its part of the optimizers' states."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             # States are numbered in the order of the parameter groups.
             owners = dict(

@@ -98,7 +98,7 @@ class LossTerm(nn.Module, ABC):
     Args:
         loss: the module that measures.
         weight: multiplier in the total.
-        every: the term counts in every so many optimiser steps only.
+        every: the term counts in every so many optimizer steps only.
 
     Raises:
         ValueError: if ``weight`` is negative or ``every`` below 1.
@@ -115,7 +115,7 @@ class LossTerm(nn.Module, ABC):
         self.every = every
 
     def due(self, step: int) -> bool:
-        """Say whether the term counts in this optimiser step; a weight of zero never does, and costs nothing."""
+        """Say whether the term counts in this optimizer step; a weight of zero never does, and costs nothing."""
         return self.weight > 0 and step % self.every == 0
 
     @abstractmethod
@@ -129,7 +129,7 @@ class ImageTerm(LossTerm):
     Args:
         loss: any module of two images, for example :class:`fluxsr.losses.TVLPIPSLoss`.
         weight: multiplier in the total.
-        every: the term counts in every so many optimiser steps only.
+        every: the term counts in every so many optimizer steps only.
         crop: decode and compare only a random square of so many pixels a side; ``None``: the whole image.
         estimates: look at the objective's further estimates too (:class:`fluxsr.flows.ConsistencySRFlow` has one), and return
             the mean over all.
@@ -161,7 +161,7 @@ class LatentTerm(LossTerm):
     Args:
         loss: any module of two latents, for example :class:`fluxsr.losses.MSELoss`.
         weight: multiplier in the total.
-        every: the term counts in every so many optimiser steps only.
+        every: the term counts in every so many optimizer steps only.
 
     Raises:
         ValueError: if ``weight`` is negative or ``every`` below 1.
@@ -178,7 +178,7 @@ class FeatureTerm(LossTerm):
     Args:
         loss: for example :class:`fluxsr.losses.AttentionDiversificationLoss`.
         weight: multiplier in the total.
-        every: the term counts in every so many optimiser steps only.
+        every: the term counts in every so many optimizer steps only.
         passes: which velocity calls of the step feed it. FluxSR's figure taps the restoration pass, which is the default;
             ``all`` takes every call.
         layers: which blocks, counted from the first double-stream block; negative from the end; all by default.

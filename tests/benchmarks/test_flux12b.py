@@ -58,7 +58,7 @@ def test_an_error_in_a_rung_leaves_the_others(document):
         assert (row["seconds"] is None) == (row["error"] is not None)
 
 
-def test_utilisation_is_model_flops_over_time_and_the_stated_peak(document):
+def test_utilization_is_model_flops_over_time_and_the_stated_peak(document):
     for row in document["steps"]:
         if row["error"] is None:
             assert row["utilization"] == pytest.approx(row["model_tflop"] / row["seconds"] / 1e-3)
@@ -130,7 +130,7 @@ def test_weights_are_made_for_all_that_has_none(tmp_path):
     assert all(parameter.any() for name, parameter in module.named_parameters() if parameter.ndim > 1)
 
 
-def test_what_is_quantised_is_the_blocks_linears(tmp_path):
+def test_what_is_quantized_is_the_blocks_linears(tmp_path):
     setting = flux12b.Setting(torch.device("cpu"), 1, 0.0, tiny_model(tmp_path / "tiny"), 8)
     backbone = setting.read(PRESETS[0]).module.backbone
     chosen = base_linears(backbone)

@@ -204,7 +204,7 @@ def test_last_needs_a_checkpoint_where_nothing_can_begin(tmp_path, capsys, photo
     assert "there is no last.ckpt below outputs/fluxsr_nano: give --ckpt_path FILE" in error
 
 
-def test_an_override_of_an_interpolated_source_is_honoured(runs, tmp_path, photos):
+def test_an_override_of_an_interpolated_source_is_honored(runs, tmp_path, photos):
     cli = fit(tmp_path, "teacher_nano.yaml", f"--data.photos={photos}", steps=3)
     assert cli.trainer.lr_scheduler_configs[0].scheduler.total_steps == 3
     assert runs("teacher")[0].trainer.lr_scheduler_configs[0].scheduler.total_steps == 2

@@ -52,9 +52,9 @@ def test_equals_the_equations_written_out(pair, generator):
     z_t = (1 - column(t)) * h[3:] + column(t) * low[3:]
     z_s = z_t - column(t - s) * teacher(z_t, t)
     consistency = distance(f(student, z_t, t), f(target, z_s, s))
-    regularisation = distance(f(student, z_s, s), h[3:])
+    regularization = distance(f(student, z_s, s), h[3:])
     flow = RectifiedSRFlow(3.0, 0.2)(student, LatentPair(h[:3], low[:3]), times=times.t[:3], distance=distance).loss
-    torch.testing.assert_close(output.loss, flow + 3.0 * (consistency + 0.7 * regularisation), rtol=1e-6, atol=0)
+    torch.testing.assert_close(output.loss, flow + 3.0 * (consistency + 0.7 * regularization), rtol=1e-6, atol=0)
     torch.testing.assert_close(output.logs["consistency"], 3.0 * consistency.detach(), rtol=1e-6, atol=0)
     ((estimate, truth),) = output.estimates
     torch.testing.assert_close(estimate, f(student, z_s, s), rtol=1e-6, atol=1e-9)

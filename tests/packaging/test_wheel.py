@@ -101,7 +101,7 @@ def test_the_sdist_holds_what_a_packager_needs(dist):
     assert not [name for name in names if name.startswith(("outputs/", ".venv", "site/"))]
 
 
-def test_the_wheel_holds_weights_tables_types_and_licences(wheel):
+def test_the_wheel_holds_weights_tables_types_and_licenses(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read(f"fluxsr-{fluxsr.__version__}.dist-info/METADATA").decode()
@@ -112,8 +112,8 @@ def test_the_wheel_holds_weights_tables_types_and_licences(wheel):
         if path.suffix in (".safetensors", ".csv", ".js", ".css")
     }
     assert len(data) >= 7 and data | {"fluxsr/py.typed"} <= names
-    licences = f"fluxsr-{fluxsr.__version__}.dist-info/licenses/"
-    assert {licences + name for name in ("LICENSE", "NOTICE", "LICENSES/LPIPS-BSD-2-Clause.txt")} <= names
+    licenses = f"fluxsr-{fluxsr.__version__}.dist-info/licenses/"
+    assert {licenses + name for name in ("LICENSE", "NOTICE", "LICENSES/LPIPS-BSD-2-Clause.txt")} <= names
     assert not [name for name in names if not name.startswith("fluxsr")]
     for extra in ("prompt", "clip", "quant", "app", "metrics", "peers"):
         assert f"Provides-Extra: {extra}" in metadata

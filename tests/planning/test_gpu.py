@@ -49,7 +49,7 @@ def test_on_a_cpu_the_dtypes_are_those_of_real_tensors(name):
         assert run("meta") == expected
 
 
-def test_attention_never_materialises_its_maps():
+def test_attention_never_materializes_its_maps():
     query = meta(1, 2, 4096, 64, grad=True)
     ledger = Ledger()
     with like_device(LikeDevice()), ledger:

@@ -88,7 +88,7 @@ def test_the_modulation_table_takes_the_layers_away(nano):
     assert table.parameters["trainable"] == nano.parameters["trainable"]
 
 
-def test_quantised_linears_are_counted_by_formula():
+def test_quantized_linears_are_counted_by_formula():
     whole = plan("fluxsr_flux1dev.yaml", *NANO, *SMALL)
     eight = plan("fluxsr_flux1dev.yaml", *NANO, *SMALL, f"{BACKBONE}.quantize=int8")
     four = plan("fluxsr_flux1dev.yaml", *NANO, *SMALL, f"{BACKBONE}.quantize=nf4")
@@ -146,7 +146,7 @@ def test_the_strategy_is_the_one_asked_for_else_the_configured_one(asked, config
     assert choose_sharding(asked, configured, devices) == expected
 
 
-def test_a_quantised_base_is_not_sharded():
+def test_a_quantized_base_is_not_sharded():
     experiment = read("fluxsr_flux1dev.yaml", *NANO, *SMALL, f"{BACKBONE}.quantize=int8")
     with pytest.raises(ValueError, match="can't shard int8"):
         make_plan(experiment, devices=2, strategy="fsdp2")

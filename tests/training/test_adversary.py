@@ -48,7 +48,7 @@ def changed(before: dict, after: dict) -> bool:
     return any(not torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_without_an_adversary_optimisation_is_automatic():
+def test_without_an_adversary_optimization_is_automatic():
     assert tiny_module().automatic_optimization
     assert not adversarial_module().automatic_optimization
 
@@ -149,7 +149,7 @@ def test_the_heads_learn_to_tell_real_from_fake():
 
 
 @pytest.mark.parametrize("stage_two", [False, True])
-def test_both_optimisers_resume_from_a_checkpoint(stage_two, tmp_path):
+def test_both_optimizers_resume_from_a_checkpoint(stage_two, tmp_path):
     batches = loader(3, size=4)
     make = lambda: kept(adversarial_module(Adversary(width=8, r1_weight=0.1), stage_two=stage_two))
     straight = make()

@@ -38,7 +38,7 @@ def test_ema_has_its_closed_form():
         torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_ema_counts_optimiser_steps_not_accumulated_batches():
+def test_ema_counts_optimizer_steps_not_accumulated_batches():
     ema, module = EMA(decay=0.0), tiny_module(losses=MSE)
     tiny_trainer(max_steps=2, accumulate_grad_batches=2, callbacks=[ema]).fit(module, loader(4))
     for name, average in ema.average.items():

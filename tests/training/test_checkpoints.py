@@ -85,7 +85,7 @@ def test_a_remote_path_is_refused():
         AtomicCheckpointIO().save_checkpoint({}, "s3://bucket/a.ckpt")
 
 
-def test_a_checkpoint_is_adapters_average_and_optimiser(tmp_path):
+def test_a_checkpoint_is_adapters_average_and_optimizer(tmp_path):
     """No frozen weight is in it: its size is that of what is trained, within a tenth."""
     wide = {"attention_head_dim": 64, "num_attention_heads": 4, "axes_dims_rope": [16, 24, 24]}
     backbone = FluxBackbone(tiny_transformer(in_channels=48, **wide))

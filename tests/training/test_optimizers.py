@@ -16,8 +16,8 @@ def parameters(device="cpu"):
 def test_it_is_bitsandbytes_own(monkeypatch):
     """With a stand-in: the real one needs CUDA."""
     made = []
-    optimiser = SimpleNamespace(AdamW8bit=lambda params, **options: made.append((params, options)))
-    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(optim=optimiser))
+    optimizer = SimpleNamespace(AdamW8bit=lambda params, **options: made.append((params, options)))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(optim=optimizer))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     weights = parameters()
     AdamW8bit(weights, lr=1e-3, weight_decay=0.1)

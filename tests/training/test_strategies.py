@@ -15,7 +15,7 @@ from tests.training.test_adversary import adversarial_module
     "strategy", [FSDP2Strategy(), ModelParallelStrategy(), FSDPStrategy()], ids=lambda s: type(s).__name__
 )
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_quantised_weights_are_refused(strategy, kind):
+def test_quantized_weights_are_refused(strategy, kind):
     module = tiny_module(losses={})
     module.backbone.quantization = kind
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What a training will minimise, said before it begins: a term that fell out of a configuration is seen at once."""
+"""What a training will minimize, said before it begins: a term that fell out of a configuration is seen at once."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _OPTIONS = """\
   --model.losses.NAME.weight X
                             of a term of the loss; --model.losses.NAME null takes it away
   --model.optimizer.lr X    learning rate
-  --trainer.max_steps N     optimiser steps
+  --trainer.max_steps N     optimizer steps
   --trainer.devices N       GPUs of this machine
   --trainer.precision P     32-true, bf16-mixed, ...
   --trainer.default_root_dir DIR

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 class SaveOnInterrupt(Callback):
     """Ends a training cleanly at the first SIGINT, with ``last.ckpt`` beside the checkpoints of the run.
 
-    Lightning's own way is to stop wherever the signal hits, half-way through an optimiser step maybe, and to write nothing;
+    Lightning's own way is to stop wherever the signal hits, half-way through an optimizer step maybe, and to write nothing;
     so does a second SIGINT here. This callback comes after the others: the moving average takes in a step before it is saved.
 
     Args:
@@ -47,7 +47,7 @@ class SaveOnInterrupt(Callback):
             os.write(2, b"\nfluxsr: finishing this step, then writing a checkpoint; Ctrl-C again stops at once\n")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        """Stop where an optimiser step is done: not between accumulated batches."""
+        """Stop where an optimizer step is done: not between accumulated batches."""
         if trainer.global_step != self._step:
             self._step = trainer.global_step
             self._stop(trainer)
@@ -63,7 +63,7 @@ class SaveOnInterrupt(Callback):
             self._asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
         if self._asked:
             path = _place(trainer)
-            trainer.save_checkpoint(path, weights_only=False)  # False: with the optimiser
+            trainer.save_checkpoint(path, weights_only=False)  # False: with the optimizer
             self._saved = path
             raise KeyboardInterrupt
 

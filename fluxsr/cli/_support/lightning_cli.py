@@ -163,7 +163,7 @@ class FluxSRCLI(LightningCLI):
             raise innermost(error) from error
 
     def before_fit(self) -> None:
-        """Say what is minimised, once."""
+        """Say what is minimized, once."""
         if self.trainer.is_global_zero and isinstance(self.model, OneStepSR):
             announce(self.model)
 

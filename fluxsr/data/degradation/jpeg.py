@@ -34,7 +34,7 @@ _CHROMA_TABLE = (
     (99, 99, 99, 99, 99, 99, 99, 99),
     (99, 99, 99, 99, 99, 99, 99, 99),
 )
-# JFIF: full-range BT.601. Rows Y, Cb, Cr; Cb and Cr are centred at 128.
+# JFIF: full-range BT.601. Rows Y, Cb, Cr; Cb and Cr are centered at 128.
 _TO_YCBCR = (
     (0.299, 0.587, 0.114),
     (-0.168735892, -0.331264108, 0.5),
@@ -62,7 +62,7 @@ def jpeg_compress(image: Tensor, quality: int | Sequence[int]) -> Tensor:
     qualities = [quality] * batch if isinstance(quality, int) else list(quality)
     if len(qualities) != batch:
         raise ValueError(f"{len(qualities)} JPEG qualities were given for {batch} images")
-    tables = [_quantisers(value) for value in qualities]
+    tables = [_quantizers(value) for value in qualities]
     luma_table = torch.stack([luma for luma, _ in tables]).to(image.device)
     chroma_table = torch.stack([chroma for _, chroma in tables]).to(image.device)
 
@@ -70,11 +70,11 @@ def jpeg_compress(image: Tensor, quality: int | Sequence[int]) -> Tensor:
     pixels = (image * 255.0).round_().clamp_(0.0, 255.0).double()
     pixels = F.pad(pixels, (0, -width % _UNIT, 0, -height % _UNIT), mode="replicate")
     ycbcr = _mix_channels(pixels, _TO_YCBCR)
-    ycbcr[:, :1] -= 128.0  # the level shift; centred chroma has it already
+    ycbcr[:, :1] -= 128.0  # the level shift; centered chroma has it already
     ycbcr.round_()
     luma = _code(ycbcr[:, :1], luma_table)
     # Halves are rounded down in even columns and up in odd ones, as the IJG library does to avoid a drift of the
-    # colours.
+    # colors.
     halved = F.avg_pool2d(ycbcr[:, 1:], 2)
     halved[..., 0::2] -= 0.25
     chroma = _code(halved.add_(0.5).floor_(), chroma_table)
@@ -89,7 +89,7 @@ def jpeg_compress(image: Tensor, quality: int | Sequence[int]) -> Tensor:
 
 
 def _code(plane: Tensor, table: Tensor) -> Tensor:
-    """Quantise the 8x8 cosine transform of `(B, C, H, W)` planes by `(B, 64)` tables, and transform back."""
+    """Quantize the 8x8 cosine transform of `(B, C, H, W)` planes by `(B, 64)` tables, and transform back."""
     batch, channels, height, width = plane.shape
     rows, columns = height // _BLOCK, width // _BLOCK
     blocks = plane.reshape(batch, channels, rows, _BLOCK, columns, _BLOCK).transpose(3, 4)
@@ -127,8 +127,8 @@ def _cosine_basis() -> Tensor:
 
 
 @lru_cache(maxsize=128)
-def _quantisers(quality: int) -> tuple[Tensor, Tensor]:
-    """Quantiser steps of luma and chroma for an IJG quality, each `(64,)` in rows."""
+def _quantizers(quality: int) -> tuple[Tensor, Tensor]:
+    """Quantizer steps of luma and chroma for an IJG quality, each `(64,)` in rows."""
     if not 1 <= quality <= 100:
         raise ValueError(f"JPEG quality must lie in 1..100, got {quality}")
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality

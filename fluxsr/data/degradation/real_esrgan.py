@@ -106,7 +106,7 @@ class RealESRGANDegradation(Degradation):
     def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:
         """Degrade; see the class."""
         images, seeds = checked_images(hr_image, seeds, self.scale)
-        # One by one: every image has its own intermediate sizes, and must not depend on its neighbours even in
+        # One by one: every image has its own intermediate sizes, and must not depend on its neighbors even in
         # rounding.
         with _one_thread():
             lr_images = [self._degrade(image, seed) for image, seed in zip(images, seeds, strict=True)]

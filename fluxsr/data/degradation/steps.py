@@ -67,7 +67,7 @@ def add_poisson_noise(image: Tensor, strength: float, gray: bool, generator: tor
 
 @lru_cache(maxsize=16)
 def _poisson_table(photons: int) -> tuple[Tensor, Tensor]:
-    """Quantiles of the Poisson laws of all 256 grey levels, for one search in one sorted list.
+    """Quantiles of the Poisson laws of all 256 gray levels, for one search in one sorted list.
 
     Returns `thresholds`, where level l's cumulative probabilities (in units of 2**-31) stand raised by l * 2**31, and
     `offsets` (256,): position in the list + offset = photon count.

@@ -14,7 +14,7 @@ from fluxsr.models.distributed import like, whole
 
 
 class EMA(Callback):
-    """Keeps ``average = d * average + (1 - d) * weight`` of the trainable parameters, after every optimiser step.
+    """Keeps ``average = d * average + (1 - d) * weight`` of the trainable parameters, after every optimizer step.
 
     After step n, ``d = min(decay, (1 + n) / (10 + n))`` (TensorFlow's rule): a short training's average is of what it trained,
     not of what it started from. Without it, 250 steps at 0.998 would export 61 % of the untrained weights.
@@ -57,7 +57,7 @@ class EMA(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Take in the new weights, once per optimiser step (not per accumulated batch)."""
+        """Take in the new weights, once per optimizer step (not per accumulated batch)."""
         if trainer.global_step == self._seen:
             return
         self._seen = trainer.global_step

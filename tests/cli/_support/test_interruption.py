@@ -77,7 +77,7 @@ def test_the_command_that_it_names_goes_on(stopped, photos):
     assert cli.trainer.global_step == 6
     content = torch.load(last_checkpoint(folder), weights_only=True)
     steps = {int(entry["step"]) for entry in content["optimizer_states"][0]["state"].values()}
-    assert steps == {6}  # the optimiser of the first run went on
+    assert steps == {6}  # the optimizer of the first run went on
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_a_second_file_names_a_subclass_and_the_first_ones_keys_are_its_argument
     assert cli.model.sharpness == 3
     assert {name: term.weight for name, term in cli.model.losses.items()} == {"mse": 2.0, "tv_lpips": 1.0}
     assert cli.trainer.global_step == 1
-    assert "MSELoss" in capsys.readouterr().err  # what is minimised is said of a subclass too
+    assert "MSELoss" in capsys.readouterr().err  # what is minimized is said of a subclass too
 
 
 def test_data_of_ones_own_still_get_their_pairs_made(folder, tmp_path):

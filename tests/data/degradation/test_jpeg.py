@@ -21,7 +21,7 @@ def through_pillow(image: Tensor, quality: int) -> Tensor:
 @pytest.mark.parametrize("quality", [10, 30, 50, 75, 90, 95, 100])
 @pytest.mark.parametrize("size", [(64, 64), (97, 120), (33, 17)])
 def test_equals_pillow_closely(photo_like, quality: int, size: tuple[int, int]) -> None:
-    # Not exact: libjpeg's transforms are in integers, and where a coefficient tips over, a block moves by a quantiser
+    # Not exact: libjpeg's transforms are in integers, and where a coefficient tips over, a block moves by a quantizer
     # step. On average over pixels and channels both agree within 0.4 of 255, and well below the loss of JPEG itself.
     image = photo_like(*size, seed=quality)
     ours, theirs = jpeg_compress(image[None], quality)[0], through_pillow(image, quality)

@@ -246,12 +246,12 @@ def test_resize(photo_like, mode: str) -> None:
 def test_gaussian_noise_has_its_strength() -> None:
     image = torch.full((3, 128, 128), 0.5)
     generator = torch.Generator().manual_seed(1)
-    colour = add_gaussian_noise(image, 20.0, False, generator) - image
+    color = add_gaussian_noise(image, 20.0, False, generator) - image
     gray = add_gaussian_noise(image, 20.0, True, generator) - image
-    assert float(colour.std()) * 255 == pytest.approx(20.0, rel=0.02)
+    assert float(color.std()) * 255 == pytest.approx(20.0, rel=0.02)
     assert float(gray.std()) * 255 == pytest.approx(20.0, rel=0.02)
     assert torch.equal(gray[0], gray[2])
-    assert not torch.equal(colour[0], colour[2])
+    assert not torch.equal(color[0], color[2])
 
 
 @pytest.mark.parametrize("level", [3, 60, 200])

@@ -115,7 +115,7 @@ def reference(image, rng) -> np.ndarray:
 
 
 def statistics_of(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Per image ``(N, 3, h, w)``: noise, sharpness, blockiness, colour noise, mean and distance from plain reduction."""
+    """Per image ``(N, 3, h, w)``: noise, sharpness, blockiness, color noise, mean and distance from plain reduction."""
     gray = images.mean(axis=1)
     laplacian = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
     filtered = ndimage.convolve(gray, laplacian[None], mode="mirror")
@@ -126,7 +126,7 @@ def statistics_of(images: np.ndarray) -> dict[str, np.ndarray]:
         "noise": math.sqrt(math.pi / 2) * np.abs(filtered).mean(axis=(1, 2)),
         "sharpness": np.abs(np.diff(gray, axis=1)).mean(axis=(1, 2)),
         "blockiness": steps[:, border].mean(axis=1) - steps[:, ~border].mean(axis=1),
-        "colour noise": np.abs(np.diff(chroma, axis=3)).mean(axis=(1, 2, 3)),
+        "color noise": np.abs(np.diff(chroma, axis=3)).mean(axis=(1, 2, 3)),
         "mean": images.mean(axis=(1, 2, 3)),
         "deviation": images.std(axis=(1, 2, 3)),
     }
@@ -146,7 +146,7 @@ def both() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["noise", "sharpness", "blockiness", "colour noise", "mean", "deviation"])
+@pytest.mark.parametrize("name", ["noise", "sharpness", "blockiness", "color noise", "mean", "deviation"])
 def test_the_same_in_distribution_as_the_formulas(both, name):
     ours, theirs = both[0][name], both[1][name]
     error = math.hypot(*(values.std() / math.sqrt(CROPS) for values in (ours, theirs)))
