@@ -3,7 +3,7 @@
 from fluxsr.training.callbacks.artefacts import ArtefactMeter
 from fluxsr.training.callbacks.calibrate import CalibrateLRTime
 from fluxsr.training.callbacks.ema import EMA
-from fluxsr.training.callbacks.export import ExportBackbone
+from fluxsr.training.callbacks.export_backbone import ExportBackbone
 from fluxsr.training.callbacks.preview import PreviewGrid
 from fluxsr.training.callbacks.writer import ImageWriter
 
