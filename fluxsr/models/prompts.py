@@ -123,6 +123,9 @@ def make_prompt(
         trim: Keep the prompt's own tokens only; every token less saves time in each step.
         device: Device that the encoders run on: cpu, cuda, mps or auto.
         dtype: Dtype of the encoders.
+
+    Raises:
+        ValueError: If ``output`` does not end in ``.safetensors``, or the encoders can't be loaded.
     """
     if not output.endswith(".safetensors"):
         raise ValueError(f"output must end in .safetensors, got {output!r}")

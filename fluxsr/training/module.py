@@ -179,15 +179,11 @@ class OneStepSR(LightningModule):
         """Refuse what would go wrong silently."""
         check_pairs(self)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Take batches of the user's own data, see :func:`fluxsr.training.as_batch`."""
-        return as_batch(batch)
-
     # ---- one training step, arrow by arrow -------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the weighted total of all terms that are due."""
-        step = self.trainer.fit_loop.total_batch_idx
+        batch, step = as_batch(batch), self.trainer.fit_loop.total_batch_idx
         with self.phase("encode"):
             pair = self.encode(batch, step)
         with self.phase("flow"):
@@ -368,10 +364,10 @@ class OneStepSR(LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the upscaled images of a batch with ``lr_image``."""
-        return self(batch.lr_image)
+        return self(as_batch(batch).lr_image)
 
     def _evaluate(self, batch: Any, batch_idx: int, stage: str) -> dict[str, Tensor]:
-        images: dict[str, Tensor] = {}
+        batch, images = as_batch(batch), {}
         rows = rows_counted_here(self.trainer, stage, batch_idx, len(batch.hr_image))
         if self.objective.starts_from_noise:
             output, _ = self.flow(self.encode(batch, batch_idx), batch_idx)

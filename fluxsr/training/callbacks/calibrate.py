@@ -9,6 +9,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from fluxsr.flows import FlowTrajectoryDistillation, LatentPair, calibrate_lr_time
+from fluxsr.training.batches import as_batch
 
 
 class CalibrateLRTime(Callback):
@@ -53,4 +54,4 @@ class CalibrateLRTime(Callback):
 
     @staticmethod
     def _pair(pl_module: Any, batch: Any, step: int) -> LatentPair:
-        return pl_module.encode(pl_module.transfer_batch_to_device(batch, pl_module.device, 0), step)
+        return pl_module.encode(as_batch(pl_module.transfer_batch_to_device(batch, pl_module.device, 0)), step)

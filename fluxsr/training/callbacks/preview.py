@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fluxsr.images import write_image
+from fluxsr.training.batches import as_batch
 
 
 class PreviewGrid(Callback):
@@ -53,6 +54,7 @@ class PreviewGrid(Callback):
         """Collect rows until there are enough."""
         if not trainer.is_global_zero or len(self._rows) >= self.images:
             return  # where the weights are sharded, the others make this process's passes with it (OneStepSR.velocity)
+        batch = as_batch(batch)
         if outputs is not None and "sr_image" in outputs:
             lr_image = interpolate(batch.lr_image, size=batch.hr_image.shape[-2:], mode="nearest")
             columns = (lr_image, outputs["bicubic"], outputs["sr_image"], outputs["hr_image"])
