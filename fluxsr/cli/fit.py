@@ -9,7 +9,7 @@ import sys
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from fluxsr.cli._support.fit_help import WHAT
-from fluxsr.cli._support.interruption import SaveOnInterrupt
+from fluxsr.cli._support.interruption import SaveOnInterrupt, Terminated
 from fluxsr.cli._support.library_noise import quiet
 from fluxsr.cli._support.lightning_cli import TRAINER_DEFAULTS, FluxSRCLI
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> FluxSRCLI:
         raise ValueError(str(error)) from error
     except SystemExit as stopped:  # Lightning catches Ctrl-C, and exits with 1
         if isinstance(stopped.__context__, KeyboardInterrupt):
-            raise SystemExit(130) from None
+            raise SystemExit(143 if isinstance(stopped.__context__, Terminated) else 130) from None
         raise
 
 

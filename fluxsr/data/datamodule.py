@@ -81,14 +81,14 @@ class SRDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1 or num_workers < 0:
             raise ValueError(f"batch_size must be at least 1 and num_workers 0, got {batch_size} and {num_workers}")
-        self.photos = photos
-        self.paired_lr = paired_lr
-        self.pairs = pairs
-        self.val_photos = val_photos
-        self.val_paired_lr = val_paired_lr
-        self.test_photos = test_photos
-        self.test_paired_lr = test_paired_lr
-        self.predict = predict
+        self.photos = _at_home(photos)
+        self.paired_lr = _at_home(paired_lr)
+        self.pairs = _at_home(pairs)
+        self.val_photos = _at_home(val_photos)
+        self.val_paired_lr = _at_home(val_paired_lr)
+        self.test_photos = _at_home(test_photos)
+        self.test_paired_lr = _at_home(test_paired_lr)
+        self.predict = _at_home(predict)
         self.scale = scale
         self.crop = crop
         self.val_crop = val_crop
@@ -254,6 +254,13 @@ class SRDataModule(LightningDataModule):
             drop_last=drop_last,
             persistent_workers=self.num_workers > 0,
         )
+
+
+def _at_home(place: Any) -> Any:
+    """Return a path, or several, with ``~`` written out; what is none is left as it is."""
+    if isinstance(place, list):
+        return [_at_home(one) for one in place]
+    return type(place)(Path(place).expanduser()) if isinstance(place, str | Path) and str(place)[:1] == "~" else place
 
 
 class _TrainingLoader(DataLoader[Any]):

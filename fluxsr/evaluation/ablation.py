@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -37,22 +38,31 @@ class Variant:
     def _record(self) -> Path:
         return self.folder / "finished.json"
 
+    @property
+    def _begun(self) -> Path:
+        return self.folder / "begun.json"
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the arguments, and a digest of the configuration that they name."""
+        config = Path(self.arguments[self.arguments.index("--config") + 1])
+        return {"arguments": self.arguments, "config": hashlib.sha256(config.read_bytes()).hexdigest()}
+
     def is_finished(self) -> bool:
         """Say whether this very training ended already.
 
         Raises:
             ValueError: if the folder holds one with other arguments.
         """
-        if not self._record.is_file():
-            return False
-        before = json.loads(self._record.read_text())["arguments"]
-        if before != self.arguments:
-            changed = sorted(set(before) ^ set(self.arguments))
-            raise ValueError(
-                f"{self.folder} holds a training with other settings ({', '.join(changed[:2])}); delete it, or choose "
-                "another output"
-            )
-        return self.weights.is_file()
+        for record in (self._record, self._begun):  # an unfinished one does not go on under other settings, either
+            before = json.loads(record.read_text()) if record.is_file() else self._settings()
+            now = {key: value for key, value in self._settings().items() if key in before}
+            if before != now:
+                changed = sorted(set(before["arguments"]) ^ set(self.arguments)) or [self.arguments[1]]
+                raise ValueError(
+                    f"{self.folder} holds a training with other settings ({', '.join(changed[:2])}); delete it, or choose "
+                    "another output"
+                )
+        return self._record.is_file() and self.weights.is_file()
 
     def train(self) -> None:
         """Run the training in a process of its own, from its last checkpoint if there is one.
@@ -61,6 +71,7 @@ class Variant:
             ValueError: if it fails, with the last line that it said.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self._begun, json.dumps(self._settings(), indent=2))
         checkpoints = sorted(self.folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
         resume = [f"--ckpt_path={checkpoints[-1]}"] if checkpoints else []
         log = self.folder / "log.txt"
@@ -72,7 +83,7 @@ class Variant:
             raise ValueError(
                 f"the training {self.name!r} failed: {said[-1] if said else 'no message'} (all of it: {log})"
             )
-        write_text(self._record, json.dumps({"arguments": self.arguments}, indent=2))
+        write_text(self._record, json.dumps(self._settings(), indent=2))
 
 
 def run_ablation(

@@ -106,18 +106,3 @@ def check_pairs(module: Any) -> None:
             f"the teacher pairs hold latents of another autoencoder: {made_with}, and this model's is {own}; make pairs "
             "with this one (`fluxsr pairs`), or train with theirs"
         )
-
-
-def check_fits(own: set[str], saved: set[str]) -> None:
-    """Check that a checkpoint holds exactly the weights that are trained here.
-
-    Raises:
-        ValueError: naming the first weights that are missing or unknown.
-    """
-    if own != saved:
-        missing, unknown = sorted(own - saved), sorted(saved - own)
-        raise ValueError(
-            f"the checkpoint does not fit this model: {len(missing)} trainable weights are missing from it "
-            f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
-            "use the configuration that it was trained with"
-        )

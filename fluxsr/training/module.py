@@ -23,7 +23,6 @@ from fluxsr.training.adversary import ADVERSARIAL, Adversary
 from fluxsr.training.batches import as_batch
 from fluxsr.training.checkpoints import RandomStates, leave_frozen_out
 from fluxsr.training.checks import (
-    check_fits,
     check_grid,
     check_pairs,
     check_precision,
@@ -35,6 +34,7 @@ from fluxsr.training.in_step import InStep
 from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.psnr import psnr_y
 from fluxsr.training.randomness import rows_counted_here, step_generator
+from fluxsr.training.resuming import KEY, check_fits, check_optimizers, listed, names_of, take_over
 from fluxsr.training.roles import Roles
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs, gradient_norms
@@ -402,6 +402,7 @@ class OneStepSR(LightningModule):
             ValueError: naming the step and the terms.
         """
         self.check_finite()
+        checkpoint[KEY] = names_of(self.trainer.optimizers)
 
     def check_finite(self) -> None:
         """Look at the losses since the last look and at the trained weights. Every process must call it.
@@ -427,7 +428,16 @@ class OneStepSR(LightningModule):
         Raises:
             ValueError: naming the first weights that are missing or unknown.
         """
-        check_fits(self.checkpointed(), {key for key in checkpoint["state_dict"] if not key.startswith("objective.")})
+        kept, state = self.checkpointed(), checkpoint["state_dict"]
+        own = {name: tensor.shape for name, tensor in self.named_parameters() if name in kept}
+        check_fits(own, {key: value.shape for key, value in state.items() if not key.startswith("objective.")})
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check_optimizers(checkpoint, listed(self.configure_optimizers()))
+
+    def on_train_start(self) -> None:
+        """Let the configuration rule the optimizer of a training that goes on."""
+        if self.trainer.ckpt_path is not None:
+            take_over(self)
 
     def checkpointed(self) -> set[str]:
         """Return the names of the weights that a checkpoint holds: what is trained, and its moving average."""

@@ -1,4 +1,4 @@
-"""Ctrl-C in a training: the step at hand is finished, a checkpoint written, and how to go on is said."""
+"""Ctrl-C and SIGTERM in a training: the step at hand is finished, a checkpoint written, and how to go on is said."""
 
 from __future__ import annotations
 
@@ -11,40 +11,52 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
-class SaveOnInterrupt(Callback):
-    """Ends a training cleanly at the first SIGINT, with ``last.ckpt`` beside the checkpoints of the run.
+class Terminated(KeyboardInterrupt):
+    """A training was ended by SIGTERM: Lightning leaves as after Ctrl-C, and the exit code is 143."""
 
-    Lightning's own way is to stop wherever the signal hits, half-way through an optimizer step maybe, and to write nothing;
-    so does a second SIGINT here. This callback comes after the others: the moving average takes in a step before it is saved.
+
+class SaveOnInterrupt(Callback):
+    """Ends a training cleanly at the first SIGINT or SIGTERM, with ``last.ckpt`` beside the checkpoints of the run.
+
+    Lightning's own way with Ctrl-C is to stop wherever the signal hits, half-way through an optimizer step maybe, and to write
+    nothing; so does a second signal here. SIGTERM is what ``timeout``, ``scancel`` and Kubernetes send. Where SLURM requeues
+    jobs by itself, SIGTERM is left to Lightning. This callback comes after the others: the moving average takes in a step
+    before it is saved.
 
     Args:
-        command: what the user gave, without ``--ckpt_path``: it is repeated in the message.
+        command: What the user gave, without ``--ckpt_path``: it is repeated in the message.
     """
 
     def __init__(self, command: str) -> None:
         self.command = command
-        self._asked = False
+        self._asked = 0  # the signal that asked for the end
         self._first_step = 0
         self._saved: Path | None = None
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Listen."""
         self._first_step = self._step = trainer.global_step
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, lambda *_: self._ask(trainer))
+        if threading.current_thread() is not threading.main_thread():
+            return
+        cluster: Any = getattr(trainer.strategy, "cluster_environment", None)
+        requeues = isinstance(cluster, SLURMEnvironment) and cluster.auto_requeue
+        for number in (signal.SIGINT, *(() if requeues else (signal.SIGTERM,))):
+            self._before[number] = signal.signal(number, lambda got, _: self._ask(trainer, got))
 
-    def _ask(self, trainer: Trainer) -> None:
-        if self._asked or trainer.global_step == self._first_step:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
-        self._asked = True
+    def _ask(self, trainer: Trainer, number: int) -> None:
+        if self._asked or trainer.global_step == self._first_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+            raise _stopped_by(number)
+        self._asked = number
         if trainer.is_global_zero:
             # Not print: the signal may have hit amid a line of the progress bar, whose lock and buffer are not ours.
-            os.write(2, b"\nfluxsr: finishing this step, then writing a checkpoint; Ctrl-C again stops at once\n")
+            again = b"; Ctrl-C again stops at once" if number == signal.SIGINT else b""
+            os.write(2, b"\nfluxsr: finishing this step, then writing a checkpoint" + again + b"\n")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         """Stop where an optimizer step is done: not between accumulated batches."""
@@ -59,13 +71,13 @@ class SaveOnInterrupt(Callback):
 
     def _stop(self, trainer: Trainer) -> None:
         # The signal reaches the processes of one run at different steps: they stop together.
-        if trainer.world_size > 1:
-            self._asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(bool(self._asked), all=False):
+            self._asked = self._asked or signal.SIGTERM
         if self._asked:
             path = _place(trainer)
             trainer.save_checkpoint(path, weights_only=False)  # False: with the optimizer
             self._saved = path
-            raise KeyboardInterrupt
+            raise _stopped_by(self._asked)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Say where the checkpoint is and how to go on."""
@@ -81,19 +93,13 @@ class SaveOnInterrupt(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Leave the signal as it was."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
 
-def last_checkpoint(folder: str | Path) -> Path | None:
-    """Return the newest ``last.ckpt`` below a folder; ``None`` if there is none.
-
-    Each run of Lightning has a folder of its own (``lightning_logs/version_1``), and ``ckpt_path="last"`` looks into the new,
-    empty one alone.
-    """
-    found = [*Path(folder).rglob("last.ckpt"), *Path(folder).rglob("last-v*.ckpt")]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+def _stopped_by(number: int) -> KeyboardInterrupt:
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 def _place(trainer: Trainer) -> Path:

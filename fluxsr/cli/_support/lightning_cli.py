@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from fluxsr.cli._support.announcement import announce
 from fluxsr.cli._support.checking import check_arguments, check_class
 from fluxsr.cli._support.configurations import dotted, names_class, take_configs
-from fluxsr.cli._support.interruption import last_checkpoint
+from fluxsr.cli._support.last_checkpoint import last_checkpoint, places, step_of
 from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli._support.messages import UsageError, nearest, other_spelling, shortened
 from fluxsr.cli._support.own_classes import arguments_of, cli_classes, derives_from, find_own_modules
@@ -84,6 +85,8 @@ class FluxSRCLI(LightningCLI):
         # Before the options, which win over every file wherever they stand.
         given = [f"--config={self.configuration.text()}"] if self.configuration.files else []
         self.config = parser.parse_args([name, *given, *rest])
+        if not wants_help:
+            self._settle_seeds(with_options(self.configuration.merged, rest)[0])
 
     def _check_options(self, options: list[str], keys: set[str], known: set[str]) -> None:
         """Refuse an option that is no key; the arguments of a class are checked with the class."""
@@ -127,6 +130,10 @@ class FluxSRCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the last checkpoint, and make the pairs before the data module looks for them."""
         config = self.config[self.subcommand]
+        root = config.trainer.get("default_root_dir")
+        if isinstance(root, str):
+            config.trainer.default_root_dir = str(Path(root).expanduser())
+        choose_gpu(config.trainer)
         if config.get("ckpt_path") == "last":
             config.ckpt_path = self._last_checkpoint()
         # Checkpoints are never unpickled: they hold tensors and plain values only.
@@ -174,18 +181,40 @@ class FluxSRCLI(LightningCLI):
             ValueError: if there is none, in a command that needs one.
         """
         trainer = self.config[self.subcommand].trainer.as_dict()
-        callbacks = trainer.get("callbacks") or []
-        kept = [
-            (one.get("init_args") or {}).get("dirpath")
-            for one in (callbacks if isinstance(callbacks, list) else [callbacks])
-        ]
-        folders = [*filter(None, kept), trainer.get("default_root_dir") or "lightning_logs"]
-        found = next(filter(None, map(last_checkpoint, folders)), None)
+        found = last_checkpoint(trainer)
+        looked = ", ".join(str(place) for place in places(trainer))
         if found is None and self.subcommand != "fit":
-            raise ValueError(f"there is no last.ckpt below {' or '.join(folders)}: give --ckpt_path FILE")
+            raise ValueError(f"there is no last.ckpt of this run in {looked}: give --ckpt_path FILE")
         if found is None:
-            rank_zero_info(f"There is no last.ckpt below {' or '.join(folders)}: the training begins.")
-        return None if found is None else str(found)
+            rank_zero_info(f"There is no last.ckpt of this run in {looked}: the training begins.")
+            return None
+        rank_zero_info(f"Going on from {found}, step {step_of(found)}.")
+        return str(found)
+
+    def _settle_seeds(self, typed: dict[str, Any]) -> None:
+        """Let ``--seed_everything`` seed the model's and the data's own draws, where they are given no seed."""
+        config = self.config[self.subcommand]
+        seed = config.get("seed_everything")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            return
+        for group in ("model", "data"):
+            own = arguments_of(config[group])
+            given = typed.get(group) or {}
+            given = {**given, **(given.get("init_args") or {})} if isinstance(given, dict) else {}
+            if "seed" in own and "seed" not in given:
+                own["seed"] = seed
+
+
+def choose_gpu(trainer: Any) -> None:
+    """Make this process' GPU the current one before a model is built, which may be loaded onto the current GPU."""
+    import torch
+
+    if trainer.get("accelerator") == "cpu" or not torch.cuda.is_available():
+        return
+    devices = trainer.get("devices")
+    rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    chosen = devices[rank] if isinstance(devices, list) and rank < len(devices) else rank
+    torch.cuda.set_device(int(chosen) % torch.cuda.device_count())
 
 
 def innermost(error: ValueError) -> ValueError:

@@ -42,7 +42,9 @@ class ExportBackbone(Callback):
         self.export(trainer, pl_module)
 
     def export(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write the file: every process gathers, the first one writes."""
+        """Write the file: every process gathers, the first one writes. A ``fast_dev_run`` writes nothing."""
+        if getattr(trainer, "fast_dev_run", False):
+            return
         callbacks: list[Callback] = getattr(trainer, "callbacks", [])  # which Lightning sets outside the class
         pl_module.check_finite()
         ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)

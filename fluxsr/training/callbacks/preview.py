@@ -66,7 +66,7 @@ class PreviewGrid(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the grid."""
-        if not self._rows or trainer.sanity_checking:
+        if not self._rows or trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
         width = max(row.shape[-1] for row in self._rows)
         padded = [torch.nn.functional.pad(row, (0, width - row.shape[-1]), value=1.0) for row in self._rows]

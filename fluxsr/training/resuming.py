@@ -1,0 +1,110 @@
+"""Going on from a checkpoint under a configuration that may have changed: what is taken over, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+KEY = "fluxsr"  # what this library keeps in a checkpoint beside Lightning's own
+
+
+def check_fits(own: Mapping[str, Sequence[int]], saved: Mapping[str, Sequence[int]]) -> None:
+    """Check that a checkpoint holds exactly the weights that are trained here.
+
+    Args:
+        own: Shapes of the weights that this model keeps in checkpoints, by name.
+        saved: Shapes of those in the checkpoint.
+
+    Raises:
+        ValueError: Naming the first weights that are missing, unknown or of another shape.
+    """
+    if own.keys() != saved.keys():
+        missing, unknown = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
+        raise ValueError(
+            f"the checkpoint does not fit this model: {len(missing)} trainable weights are missing from it "
+            f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
+            "use the configuration that it was trained with"
+        )
+    wrong = [name for name in own if tuple(own[name]) != tuple(saved[name])]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"the checkpoint does not fit this model: {len(wrong)} weights have other shapes, {name} {tuple(saved[name])} "
+            f"there and {tuple(own[name])} here; use the configuration that it was trained with (for an adapter, its lora_rank)"
+        )
+
+
+def check_optimizers(checkpoint: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to go on with an optimizer of another kind, whose state is not in the checkpoint.
+
+    Args:
+        checkpoint: What was saved.
+        plans: What ``configure_optimizers`` returns here, as a list.
+
+    Raises:
+        ValueError: Naming both optimizers.
+    """
+    saved = checkpoint.get("optimizer_states") or []
+    names = (checkpoint.get(KEY) or {}).get("optimizers") or [None] * len(saved)
+    for state, name, plan in zip(saved, names, plans, strict=False):
+        optimizer = plan["optimizer"]
+        settings = [
+            set(group) - {"params", "initial_lr"} for group in (state["param_groups"][0], optimizer.param_groups[0])
+        ]
+        own = type(optimizer).__name__
+        missing = settings[1] - settings[0] - {"decoupled_weight_decay"}  # which newer versions of torch add
+        if (name is not None and name != own) or (name is None and missing):
+            raise ValueError(
+                f"the checkpoint is of a training with {name or 'another optimizer'}, and the configuration says {own}: set "
+                "the optimizer that it was trained with, or begin a new training from the exported weights (lora_weights)"
+            )
+
+
+def names_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, list[str]]:
+    """Return what a checkpoint must say for :func:`check_optimizers`."""
+    return {"optimizers": [type(optimizer).__name__ for optimizer in optimizers]}
+
+
+def take_over(module: Any) -> None:
+    """Let the configuration's learning rate, schedule and other settings rule a training that goes on, and say so.
+
+    A checkpoint brings the optimizer's settings back along with its state, so a changed learning rate would be ignored. The
+    schedule of the configuration is run up to the step at hand; where that gives the very values that were loaded, nothing
+    changes, and the training stays equal to an uninterrupted one to the bit.
+
+    Args:
+        module: The LightningModule, whose trainer has restored the checkpoint.
+    """
+    trainer = module.trainer
+    schedulers = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
+    for optimizer, plan in zip(trainer.optimizers, listed(module.configure_optimizers()), strict=True):
+        fresh, scheduler = plan["optimizer"], schedulers.get(id(optimizer))
+        planned = plan.get("lr_scheduler", {}).get("scheduler")
+        if isinstance(scheduler, ReduceLROnPlateau):
+            continue  # its rates follow from what it has seen
+        if scheduler is not None and planned is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that no optimizer steps between
+                for _ in range(scheduler.last_epoch):
+                    planned.step()
+        changes = []
+        for group, wanted in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+            for key, value in wanted.items():
+                if key != "params" and key in group and group[key] != value:
+                    changes.append(f"{key} {value} instead of {group[key]}")
+                    group[key] = value
+        if changes:
+            if scheduler is not None and planned is not None:
+                scheduler.load_state_dict(planned.state_dict())
+            rank_zero_info(f"Going on with the configuration's {', '.join(dict.fromkeys(changes))} in the checkpoint.")
+
+
+def listed(plan: Any) -> list[dict[str, Any]]:
+    """Return what ``configure_optimizers`` returned as a list with one dictionary for each optimizer."""
+    plans = plan if isinstance(plan, list | tuple) else [plan]
+    return [one if isinstance(one, dict) else {"optimizer": one} for one in plans]
