@@ -130,7 +130,7 @@ class OneStepSR(LightningModule):
         self.val_losses = nn.ModuleDict(val_losses or {}).requires_grad_(False)
         measured = ("psnr_y", "psnr_y_bicubic", FLOW, *self.val_losses)
         names = [f"{stage}/{name}" for stage in ("val", "test") for name in measured]
-        self._means = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
+        self._means = nn.ModuleDict({name: MeanMetric(nan_strategy="ignore") for name in names})
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.scale = scale

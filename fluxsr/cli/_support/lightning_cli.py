@@ -193,7 +193,7 @@ class FluxSRCLI(LightningCLI):
 
     def _settle_seeds(self, typed: dict[str, Any]) -> None:
         """Let ``--seed_everything`` seed the model's and the data's own draws, where they are given no seed."""
-        config = self.config[self.subcommand]
+        config = self.config[self._command]
         seed = config.get("seed_everything")
         if isinstance(seed, bool) or not isinstance(seed, int):
             return
