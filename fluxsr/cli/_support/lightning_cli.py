@@ -133,6 +133,11 @@ class FluxSRCLI(LightningCLI):
         root = config.trainer.get("default_root_dir")
         if isinstance(root, str):
             config.trainer.default_root_dir = str(Path(root).expanduser())
+        if config.trainer.get("fast_dev_run"):
+            # Lightning's own writes last.ckpt at the end of a smoke test, too, which a resumed run would take for its own.
+            callbacks = config.trainer.get("callbacks") or []
+            kept = callbacks if isinstance(callbacks, list) else [callbacks]
+            config.trainer.callbacks = [one for one in kept if not str(one.get("class_path")).endswith("ModelCheckpoint")]
         choose_gpu(config.trainer)
         if config.get("ckpt_path") == "last":
             config.ckpt_path = self._last_checkpoint()
