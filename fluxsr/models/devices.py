@@ -24,6 +24,21 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def check_torch(oldest: str, feature: str) -> None:
+    """Refuse a feature that this torch is too old for; all else works with torch 2.6.
+
+    Args:
+        oldest: The release that the feature is tested from.
+        feature: What it is.
+
+    Raises:
+        ValueError: Naming both versions.
+    """
+    found = torch.__version__.split("+")[0]
+    if tuple(map(int, found.split(".")[:2])) < tuple(map(int, oldest.split("."))):
+        raise ValueError(f"{feature} needs torch {oldest} or newer, and this is torch {found}: pip install -U torch")
+
+
 def check_dtype(name: str) -> None:
     """Raise a ValueError unless ``name`` is a dtype that models run in."""
     if name not in get_args(DType):

@@ -56,7 +56,8 @@ def read_safetensors(path: str | Path, device: torch.device | str = "cpu") -> tu
         ValueError: if the file is missing or damaged, naming it.
     """
     meta = torch.device(device).type == "meta"
-    with open_safetensors(path) as file:
+    # Whatever the default device is: older releases of safetensors read onto it.
+    with torch.device("cpu"), open_safetensors(path) as file:
         read = partial(_without_data, file) if meta else file.get_tensor
         tensors = {name: read(name).to(device) for name in file.keys()}  # noqa: SIM118
         return tensors, dict(file.metadata() or {})

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from fluxsr.models.devices import check_torch
 from fluxsr.models.distributed import like, whole
 
 
@@ -24,10 +25,14 @@ class FSDP2Strategy(ModelParallelStrategy):
     ``strategy="fsdp2"`` names it, in YAML and in ``Trainer``.
 
     Args:
-        process_group_backend: by default nccl on GPUs and gloo on CPUs.
+        process_group_backend: Name of the backend; by default nccl on GPUs and gloo on CPUs.
+
+    Raises:
+        ValueError: If torch is older than 2.11, the first whose FSDP2 trains adapters on a frozen base.
     """
 
     def __init__(self, process_group_backend: str | None = None) -> None:
+        check_torch("2.11", "FSDP2 with adapters on a frozen base (strategy fsdp2)")
         super().__init__(
             tensor_parallel_size=1, save_distributed_checkpoint=False, process_group_backend=process_group_backend
         )

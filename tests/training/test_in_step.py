@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.torch_2_11
 ROOT = Path(__file__).parents[2]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 

@@ -137,7 +137,9 @@ class FluxSRCLI(LightningCLI):
             # Lightning's own writes last.ckpt at the end of a smoke test, too, which a resumed run would take for its own.
             callbacks = config.trainer.get("callbacks") or []
             kept = callbacks if isinstance(callbacks, list) else [callbacks]
-            config.trainer.callbacks = [one for one in kept if not str(one.get("class_path")).endswith("ModelCheckpoint")]
+            config.trainer.callbacks = [
+                one for one in kept if not str(one.get("class_path")).endswith("ModelCheckpoint")
+            ]
         choose_gpu(config.trainer)
         if config.get("ckpt_path") == "last":
             config.ckpt_path = self._last_checkpoint()

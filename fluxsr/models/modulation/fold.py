@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.models.adapters import lora_targets, read_lora
+from fluxsr.models.devices import check_torch
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.sources import ModelSource
@@ -155,7 +156,11 @@ def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
     Args:
         backbone: folded or not.
         options: Options of ``torch.compile``, for example ``dynamic=True`` where image sizes vary.
+
+    Raises:
+        ValueError: If torch is older than 2.11.
     """
+    check_torch("2.11", "compiling the blocks")
     transformer: Any = backbone.transformer
     transformer.compile_repeated_blocks(**options)
     return backbone
