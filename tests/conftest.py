@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fluxsr.models.devices import check_torch
+
 ROOT = Path(__file__).parent.parent
 # Tiny tensors gain nothing from threads, and the tests run in two processes.
 torch.set_num_threads(1)
@@ -71,7 +73,9 @@ def pixel():
 
 def pytest_collection_modifyitems(items) -> None:
     """Leave out what the installed torch is too old for (``fluxsr.models.devices.check_torch`` refuses it)."""
-    if tuple(map(int, torch.__version__.split("+")[0].split(".")[:2])) < (2, 11):
-        for item in items:
-            if item.get_closest_marker("torch_2_11"):
-                item.add_marker(pytest.mark.skip(reason="needs torch 2.11"))
+    for item in items:
+        for marker in item.iter_markers("torch"):
+            try:
+                check_torch(marker.args[0], "this test")
+            except ValueError as error:
+                item.add_marker(pytest.mark.skip(reason=str(error)))

@@ -154,7 +154,7 @@ def load_autoencoder(
     Raises:
         ValueError: if the source can't be loaded, with what to do.
     """
-    place = torch.get_default_device() if device is None else torch.device(device)
+    place = torch.empty(0).device if device is None else torch.device(device)
     found = ModelSource(source, revision)
     if found.kind == "pixel":
         return PixelAutoencoder()

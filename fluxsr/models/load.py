@@ -73,7 +73,7 @@ def load_flux(
         raise ValueError(
             f"teacher_lora={teacher_lora!r} needs a frozen base, but trainable is 'full'; give OneStepSR a teacher instead"
         )
-    place = torch.get_default_device() if device is None else torch.device(device)
+    place = torch.empty(0).device if device is None else torch.device(device)
     source = ModelSource(model, revision)
     transformer = _load_transformer(source, weights, getattr(torch, dtype), quantize, place)
     with torch.device("meta" if place.type == "meta" else "cpu"):

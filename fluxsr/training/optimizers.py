@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fluxsr.models.devices import check_torch
+
 
 def student_optimizer(
     parameters: Iterable[nn.Parameter],
@@ -71,6 +73,7 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.01,
     ) -> None:
+        check_torch("2.9", "MuonAdamW, whose Muon is torch's own,")
         params = list(params)
         if not params or not all(isinstance(parameter, torch.Tensor) for parameter in params):
             got = type(params[0]).__name__ if params else "none"

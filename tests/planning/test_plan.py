@@ -202,12 +202,14 @@ def test_an_8_bit_adam_has_two_bytes_a_weight(nano):
     assert 2 * weights < small.held_bytes["optimizer"] < 2.2 * weights
 
 
+@pytest.mark.torch("2.9")
 @pytest.mark.parametrize("config", ["teacher_nano.yaml", "student_nano.yaml", "flowsr_stage1_nano.yaml"])
 def test_every_configuration_without_earlier_stages_has_a_plan(config):
     result = plan(config)
     assert result.peak_bytes > sum(result.held_bytes.values()) > 0
 
 
+@pytest.mark.torch("2.9")
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_flowsr_with_teacher_average_and_adversary_has_a_plan(batch_size):
     stage1 = [f"{BACKBONE}.model=nano", "--model.teacher.init_args.model=nano", f"--data.batch_size={batch_size}"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.torch_2_11
+pytestmark = pytest.mark.torch("2.11")
 ROOT = Path(__file__).parents[2]
 SHARDED = ["ftd", "ftd, accumulated", "ftd, modulation table", "ftd, in full", "stage 1", "stage 2"]
 

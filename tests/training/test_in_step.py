@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.torch_2_11
+pytestmark = pytest.mark.torch("2.11")
 ROOT = Path(__file__).parents[2]
 
 

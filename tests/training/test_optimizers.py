@@ -55,6 +55,7 @@ def train(net: torch.nn.Module, optimizers: list[torch.optim.Optimizer], steps: 
             optimizer.step()
 
 
+@pytest.mark.torch("2.9")
 def test_matrices_are_muons_and_all_else_is_adamws():
     ours, theirs = model(), model()
     options = {"lr": 1e-2, "weight_decay": 0.1}
@@ -70,6 +71,7 @@ def test_matrices_are_muons_and_all_else_is_adamws():
     assert not torch.equal(next(iter(ours.parameters())), next(iter(model().parameters())))
 
 
+@pytest.mark.torch("2.9")
 def test_a_resumed_muon_goes_on_as_the_uninterrupted_one():
     straight, resumed = model(), model()
     optimizer = MuonAdamW(straight.parameters())
@@ -82,6 +84,7 @@ def test_a_resumed_muon_goes_on_as_the_uninterrupted_one():
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
 
 
+@pytest.mark.torch("2.9")
 def test_a_schedule_reaches_both_parts_and_a_closure_is_called():
     net = model()
     optimizer = MuonAdamW(net.parameters(), lr=1e-2)
@@ -109,6 +112,7 @@ def test_a_schedule_reaches_both_parts_and_a_closure_is_called():
         (lambda: torch.nn.Linear(2, 2).named_parameters(), "give the parameters themselves.*got tuple"),
     ],
 )
+@pytest.mark.torch("2.9")
 def test_parameters_that_it_cannot_train_are_refused(parameters, said):
     with pytest.raises(ValueError, match=said):
         MuonAdamW(parameters())

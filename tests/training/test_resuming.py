@@ -66,6 +66,7 @@ def test_an_unchanged_configuration_goes_on_to_the_bit(tmp_path, scheduler):
         assert torch.equal(weight, parts.trainable_state()[name]), name
 
 
+@pytest.mark.torch("2.9")
 def test_another_rank_or_optimizer_is_refused(tmp_path):
     trained(tmp_path)
     checkpoint = str(tmp_path / "step=2.ckpt")

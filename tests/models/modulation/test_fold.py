@@ -241,7 +241,7 @@ def test_a_folded_model_can_be_trained_at_its_time(tmp_path):
 # ---- compiling -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.torch_2_11
+@pytest.mark.torch("2.11")
 @pytest.mark.parametrize("layers", [2, 4])
 @torch.no_grad()
 def test_compiled_blocks_are_compiled_once_per_kind(layers):
@@ -262,7 +262,7 @@ def test_compiled_blocks_are_compiled_once_per_kind(layers):
         folded(state()[0], torch.tensor([0.5]))
 
 
-@pytest.mark.torch_2_11
+@pytest.mark.torch("2.11")
 @torch.no_grad()
 def test_compiled_blocks_still_change_roles():
     torch._dynamo.reset()
