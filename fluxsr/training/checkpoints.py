@@ -69,6 +69,13 @@ def leave_frozen_out(module: Any, state_dict: dict[str, Any], prefix: str, *_: A
             del state_dict[key]
 
 
+def frozen_names(module: Any) -> set[str]:
+    """Return the names of the parameters and buffers that training never changes, so that checkpoints leave them out."""
+    kept = module.checkpointed()
+    names = {name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in kept}
+    return {name for name in names if not name.startswith("means.")}
+
+
 def random_states() -> dict[str, Any]:
     """Return the global random states: Python's, NumPy's, torch's and the current CUDA device's, without pickled objects."""
     state = np.random.get_state(legacy=True)  # noqa: NPY002  the state that users' code may draw from

@@ -65,6 +65,20 @@ class InStep:
         while (turn := self._meet(DONE)) != DONE:
             self._help(turn)
 
+    def end_loop(self, trainer: Any, batch_idx: int, dataloader_idx: int) -> None:
+        """Call :meth:`finish` where a batch was this process' last of a validation, test or prediction.
+
+        Here and not at the end of the epoch: before that Lightning averages what was logged, over all processes.
+        """
+        if trainer.sanity_checking:
+            counts = trainer.num_sanity_val_batches
+        else:
+            function = trainer.state.fn.value
+            stage = {"fit": "val", "validate": "val"}.get(function, function)
+            counts = getattr(trainer, f"num_{stage}_batches")
+        if batch_idx + 1 == counts[dataloader_idx]:
+            self.finish()
+
     def _meet(self, wanted: int) -> int:
         """Return whose turn it is: passes without gradient first, then the one with gradient that all want.
 

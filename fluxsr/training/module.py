@@ -12,7 +12,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
-from torchmetrics import MeanMetric
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap, tabulate_modulation
@@ -21,7 +20,7 @@ from fluxsr.models.tiling import TiledVelocity
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
 from fluxsr.training.batches import as_batch
-from fluxsr.training.checkpoints import RandomStates, leave_frozen_out
+from fluxsr.training.checkpoints import RandomStates, frozen_names, leave_frozen_out
 from fluxsr.training.checks import (
     check_grid,
     check_pairs,
@@ -32,14 +31,13 @@ from fluxsr.training.checks import (
 from fluxsr.training.finite import FiniteGuard
 from fluxsr.training.in_step import InStep
 from fluxsr.training.optimizers import student_optimizer
-from fluxsr.training.psnr import psnr_y
-from fluxsr.training.randomness import rows_counted_here, step_generator
-from fluxsr.training.resuming import KEY, check_fits, check_optimizers, listed, names_of, take_over
+from fluxsr.training.randomness import step_generator
+from fluxsr.training.resuming import KEY, check_checkpoint, names_of, take_over
 from fluxsr.training.roles import Roles
 from fluxsr.training.strategies import FSDP2Strategy
-from fluxsr.training.terms import FeatureTerm, LossTerm, StepOutputs, gradient_norms
+from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, StepOutputs, gradient_norms
+from fluxsr.training.validation import Means, evaluate
 
-FLOW = "flow"  # the objective's own name among the terms
 STUDENT = "student"  # the name of the model that is trained, among the velocity models of a step
 
 
@@ -128,9 +126,7 @@ class OneStepSR(LightningModule):
         self.flow_weight = flow_weight
         self.distance = None if distance is None else distance.requires_grad_(False)
         self.val_losses = nn.ModuleDict(val_losses or {}).requires_grad_(False)
-        measured = ("psnr_y", "psnr_y_bicubic", FLOW, *self.val_losses)
-        names = [f"{stage}/{name}" for stage in ("val", "test") for name in measured]
-        self._means = nn.ModuleDict({name: MeanMetric(nan_strategy="ignore") for name in names})
+        self.means = Means(self.val_losses)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.scale = scale
@@ -166,7 +162,7 @@ class OneStepSR(LightningModule):
             check_same_weights(self, strategy)
             # DDP would broadcast the frozen base, gigabytes of it, and choke on quantized weights: it is the same by
             # construction, which has just been checked. PyTorch reads this name off the module that it wraps.
-            self._ddp_params_and_buffers_to_ignore = sorted(self.frozen())
+            self._ddp_params_and_buffers_to_ignore = sorted(frozen_names(self))
         check_strategy(strategy, self)
         if isinstance(strategy, FSDP2Strategy) and self._in_step is None:
             for model in (self.backbone, *self.roles.models.values()):
@@ -337,55 +333,22 @@ class OneStepSR(LightningModule):
 
         Returns the images ``sr_image``, ``hr_image`` and ``bicubic`` for callbacks; nothing for a teacher.
         """
-        return self._evaluate(batch, batch_idx, "val")
+        return evaluate(self, batch, batch_idx, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """As :meth:`validation_step`, under ``test/``."""
-        return self._evaluate(batch, batch_idx, "test")
+        return evaluate(self, batch, batch_idx, "test")
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """After the last batch of this process, make the passes that other processes still make."""
-        self._end_together(batch_idx, self.trainer.num_val_batches, dataloader_idx)
-
-    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """As :meth:`on_validation_batch_end`."""
-        self._end_together(batch_idx, self.trainer.num_test_batches, dataloader_idx)
-
-    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """As :meth:`on_validation_batch_end`."""
-        self._end_together(batch_idx, self.trainer.num_predict_batches, dataloader_idx)
-
-    def _end_together(self, batch_idx: int, batches: list[int | float], dataloader_idx: int) -> None:
-        # Here and not at the end of the epoch: before that Lightning averages what was logged, over all processes.
         if self._in_step is not None:
-            counts = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else batches
-            if batch_idx + 1 == counts[dataloader_idx]:
-                self._in_step.finish()
+            self._in_step.end_loop(self.trainer, batch_idx, dataloader_idx)
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the upscaled images of a batch with ``lr_image``."""
         return self(as_batch(batch).lr_image)
-
-    def _evaluate(self, batch: Any, batch_idx: int, stage: str) -> dict[str, Tensor]:
-        batch, images = as_batch(batch), {}
-        rows = rows_counted_here(self.trainer, stage, batch_idx, len(batch.hr_image))
-        if self.objective.starts_from_noise:
-            output, _ = self.flow(self.encode(batch, batch_idx), batch_idx)
-            values = {FLOW: output.loss}
-        else:
-            bicubic = self.enlarge(batch.lr_image, batch.hr_image.shape[-2:])
-            sr_image = self.restore_image(bicubic)
-            images = {"sr_image": sr_image, "hr_image": batch.hr_image, "bicubic": bicubic}
-            sr, hr, enlarged = (image[: max(rows, 1)] for image in (sr_image, batch.hr_image, bicubic))
-            values = {"psnr_y": psnr_y(sr, hr), "psnr_y_bicubic": psnr_y(enlarged, hr)}
-            values |= {name: loss(sr, hr) for name, loss in self.val_losses.items()}
-        # Means by torchmetrics: Lightning's own, over processes with different numbers of photos, divides by a rounded count.
-        for name, value in values.items():
-            mean: Any = self._means[f"{stage}/{name}"]
-            if rows:
-                mean.update(value.detach().float(), rows)
-            self.log(f"{stage}/{name}", mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=max(rows, 1))
-        return images
 
     def _whole_velocity(self) -> Any:
         if self.tile is None:
@@ -412,12 +375,6 @@ class OneStepSR(LightningModule):
         """
         self._guard.check(self.trainer.strategy, self.trainable_state().values(), self.global_step)
 
-    def frozen(self) -> set[str]:
-        """Return the names of parameters and buffers that training never changes."""
-        kept = self.checkpointed()
-        names = {name for name, _ in (*self.named_parameters(), *self.named_buffers()) if name not in kept}
-        return {name for name in names if not name.startswith("_means.")}
-
     def trainable_state(self) -> dict[str, Tensor]:
         """Return the trainable parameters by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -428,11 +385,7 @@ class OneStepSR(LightningModule):
         Raises:
             ValueError: naming the first weights that are missing or unknown.
         """
-        kept, state = self.checkpointed(), checkpoint["state_dict"]
-        own = {name: tensor.shape for name, tensor in self.named_parameters() if name in kept}
-        check_fits(own, {key: value.shape for key, value in state.items() if not key.startswith("objective.")})
-        if self._trainer is not None and self._trainer.state.fn == "fit":
-            check_optimizers(checkpoint, listed(self.configure_optimizers()))
+        check_checkpoint(self, checkpoint)
 
     def on_train_start(self) -> None:
         """Let the configuration rule the optimizer of a training that goes on."""

@@ -13,6 +13,23 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 KEY = "fluxsr"  # what this library keeps in a checkpoint beside Lightning's own
 
 
+def check_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that is not of what is trained here.
+
+    Args:
+        module: The :class:`fluxsr.training.OneStepSR`.
+        checkpoint: What was saved.
+
+    Raises:
+        ValueError: Naming the first weights that are missing, unknown or of another shape, or both optimizers.
+    """
+    kept, state = module.checkpointed(), checkpoint["state_dict"]
+    own = {name: tensor.shape for name, tensor in module.named_parameters() if name in kept}
+    check_fits(own, {key: value.shape for key, value in state.items() if not key.startswith("objective.")})
+    if module._trainer is not None and module._trainer.state.fn == "fit":
+        check_optimizers(checkpoint, listed(module.configure_optimizers()))
+
+
 def check_fits(own: Mapping[str, Sequence[int]], saved: Mapping[str, Sequence[int]]) -> None:
     """Check that a checkpoint holds exactly the weights that are trained here.
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from fluxsr.flows import FlowOutput
 from fluxsr.models.distributed import whole
 
+FLOW = "flow"  # the objective's own name among the terms
+
 
 class StepOutputs:
     """What one training step made, for the terms to look at. Images are decoded on demand, once per crop size.

@@ -10,13 +10,13 @@ from fluxsr.training.checks import check_strategy
 from tests.training.conftest import tiny_module
 from tests.training.test_adversary import adversarial_module
 
+pytestmark = pytest.mark.torch("2.11")
 
-@pytest.mark.parametrize(
-    "strategy", [FSDP2Strategy(), ModelParallelStrategy(), FSDPStrategy()], ids=lambda s: type(s).__name__
-)
+
+@pytest.mark.parametrize("make", [FSDP2Strategy, ModelParallelStrategy, FSDPStrategy], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_quantized_weights_are_refused(strategy, kind):
-    module = tiny_module(losses={})
+def test_quantized_weights_are_refused(make, kind):
+    module, strategy = tiny_module(losses={}), make()
     module.backbone.quantization = kind
     with pytest.raises(
         ValueError, match=f"{type(strategy).__name__} can't shard {kind} weights.*train with strategy ddp"
