@@ -41,12 +41,10 @@ def _peaks(gray: Tensor, period: int) -> Tensor:
     """Return the mean peak height in dB of the row spectra of ``(B, H, W)``."""
     repeats = gray.shape[-1] // period
     length = repeats * period  # whole periods, so that every harmonic falls on one bin
-    window = torch.hann_window(length, device=gray.device)
+    window = torch.hann_window(length, device=gray.device, dtype=gray.dtype)
     rows = gray[..., :length]
     spectrum = torch.fft.rfft((rows - rows.mean(dim=-1, keepdim=True)) * window).abs().square().mean(dim=1)
-    harmonics = (
-        torch.arange(1, (period + 1) // 2, device=gray.device) if period > 2 else torch.ones(1, dtype=torch.long)
-    )
+    harmonics = torch.arange(1, max(2, (period + 1) // 2), device=gray.device)
     bins = harmonics * repeats
     # The Hann window spreads a line over the bins next to it, so the background is read from two bins away on.
     offsets = torch.tensor([-4, -3, -2, 2, 3, 4], device=gray.device)
