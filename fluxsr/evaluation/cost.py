@@ -1,15 +1,20 @@
-"""What restoring an image costs: seconds and peak memory, by stage."""
+"""What restoring an image costs: seconds, peak memory and multiplications, by stage."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from fluxsr.models import PixelAutoencoder
+from fluxsr.protocols import Autoencoder, VelocityModel
 
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
@@ -24,34 +29,47 @@ class CostMeter:
     Attributes:
         seconds: by stage.
         peak_bytes: by stage; empty where the system doesn't tell.
+        macs: Multiply-accumulates by stage, of what runs inside :meth:`counting`.
     """
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self.seconds: dict[str, float] = {}
         self.peak_bytes: dict[str, int] = {}
+        self.macs: dict[str, int] = {}
+        self._counter: FlopCounterMode | None = None
+
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self.seconds, self.peak_bytes, self.macs = {}, {}, {}
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the multiply-accumulates of the stages in the body: matrix products, convolutions and attention.
+
+        Counting slows the stages down, so their seconds are worth nothing then.
+        """
+        # torch knows the attention of GPUs only.
+        own = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+        with FlopCounterMode(display=False, custom_mapping=own) as self._counter:
+            yield
+        self._counter = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure the body."""
         self._reset_peak()
+        counted = self._counter.get_total_flops() if self._counter is not None else 0
         start = time.perf_counter()
         yield
+        if self._counter is not None:
+            self.macs[name] = self.macs.get(name, 0) + (self._counter.get_total_flops() - counted) // 2
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         peak = self._peak()
         if peak is not None:
             self.peak_bytes[name] = max(peak, self.peak_bytes.get(name, 0))
-
-    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``function``, measured as a stage."""
-
-        def measured(*args: Any, **kwargs: Any) -> Any:
-            with self.stage(name):
-                return function(*args, **kwargs)
-
-        return measured
 
     def _reset_peak(self) -> None:
         if self.device.type == "cuda":
@@ -71,6 +89,12 @@ class CostMeter:
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Return two per multiply-accumulate of the two products of an attention, from the shapes ``(B, heads, N, D)``."""
+    batch, heads, queries, width = query
+    return 2 * batch * heads * queries * key[-2] * (width + value[-1])
+
+
 def summary(costs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the median seconds of each stage over images, and the highest peak; the first image warms up and is left out."""
     later = costs[1:] or costs
@@ -81,3 +105,61 @@ def summary(costs: list[dict[str, Any]]) -> dict[str, Any]:
         "peak_bytes": {stage: max(cost["peak_bytes"].get(stage, 0) for cost in costs) for stage in stages if peaks},
         "images": len(later),
     }
+
+
+class MeteredVelocity:
+    """A velocity model whose calls are a stage of a meter."""
+
+    def __init__(self, velocity: VelocityModel, meter: CostMeter) -> None:
+        self.velocity = velocity
+        self.meter = meter
+
+    def __call__(self, xt: Tensor, t: Tensor) -> Tensor:
+        """Return what the model returns."""
+        with self.meter.stage("velocity"):
+            return self.velocity(xt, t)
+
+
+class MeteredPixels(PixelAutoencoder):
+    """A :class:`fluxsr.models.PixelAutoencoder`, which the upscaler treats differently from others, with its stages metered."""
+
+    def __init__(self, autoencoder: PixelAutoencoder, meter: CostMeter) -> None:
+        super().__init__(autoencoder.downsample, autoencoder.shift, autoencoder.scale)
+        self.meter = meter
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode as it does."""
+        with self.meter.stage("encode"):
+            return super().encode(image)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode as it does."""
+        with self.meter.stage("decode"):
+            return super().decode(latents)
+
+
+class MeteredAutoencoder:
+    """Any other autoencoder, with its stages metered."""
+
+    def __init__(self, autoencoder: Autoencoder, meter: CostMeter) -> None:
+        self.autoencoder = autoencoder
+        self.meter = meter
+        self.downsample = autoencoder.downsample
+        self.latent_channels = autoencoder.latent_channels
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode as it does."""
+        with self.meter.stage("encode"):
+            return self.autoencoder.encode(image)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode as it does."""
+        with self.meter.stage("decode"):
+            return self.autoencoder.decode(latents)
+
+
+def metered(autoencoder: Autoencoder, meter: CostMeter) -> Autoencoder:
+    """Return an autoencoder with its stages metered, of the kind that it is."""
+    if isinstance(autoencoder, PixelAutoencoder):
+        return MeteredPixels(autoencoder, meter)
+    return MeteredAutoencoder(autoencoder, meter)

@@ -231,15 +231,19 @@ def cost(results: Results) -> str:
     if not own:
         return ""
     body = "".join(
-        f'<tr><td class="text">{escape(name)}</td><td class="text">{escape(stage)}</td><td>{seconds}</td><td>{peak}</td></tr>'
-        for name, stage, seconds, peak in own
+        f'<tr><td class="text">{escape(name)}</td><td class="text">{escape(stage)}</td>'
+        + "".join(f"<td>{cell}</td>" for cell in cells)
+        + "</tr>"
+        for name, stage, *cells in own
     )
+    head = "".join(f"<th{' class=text' * (n < 2)}>{escape(title)}</th>" for n, title in enumerate(tables.COST_HEAD))
+    counted = tables.macs_of(results)
+    of = f" MACs (multiply-accumulates, G is 10^9) of an LR image of {counted} pixels." if counted else ""
     machine = results["machine"]
     theirs = ", ".join(f"{row['method']} {row['seconds']} s" for row in published_efficiency())
     return (
-        '<h3>Cost</h3><div class="scroll"><table><tr><th class="text">system</th><th class="text">stage</th>'
-        f"<th>seconds, median</th><th>peak memory, MB</th></tr>{body}</table></div>"
-        f'<p class="soft">Measured on {escape(str(machine["device"]))}, {machine["threads"]} threads. '
+        f'<h3>Cost</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+        f'<p class="soft">Measured on {escape(str(machine["device"]))}, {machine["threads"]} threads.{of} '
         f"Printed by FlowSR for 128 to 512 pixels, on another machine: {escape(theirs)}.</p>"
     )
 
