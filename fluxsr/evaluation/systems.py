@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fluxsr.evaluation.cost import CostMeter, MeteredVelocity, metered
+from fluxsr.evaluation.cost import CostMeter
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.images import read_image
 
@@ -123,6 +123,7 @@ def load_model(
         if steps != 1:
             raise ValueError(f"{model} knows no steps: measure it in another call than models of ours in {steps} steps")
         return _load_peer(path, name, device)
+    from fluxsr.evaluation.metered import MeteredVelocity, metered
     from fluxsr.inference import Upscaler
     from fluxsr.inference.parts import load_parts
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fluxsr.evaluation import load_model
-from fluxsr.evaluation.cost import CostMeter, MeteredPixels, metered, summary
+from fluxsr.evaluation.cost import CostMeter, summary
+from fluxsr.evaluation.metered import MeteredPixels, metered
 from fluxsr.inference.parts import load_parts
 from fluxsr.models import PixelAutoencoder
 
