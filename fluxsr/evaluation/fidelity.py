@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from torch.nn import functional as F
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.losses.functional import luma
 
+if TYPE_CHECKING:
+    from fluxsr.evaluation.testset import Degrade
+
 Score = Callable[[Tensor, Tensor], Tensor]
-# degrade(hr_image, number) -> lr_image; the number seeds what is drawn, if anything is.
-Degrade = Callable[[Tensor, int], Tensor]
 
 WINDOW, SIGMA = 11, 1.5
 # Draws of a random degradation that a consistency is the mean over; numbered beyond any image of a test set.
@@ -32,8 +34,8 @@ def ssim(sr_image: Tensor, hr_image: Tensor) -> Tensor:
     """
     _check_window(sr_image, WINDOW // 2 + 1)
     border = (WINDOW // 2,) * 4
-    mirrored = (F.pad(image.double(), border, mode="reflect") for image in (sr_image, hr_image))
-    means, structure = _similarities(*mirrored, 1.0)
+    x, y = (F.pad(image.double(), border, mode="reflect") for image in (sr_image, hr_image))
+    means, structure = _similarities(x, y, 1.0)
     return (means * structure).clamp(max=1).mean()
 
 

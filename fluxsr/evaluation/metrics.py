@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fluxsr.evaluation.fidelity import Degrade, Score, consistency, on_inner, psnr, ssim, ssim_tables
+from fluxsr.evaluation.fidelity import Score, consistency, on_inner, psnr, ssim, ssim_tables
 from fluxsr.losses.functional import luma
+
+if TYPE_CHECKING:
+    from fluxsr.evaluation.testset import Degrade
 
 
 class Settings(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fluxsr.evaluation.benchmarks import Benchmark, digest, find_benchmark
-from fluxsr.evaluation.fidelity import Degrade
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.systems import rounded
 from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
+
+# degrade(hr_image, number) -> lr_image; number is the image's place in the sorted list.
+Degrade = Callable[[Tensor, int], Tensor]
 
 
 class Item(NamedTuple):
