@@ -16,7 +16,7 @@ from fluxsr.losses.weights import DISTS_HEADS, built_exactly, load_weights, with
 # The image itself is the first of the six maps that are compared.
 _WIDTHS = (3, *CHANNELS["vgg"])
 # The paper's c1 and c2: they keep flat maps from being divided by nothing.
-_STABILISER = 1e-6
+_STABILIZER = 1e-6
 
 
 class L2Pool(nn.Module):
@@ -96,10 +96,10 @@ class DISTSNet(nn.Module):
         ):
             x_mean, y_mean = x_map.mean((2, 3)), y_map.mean((2, 3))
             x_rest, y_rest = x_map - x_mean[..., None, None], y_map - y_mean[..., None, None]
-            texture = (2 * x_mean * y_mean + _STABILISER) / (x_mean.square() + y_mean.square() + _STABILISER)
+            texture = (2 * x_mean * y_mean + _STABILIZER) / (x_mean.square() + y_mean.square() + _STABILIZER)
             covariance = (x_rest * y_rest).mean((2, 3))
             variances = x_rest.square().mean((2, 3)) + y_rest.square().mean((2, 3))
-            structure = (2 * covariance + _STABILISER) / (variances + _STABILISER)
+            structure = (2 * covariance + _STABILIZER) / (variances + _STABILIZER)
             similarity = similarity + (alpha * texture + beta * structure).sum(dim=1)
         return (1 - similarity).view(-1, 1, 1, 1)
 

@@ -112,7 +112,7 @@ def charbonnier(
 def token_diversity(tokens: Tensor) -> Tensor:
     """Mean cosine between each token and the mean token, ``mean_i cos(A_i, A_bar)`` (FluxSR eq. 22).
 
-    Minimised, it makes tokens differ. 1 where all tokens point the same way; 0 where they cancel out, and there the
+    Minimized, it makes tokens differ. 1 where all tokens point the same way; 0 where they cancel out, and there the
     gradient is 0 as well, since the mean token has no direction.
 
     Shape: ``(B, N, D) -> (B,)``. Range: [0, 1] where all tokens have one length, [-1, 1] at most.

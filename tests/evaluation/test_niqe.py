@@ -4,11 +4,11 @@ import torch
 from scipy.special import gamma
 
 from fluxsr.evaluation.imresize import imresize
-from fluxsr.evaluation.niqe import Pristine, _asymmetric_gaussian, _gray_levels, _normalised, load_pristine, niqe
+from fluxsr.evaluation.niqe import Pristine, _asymmetric_gaussian, _gray_levels, _normalized, load_pristine, niqe
 
 
 def test_the_fit_finds_what_a_sample_was_drawn_from(generator):
-    """An asymmetric generalised Gaussian: |u| gamma-distributed to the power 1 / shape, sides by their shares."""
+    """An asymmetric generalized Gaussian: |u| gamma-distributed to the power 1 / shape, sides by their shares."""
     shape, left, right = 1.4, 0.5, 2.0  # the scales
     size = np.random.default_rng(0)
     magnitude = size.gamma(1 / shape, size=400_000) ** (1 / shape)
@@ -76,13 +76,14 @@ def test_rounding_noise_in_flat_areas_and_between_levels_changes_nothing(photo, 
     noise = 1e-7 * torch.randn(wide.shape, generator=generator, dtype=torch.float64)
     assert torch.equal(niqe(wide + noise, pristine), value)
     # The same picture mirrored and turned has the same statistics, but for which neighbor is which.
-    normalized = _normalised(_gray_levels(wide))
+    normalized = _normalized(_gray_levels(wide))
     flat = normalized[..., 4:66, :]
     assert (flat == 0).all() and (normalized[..., 80:, :] != 0).any()
     half = imresize(_gray_levels(wide), (96, 192))
-    assert (_normalised(half)[..., 5:30, :] == 0).all()
+    assert (_normalized(half)[..., 5:30, :] == 0).all()
 
 
 def test_levels_are_rounded_in_whole_numbers():
-    image = torch.tensor([[0, 0, 0], [1, 1, 0], [250, 250, 250], [0, 0, 250]]).T.view(1, 3, 1, 4) / 255
-    assert _gray_levels(image).flatten().tolist() == [0, 1, 250, 29]  # 28.5 up, as MATLAB does
+    image = torch.tensor([[0, 0, 0], [1, 1, 0], [250, 0, 250], [0, 0, 250], [5, 5, 5]]).T.view(1, 3, 1, 5) / 255
+    assert _gray_levels(image).flatten().tolist() == [0, 1, 103, 28, 5]  # 28.5 to the even side; 103.25
+    assert torch.equal(_gray_levels(image.double() + 1e-9), _gray_levels(image - 1e-7))

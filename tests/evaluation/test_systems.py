@@ -57,7 +57,7 @@ def test_steps_are_the_solvers_and_tell_systems_apart(generator):
         load_model("nano-student", steps=0)
 
 
-def test_the_colour_fix_is_the_upscalers_and_tells_systems_apart(generator):
+def test_the_color_fix_is_the_upscalers_and_tells_systems_apart(generator):
     lr_image = rounded(torch.rand(1, 3, 12, 10, generator=generator))
     wavelet, none = load_model("nano-student", device="cpu"), load_model("nano-student", device="cpu", color_fix="none")
     expected = Upscaler.from_pretrained("nano-student", device="cpu", color_fix="none")(lr_image[0], scale=4)

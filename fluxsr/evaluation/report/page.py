@@ -82,7 +82,7 @@ def write_report(
     return Path(output)
 
 
-def colours(results: Results) -> dict[str, int]:
+def colors(results: Results) -> dict[str, int]:
     """Return the palette's number of each system."""
     return {name: number for number, name in enumerate(results["systems"])}
 
@@ -171,7 +171,7 @@ def scatters(results: Results) -> str:
         name for name in results["metrics"] if row_of(name).family == "perception" and not row_of(name).on_sets
     ):
         points = [
-            Point(name, entry["mean"][fidelity], entry["mean"][metric], colours(results)[name])
+            Point(name, entry["mean"][fidelity], entry["mean"][metric], colors(results)[name])
             for name, entry in results["systems"].items()
         ]
         if fidelity in placed and metric in placed:
@@ -204,9 +204,9 @@ def spectra(results: Results) -> str:
     period = results["protocol"]["artefact_period"]
     marks = {k / period: f"{period} px" if k == 1 else "" for k in range(1, period // 2 + 1)}
     over = "dB over the photos" if any(item["hr"] for item in results["images"].values()) else "dB"
-    plot = lines(found, "cycles per pixel", over, colours(results), marks)
+    plot = lines(found, "cycles per pixel", over, colors(results), marks)
     text = f"A grid of {period} pixels would stand out as peaks at the dashed lines."
-    return f'<h3>Spectra</h3><p class="soft">{text}</p>{legend({n: colours(results)[n] for n in found})}<figure>{plot}</figure>'
+    return f'<h3>Spectra</h3><p class="soft">{text}</p>{legend({n: colors(results)[n] for n in found})}<figure>{plot}</figure>'
 
 
 def differences(results: Results) -> str:
