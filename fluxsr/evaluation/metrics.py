@@ -129,7 +129,8 @@ def _artefacts(settings: Settings) -> Callable[..., Tensor]:
 
 
 def _consistency(which: int, settings: Settings) -> Callable[..., Tensor]:
-    return lambda sr_image, lr_image: consistency(sr_image, lr_image, settings.degrade)[which]
+    # On the CPU, as the LR images were made: a degradation draws other numbers elsewhere.
+    return lambda sr_image, lr_image: consistency(sr_image.cpu(), lr_image.cpu(), settings.degrade)[which]
 
 
 def _higher(column: str, note: str = "") -> Row:

@@ -123,7 +123,8 @@ def _rows(results: Results, metrics: Sequence[str], several: bool) -> str:
             value, _, interval = row.cells.get(metric, "").partition(" ")
             small = f"<small>{escape(interval)}</small>" if interval else ""
             mark = ' class="best"' if not row.published and best.get(metric) == row.name else ""
-            cells.append(f'<td{mark} data-value="{value}">{value}{small}</td>')
+            number = "Infinity" if value == "inf" else value  # as the page's script reads it
+            cells.append(f'<td{mark} data-value="{number}">{value}{small}</td>')
         lines_.append(f"<tr{' class=published' if row.published else ''}>{''.join(cells)}</tr>")
     return "".join(lines_)
 
