@@ -78,7 +78,8 @@ def built_exactly(build: Callable[[], Module]) -> Module:
     """Return the module that ``build`` makes, with the same values wherever it is called, on the current default device.
 
     Measured numbers must not be rounded by a default dtype (Lightning builds a module of ``bf16-true`` under bfloat16), be
-    scattered over the devices of a ``with torch.device(...)`` block, or shift anybody's random numbers.
+    scattered over the devices of a ``with torch.device(...)`` block, be unfit for a gradient because of
+    ``torch.inference_mode()``, or shift anybody's random numbers.
 
     Args:
         build: Maker of a module. It sees float32 as the default dtype and the CPU as the default device; or the meta device,
@@ -87,11 +88,12 @@ def built_exactly(build: Callable[[], Module]) -> Module:
     place, dtype = torch.empty(0).device, torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.device("meta" if place.type == "meta" else "cpu"), torch.random.fork_rng(devices=[]):
-            module = build()
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            with torch.device("meta" if place.type == "meta" else "cpu"):
+                module = build()
+            return module.to(place)
     finally:
         torch.set_default_dtype(dtype)
-    return module.to(place)
 
 
 def load_weights(source: WeightSource, path: str | Path | None = None) -> dict[str, Tensor]:

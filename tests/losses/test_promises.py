@@ -49,6 +49,8 @@ CONTEXTS: dict[str, Callable[[], Any]] = {
     "none": nullcontext,
     "cpu": lambda: torch.device("cpu"),
     "meta": lambda: torch.device("meta"),
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
 }
 
 
@@ -130,6 +132,8 @@ def tensors(loss: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
 def test_built_anywhere_it_is_the_same_loss(case: Case, dtype: torch.dtype, context: str) -> None:
     reference = case.make()
+    if isinstance(reference, ScoreLoss) and context == "inference":
+        pytest.skip("a scorer is built by its owner")
     random_numbers = torch.get_rng_state()
     torch.set_default_dtype(dtype)
     try:
@@ -144,6 +148,7 @@ def test_built_anywhere_it_is_the_same_loss(case: Case, dtype: torch.dtype, cont
     if context != "meta":
         assert torch.equal(value, case.call(reference, case.first))
         assert all(torch.equal(a, b) for a, b in zip(tensors(loss), tensors(reference), strict=True))
+        assert torch.equal(value_and_gradient(case, loss)[1], value_and_gradient(case, reference)[1])
     elif not isinstance(loss, ScoreLoss):  # a scorer is where its owner made it
         assert all(tensor.is_meta for tensor in tensors(loss))
         assert case.call(loss, case.first.to("meta")).is_meta
