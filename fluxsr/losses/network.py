@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fluxsr.losses._checks import FirstBatch, check_images, in_transform
+from fluxsr.losses._checks import FirstBatch, at_least_float32, check_images, in_transform
 from fluxsr.losses._reduction import Reduction, check_mask, check_reduction, per_image, reduced
 from fluxsr.losses.frozen import FrozenNetwork
 
@@ -100,9 +100,7 @@ class NetworkLoss(nn.Module):
         dtype = self.network.compute_dtype(sr_image)
         own_mask = mask is not None and getattr(self.network.net, "takes_mask", False)
         options = {"mask": mask} if mask is not None and own_mask else {}
-        distance = self.network(view(sr_image.to(dtype)), view(hr_image.to(dtype)), **options)
-        if self.network.autocast is not None:
-            distance = distance.float()
+        distance = at_least_float32(self.network(view(sr_image.to(dtype)), view(hr_image.to(dtype)), **options))
         return weight * self._per_image(distance, sr_image.shape[0], None if own_mask else mask)
 
     def _per_image(self, distance: Tensor, batch: int, mask: Tensor | None) -> Tensor:
@@ -127,7 +125,7 @@ class _GradientInside(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sr_image: Tensor, hr_image: Tensor, mask: Tensor | None, loss: NetworkLoss) -> Tensor:
         leaf = sr_image.detach().to(loss.network.compute_dtype(sr_image)).requires_grad_()
-        values = leaf.new_zeros(leaf.shape[0])
+        values = leaf.new_zeros(leaf.shape[0], dtype=torch.float32)
         total: Tensor | None = None
         for index in range(len(loss.views)):
             with torch.enable_grad():

@@ -47,7 +47,11 @@ class PixelLoss(nn.Module, ABC):
 
 
 class MSELoss(PixelLoss):
-    """:func:`fluxsr.losses.functional.mse` as a module."""
+    """:func:`fluxsr.losses.functional.mse` as a module.
+
+    Args:
+        reduction: see :class:`PixelLoss`.
+    """
 
     def measure(self, sr_image: Tensor, hr_image: Tensor, mask: Tensor | None) -> Tensor:
         """Return the mean squared error."""
@@ -55,7 +59,11 @@ class MSELoss(PixelLoss):
 
 
 class L1Loss(PixelLoss):
-    """:func:`fluxsr.losses.functional.l1` as a module."""
+    """:func:`fluxsr.losses.functional.l1` as a module.
+
+    Args:
+        reduction: see :class:`PixelLoss`.
+    """
 
     def measure(self, sr_image: Tensor, hr_image: Tensor, mask: Tensor | None) -> Tensor:
         """Return the mean absolute error."""

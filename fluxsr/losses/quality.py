@@ -83,7 +83,11 @@ class ScoreLoss(NoReferenceLoss):
         self.lower_is_better = lower_is_better
 
     def measure(self, sr_image: Tensor) -> Tensor:
-        """Return the loss of each image, ``(B,)``."""
+        """Return the loss of each image, ``(B,)``.
+
+        Raises:
+            ValueError: if the scorer doesn't give each image's score.
+        """
         score, batch = self.network(sr_image), sr_image.shape[0]
         if score.ndim == 0 and self.reduction != "none":
             score = score.expand(batch)  # a scorer that takes the mean itself

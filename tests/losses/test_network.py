@@ -95,6 +95,15 @@ def test_images_of_other_dtypes(dtype: torch.dtype, pair) -> None:
     torch.testing.assert_close(value.float(), loss(*pair), rtol=0.05, atol=1e-4)
 
 
+def test_a_network_handed_over_in_bfloat16_stays_so_and_its_loss_is_float32(pair) -> None:
+    loss = TVLPIPSLoss(net=Tiny().bfloat16())
+    image = pair[0].clone().requires_grad_()
+    value = loss(image, pair[1])
+    assert loss.network.dtype == torch.bfloat16
+    assert value.dtype == loss(*pair).dtype == torch.float32
+    assert torch.autograd.grad(value, image)[0].dtype == torch.float32
+
+
 def test_a_second_derivative_is_refused_or_exact(pair) -> None:
     with pytest.raises(RuntimeError, match="double_backward=True"):
         gradient(TVLPIPSLoss(net=Tiny()), pair, create_graph=True)
