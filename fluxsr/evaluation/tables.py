@@ -104,6 +104,8 @@ def to_markdown(results: Results) -> str:
     if costs:
         lines += ["", "## Cost", ""]
         lines += _markdown_table(list(COST_HEAD), costs)
+        if counted := macs_of(results):
+            lines += ["", f"MACs are those of an LR image of {counted} pixels."]
     lines += ["", "## Versions", "", ", ".join(f"{name} {number}" for name, number in results["versions"].items()), ""]
     return "\n".join(lines)
 

@@ -104,6 +104,22 @@ def test_a_network_handed_over_in_bfloat16_stays_so_and_its_loss_is_float32(pair
     assert torch.autograd.grad(value, image)[0].dtype == torch.float32
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_gradcheck_holds_of_a_loss_as_it_comes(reduction: str, pair) -> None:
+    images = [image[:, :, :5, :5].double() for image in pair]
+    for loss in (TVLPIPSLoss(net=Tiny(), reduction=reduction), TVLPIPSLoss(net=Tiny(), reduction=reduction).double()):
+        assert torch.autograd.gradcheck(lambda x, loss=loss: loss(x, images[1]), (images[0].requires_grad_(),))
+
+
+def test_vmap_and_a_hessian_go_through_it(pair) -> None:
+    loss = LPIPSLoss(net=Tiny())
+    each = torch.func.vmap(lambda x, y: loss(x[None], y[None]))(*pair)
+    torch.testing.assert_close(each, LPIPSLoss(net=Tiny(), reduction="none")(*pair))
+    small = [image[0, :, :4, :4] for image in pair]
+    curvature = torch.func.hessian(lambda x: loss(x[None], small[1][None]))(small[0])
+    assert curvature.shape == (3, 4, 4, 3, 4, 4) and curvature.abs().sum() > 0
+
+
 def test_a_second_derivative_is_refused_or_exact(pair) -> None:
     with pytest.raises(RuntimeError, match="double_backward=True"):
         gradient(TVLPIPSLoss(net=Tiny()), pair, create_graph=True)
