@@ -123,6 +123,7 @@ async function show() {
   const image = study.images[trial.image], mine = ++ticket;
   Object.assign(view, { scale: null, x: image.width / 2, y: image.height / 2 });
   frame.classList.add("loading");
+  panes.forEach(pane => pane.classList.remove("chosen"));
   choices.forEach(button => { button.disabled = true; });
   const waiting = panes.map(pane => {
     const [picture, input] = pane.querySelectorAll("img");
@@ -155,8 +156,9 @@ function undo() {
 choices.forEach(button => {
   button.addEventListener("click", () => vote(button.dataset.choice));
   const pane = panes.find(one => one.dataset.side === button.dataset.choice);
-  for (const [event, on] of [["pointerenter", true], ["pointerleave", false], ["focus", true], ["blur", false]])
-    button.addEventListener(event, () => pane?.classList.toggle("chosen", on && (event !== "focus" || button.matches(":focus-visible"))));
+  // Only what a hand does: a pointer that lies where the next pair appears must not speak for one of its pictures.
+  button.addEventListener("pointermove", event => { if (event.movementX || event.movementY) pane?.classList.add("chosen"); });
+  button.addEventListener("pointerleave", () => pane?.classList.remove("chosen"));
 });
 element("undo").addEventListener("click", undo);
 element("back").addEventListener("click", undo);

@@ -86,6 +86,7 @@ class Person:
         """Vote for a system by a click or a key, or for none; the damaged picture is never preferred."""
         before = self.tab.locator("#count").text_content()
         pair = self.pair()
+        assert not self.tab.locator(".pane.chosen").count()  # nothing speaks for one side before a hand does
         if "sanity" in pair:
             name = next(other for other in pair if other != "sanity")
         side = pair[name] if name is not None else "tie"
