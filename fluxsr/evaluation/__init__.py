@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fluxsr.evaluation.published import published_efficiency, published_results
     from fluxsr.evaluation.report import write_report
     from fluxsr.evaluation.run import evaluate, folder_system
+    from fluxsr.evaluation.study import merge_votes, write_study
     from fluxsr.evaluation.systems import System, bicubic, load_model
     from fluxsr.evaluation.testset import TestSet, open_benchmark, open_folders
 
@@ -31,6 +32,8 @@ _HOME = {
     "evaluate": "run",
     "folder_system": "run",
     "load_metric": "metrics",
+    "merge_votes": "study",
+    "write_study": "study",
     "load_model": "systems",
     "open_benchmark": "testset",
     "open_folders": "testset",
@@ -54,12 +57,14 @@ __all__ = [
     "folder_system",
     "load_metric",
     "load_model",
+    "merge_votes",
     "open_benchmark",
     "open_folders",
     "published_efficiency",
     "published_results",
     "run_ablation",
     "write_report",
+    "write_study",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,15 +1,16 @@
-"""What restoring an image costs: seconds and peak memory, by stage."""
+"""What restoring an image costs: seconds, peak memory and multiplications, by stage."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
@@ -24,34 +25,47 @@ class CostMeter:
     Attributes:
         seconds: by stage.
         peak_bytes: by stage; empty where the system doesn't tell.
+        macs: Multiply-accumulates by stage, of what runs inside :meth:`counting`.
     """
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self.seconds: dict[str, float] = {}
         self.peak_bytes: dict[str, int] = {}
+        self.macs: dict[str, int] = {}
+        self._counter: FlopCounterMode | None = None
+
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self.seconds, self.peak_bytes, self.macs = {}, {}, {}
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the multiply-accumulates of the stages in the body: matrix products, convolutions and attention.
+
+        Counting slows the stages down, so their seconds are worth nothing then.
+        """
+        # torch knows the attention of GPUs only.
+        own = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+        with FlopCounterMode(display=False, custom_mapping=own) as self._counter:
+            yield
+        self._counter = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure the body."""
         self._reset_peak()
+        counted = self._counter.get_total_flops() if self._counter is not None else 0
         start = time.perf_counter()
         yield
+        if self._counter is not None:
+            self.macs[name] = self.macs.get(name, 0) + (self._counter.get_total_flops() - counted) // 2
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         peak = self._peak()
         if peak is not None:
             self.peak_bytes[name] = max(peak, self.peak_bytes.get(name, 0))
-
-    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``function``, measured as a stage."""
-
-        def measured(*args: Any, **kwargs: Any) -> Any:
-            with self.stage(name):
-                return function(*args, **kwargs)
-
-        return measured
 
     def _reset_peak(self) -> None:
         if self.device.type == "cuda":
@@ -69,6 +83,12 @@ class CostMeter:
         except OSError:
             return None
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+
+
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Return two per multiply-accumulate of the two products of an attention, from the shapes ``(B, heads, N, D)``."""
+    batch, heads, queries, width = query
+    return 2 * batch * heads * queries * key[-2] * (width + value[-1])
 
 
 def summary(costs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fluxsr.atomic import write_text
+from fluxsr.atomic import replacing, write_text
 from fluxsr.evaluation.metrics import Metric, Settings, facts_of, row_of
 from fluxsr.evaluation.testset import TestSet
+from fluxsr.images.listing import named
 
 FORMAT = 1
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "lpips", "pyiqa", "spandrel")
@@ -34,6 +36,7 @@ def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_s
             "crop": settings.crop,
             "crop_applies_to": "psnr, ssim",
             "pixels": "8 bit",
+            "tf32": "off",
             "artefact_period": settings.period,
         },
         "matched_by": testset.how,
@@ -73,11 +76,15 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read the JSON file of an evaluation, finished or not.
+    """Read the JSON file of an evaluation, finished or not: what an interrupted run left beside it counts.
 
     Raises:
         ValueError: if it is missing or something else.
     """
+    if journal_path(path).is_file():
+        found = _read_journal(journal_path(path))
+        if found is not None:
+            return found
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -86,9 +93,109 @@ def read_results(path: str | Path) -> Results:
         raise ValueError(f"{path} is no JSON file of an evaluation: move it, or choose another name") from error
     if not isinstance(results, dict) or results.get("format") != FORMAT or "systems" not in results:
         raise ValueError(f"{path} is not what `fluxsr evaluate` writes: move it, or choose another name")
+    for entry in results["systems"].values():
+        for values in (*entry["images"].values(), entry.get("mean", {})):
+            values.update({metric: math.inf for metric, value in values.items() if value is None})
+        for metric, ends in entry.get("interval", {}).items():
+            entry["interval"][metric] = [math.inf if end is None else end for end in ends]
     return results
 
 
 def write_json(path: str | Path, results: Results) -> None:
-    """Write results whole or not at all."""
-    write_text(path, json.dumps(results, indent=1) + "\n")
+    """Write results whole or not at all; JSON has no infinity, so ``null`` stands for it, and a note says so."""
+    infinite = [
+        f"{metric} of {image} ({name})"
+        for name, entry in results["systems"].items()
+        for image, values in entry["images"].items()
+        for metric, value in values.items()
+        if math.isinf(value)
+    ]
+    note = {"note": f"null is infinity: {named(infinite)}, where a picture equals what it is compared with"}
+    text = json.dumps(_without_infinity({**results, **note} if infinite else results), indent=1, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def journal_path(path: str | Path) -> Path:
+    """Return where a run that writes to ``path`` keeps what it measured so far."""
+    return Path(f"{path}.part")
+
+
+def is_there(path: str | Path) -> bool:
+    """Say whether there are results at ``path``, finished or not."""
+    return Path(path).exists() or journal_path(path).exists()
+
+
+class Journal:
+    """What a run measured so far: a file of JSON lines beside the results, to which each image is appended.
+
+    The first line holds all that is known before anything is measured. What is appended last may be cut off by a crash.
+
+    Args:
+        path: JSON file of the results.
+        results: The results as the run begins, with what it takes over.
+    """
+
+    def __init__(self, path: str | Path, results: Results) -> None:
+        self.path = journal_path(path)
+        systems = {
+            name: {**entry, "fingerprints": {}, "images": {}, "cost": {}} for name, entry in results["systems"].items()
+        }
+        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.write(_line({**results, "systems": systems}))
+            for name, entry in results["systems"].items():
+                file.writelines(_line(_record(name, entry, image)) for image in entry["images"])
+        self.file = self.path.open("a", encoding="utf-8")
+
+    def append(self, system: str, entry: Results, image: str) -> None:
+        """Keep one image of a system."""
+        self.file.write(_line(_record(system, entry, image)))
+        self.file.flush()
+
+    def close(self, *, finished: bool) -> None:
+        """Leave the file to a later run, or remove it where the results are written."""
+        self.file.close()
+        if finished:
+            self.path.unlink(missing_ok=True)
+
+
+def _record(system: str, entry: Results, image: str) -> Results:
+    record = {"system": system, "image": image, "values": entry["images"][image]}
+    record |= {"fingerprint": entry["fingerprints"][image], "file": entry["files"].get(image)}
+    return record | {"cost": entry["cost"].get(image), "macs": entry.get("macs")}
+
+
+def _line(content: Results) -> str:
+    return json.dumps(_without_infinity(content), allow_nan=False) + "\n"
+
+
+def _read_journal(path: Path) -> Results | None:
+    """Return the results that a journal holds; ``None`` if not even its head is whole."""
+    head, *lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        results: Results = json.loads(head)
+    except ValueError:
+        return None
+    if not isinstance(results, dict) or results.get("format") != FORMAT:
+        return None
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # cut off
+            continue
+        entry, image = results["systems"][record["system"]], record["image"]
+        entry["fingerprints"][image] = record["fingerprint"]
+        entry["images"][image] = {k: math.inf if v is None else v for k, v in record["values"].items()}
+        for part, key in (("files", "file"), ("cost", "cost")):
+            if record[key] is not None:
+                entry[part][image] = record[key]
+        if record["macs"] is not None:
+            entry["macs"] = record["macs"]
+    return results
+
+
+def _without_infinity(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_infinity(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_infinity(value) for value in content]
+    return None if isinstance(content, float) and math.isinf(content) else content

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 def imresize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize ``(B, C, H, W)`` to ``size`` (height, width) with Keys' kernel (a = -0.5), widened where it shrinks.
 
-    Beyond the border the image is mirrored, its edge repeated, as in MATLAB; torch alone would renormalise the kernel there.
+    Beyond the border the image is mirrored, its edge repeated, as in MATLAB; torch alone would renormalize the kernel there.
     Values are not clamped.
     """
     for axis, new in ((2, size[0]), (3, size[1])):

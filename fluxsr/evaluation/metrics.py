@@ -1,22 +1,24 @@
 """The metrics by name. Each takes 8-bit images as ``(1, 3, H, W)`` in ``[0, 1]`` and gives one number for one image.
 
-A metric is one row of :data:`METRICS`. What is not in the table goes to pyiqa by its own name.
+A metric is one row of :data:`METRICS`. What is not in the table goes to pyiqa by its own name; ``NAME=module:function`` is a
+metric of one's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from fluxsr.evaluation.fidelity import Score, consistency, on_inner, psnr, ssim, ssim_tables
 from fluxsr.losses.functional import luma
 
-Score = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from fluxsr.evaluation.testset import Degrade
 
 
 class Settings(NamedTuple):
@@ -27,12 +29,14 @@ class Settings(NamedTuple):
         period: of the artefact meter, in pixels.
         weights: file or folder of measured weights; ``None``: ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
         device: where networks run.
+        degrade: Degradation that made the LR images, for ``consistency``; ``None``: bicubic, as for those of unknown origin.
     """
 
     crop: int = 0
     period: int = 16
     weights: str | Path | None = None
     device: str = "cpu"
+    degrade: Degrade | None = None
 
 
 class Metric(NamedTuple):
@@ -40,10 +44,12 @@ class Metric(NamedTuple):
 
     Attributes:
         name: as the user spelt it, and as results are filed.
-        score: ``score(sr_image, hr_image)``; the second is ``None`` without reference.
+        score: ``score(sr_image, hr_image)``; the second is ``None`` without reference, and the LR image where that is needed.
         lower_is_better: which way it points.
         needs_reference: whether there must be an HR image.
         decimals: how many are printed.
+        source: Who measures it: ``fluxsr``, ``pyiqa``, or ``module:function`` with a checksum of the module's file.
+        needs_lr: Whether there must be an LR image.
     """
 
     name: str
@@ -51,6 +57,8 @@ class Metric(NamedTuple):
     lower_is_better: bool
     needs_reference: bool
     decimals: int
+    source: str = "fluxsr"
+    needs_lr: bool = False
 
 
 class Row(NamedTuple):
@@ -67,6 +75,9 @@ class Row(NamedTuple):
         pyiqa: Its name in pyiqa, where that has the metric, too.
         note: What a reader must know before comparing.
         on_sets: Whether it is one number for a whole set of images.
+        needs_lr: Whether it compares with the LR image.
+        parts: Metrics that it is computed of, without a look at the image.
+        combine: Maker of its value from those of its parts, by name.
     """
 
     load: Callable[[Settings], Callable[..., Any]] | None
@@ -78,57 +89,13 @@ class Row(NamedTuple):
     pyiqa: str = ""
     note: str = ""
     on_sets: bool = False
-
-
-def psnr(sr_image: Tensor, hr_image: Tensor) -> Tensor:
-    """Return the PSNR in dB by torchmetrics, of any channels in ``[0, 1]``; infinite for equal images."""
-    from torchmetrics.functional.image import peak_signal_noise_ratio
-
-    return peak_signal_noise_ratio(sr_image, hr_image, data_range=1.0)
-
-
-def ssim(sr_image: Tensor, hr_image: Tensor) -> Tensor:
-    """Return SSIM by torchmetrics: a Gaussian window (11 pixels, sigma 1.5), mirrored at the border."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    # In single precision: torchmetrics' window is a two-dimensional convolution, eight times slower in double.
-    value = structural_similarity_index_measure(sr_image.float(), hr_image.float(), data_range=1.0)
-    return value[0] if isinstance(value, tuple) else value
-
-
-def ssim_tables(sr_image: Tensor, hr_image: Tensor) -> Tensor:
-    """Return SSIM as the tables of recent papers have it (those made with pyiqa), of RGB images in ``[0, 1]``.
-
-    Three things differ from :func:`ssim` on the luma: the luma is rounded to whole levels, only windows that lie inside the
-    image count, and where structures oppose each other their similarity is taken for 0.
-    """
-    x, y = ((luma(image.double()) * 255).round() for image in (sr_image, hr_image))
-    offsets = torch.arange(11, dtype=x.dtype, device=x.device) - 5
-    line = torch.exp(-offsets.square() / (2 * 1.5**2))
-    line = line / line.sum()
-
-    def smooth(values: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(values, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
-
-    x_mean, y_mean = smooth(x), smooth(y)
-    variances = smooth(x.square()) - x_mean.square() + smooth(y.square()) - y_mean.square()
-    covariance = smooth(x * y) - x_mean * y_mean
-    stabiliser, stabiliser2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    means = (2 * x_mean * y_mean + stabiliser) / (x_mean.square() + y_mean.square() + stabiliser)
-    return (means * ((2 * covariance + stabiliser2) / (variances + stabiliser2)).clamp(min=0)).mean()
+    needs_lr: bool = False
+    parts: tuple[str, ...] = ()
+    combine: Callable[[Mapping[str, float]], float] | None = None
 
 
 def _cropped(score: Score, convert: Callable[[Tensor], Tensor], settings: Settings) -> Score:
-    def on_inner(sr_image: Tensor, hr_image: Tensor) -> Tensor:
-        crop = settings.crop
-        if min(sr_image.shape[-2:]) <= 2 * crop + 11:
-            raise ValueError(
-                f"{sr_image.shape[-2]}x{sr_image.shape[-1]} pixels are too few to cut {crop} off each side"
-            )
-        inner = (..., slice(crop, sr_image.shape[-2] - crop), slice(crop, sr_image.shape[-1] - crop))
-        return score(convert(sr_image[inner].double()), convert(hr_image[inner].double()))
-
-    return on_inner
+    return on_inner(score, convert, settings.crop)
 
 
 def _unchanged(image: Tensor) -> Tensor:
@@ -161,11 +128,27 @@ def _artefacts(settings: Settings) -> Callable[..., Tensor]:
     return lambda sr_image, hr_image: patch_artefact_energy(sr_image, settings.period)
 
 
-def _higher(column: str) -> Row:
+def _consistency(which: int, settings: Settings) -> Callable[..., Tensor]:
+    # On the CPU, as the LR images were made: a degradation draws other numbers elsewhere.
+    return lambda sr_image, lr_image: consistency(sr_image.cpu(), lr_image.cpu(), settings.degrade)[which]
+
+
+def _higher(column: str, note: str = "") -> Row:
     """Return the row of a metric without reference that pyiqa measures."""
-    return Row(None, lower_is_better=False, needs_reference=False, column=column)
+    return Row(None, lower_is_better=False, needs_reference=False, column=column, note=note)
 
 
+def _ntire(values: Mapping[str, float]) -> float:
+    """Return the perceptual score of NTIRE's challenges of 2025 and 2026: six metrics on a scale of about 1 each."""
+    full = (1 - values["lpips_alex"]) + (1 - values["dists"])
+    blind = values["clipiqa"] + values["maniqa"] + values["musiq"] / 100
+    return full + blind + max(0.0, (10 - values["niqe"]) / 10)
+
+
+_MANIQA = (
+    "papers print two networks under the one name MANIQA, pyiqa's maniqa (trained on KonIQ) and maniqa-pipal (on PIPAL), "
+    "whose values don't compare: look into a paper's code before comparing"
+)
 _NOT_THE_TABLES = "ssim is torchmetrics', up to 0.01 from the papers' own: measure ssim_tables to compare"
 METRICS = {
     "psnr": Row(partial(_cropped, psnr, luma), "fidelity", False, decimals=2, column="psnr"),
@@ -180,12 +163,21 @@ METRICS = {
     "dists": Row(_dists, column="dists", pyiqa="dists"),
     "niqe": Row(_niqe, needs_reference=False, column="niqe", pyiqa="niqe"),
     "musiq": _higher("musiq"),
-    "maniqa": _higher("maniqa"),
-    "maniqa-pipal": _higher("maniqa"),
+    "maniqa": _higher("maniqa", _MANIQA),
+    "maniqa-pipal": _higher("maniqa", _MANIQA),
     "clipiqa": _higher("clipiqa"),
     "topiq_nr": _higher("topiq"),
     "qalign": _higher("qalign"),
     "fid": Row(None, decimals=2, column="fid", on_sets=True),
+    "ntire": Row(
+        None,
+        lower_is_better=False,
+        decimals=3,
+        parts=("lpips_alex", "dists", "clipiqa", "maniqa", "musiq", "niqe"),
+        combine=_ntire,
+    ),
+    "consistency": Row(partial(_consistency, 0), "fidelity", False, needs_reference=False, decimals=2, needs_lr=True),
+    "consistency_spread": Row(partial(_consistency, 1), "fidelity", needs_reference=False, decimals=2, needs_lr=True),
     "artefact_db": Row(_artefacts, "artefacts", needs_reference=False, decimals=2),
 }
 """Every metric by name: the library's own, those of pyiqa that papers print, and FID, which is measured on sets."""
@@ -193,12 +185,20 @@ METRICS = {
 
 def facts_of(metric: Row | Metric) -> dict[str, Any]:
     """Return what a reader of the results has to know."""
-    return {name: getattr(metric, name) for name in ("lower_is_better", "needs_reference", "decimals")}
+    facts = {name: getattr(metric, name) for name in ("lower_is_better", "needs_reference", "decimals")}
+    return facts | {"source": metric.source if isinstance(metric, Metric) else "pyiqa" if metric.on_sets else "fluxsr"}
 
 
 def row_of(name: str) -> Row:
     """Return what is known about a metric; of one that only pyiqa knows, that it judges perception."""
     return METRICS.get(name.removeprefix("pyiqa:") if name not in METRICS else name, Row(None))
+
+
+def with_parts(names: Iterable[str]) -> list[str]:
+    """Return metrics with those that they are computed of before them, and with those that all parts are there of."""
+    wanted = [part for name in names for part in (*row_of(name).parts, name)]
+    wanted += [name for name, row in METRICS.items() if row.parts and set(row.parts) <= set(wanted)]
+    return list(dict.fromkeys(wanted))
 
 
 def metrics_of_column(column: str) -> list[str]:
@@ -212,8 +212,9 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
     """Make a metric ready.
 
     Args:
-        name: a key of :data:`METRICS`, or a metric of pyiqa, by its name there or with ``pyiqa:`` before it, which also gets
-            pyiqa's own version of a metric that is in the table. pyiqa's licence forbids commercial use.
+        name: a key of :data:`METRICS`; ``NAME=module:function``, see :mod:`fluxsr.evaluation.own_metric`; or a metric of pyiqa,
+            by its name there or with ``pyiqa:`` before it, which also gets pyiqa's own version of a metric that is in the
+            table. pyiqa's licence forbids commercial use.
         settings: what the protocol says.
 
     Raises:
@@ -221,9 +222,13 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
         FileNotFoundError: if its weights are nowhere; the message lists the places.
     """
     settings = settings or Settings()
+    if "=" in name:
+        return _own_metric(name, settings)
     row = METRICS.get(name)
     if row is not None and row.on_sets:
         raise ValueError(f"{name} is one number for a whole set of images: measure it with evaluate()")
+    if row is not None and row.parts:
+        raise ValueError(f"{name} is computed of {', '.join(row.parts)}: measure it with evaluate()")
     if row is None or row.load is None:
         return _from_pyiqa(name, settings)
     score = row.load(settings)
@@ -232,7 +237,7 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
     def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
         return float(score(sr_image.to(settings.device), None if hr_image is None else hr_image.to(settings.device)))
 
-    return Metric(name, measure, row.lower_is_better, row.needs_reference, row.decimals)
+    return Metric(name, measure, row.lower_is_better, row.needs_reference, row.decimals, needs_lr=row.needs_lr)
 
 
 def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list[Metric]:
@@ -264,7 +269,17 @@ def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list
 
 
 def _own() -> list[str]:
-    return [name for name, row in METRICS.items() if row.load is not None or row.on_sets]
+    return [name for name, row in METRICS.items() if row.load is not None or row.on_sets or row.parts]
+
+
+def _own_metric(spec: str, settings: Settings) -> Metric:
+    from fluxsr.evaluation.own_metric import load_own_metric
+
+    name, _, place = spec.partition("=")
+    if name in METRICS:
+        raise ValueError(f"{spec}: {name} is a metric already, choose another name")
+    score, facts = load_own_metric(spec, place, settings.device)
+    return Metric(name, score, **facts)
 
 
 def _from_pyiqa(name: str, settings: Settings) -> Metric:
@@ -286,4 +301,4 @@ def _from_pyiqa(name: str, settings: Settings) -> Metric:
         images = (sr_image, hr_image) if needs_reference else (sr_image,)
         return float(network(*(image.to(settings.device) for image in images if image is not None)))
 
-    return Metric(name, measure, bool(network.lower_better), needs_reference, 4)
+    return Metric(name, measure, bool(network.lower_better), needs_reference, 4, "pyiqa")

@@ -20,6 +20,8 @@ from fluxsr.losses.weights import ENVIRONMENT_VARIABLE, WeightSource, find_weigh
 PRISTINE = WeightSource("NIQE's original parameters", ("niqe_pris_params.npz",))
 BLOCK = 96  # pixels a side, at the first of the two scales
 WINDOW, SIGMA = 7, 7 / 6
+# In gray levels: far above what double precision rounds off, far below what one level of one pixel changes.
+_ROUNDING = 1e-7
 # Pairs of neighbours whose products are modelled: right, below, and both diagonals.
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
@@ -70,18 +72,26 @@ def niqe(image: Tensor, pristine: Pristine) -> Tensor:
         raise ValueError(
             f"NIQE needs at least two blocks of {BLOCK}x{BLOCK} pixels, got an image of {image.shape[-2]}x{image.shape[-1]}"
         )
-    # Gray levels are whole numbers, as in the authors' code, which reads files of 8 bit.
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64, device=image.device)
-    gray = torch.einsum("bchw,c->bhw", image.double() * 255, weights)[:, None].round()
-    gray = gray[..., : rows * BLOCK, : columns * BLOCK]
+    gray = _gray_levels(image)[..., : rows * BLOCK, : columns * BLOCK]
     features = []
     for block in (BLOCK, BLOCK // 2):
-        features.append(_block_features(_normalised(gray), block))
+        features.append(_block_features(_normalized(gray), block))
         gray = imresize(gray, (gray.shape[-2] // 2, gray.shape[-1] // 2))
     return torch.stack([_distance(one, pristine) for one in torch.cat(features, dim=-1)])
 
 
-def _normalised(gray: Tensor) -> Tensor:
+def _gray_levels(image: Tensor) -> Tensor:
+    """Return ``(B, 1, H, W)`` whole gray levels, as in the authors' code, which reads files of 8 bit.
+
+    From whole numbers: a level that lies exactly between two must not fall to the side that rounding left it on. It falls to
+    the even one, as with the code that the published values are of.
+    """
+    levels = (image.double() * 255).round().long()
+    thousandths = 299 * levels[:, 0:1] + 587 * levels[:, 1:2] + 114 * levels[:, 2:3]
+    return (thousandths.double() / 1000).round()
+
+
+def _normalized(gray: Tensor) -> Tensor:
     """Return the image less its local mean, over its local deviation (the paper's eq. 1 to 3)."""
     x = torch.arange(WINDOW, dtype=gray.dtype, device=gray.device) - WINDOW // 2
     line = torch.exp(-x.square() / (2 * SIGMA**2))
@@ -93,12 +103,15 @@ def _normalised(gray: Tensor) -> Tensor:
 
     mean = smooth(gray)
     deviation = (smooth(gray.square()) - mean.square()).abs().sqrt()
-    return (gray - mean) / (deviation + 1)
+    difference = gray - mean
+    # Of a flat area nothing is left but rounding, whose signs would decide the shape of the distribution.
+    difference = torch.where(difference.abs() > _ROUNDING, difference, 0.0)
+    return difference / (deviation + 1)
 
 
-def _block_features(normalised: Tensor, block: int) -> Tensor:
+def _block_features(normalized: Tensor, block: int) -> Tensor:
     """Return the 18 features of each block, ``(B, 1, H, W) -> (B, blocks, 18)``."""
-    blocks = normalised.unfold(2, block, block).unfold(3, block, block).flatten(1, 3)
+    blocks = normalized.unfold(2, block, block).unfold(3, block, block).flatten(1, 3)
     shape, left, right = _asymmetric_gaussian(blocks)
     features = [shape, (left + right) / 2]
     for shift in _SHIFTS:
@@ -110,7 +123,7 @@ def _block_features(normalised: Tensor, block: int) -> Tensor:
 
 
 def _asymmetric_gaussian(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit shape, left and right scale of an asymmetric generalised Gaussian by moments; ``(..., h, w) -> (...)`` each."""
+    """Fit shape, left and right scale of an asymmetric generalized Gaussian by moments; ``(..., h, w) -> (...)`` each."""
     dims = (-2, -1)
     squares = values.square()
     left = (squares * (values < 0)).sum(dims).div((values < 0).sum(dims)).sqrt()

@@ -81,10 +81,12 @@ def differences(benchmark: dict[str, Any], protocol: dict[str, Any], metrics: Se
     if protocol["lr"] != "files":
         warnings.append(f"the LR images were made here ({protocol['lr']}), the papers have others")
     for name in metrics:
-        nearest = next(iter(metrics_of_column(row_of(name).column)), name)
-        if row_of(name).note and nearest not in metrics:
+        column = row_of(name).column
+        nearest = next(iter(metrics_of_column(column)), name)
+        printed = any(column in row.values for row in published_results(dataset, setting))
+        if row_of(name).note and printed and (nearest == name or nearest not in metrics):
             warnings.append(row_of(name).note)
-    return warnings
+    return list(dict.fromkeys(warnings))
 
 
 def whole_set(dataset: str, setting: str) -> int | None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from math import isfinite
+from math import inf, isfinite, isnan
 from pathlib import Path
 from statistics import fmean
 
 from torch import Tensor
 
 from fluxsr.evaluation.cost import summary
-from fluxsr.evaluation.document import Results, header, read_results, write_json
+from fluxsr.evaluation.document import Journal, Results, header, is_there, read_results, write_json
 from fluxsr.evaluation.fid import check_set, fid
-from fluxsr.evaluation.metrics import Metric, Settings, load_metrics, row_of
+from fluxsr.evaluation.metrics import Metric, Settings, load_metrics, row_of, with_parts
+from fluxsr.evaluation.precision import without_tf32
 from fluxsr.evaluation.published import published_results
 from fluxsr.evaluation.statistics import bootstrap_interval, sign_flip_p_value
 from fluxsr.evaluation.systems import System
 from fluxsr.evaluation.testset import TestSet
 from fluxsr.images import check_sizes, match_names, write_image
+from fluxsr.images.matching import stem
 
 Progress = Callable[[int], None]
 
@@ -55,11 +58,13 @@ def evaluate(
     Args:
         testset: see :mod:`fluxsr.evaluation.testset`.
         systems: with different names.
-        metrics: by name, see :func:`fluxsr.evaluation.metrics.load_metric`; those that need a reference are refused where there
-            is none.
+        metrics: by name, see :func:`fluxsr.evaluation.metrics.load_metric`; those that need a reference or LR images are
+            refused where there are none. One that is computed of others (``ntire``) brings them along, and is there, asked for
+            or not, where they all are.
         settings: crop, period and so on.
-        output: JSON file, rewritten after every image. Where it is there already, what it says of the same files, measured by
-            the same protocol and versions, is taken over.
+        output: JSON file. As long as the run goes on, each image is appended to a file beside it, ending in ``.part``. Where
+            one of them is there already, what it says of the same files, measured by the same protocol and versions, is taken
+            over.
         save_images: folder that the pictures of models are written to, as PNG; the report shows them.
         progress: called with the number of images that were done, one per image and system.
 
@@ -71,33 +76,50 @@ def evaluate(
             measured), an image that one can't be measured on, or an ``output`` that is something else.
     """
     settings = settings or Settings()
+    if settings.degrade is None:
+        settings = settings._replace(degrade=testset.degrade)
+    metrics = with_parts(metrics)
     names = [system.name for system in systems]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"every system needs a name of its own, got {', '.join(names) or 'no system'}")
-    earlier = read_results(output) if output is not None and Path(output).exists() else {}
+    earlier = read_results(output) if output is not None and is_there(output) else {}
     on_sets = [name for name in metrics if row_of(name).on_sets]
     if on_sets:
         check_set(len(testset.items))
-    loaded = load_metrics((name for name in metrics if not row_of(name).on_sets), settings)
+    combined = [name for name in metrics if row_of(name).parts]
+    loaded = load_metrics((name for name in metrics if name not in (*on_sets, *combined)), settings)
+    compared = [metric.name for metric in loaded if metric.needs_lr]
+    if compared and not testset.has_lr:
+        raise ValueError(
+            f"{', '.join(compared)} need LR images, and there are none: give --lr or --degrade, or leave them out"
+        )
     blind = [metric.name for metric in loaded if metric.needs_reference] + on_sets
     if not testset.has_reference and blind:
         raise ValueError(f"{', '.join(blind)} need HR images, and there are none: leave them out")
 
-    run = _Run(header(testset, settings, loaded, on_sets), testset, loaded, save_images)
+    run = _Run(header(testset, settings, loaded, [*combined, *on_sets]), testset, loaded, combined, save_images)
     for system in systems:
-        run.take_over(system, earlier.get("systems", {}).get(system.name, {}))
+        run.take_over(system, earlier)
         if on_sets and save_images is None and len(run.results["systems"][system.name]["files"]) < len(testset.items):
-            raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save_images, too")
-    for name in testset.items:
-        hr_image = testset.hr_image(name)
-        for system in systems:
-            if run.measure(system, name, hr_image) and output is not None:
-                write_json(output, run.results)
-            if progress is not None:
-                progress(1)
-    run.summarise(systems, on_sets, settings.device)
-    if output is not None:
-        write_json(output, run.results)
+            raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save-images, too")
+    journal = None if output is None else Journal(output, run.results)
+    finished = False
+    try:
+        with without_tf32():
+            for name in testset.items:
+                hr_image = testset.hr_image(name)
+                for system in systems:
+                    if run.measure(system, name, hr_image) and journal is not None:
+                        journal.append(system.name, run.results["systems"][system.name], name)
+                    if progress is not None:
+                        progress(1)
+            run.summarize(systems, on_sets, settings.device)
+        if output is not None:
+            write_json(output, run.results)
+        finished = True
+    finally:
+        if journal is not None:
+            journal.close(finished=finished)
     return run.results
 
 
@@ -105,29 +127,45 @@ class _Run:
     """The results as they grow."""
 
     def __init__(
-        self, results: Results, testset: TestSet, metrics: Sequence[Metric], save_images: str | Path | None
+        self,
+        results: Results,
+        testset: TestSet,
+        metrics: Sequence[Metric],
+        combined: Sequence[str],
+        save_images: str | Path | None,
     ) -> None:
         self.results = results
         self.testset = testset
         self.metrics = metrics
+        self.combined = combined
         self.save_images = save_images
+        stems = Counter(map(stem, testset.items))
+        self.same_stems = max(stems.values(), default=1) > 1
 
-    def take_over(self, system: System, old: Results) -> None:
+    def take_over(self, system: System, earlier: Results) -> None:
         """Begin a system's entry with what an earlier run measured of the same files in the same way."""
-        entry: Results = {"source": system.source, "matched_by": system.how}
+        old = earlier.get("systems", {}).get(system.name, {})
+        entry: Results = {"source": system.source, "matched_by": system.how, "parameters": system.parameters}
         entry |= {"files": {name: str(path) for name, path in system.files.items()}}
         entry |= {"fingerprints": {}, "images": {}, "cost": {}}
         self.results["systems"][system.name] = entry
-        wanted = [metric.name for metric in self.metrics]
+        before = earlier.get("metrics", {})
+        # A metric of one's own may have changed behind its name.
+        wanted = [
+            metric.name
+            for metric in self.metrics
+            if before.get(metric.name, {}).get("source", metric.source) == metric.source
+        ]
         for name in self.testset.items:
             entry["fingerprints"][name] = self.fingerprint(system, name)
             if old.get("fingerprints", {}).get(name) != entry["fingerprints"][name] or name not in old["images"]:
                 continue
-            entry["images"][name] = {
-                metric: old["images"][name][metric] for metric in wanted if metric in old["images"][name]
-            }
+            values = {metric: old["images"][name][metric] for metric in wanted if metric in old["images"][name]}
+            entry["images"][name] = self.with_combined(values) if len(values) == len(self.metrics) else values
             if name in old["cost"]:
                 entry["cost"][name] = old["cost"][name]
+            if old.get("macs"):
+                entry["macs"] = old["macs"]
             if system.restore is not None and Path(old["files"].get(name, "")).is_file():
                 entry["files"][name] = old["files"][name]
 
@@ -138,36 +176,53 @@ class _Run:
         missing = [metric for metric in self.metrics if metric.name not in values]
         target = None
         if self.save_images is not None and system.restore is not None:
-            target = Path(self.save_images) / system.name / f"{Path(name).with_suffix('')}.png"
+            # Results on a.png and a.jpg must not become one file; `match_names` knows names with a format added.
+            target = Path(self.save_images) / system.name / f"{name if self.same_stems else stem(name)}.png"
         if not missing and (target is None or entry["files"].get(name) == str(target)):
             return False
-        lr_image = self.testset.lr_image(name) if system.restore is not None else None
-        picture, cost = system.picture(name, lr_image, self.testset.items[name].size)
-        if cost is not None:
+        needed = system.restore is not None or any(metric.needs_lr for metric in missing)
+        lr_image = self.testset.lr_image(name) if needed else None
+        size = self.testset.items[name].size
+        picture, cost = system.picture(name, lr_image, size)
+        if cost is not None and lr_image is not None:
             entry["cost"][name] = cost
+            if "macs" not in entry:
+                entry["macs"] = {"of": list(lr_image.shape[-2:]), "stages": system.macs(lr_image, size)}
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_image(target, picture[0])
             entry["files"][name] = str(target)
         for metric in missing:
             try:
-                values = {**values, metric.name: metric.score(picture, hr_image)}
+                value = metric.score(picture, lr_image if metric.needs_lr else hr_image)
+                if isnan(value) or value == -inf:
+                    raise ValueError(f"it is {value}, which has no mean")
             except ValueError as error:
                 raise ValueError(f"{metric.name} of {name} ({system.name}): {error}") from error
-        entry["images"][name] = {metric.name: values[metric.name] for metric in self.metrics}
+            values = {**values, metric.name: value}
+        entry["images"][name] = self.with_combined({metric.name: values[metric.name] for metric in self.metrics})
         return True
+
+    def with_combined(self, values: dict[str, float]) -> dict[str, float]:
+        """Return an image's values with those that are computed of them."""
+        combined = {}
+        for name in self.combined:
+            combine = row_of(name).combine
+            assert combine is not None
+            combined[name] = combine(values)
+        return values | combined
 
     def fingerprint(self, system: System, name: str) -> str:
         """Return what changes when anything does that a result depends on: protocol, versions, files, model."""
         item = self.testset.items[name]
         facts = [self.results["protocol"], self.results["versions"], system.identity, name]
         if system.restore is not None and item.lr is None:
-            facts.append(list(self.testset.items).index(name))  # the degradation's seed
-        read = [item.hr, system.files[name] if system.restore is None else item.lr]
+            facts.append(self.testset.numbers[name])  # the degradation's seed
+        read = [item.hr, item.lr, system.files[name] if system.restore is None else None]
         content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in read if path is not None]
         return hashlib.sha256(json.dumps([*facts, *content], sort_keys=True).encode()).hexdigest()
 
-    def summarise(self, systems: Sequence[System], on_sets: Sequence[str], device: str) -> None:
+    def summarize(self, systems: Sequence[System], on_sets: Sequence[str], device: str) -> None:
         """Add means, intervals, costs, what is measured on the whole set, and the comparisons."""
         for system in systems:
             entry = self.results["systems"][system.name]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
 RESAMPLES = 10_000
+_AT_A_TIME = 2**20  # numbers in memory
 _EXACT = 12  # up to so many images all sign patterns are gone through: 4096
 
 
@@ -30,8 +31,12 @@ def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: 
         raise ValueError("there are no values to take the mean of")
     if not np.isfinite(numbers).all():  # the PSNR of an image that equals its reference
         return Interval(float(numbers.mean()), float(numbers.mean()))
-    draws = np.random.default_rng(seed).integers(numbers.size, size=(RESAMPLES, numbers.size))
-    low, high = np.quantile(numbers[draws].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    generator = np.random.default_rng(seed)
+    means = [
+        numbers[generator.integers(numbers.size, size=(count, numbers.size))].mean(axis=1)
+        for count in _portions(numbers.size)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
@@ -48,6 +53,16 @@ def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
     if numbers.size <= _EXACT:
         signs = np.array(list(product((-1.0, 1.0), repeat=numbers.size)))
         return float((np.abs(signs @ numbers / numbers.size) >= measured).mean())
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(RESAMPLES, numbers.size))
-    hits = int((np.abs(signs @ numbers / numbers.size) >= measured).sum())
+    generator = np.random.default_rng(seed)
+    hits = 0
+    for count in _portions(numbers.size):
+        signs = generator.choice((-1.0, 1.0), size=(count, numbers.size))
+        hits += int((np.abs(signs @ numbers / numbers.size) >= measured).sum())
     return (hits + 1) / (RESAMPLES + 1)
+
+
+def _portions(images: int) -> Iterator[int]:
+    """Yield how many resamples are drawn at a time: of thousands of images all of them would take a gigabyte."""
+    most = max(1, _AT_A_TIME // images)
+    for start in range(0, RESAMPLES, most):
+        yield min(most, RESAMPLES - start)

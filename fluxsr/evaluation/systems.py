@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluxsr.evaluation.cost import CostMeter
 from fluxsr.evaluation.imresize import imresize
@@ -34,6 +34,7 @@ class System:
         how: by what they were matched.
         restore: ``restore(lr_image, (height, width))``, both images ``(1, 3, H, W)`` in ``[0, 1]``, for all others.
         meter: of what ``restore`` costs, if that is worth telling.
+        parameters: Number of the networks' parameters, if they are known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class System:
     how: str = ""
     restore: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
     meter: CostMeter | None = None
+    parameters: int | None = None
 
     def picture(
         self, image: str, lr_image: Tensor | None, size: tuple[int, int]
@@ -57,7 +59,7 @@ class System:
         if lr_image is None:
             raise ValueError(f"{self.name} needs LR images: give --lr, or --benchmark")
         if self.meter is not None:
-            self.meter.seconds, self.meter.peak_bytes = {}, {}
+            self.meter.reset()
         start = time.perf_counter()
         with torch.inference_mode():
             picture = rounded(self.restore(lr_image, size).cpu())
@@ -70,6 +72,21 @@ class System:
         if self.meter is None:
             return picture, None
         return picture, {"seconds": {"total": total, **self.meter.seconds}, "peak_bytes": dict(self.meter.peak_bytes)}
+
+    def macs(self, lr_image: Tensor, size: tuple[int, int]) -> dict[str, int] | None:
+        """Return the multiply-accumulates of restoring an image, by stage; ``None`` where they can't be counted.
+
+        It restores the image once more, since counting would spoil the times.
+        """
+        if self.meter is None or self.restore is None:
+            return None
+        self.meter.reset()
+        try:
+            with torch.inference_mode(), self.meter.counting():
+                self.restore(lr_image, size)
+        except (RuntimeError, NotImplementedError, TypeError):  # a compiled or quantized network, of unknown operations
+            return None
+        return {**self.meter.macs, "total": sum(self.meter.macs.values())}
 
 
 def rounded(image: Tensor) -> Tensor:
@@ -106,23 +123,32 @@ def load_model(
         if steps != 1:
             raise ValueError(f"{model} knows no steps: measure it in another call than models of ours in {steps} steps")
         return _load_peer(path, name, device)
+    from fluxsr.evaluation.metered import MeteredVelocity, metered
     from fluxsr.inference import Upscaler
+    from fluxsr.inference.parts import load_parts
 
-    upscaler = Upscaler.from_pretrained(model, device=device, color_fix=color_fix)
-    meter = CostMeter(upscaler.device)
-    upscaler.velocity = meter.wrap("velocity", upscaler.velocity)
-    # On the instance: the upscaler looks at the autoencoder's class.
-    autoencoder: Any = upscaler.autoencoder
-    autoencoder.encode = meter.wrap("encode", autoencoder.encode)
-    autoencoder.decode = meter.wrap("decode", autoencoder.decode)
+    parts = load_parts(model, device=device)
+    meter = CostMeter(parts.device)
+    upscaler = Upscaler(
+        MeteredVelocity(parts.velocity, meter),
+        metered(parts.autoencoder, meter),
+        parts.start_time,
+        window=parts.window,
+        color_fix=color_fix,
+        device=parts.device,
+    )
+    networks = [part for part in (parts.velocity, parts.autoencoder) if isinstance(part, nn.Module)]
 
     def restore(lr_image: Tensor, size: tuple[int, int]) -> Tensor:
         result = upscaler.upscale_pixels(lr_image[0].permute(1, 2, 0).numpy(), size=size, steps=steps)
         return torch.from_numpy(result).permute(2, 0, 1)[None]
 
-    return System(
-        name, model, f"{_identity(model)}, {steps} steps, colour fix {color_fix}", restore=restore, meter=meter
-    )
+    identity = f"{_identity(model)}, {steps} steps, color fix {color_fix}"
+    return System(name, model, identity, restore=restore, meter=meter, parameters=_count(networks))
+
+
+def _count(networks: Iterable[nn.Module]) -> int:
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
 def _load_peer(path: Path, name: str, device: str) -> System:
@@ -138,7 +164,7 @@ def _load_peer(path: Path, name: str, device: str) -> System:
     except spandrel.UnsupportedModelError as error:
         raise ValueError(f"spandrel knows no model with the weights in {path}") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.input_channels != 3:
-        raise ValueError(f"{path} holds {descriptor.architecture.name}, which doesn't map a colour image to another")
+        raise ValueError(f"{path} holds {descriptor.architecture.name}, which doesn't map a color image to another")
     network = descriptor.float().eval()
     meter = CostMeter(place)
 
@@ -146,7 +172,8 @@ def _load_peer(path: Path, name: str, device: str) -> System:
         with meter.stage("network"):
             return network(lr_image.to(place)).cpu()
 
-    return System(name, str(path), _identity(str(path)), restore=restore, meter=meter)
+    parameters = _count([network.model])
+    return System(name, str(path), _identity(str(path)), restore=restore, meter=meter, parameters=parameters)
 
 
 def _state_dict(path: Path) -> dict[str, Any]:

@@ -65,8 +65,10 @@ def warnings(results: Results) -> list[str]:
     expected = benchmark.get("expected_images")
     if expected not in (None, benchmark["images"]):
         found.append(f"{benchmark['title']} has {expected} images, these are {benchmark['images']}")
-    for metric in results["metrics"]:
-        if row_of(metric).load is None and not row_of(metric).on_sets:
+    for metric, facts in results["metrics"].items():
+        row = row_of(metric)  # files of earlier versions don't say who measured
+        theirs = row.load is None and not row.on_sets and not row.parts
+        if facts.get("source", "pyiqa" if theirs else "fluxsr") == "pyiqa":
             found.append(f"{metric} was measured by pyiqa, whose licence is non-commercial")
     if benchmark["published"]:
         found += differences(benchmark, results["protocol"], list(results["metrics"]), benchmark["images"])
@@ -101,7 +103,9 @@ def to_markdown(results: Results) -> str:
     costs = list(cost_rows(results))
     if costs:
         lines += ["", "## Cost", ""]
-        lines += _markdown_table(["system", "stage", "median seconds", "peak memory, MB"], costs)
+        lines += _markdown_table(list(COST_HEAD), costs)
+        if counted := macs_of(results):
+            lines += ["", f"MACs are those of an LR image of {counted} pixels."]
     lines += ["", "## Versions", "", ", ".join(f"{name} {number}" for name, number in results["versions"].items()), ""]
     return "\n".join(lines)
 
@@ -152,13 +156,28 @@ def arrow(facts: dict[str, Any]) -> str:
     return "↓" if facts["lower_is_better"] else "↑"
 
 
+COST_HEAD = ("system", "stage", "seconds, median", "peak memory, MB", "MACs, G", "parameters, M")
+
+
 def cost_rows(results: Results) -> Iterator[list[str]]:
-    """Yield system, stage, median seconds and peak memory in MB."""
+    """Yield the cells below :data:`COST_HEAD`; MACs are those of the first image that was measured."""
     for name, entry in results["systems"].items():
         cost = entry.get("cost_summary", {"median_seconds": {}})
+        macs = (entry.get("macs") or {}).get("stages") or {}
         for stage, seconds in cost["median_seconds"].items():
-            peak = cost["peak_bytes"].get(stage)
-            yield [name, stage, f"{seconds:.3f}", f"{peak / 2**20:.0f}" if peak else ""]
+            peak, count = cost["peak_bytes"].get(stage), macs.get(stage)
+            parameters = entry.get("parameters") if stage == "total" else None
+            cells = [f"{seconds:.3f}", f"{peak / 2**20:.0f}" if peak else ""]
+            cells += [f"{count / 1e9:.3g}" if count else "", f"{parameters / 1e6:.4g}" if parameters else ""]
+            yield [name, stage, *cells]
+
+
+def macs_of(results: Results) -> str:
+    """Return of what size of LR image the MACs are; empty where none were counted."""
+    sizes = {
+        tuple(entry["macs"]["of"]) for entry in results["systems"].values() if (entry.get("macs") or {}).get("stages")
+    }
+    return ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
 
 
 def difference_rows(results: Results) -> Iterator[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ class TestSet:
         lr: where LR images come from: ``files``, ``bicubic``, another degradation's name, or ``none``.
         how: by what HR and LR files were matched.
         facts: of the benchmark, as they go into the results.
-        degrade: makes the LR image where there is no file.
+        degrade: makes the LR image where there is no file; its number is the image's place among all.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -53,6 +54,11 @@ class TestSet:
         """Whether there are HR images."""
         return all(item.hr is not None for item in self.items.values())
 
+    @property
+    def has_lr(self) -> bool:
+        """Whether there are LR images, or a degradation that makes them."""
+        return self.degrade is not None or all(item.lr is not None for item in self.items.values())
+
     def hr_image(self, name: str) -> Tensor | None:
         """Return the HR image ``(1, 3, H, W)``, cut right and below to a multiple of the scale."""
         item = self.items[name]
@@ -66,7 +72,12 @@ class TestSet:
         hr_image = self.hr_image(name)
         if self.degrade is None or hr_image is None:
             return None
-        return self.degrade(hr_image, list(self.items).index(name))
+        return self.degrade(hr_image, self.numbers[name])
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The place of each image among all."""
+        return {name: number for number, name in enumerate(self.items)}
 
 
 def bicubic_degradation(scale: int) -> Degrade:

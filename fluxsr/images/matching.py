@@ -29,8 +29,9 @@ class Matching(NamedTuple):
 def match_names(names: Sequence[str], place: str | Path, title: str) -> Matching:
     """Find the one file in ``place`` that belongs to each name.
 
-    Whole names without their format come first. If they don't all fit, endings such as ``_HR``, ``_LR4`` and ``x4`` are left
-    off on both sides, as long as that is unambiguous.
+    Whole names come first, then names without their format, then those that a format was added to (``a.jpg.png`` for
+    ``a.jpg``). If they don't all fit, endings such as ``_HR``, ``_LR4`` and ``x4`` are left off on both sides, as long as that
+    is unambiguous.
 
     Args:
         names: Names of pictures, as :func:`images_by_name` gives them.
@@ -41,8 +42,13 @@ def match_names(names: Sequence[str], place: str | Path, title: str) -> Matching
         ValueError: Naming the pictures that are missing, extra or ambiguous.
     """
     files = images_by_name(place)
-    for how, key in (("same names", stem), ("names without their endings", core)):
-        ours, theirs = [key(name) for name in names], [key(name) for name in files]
+    for how, our_key, their_key in (
+        ("same names", str, str),
+        ("same names", stem, stem),
+        ("same names", str, stem),
+        ("names without their endings", core, core),
+    ):
+        ours, theirs = [our_key(name) for name in names], [their_key(name) for name in files]
         if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
             paths = dict(zip(theirs, files.values(), strict=True))
             return Matching({name: paths[mine] for name, mine in zip(names, ours, strict=True)}, how)

@@ -5,6 +5,7 @@ Shapes and dtypes are looked at in every call, values in the first one only: loo
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 # Far above what an untrained network makes of images in [0, 1], far below 8-bit values.
 HIGHEST = 16.0
+# What resizing and a decoder may leave below 0 in a photo, and what a network may in its output.
+LOWEST_REFERENCE, LOWEST_OUTPUT = -0.25, -0.75
 
 
 def check_images(sr_image: Tensor, hr_image: Tensor, *, channels: int | None = None) -> None:
@@ -57,24 +60,42 @@ def check_tensor(name: str, value: Any) -> None:
     raise ValueError(f"{name} must be a tensor, got {kind}: {advice}")
 
 
-class FirstBatch:
-    """Looks at the values of the first images that a loss is called with: 8-bit values cast to float have no wrong dtype.
+def in_transform() -> bool:
+    """Say whether a transform of ``torch.func`` is at work: then values can't be looked at."""
+    return bool(torch._C._are_functorch_transforms_active())
 
-    Networks may leave [0, 1], so only what no image in that range explains is refused. Nothing is looked at while a
-    compiler traces or on the meta device, where there are no values.
+
+class FirstBatch:
+    """Looks at the values of the first images that a loss is called with: no dtype tells [0, 1] from another range.
+
+    Networks may leave [0, 1], so only what no image in that range explains is refused, and a range of [-1, 1] is said in a
+    warning. Nothing is looked at while a compiler traces, inside ``torch.func`` or on the meta device, where there are
+    no values.
     """
 
     def __init__(self) -> None:
         self.seen = False
 
-    def __call__(self, *images: Tensor) -> None:
-        """Raise ValueError if a value of the images ``(B, C, H, W)`` is above 16."""
-        if torch.compiler.is_compiling() or self.seen or images[0].is_meta:
+    def __call__(self, sr_image: Tensor, hr_image: Tensor | None = None) -> None:
+        """Raise ValueError if a value of the images ``(B, C, H, W)`` is above 16; warn if they seem to be in [-1, 1].
+
+        A network's output may be far below 0 while it learns, so the reference decides where there is one.
+        """
+        if torch.compiler.is_compiling() or self.seen or sr_image.is_meta or in_transform():
             return
+        judge, floor = (sr_image, LOWEST_OUTPUT) if hr_image is None else (hr_image, LOWEST_REFERENCE)
+        looked_at = [-judge.detach().amin().float()]
+        looked_at += [image.detach().amax().float() for image in (sr_image, hr_image) if image is not None]
         # One transfer for all; a NaN is not above anything.
-        highest = float(torch.stack([image.detach().amax().float() for image in images]).amax())
-        if highest > HIGHEST:
-            raise ValueError(f"images are expected in [0, 1], got values up to {highest:.1f}: divide by 255")
+        below, *highest = torch.stack(looked_at).tolist()
+        if max(highest) > HIGHEST:
+            raise ValueError(f"images are expected in [0, 1], got values up to {max(highest):.1f}: divide by 255")
+        if -below < floor:
+            warnings.warn(
+                f"images are expected in [0, 1], got values down to {-below:.2f}: of images in [-1, 1], as diffusers has "
+                "them, hand over (x + 1) / 2",
+                stacklevel=5,
+            )
         self.seen = True
 
 

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluxsr.losses._reduction import Reduction
 from fluxsr.losses.backbones import CHANNELS, SMALLEST_SIDE, FeatureTower, load_tower
 from fluxsr.losses.network import NetworkLoss, WeightedView
-from fluxsr.losses.weights import DISTS_HEADS, load_weights, without_values
+from fluxsr.losses.weights import DISTS_HEADS, built_exactly, load_weights, without_values
 
 # The image itself is the first of the six maps that are compared.
 _WIDTHS = (3, *CHANNELS["vgg"])
 # The paper's c1 and c2: they keep flat maps from being divided by nothing.
-_STABILISER = 1e-6
+_STABILIZER = 1e-6
 
 
 class L2Pool(nn.Module):
@@ -26,8 +27,7 @@ class L2Pool(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # Explicitly on the CPU: towers are built on the meta device.
-        window = torch.hann_window(5, periodic=False, device="cpu")[1:-1]
+        window = torch.hann_window(5, periodic=False)[1:-1]
         kernel = torch.outer(window, window)
         self.channels = channels
         self.register_buffer("kernel", (kernel / kernel.sum()).expand(channels, 1, 3, 3).clone(), persistent=False)
@@ -71,12 +71,18 @@ class DISTSNet(nn.Module):
     @classmethod
     def load(cls, weights: str | Path | None = None, heads: str | Path | None = None) -> DISTSNet:
         """Read VGG16 and alpha and beta; see :class:`DISTSLoss`."""
-        if without_values():
-            return cls(load_tower("vgg", pool=L2Pool), *torch.empty(2, sum(_WIDTHS))).eval()
-        state = load_weights(DISTS_HEADS, heads)
-        if not {"alpha", "beta"} <= state.keys():
-            raise ValueError(f"DISTS' weights need the names alpha and beta, got {', '.join(sorted(state)) or 'none'}")
-        return cls(load_tower("vgg", weights, pool=L2Pool), state["alpha"], state["beta"]).eval()
+
+        def build() -> DISTSNet:
+            if without_values():
+                return cls(load_tower("vgg", pool=L2Pool), *torch.empty(2, sum(_WIDTHS)))
+            state = load_weights(DISTS_HEADS, heads)
+            if not {"alpha", "beta"} <= state.keys():
+                raise ValueError(
+                    f"DISTS' weights need the names alpha and beta, got {', '.join(sorted(state)) or 'none'}"
+                )
+            return cls(load_tower("vgg", weights, pool=L2Pool), state["alpha"], state["beta"])
+
+        return built_exactly(build).eval()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the distance of each pair, ``(B, 1, 1, 1)``."""
@@ -90,10 +96,10 @@ class DISTSNet(nn.Module):
         ):
             x_mean, y_mean = x_map.mean((2, 3)), y_map.mean((2, 3))
             x_rest, y_rest = x_map - x_mean[..., None, None], y_map - y_mean[..., None, None]
-            texture = (2 * x_mean * y_mean + _STABILISER) / (x_mean.square() + y_mean.square() + _STABILISER)
+            texture = (2 * x_mean * y_mean + _STABILIZER) / (x_mean.square() + y_mean.square() + _STABILIZER)
             covariance = (x_rest * y_rest).mean((2, 3))
             variances = x_rest.square().mean((2, 3)) + y_rest.square().mean((2, 3))
-            structure = (2 * covariance + _STABILISER) / (variances + _STABILISER)
+            structure = (2 * covariance + _STABILIZER) / (variances + _STABILIZER)
             similarity = similarity + (alpha * texture + beta * structure).sum(dim=1)
         return (1 - similarity).view(-1, 1, 1, 1)
 
@@ -101,12 +107,15 @@ class DISTSNet(nn.Module):
 class DISTSLoss(NetworkLoss):
     """DISTS between two images: ``(sr_image, hr_image) -> scalar``, images in [0, 1].
 
+    It compares statistics of whole images, so it takes no mask.
+
     Args:
         weights: file or folder of VGG16's weights; None: ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
         heads: file or folder of DISTS' alpha and beta (``dists*/weights.pt`` or ``dists_weights*.pt``); None: the same
             places, except that they can't be downloaded. They are in the authors' package:
             ``pip install --no-deps --target FOLDER dists-pytorch`` puts them into a folder that ``FLUXSR_WEIGHTS`` can name.
         double_backward: allow the gradient to be differentiated again.
+        reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
 
     Raises:
         FileNotFoundError: weights not found; the message lists the places.
@@ -114,10 +123,16 @@ class DISTSLoss(NetworkLoss):
     """
 
     def __init__(
-        self, weights: str | Path | None = None, heads: str | Path | None = None, *, double_backward: bool = False
+        self,
+        weights: str | Path | None = None,
+        heads: str | Path | None = None,
+        *,
+        double_backward: bool = False,
+        reduction: Reduction = "mean",
     ) -> None:
         views = (WeightedView(1.0, _unchanged),)
-        super().__init__(DISTSNet.load(weights, heads), views, double_backward=double_backward)
+        net = DISTSNet.load(weights, heads)
+        super().__init__(net, views, double_backward=double_backward, reduction=reduction)
 
 
 def _unchanged(image: Tensor) -> Tensor:

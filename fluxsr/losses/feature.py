@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fluxsr.losses import functional
 from fluxsr.losses._checks import check_tensor
+from fluxsr.losses._reduction import Reduction, check_reduction, reduced
 
 
 class AttentionDiversificationLoss(nn.Module):
@@ -16,7 +17,15 @@ class AttentionDiversificationLoss(nn.Module):
 
     ``mean over layers of mean_i cos(A_i, A_bar)``, then the mean over the batch (paper eq. 22, 23). Per layer it is
     :func:`fluxsr.losses.functional.token_diversity`.
+
+    Args:
+        reduction: ``"mean"`` over the samples of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
     """
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return the scalar loss.
@@ -28,7 +37,8 @@ class AttentionDiversificationLoss(nn.Module):
             ValueError: no layers, a single tensor, wrong shapes, or batches of different size.
         """
         _check_layers(features, "features", "(batch, tokens, width)")
-        return torch.stack([functional.token_diversity(tokens) for tokens in features]).mean()
+        layers = torch.stack([functional.token_diversity(tokens) for tokens in features])
+        return reduced(layers.mean(dim=0), self.reduction)
 
 
 class AttentionMapDiversificationLoss(nn.Module):
@@ -36,7 +46,15 @@ class AttentionMapDiversificationLoss(nn.Module):
 
     FluxSR's loss of that name is :class:`AttentionDiversificationLoss`. Per layer this one is
     :func:`fluxsr.losses.functional.attention_map_diversity`; layers and batch are averaged.
+
+    Args:
+        reduction: see :class:`AttentionDiversificationLoss`.
     """
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
 
     def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the scalar loss.
@@ -49,7 +67,8 @@ class AttentionMapDiversificationLoss(nn.Module):
         """
         layers = [maps] if isinstance(maps, Tensor) else maps
         _check_layers(layers, "maps", "(batch, heads, tokens, tokens)")
-        return torch.stack([functional.attention_map_diversity(layer) for layer in layers]).mean()
+        values = torch.stack([functional.attention_map_diversity(layer) for layer in layers])
+        return reduced(values.mean(dim=0), self.reduction)
 
 
 def _check_layers(layers: Sequence[Tensor], name: str, shape: str) -> None:

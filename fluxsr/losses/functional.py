@@ -5,11 +5,14 @@ Half-precision input is computed in float32, under autocast too; float64 stays f
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fluxsr.losses._checks import at_least_float32, check_images, check_tensor
+from fluxsr.losses._reduction import Reduction, check_mask, check_reduction, per_image, reduced
 
 
 def luma(image: Tensor) -> Tensor:
@@ -51,55 +54,65 @@ def total_variation_map(image: Tensor) -> Tensor:
     return down + right
 
 
-def mse(sr_image: Tensor, hr_image: Tensor) -> Tensor:
+def mse(sr_image: Tensor, hr_image: Tensor, *, mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:
     """Mean of squared differences, the first term of FluxSR eq. 21.
 
-    Shape: two ``(B, C, H, W)`` to a scalar. Range: [0, 1] for images in [0, 1].
+    Shape: two ``(B, C, H, W)`` to a scalar, or ``(B,)`` with ``reduction="none"``. Range: [0, 1] for images in [0, 1].
 
     Args:
         sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
+        mask: Weights of the pixels, not negative, ``(B or 1, C or 1, H, W)``; each image's mean is the weighted one. An image
+            whose mask is 0 everywhere counts 0. ``None``: all alike.
+        reduction: ``"mean"`` over the images, their ``"sum"``, or ``"none"``: one value for each image.
 
     Raises:
-        ValueError: not two floating images of one shape.
+        ValueError: not two floating images of one shape, a mask that doesn't fit, or an unknown reduction.
     """
-    check_images(sr_image, hr_image)
-    return (at_least_float32(sr_image) - at_least_float32(hr_image)).square().mean()
+    return _pixelwise(sr_image, hr_image, mask, reduction, torch.square)
 
 
-def l1(sr_image: Tensor, hr_image: Tensor) -> Tensor:
-    """Mean of absolute differences; shapes, range and errors as :func:`mse`.
+def l1(sr_image: Tensor, hr_image: Tensor, *, mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:
+    """Mean of absolute differences; shapes, range, mask, reduction and errors as :func:`mse`.
 
     Args:
         sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
+        mask: see :func:`mse`.
+        reduction: see :func:`mse`.
     """
-    check_images(sr_image, hr_image)
-    return (at_least_float32(sr_image) - at_least_float32(hr_image)).abs().mean()
+    return _pixelwise(sr_image, hr_image, mask, reduction, torch.abs)
 
 
-def charbonnier(sr_image: Tensor, hr_image: Tensor, epsilon: float = 1e-3) -> Tensor:
+def charbonnier(
+    sr_image: Tensor,
+    hr_image: Tensor,
+    epsilon: float = 1e-3,
+    *,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
     """Mean of ``sqrt(difference^2 + epsilon^2)``: L1 with a slope at 0 (Charbonnier et al. 1994).
 
     ``epsilon`` is in units of the image; 1e-3 is what super-resolution commonly uses (our default). Equal images cost
-    ``epsilon``. Shapes and errors as :func:`mse`.
+    ``epsilon``. Shapes, mask, reduction and errors as :func:`mse`.
 
     Args:
         sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
-        epsilon: in units of the image, positive.
+        epsilon: width of the smooth part, in units of the image, positive.
+        mask: see :func:`mse`.
+        reduction: see :func:`mse`.
 
     Raises:
         ValueError: ``epsilon`` isn't positive, or not two floating images of one shape.
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon={epsilon} must be positive: the slope at equal pixels would be undefined")
-    check_images(sr_image, hr_image)
-    difference = at_least_float32(sr_image) - at_least_float32(hr_image)
-    return (difference.square() + epsilon**2).sqrt().mean()
+    return _pixelwise(sr_image, hr_image, mask, reduction, lambda difference: (difference.square() + epsilon**2).sqrt())
 
 
 def token_diversity(tokens: Tensor) -> Tensor:
     """Mean cosine between each token and the mean token, ``mean_i cos(A_i, A_bar)`` (FluxSR eq. 22).
 
-    Minimised, it makes tokens differ. 1 where all tokens point the same way; 0 where they cancel out, and there the
+    Minimized, it makes tokens differ. 1 where all tokens point the same way; 0 where they cancel out, and there the
     gradient is 0 as well, since the mean token has no direction.
 
     Shape: ``(B, N, D) -> (B,)``. Range: [0, 1] where all tokens have one length, [-1, 1] at most.
@@ -159,3 +172,17 @@ def attention_map_diversity(maps: Tensor) -> Tensor:
     rows = F.threshold(rows, threshold, 0.0)
     lengths = torch.linalg.vector_norm(rows, dim=2) * torch.linalg.vector_norm(mean_row, dim=2)
     return ((rows * mean_row).sum(dim=2) / torch.where(lengths > 0, lengths, 1.0)).mean(dim=1)
+
+
+def _pixelwise(
+    sr_image: Tensor,
+    hr_image: Tensor,
+    mask: Tensor | None,
+    reduction: Reduction,
+    distance: Callable[[Tensor], Tensor],
+) -> Tensor:
+    check_reduction(reduction)
+    check_images(sr_image, hr_image)
+    check_mask(mask, sr_image, (1, sr_image.shape[1]))
+    values = distance(at_least_float32(sr_image) - at_least_float32(hr_image))
+    return values.mean() if mask is None and reduction == "mean" else reduced(per_image(values, mask), reduction)

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fluxsr.losses._checks import in_transform
+from fluxsr.losses._reduction import layer_weights
 from fluxsr.losses.backbones import CHANNELS, SMALLEST_SIDE, FeatureTower, load_tower
-from fluxsr.losses.weights import read_state_dict, without_values
+from fluxsr.losses.weights import built_exactly, read_state_dict, without_values
 
 # lpips.LPIPS adds this to the norm, not to its square.
 _EPSILON = 1e-10
@@ -36,6 +38,7 @@ class LPIPSNet(nn.Module):
             Otherwise its gradient is computed with it, which stores one map per tap instead of five.
     """
 
+    takes_mask = True
     shift: Tensor
     scale: Tensor
 
@@ -64,17 +67,26 @@ class LPIPSNet(nn.Module):
         """
         if name not in CHANNELS:
             raise ValueError(f"net={name!r} is not one of {', '.join(map(repr, CHANNELS))}")
-        return cls(load_tower(name, weights), load_heads(name), name=name, double_backward=double_backward).eval()
+        return built_exactly(
+            lambda: cls(load_tower(name, weights), load_heads(name), name=name, double_backward=double_backward)
+        ).eval()
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the distance of each pair, ``(B, 1, 1, 1)``."""
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the distance of each pair, ``(B, 1, 1, 1)``.
+
+        Args:
+            x: The restored images.
+            y: The references.
+            mask: Weights of the pixels, ``(B or 1, 1, H, W)`` and not negative; each layer's map of distances is averaged by
+                them. ``None``: all alike.
+        """
         if min(x.shape[-2:]) < SMALLEST_SIDE[self.name]:
             raise ValueError(
                 f"LPIPS ({self.name}) needs sides of at least {SMALLEST_SIDE[self.name]} pixels, got {tuple(x.shape)}"
             )
-        return torch.stack(self.layer_distances(x, y)).sum(dim=0).view(-1, 1, 1, 1)
+        return torch.stack(self.layer_distances(x, y, mask)).sum(dim=0).view(-1, 1, 1, 1)
 
-    def layer_distances(self, x: Tensor, y: Tensor) -> list[Tensor]:
+    def layer_distances(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """The summands of the distance, one ``(B,)`` per tap."""
         # y first: where it carries no gradient nothing but its tapped maps is alive while x runs.
         y_maps = self.tower((y - self.shift) / self.scale)
@@ -84,7 +96,8 @@ class LPIPSNet(nn.Module):
             head: Tensor = getattr(self, f"head{index}")
             y_map, y_maps[index] = y_maps[index].to(head.dtype), y_maps[index].new_empty(0)
             x_map = x_map.to(head.dtype)  # where the convolutions ran in fewer bits
-            distances.append(head_distance(x_map, y_map, head, double_backward=self.double_backward))
+            weights = None if mask is None else layer_weights(mask, x_map)
+            distances.append(head_distance(x_map, y_map, head, weights, double_backward=self.double_backward))
             del y_map
         return distances
 
@@ -106,20 +119,24 @@ def load_heads(name: str) -> list[Tensor]:
     return [state[f"lin{index}.model.1.weight"].flatten() for index in range(len(CHANNELS[name]))]
 
 
-def head_distance(x: Tensor, y: Tensor, head: Tensor, *, double_backward: bool = False) -> Tensor:
+def head_distance(
+    x: Tensor, y: Tensor, head: Tensor, weights: Tensor | None = None, *, double_backward: bool = False
+) -> Tensor:
     """Spatial mean of ``sum_c head_c (x_c / |x| - y_c / |y|)^2``, the summand of LPIPS (Zhang et al. 2018, eq. 1).
 
-    Shape: two ``(B, C, H, W)`` maps and ``(C,)`` weights to ``(B,)``.
+    Shape: two ``(B, C, H, W)`` maps and ``(C,)`` weights to ``(B,)``; with ``weights`` ``(B, 1, H, W)``, which sum to 1 for
+    each image, instead of the plain mean.
     """
-    # A compiler fuses the plain form better than it could an opaque function.
-    if double_backward or y.requires_grad or torch.compiler.is_compiling():
+    # A compiler fuses the plain form better than it could an opaque function, and torch.func wants no custom one.
+    if double_backward or y.requires_grad or torch.compiler.is_compiling() or in_transform():
         x_norm = x.square().sum(dim=1, keepdim=True)
         # The square root has no finite slope at 0, and a ReLU map can be all zero at a pixel.
         x_unit = x / (torch.where(x_norm > 0, x_norm, torch.ones_like(x_norm)).sqrt() + _EPSILON)
         y_norm = y.square().sum(dim=1, keepdim=True)
         y_unit = y / (torch.where(y_norm > 0, y_norm, torch.ones_like(y_norm)).sqrt() + _EPSILON)
-        return ((x_unit - y_unit).square() * head.view(1, -1, 1, 1)).sum(dim=1).mean(dim=(1, 2))
-    distance: Tensor = _HeadDistance.apply(x, y, head)
+        distances = ((x_unit - y_unit).square() * head.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
+        return distances.mean(dim=(1, 2, 3)) if weights is None else (distances * weights).sum(dim=(1, 2, 3))
+    distance: Tensor = _HeadDistance.apply(x, y, head, weights)
     return distance
 
 
@@ -127,24 +144,29 @@ class _HeadDistance(torch.autograd.Function):
     """:func:`head_distance` with its gradient in ``x`` computed in the forward pass, the only thing it stores."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor) -> Tensor:
-        pixels = x.shape[-2] * x.shape[-1]
+    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor, weights: Tensor | None) -> Tensor:
+        share: float | Tensor = 1 / (x.shape[-2] * x.shape[-1]) if weights is None else weights
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         unit = x / (norm + _EPSILON)
         difference = y / (torch.linalg.vector_norm(y, dim=1, keepdim=True) + _EPSILON)
         torch.sub(unit, difference, out=difference)
         weighted = difference * head.view(1, -1, 1, 1)
-        distance = (weighted * difference).flatten(1).sum(dim=1) / pixels
+        products = weighted * difference
+        if weights is None:
+            distance = products.flatten(1).sum(dim=1) * share
+        else:
+            distance = (products.sum(dim=1, keepdim=True) * weights).flatten(1).sum(dim=1)
+        del products
         if ctx.needs_input_grad[0]:
-            # d/dx of x / (|x| + e) applied to 2 * weighted / pixels; x / |x| stands for unit: they differ by 1e-10.
+            # d/dx of x / (|x| + e) applied to 2 * weighted * share; x / |x| stands for unit: they differ by 1e-10.
             along = torch.mul(weighted, unit, out=difference).sum(dim=1, keepdim=True)
-            gradient = weighted.sub_(unit.mul_(along)).mul_(2.0 / pixels).div_(norm + _EPSILON)
+            gradient = weighted.sub_(unit.mul_(along)).mul_(2.0 * share).div_(norm + _EPSILON)
             # Where x is all zero its direction is undefined; a huge slope there would be an artefact.
             ctx.save_for_backward(gradient.masked_fill_(norm == 0, 0.0))
         return distance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0].view(-1, 1, 1, 1), None, None
+        return gradient * grad_outputs[0].view(-1, 1, 1, 1), None, None, None

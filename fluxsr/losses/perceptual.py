@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from fluxsr.losses._reduction import Reduction, check_reduction
 from fluxsr.losses.functional import mse, total_variation_map
 from fluxsr.losses.network import NetworkLoss, WeightedView
 
@@ -53,6 +54,7 @@ class LPIPSLoss(NetworkLoss):
         compute_dtype: ``"bfloat16"`` runs the convolutions in half the memory, and faster where the hardware has it. With VGG
             the distance moves by 0.1 %, and the cosine between the gradients is 0.93 to 0.99. For training; measure with the
             default, float32.
+        reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
     """
 
     def __init__(
@@ -62,10 +64,13 @@ class LPIPSLoss(NetworkLoss):
         *,
         double_backward: bool = False,
         compute_dtype: str | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
         network = load_network(net, weights, double_backward=double_backward)
         views = (WeightedView(1.0, _to_signed),)
-        super().__init__(network, views, double_backward=double_backward, compute_dtype=compute_dtype)
+        super().__init__(
+            network, views, double_backward=double_backward, compute_dtype=compute_dtype, reduction=reduction
+        )
 
 
 class TVLPIPSLoss(NetworkLoss):
@@ -80,6 +85,7 @@ class TVLPIPSLoss(NetworkLoss):
         double_backward: allow the gradient to be differentiated again. The default computes it in the forward pass,
             which takes half the memory.
         compute_dtype: see :class:`LPIPSLoss`.
+        reduction: see :class:`LPIPSLoss`.
 
     Raises:
         ValueError: ``weight_tv`` is negative or not finite; otherwise as :func:`load_network`.
@@ -93,6 +99,7 @@ class TVLPIPSLoss(NetworkLoss):
         *,
         double_backward: bool = False,
         compute_dtype: str | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
         if isinstance(weight_tv, bool) or not isinstance(weight_tv, (int, float)):
             raise ValueError(f"weight_tv={weight_tv!r} must be a number; the network is the second argument, net=...")
@@ -102,7 +109,9 @@ class TVLPIPSLoss(NetworkLoss):
         if weight_tv > 0:
             views.append(WeightedView(float(weight_tv), _tv_to_signed))
         network = load_network(net, weights, double_backward=double_backward)
-        super().__init__(network, tuple(views), double_backward=double_backward, compute_dtype=compute_dtype)
+        super().__init__(
+            network, tuple(views), double_backward=double_backward, compute_dtype=compute_dtype, reduction=reduction
+        )
         self.weight_tv = weight_tv
 
     def extra_repr(self) -> str:
@@ -118,6 +127,7 @@ class MSELPIPSLoss(nn.Module):
         net, weights: as for :func:`load_network`.
         double_backward: see :class:`TVLPIPSLoss`.
         compute_dtype: see :class:`LPIPSLoss`.
+        reduction: see :class:`LPIPSLoss`.
 
     Raises:
         ValueError: ``weight_lpips`` isn't positive; otherwise as :func:`load_network`.
@@ -131,16 +141,22 @@ class MSELPIPSLoss(nn.Module):
         *,
         double_backward: bool = False,
         compute_dtype: str | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         if not (math.isfinite(weight_lpips) and weight_lpips > 0):
             raise ValueError(f"weight_lpips={weight_lpips} must be positive; for squared error alone take MSELoss")
+        check_reduction(reduction)
         self.weight_lpips = weight_lpips
-        self.lpips = LPIPSLoss(net, weights, double_backward=double_backward, compute_dtype=compute_dtype)
+        self.reduction = reduction
+        self.lpips = LPIPSLoss(
+            net, weights, double_backward=double_backward, compute_dtype=compute_dtype, reduction=reduction
+        )
 
-    def forward(self, sr_image: Tensor, hr_image: Tensor) -> Tensor:
-        """Return the scalar loss of two ``(B, 3, H, W)`` images in [0, 1]."""
-        return mse(sr_image, hr_image) + self.weight_lpips * self.lpips(sr_image, hr_image)
+    def forward(self, sr_image: Tensor, hr_image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the loss of two ``(B, 3, H, W)`` images in [0, 1], weighed by a mask ``(B or 1, 1, H, W)`` if there is one."""
+        squared = mse(sr_image, hr_image, mask=mask, reduction=self.reduction)
+        return squared + self.weight_lpips * self.lpips(sr_image, hr_image, mask)
 
     def extra_repr(self) -> str:
         """Show the constructor's arguments."""

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluxsr.losses.weights import without_values
+from fluxsr.losses._reduction import layer_weights
+from fluxsr.losses.weights import built_exactly, without_values
 
 WEIGHTS_FILE = Path(__file__).resolve().parents[1] / "assets" / "perceptual_nano.safetensors"
 SMALLEST_SIDE = 16
+WIDTHS = (24, 40, 64, 96, 112)
 # Added to the squared norm of a pixel's features: below it a pixel counts as flat instead of as a random direction.
 _FLAT = 1e-2
 
@@ -36,7 +38,9 @@ class PerceptualNano(nn.Module):
         widths: channels of the five stages, at 1, 1/2, 1/4, 1/8 and 1/16 of the resolution.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (24, 40, 64, 96, 112)) -> None:
+    takes_mask = True
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.widths = tuple(widths)
         stages: list[nn.Module] = [nn.Sequential(nn.Conv2d(3, widths[0], 5, padding=2), nn.SiLU())]
@@ -57,14 +61,17 @@ class PerceptualNano(nn.Module):
             maps.append(image * torch.rsqrt(image.square().sum(dim=1, keepdim=True) + _FLAT))
         return maps
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the distance of each pair, ``(B, 1, 1, 1)``."""
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the distance of each pair, ``(B, 1, 1, 1)``, with the weights of the pixels as LPIPS takes them."""
         if min(x.shape[-2:]) < SMALLEST_SIDE:
             raise ValueError(f"net='nano' needs sides of at least {SMALLEST_SIDE} pixels, got shape {tuple(x.shape)}")
-        distances = [
-            F.conv2d((x_map - y_map).square(), head.view(1, -1, 1, 1)).mean(dim=(1, 2, 3))
-            for x_map, y_map, head in zip(self.features(x), self.features(y), self.heads, strict=True)
-        ]
+        distances = []
+        for x_map, y_map, head in zip(self.features(x), self.features(y), self.heads, strict=True):
+            differences = F.conv2d((x_map - y_map).square(), head.view(1, -1, 1, 1))
+            if mask is None:
+                distances.append(differences.mean(dim=(1, 2, 3)))
+            else:
+                distances.append((differences * layer_weights(mask, x_map)).sum(dim=(1, 2, 3)))
         return torch.stack(distances).sum(dim=0).view(-1, 1, 1, 1)
 
 
@@ -78,15 +85,23 @@ def load_perceptual_nano(weights: str | Path | None = None) -> PerceptualNano:
     from safetensors import SafetensorError, safe_open
 
     path = WEIGHTS_FILE if weights is None else Path(weights).expanduser()
+    if without_values() and weights is None:
+        return built_exactly(PerceptualNano).eval().requires_grad_(False)
     if not path.is_file():
         raise FileNotFoundError(f"no weights of the nano perceptual network at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
+
+    def build() -> PerceptualNano:
+        with safe_open(path, framework="pt", device="cpu") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        net = PerceptualNano(tuple(json.loads(metadata.get("widths", "[24, 40, 64, 96, 112]"))))
-        if not without_values():
-            net.load_state_dict(state)
+            with torch.device("meta"):  # no initialization that would be overwritten
+                net = PerceptualNano(tuple(json.loads(metadata.get("widths", json.dumps(WIDTHS)))))
+            if not without_values():
+                state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                net.load_state_dict(state, assign=True)
+        return net
+
+    try:
+        net = built_exactly(build)
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is not a file of nano perceptual weights: {error}") from error
     return net.eval().requires_grad_(False)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxsr.losses._checks import FirstBatch, check_images
-from fluxsr.losses.weights import without_values
+from fluxsr.losses._reduction import Reduction, per_image
+from fluxsr.losses.network import NoReferenceLoss
+from fluxsr.losses.weights import built_exactly, without_values
 
 POSITIVE = ("a sharp photo", "a clean, detailed, high quality photo")
 NEGATIVE = ("a blurry photo", "a noisy, compressed, low quality photo")
@@ -18,7 +19,7 @@ NEGATIVE = ("a blurry photo", "a noisy, compressed, low quality photo")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class CLIPQualityLoss(nn.Module):
+class CLIPQualityLoss(NoReferenceLoss):
     """Pulls the image towards positive captions and away from negative ones, ``-log softmax`` over the cosines (FlowSR).
 
     With the cosines ``c`` of the image's CLIP embedding and each caption's::
@@ -33,16 +34,13 @@ class CLIPQualityLoss(nn.Module):
         source: hub id or local folder of a ``transformers`` CLIP model with its tokenizer. Needs ``fluxsr[clip]``.
         positive: captions to be pulled to, at least one.
         negative: captions to be pushed from, at least one.
-        scale: of the cosines; the model's own learned scale (about 100) by default.
-        revision: of the hub repository.
+        scale: factor of the cosines; the model's own learned scale (about 100) by default.
+        revision: revision of the hub repository.
+        reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
 
     Raises:
         ValueError: if the model can't be loaded, saying what to do, or there is no caption of a sort.
     """
-
-    text_features: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -51,82 +49,90 @@ class CLIPQualityLoss(nn.Module):
         negative: Sequence[str] = NEGATIVE,
         scale: float | None = None,
         revision: str | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
         if not positive or not negative:
             raise ValueError("positive and negative captions are both needed, at least one each")
-        captions = [*positive, *negative]
-        if without_values():
-            model = _empty_clip(source)
-            text = torch.empty(len(captions), model.config.projection_dim)
-        else:
-            model, tokenizer = _load_clip(source, revision)
-            tokens = tokenizer(captions, padding=True, return_tensors="pt")
-            with torch.no_grad():
-                text = model.text_projection(model.text_model(tokens.input_ids, tokens.attention_mask).pooler_output)
-        self._check_first = FirstBatch()
-        learned = model.logit_scale.detach().exp() if scale is None else scale
-        self.scale = 100.0 if isinstance(learned, Tensor) and learned.is_meta else float(learned)
+        net = built_exactly(lambda: _CLIPCosines(source, [*positive, *negative], revision))
+        super().__init__(net, reduction)
+        self.scale = net.learned_scale if scale is None else float(scale)
         self.positives = len(positive)
-        # The text tower is used once: only the vision side stays.
-        self.vision = model.vision_model.requires_grad_(False).eval()
-        self.projection = model.visual_projection.requires_grad_(False)
-        self.register_buffer("text_features", nn.functional.normalize(text, dim=-1), persistent=False)
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
-
-    def train(self, mode: bool = True) -> CLIPQualityLoss:
-        """Stay in evaluation mode: nothing here is trained."""
-        return super().train(False)
 
     def cosines(self, image: Tensor) -> Tensor:
         """Return ``(B, captions)`` cosines in [-1, 1] of images ``(B, 3, H, W)`` in [0, 1], the positive captions first."""
-        size = self.vision.config.image_size
-        resized = nn.functional.interpolate(image.float(), (size, size), mode="bicubic", antialias=True)
-        features = self.projection(self.vision((resized - self.mean) / self.std).pooler_output)
-        return nn.functional.normalize(features, dim=-1) @ self.text_features.T
+        return self.network(image)
 
-    def forward(self, sr_image: Tensor, hr_image: Tensor | None = None) -> Tensor:
-        """Return the scalar loss of ``(B, 3, H, W)`` images in [0, 1]; ``hr_image`` is not looked at.
-
-        Raises:
-            ValueError: wrong shape, channels or dtype, or values up to 255 in the first images.
-        """
-        check_images(sr_image, sr_image, channels=3)
-        self._check_first(sr_image)
+    def measure(self, sr_image: Tensor) -> Tensor:
+        """Return the loss of each image, ``(B,)``."""
         log_shares = (self.scale * self.cosines(sr_image)).log_softmax(dim=-1)
-        return -log_shares[:, : self.positives].logsumexp(dim=-1).mean()
+        return -log_shares[:, : self.positives].logsumexp(dim=-1)
 
 
-class ScoreLoss(nn.Module):
-    """Turns any differentiable image scorer into a loss: the mean of its scores, negated where higher is better.
+class ScoreLoss(NoReferenceLoss):
+    """Turns any differentiable image scorer into a loss: its scores, negated where higher is better.
 
     Args:
         scorer: a module called ``scorer(image)`` on ``(B, 3, H, W)`` images in [0, 1], for example one of pyiqa's metrics
-            made with ``as_loss=True``. It is frozen.
+            made with ``as_loss=True``. It is frozen, and stays in evaluation mode and in its dtype.
         lower_is_better: whether good images score low (NIQE) rather than high (MUSIQ).
+        reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
     """
 
-    def __init__(self, scorer: nn.Module, lower_is_better: bool = False) -> None:
-        super().__init__()
-        self.scorer = scorer.requires_grad_(False).eval()
+    def __init__(self, scorer: nn.Module, lower_is_better: bool = False, reduction: Reduction = "mean") -> None:
+        super().__init__(scorer, reduction)
         self.lower_is_better = lower_is_better
-        self._check_first = FirstBatch()
 
-    def forward(self, sr_image: Tensor, hr_image: Tensor | None = None) -> Tensor:
-        """Return the scalar loss of ``(B, 3, H, W)`` images in [0, 1]; ``hr_image`` is not looked at.
+    def measure(self, sr_image: Tensor) -> Tensor:
+        """Return the loss of each image, ``(B,)``.
 
         Raises:
-            ValueError: wrong shape, channels or dtype, or values up to 255 in the first images.
+            ValueError: if the scorer doesn't give each image's score.
         """
-        check_images(sr_image, sr_image, channels=3)
-        self._check_first(sr_image)
-        score = self.scorer(sr_image).mean()
-        return score if self.lower_is_better else -score
+        score, batch = self.network(sr_image), sr_image.shape[0]
+        if score.ndim == 0 and self.reduction != "none":
+            score = score.expand(batch)  # a scorer that takes the mean itself
+        if score.ndim == 0 or score.shape[0] != batch:
+            raise ValueError(
+                f"the scorer returned shape {tuple(score.shape)} for a batch of {batch}: it must give each image's score, (B,)"
+            )
+        values = per_image(score)
+        return values if self.lower_is_better else -values
 
     def extra_repr(self) -> str:
         """Show the direction."""
         return f"lower_is_better={self.lower_is_better}"
+
+
+class _CLIPCosines(nn.Module):
+    """Cosines between images and fixed captions; the text tower is used once and dropped."""
+
+    text_features: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, source: str, captions: list[str], revision: str | None) -> None:
+        super().__init__()
+        if without_values():
+            model = _empty_clip(source)
+            text = torch.empty(len(captions), model.config.projection_dim)
+            self.learned_scale = 100.0
+        else:
+            model, tokenizer = _load_clip(source, revision)
+            tokens = tokenizer(captions, padding=True, return_tensors="pt")
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                text = model.text_projection(model.text_model(tokens.input_ids, tokens.attention_mask).pooler_output)
+            self.learned_scale = float(model.logit_scale.detach().exp())
+        self.vision = model.vision_model
+        self.projection = model.visual_projection
+        self.register_buffer("text_features", nn.functional.normalize(text, dim=-1))
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = self.vision.config.image_size
+        resized = nn.functional.interpolate(image, (size, size), mode="bicubic", antialias=True)
+        features = self.projection(self.vision((resized - self.mean) / self.std).pooler_output)
+        return nn.functional.normalize(features, dim=-1) @ self.text_features.T
 
 
 def _transformers() -> Any:
@@ -147,9 +153,8 @@ def _load_clip(source: str, revision: str | None) -> tuple[Any, Any]:
     library = _transformers()
     where: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
-        return library.CLIPModel.from_pretrained(source, **where), library.AutoTokenizer.from_pretrained(
-            source, **where
-        )
+        model = library.CLIPModel.from_pretrained(source, **where).float().eval()
+        return model, library.AutoTokenizer.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

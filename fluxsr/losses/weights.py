@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ENVIRONMENT_VARIABLE = "FLUXSR_WEIGHTS"
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class WeightSource(NamedTuple):
@@ -70,6 +72,28 @@ DISTS_HEADS = WeightSource(
 def without_values() -> bool:
     """Say whether new tensors have shapes alone, as under ``torch.device("meta")``: then there is nothing to read."""
     return torch.empty(0).is_meta
+
+
+def built_exactly(build: Callable[[], Module]) -> Module:
+    """Return the module that ``build`` makes, with the same values wherever it is called, on the current default device.
+
+    Measured numbers must not be rounded by a default dtype (Lightning builds a module of ``bf16-true`` under bfloat16), be
+    scattered over the devices of a ``with torch.device(...)`` block, be unfit for a gradient because of
+    ``torch.inference_mode()``, or shift anybody's random numbers.
+
+    Args:
+        build: Maker of a module. It sees float32 as the default dtype and the CPU as the default device; or the meta device,
+            where that is the current one.
+    """
+    place, dtype = torch.empty(0).device, torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            with torch.device("meta" if place.type == "meta" else "cpu"):
+                module = build()
+            return module.to(place)
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def load_weights(source: WeightSource, path: str | Path | None = None) -> dict[str, Tensor]:

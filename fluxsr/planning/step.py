@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from fluxsr.data import SRBatch, SRDataModule
 from fluxsr.flows import PairedTimes
-from fluxsr.losses.network import FrozenNetwork
+from fluxsr.losses.frozen import FrozenNetwork
 from fluxsr.models import FluxBackbone
 from fluxsr.models.modulation.folded_flux import MODULATION
 from fluxsr.planning.gpu import LikeDevice, like_device

@@ -51,7 +51,7 @@ def counting():
     return system
 
 
-def save(path, size=(8, 8), colour=0):
-    """Write a small image of one colour."""
+def save(path, size=(8, 8), color=0):
+    """Write a small image of one color."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (colour, colour, colour)).save(path)
+    Image.new("RGB", size, (color, color, color)).save(path)

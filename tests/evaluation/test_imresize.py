@@ -19,9 +19,9 @@ def by_hand(line: np.ndarray, new: int) -> np.ndarray:
     mirrored = np.concatenate([np.arange(len(line)), np.arange(len(line))[::-1]])
     result = []
     for k in range(new):
-        centre = (k + 0.5) / scale - 0.5
-        taps = range(int(np.floor(centre - 2 * stretch)), int(np.ceil(centre + 2 * stretch)) + 1)
-        weights = np.array([keys((centre - tap) / stretch) for tap in taps])
+        center = (k + 0.5) / scale - 0.5
+        taps = range(int(np.floor(center - 2 * stretch)), int(np.ceil(center + 2 * stretch)) + 1)
+        weights = np.array([keys((center - tap) / stretch) for tap in taps])
         values = line[mirrored[np.mod(list(taps), 2 * len(line))]]
         result.append((weights * values).sum() / weights.sum())
     return np.array(result)

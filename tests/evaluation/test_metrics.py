@@ -1,3 +1,4 @@
+import math
 import sys
 from types import SimpleNamespace
 
@@ -6,10 +7,15 @@ import pytest
 import torch
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fluxsr.evaluation import METRICS, Settings, load_metric
+from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.metrics import with_parts
+from fluxsr.evaluation.systems import rounded
 from fluxsr.losses import LPIPSLoss, patch_artefact_energy
+from fluxsr.losses.functional import luma
 
 
 @pytest.fixture
@@ -34,14 +40,143 @@ def test_the_crop_is_taken_off_each_side(pair):
     ours, theirs = (luma_of(image)[4:-4, 4:-4] for image in pair)
     expected = peak_signal_noise_ratio(theirs, ours, data_range=255)
     assert load_metric("psnr", Settings(crop=4)).score(*pair) == pytest.approx(expected, abs=1e-4)
-    with pytest.raises(ValueError, match="too few to cut 125"):
-        load_metric("psnr", Settings(crop=125)).score(*pair)
+    with pytest.raises(ValueError, match="too few to cut 128"):
+        load_metric("psnr", Settings(crop=128)).score(*pair)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 12])
+def test_small_images_have_a_psnr(side):
+    black, gray = torch.zeros(1, 3, side, side), torch.full((1, 3, side, side), 0.1)
+    assert load_metric("psnr_rgb").score(gray, black) == pytest.approx(20, abs=1e-5)
+    assert load_metric("psnr_rgb", Settings(crop=4)).score(*(F.pad(image, (4,) * 4) for image in (gray, black))) < 21
+    if side < 6:
+        with pytest.raises(ValueError, match=f"SSIM needs sides of at least 6 pixels, got {side}x{side}"):
+            load_metric("ssim").score(gray, black)
 
 
 def test_ssim_is_torchmetrics_on_the_luma(pair):
     images = (torch.from_numpy(luma_of(image) / 255)[None, None] for image in pair)
     expected = float(structural_similarity_index_measure(*images, data_range=1.0))
-    assert load_metric("ssim").score(*pair) == pytest.approx(expected, abs=5e-5)  # half of the last printed digit
+    assert load_metric("ssim").score(*pair) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ssim", "ssim_rgb", "ssim_tables"])
+@pytest.mark.parametrize(("level", "other"), [(255, 254), (250, 252), (128, 127), (3, 0), (255, 255)])
+def test_ssim_of_flat_areas_is_the_formulas_and_at_most_1(name, level, other, generator):
+    one, two = (torch.full((1, 3, 48, 40), value / 255) for value in (level, other))
+    if name == "ssim_tables":
+        p, q, c = *((luma(image.double()) * 255).round().mean() for image in (one, two)), (0.01 * 255) ** 2
+    else:
+        p, q, c = *((luma(i.double()) if name == "ssim" else i.double()).mean() for i in (one, two)), 1e-4
+    expected = float((2 * p * q + c) / (p**2 + q**2 + c))
+    assert load_metric(name).score(one, two) == pytest.approx(expected, abs=1e-12)
+    textured = (one + torch.randint(-2, 1, one.shape, generator=generator) / 255).clamp(0, 1)
+    assert load_metric(name).score(textured, textured) == pytest.approx(1, abs=1e-15)
+    assert load_metric(name).score(textured, textured) <= 1
+
+
+def test_the_ntire_score_is_made_of_six_metrics():
+    values = {"lpips_alex": 0.25, "dists": 0.15, "clipiqa": 0.7, "maniqa": 0.45, "musiq": 70.0, "niqe": 4.0}
+    assert METRICS["ntire"].combine(values) == pytest.approx(0.75 + 0.85 + 0.7 + 0.45 + 0.7 + 0.6)
+    assert METRICS["ntire"].combine({**values, "niqe": 12.0}) == pytest.approx(0.75 + 0.85 + 0.7 + 0.45 + 0.7)
+    assert with_parts(["ntire"]) == [*values, "ntire"]
+    assert with_parts([*reversed(values), "psnr"])[-1] == "ntire" and with_parts(["psnr", "niqe"]) == ["psnr", "niqe"]
+    with pytest.raises(ValueError, match=r"computed of lpips_alex, .*: measure it with evaluate\(\)"):
+        load_metric("ntire")
+
+
+def test_a_picture_is_consistent_if_it_can_have_become_the_lr_image(photo):
+    lr_image = rounded(imresize(photo, (64, 64)))
+    consistent, spread = (load_metric(name) for name in ("consistency", "consistency_spread"))
+    assert consistent.needs_lr and not consistent.needs_reference
+    assert consistent.score(photo, lr_image) == math.inf and spread.score(photo, lr_image) == 0
+    enlarged = rounded(imresize(lr_image, (256, 256)))
+    other = rounded(photo.roll(9, dims=-1))
+    assert consistent.score(enlarged, lr_image) > consistent.score(other, lr_image) + 10
+
+
+def test_the_spread_of_a_random_degradation_is_that_over_its_draws(photo):
+    def degrade(image, number):
+        generator = torch.Generator().manual_seed(number)
+        noise = torch.randn(1, 3, 64, 64, generator=generator) * 0.02 * (1 + number % 2)
+        return imresize(image, (64, 64)) + noise
+
+    lr_image = rounded(imresize(photo, (64, 64)))
+    settings = Settings(degrade=degrade)
+    value = load_metric("consistency", settings).score(photo, lr_image)
+    spread = load_metric("consistency_spread", settings).score(photo, lr_image)
+    assert 28 < value < 34 and 2 < spread < 5  # 6 dB between the two kinds of draws
+
+
+OWN = """
+import torch
+
+def brightness(sr_image):
+    return sr_image.mean()
+
+def farthest(sr_image, hr_image, power=1.0):
+    return (sr_image - hr_image).abs().amax() ** power
+
+farthest.lower_is_better = True
+
+class Network(torch.nn.Module):
+    lower_is_better = True
+    def forward(self, sr_image, hr_image):
+        return (sr_image - hr_image).square().mean()
+
+def map_of(sr_image):
+    return sr_image
+
+number = 3
+def nothing():
+    return 0
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_metrics_21.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("own_metrics_21", None)
+    sys.path[:] = [place for place in sys.path if place != str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("function", "lower", "reference"),
+    [("brightness", False, False), ("farthest", True, True), ("Network", True, True)],
+)
+def test_a_metric_of_ones_own_is_named_by_its_place(own, pair, function, lower, reference):
+    metric = load_metric(f"mine=own_metrics_21:{function}")
+    expected = {
+        "brightness": pair[0].mean(),
+        "farthest": (pair[0] - pair[1]).abs().amax(),
+        "Network": (pair[0] - pair[1]).square().mean(),
+    }
+    assert metric.score(*pair) == pytest.approx(float(expected[function]))
+    assert (metric.name, metric.lower_is_better, metric.needs_reference) == ("mine", lower, reference)
+    assert metric.source.startswith(f"own_metrics_21:{function}, ")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mine=own_metrics_21", "is NAME=module:function"),
+        ("mine=nowhere_21:f", "can't import nowhere_21"),
+        ("mine=own_metrics_21:absent", "has no absent"),
+        ("mine=own_metrics_21:number", "is a int, which can't be called"),
+        ("mine=own_metrics_21:nothing", "takes 0"),
+        ("psnr=own_metrics_21:brightness", "psnr is a metric already"),
+    ],
+)
+def test_a_metric_of_ones_own_that_is_none_is_told(own, spec, message):
+    with pytest.raises(ValueError, match=message):
+        load_metric(spec)
+
+
+def test_a_metric_of_ones_own_gives_one_number(own, pair):
+    with pytest.raises(ValueError, match="one number for an image, got Tensor"):
+        load_metric("mine=own_metrics_21:map_of").score(*pair)
 
 
 def test_ssim_of_the_tables_is_scikit_images_on_the_rounded_luma(pair):

@@ -3,11 +3,12 @@ import pytest
 import torch
 from scipy.special import gamma
 
-from fluxsr.evaluation.niqe import Pristine, _asymmetric_gaussian, load_pristine, niqe
+from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.niqe import Pristine, _asymmetric_gaussian, _gray_levels, _normalized, load_pristine, niqe
 
 
 def test_the_fit_finds_what_a_sample_was_drawn_from(generator):
-    """An asymmetric generalised Gaussian: |u| gamma-distributed to the power 1 / shape, sides by their shares."""
+    """An asymmetric generalized Gaussian: |u| gamma-distributed to the power 1 / shape, sides by their shares."""
     shape, left, right = 1.4, 0.5, 2.0  # the scales
     size = np.random.default_rng(0)
     magnitude = size.gamma(1 / shape, size=400_000) ** (1 / shape)
@@ -61,3 +62,28 @@ def test_too_few_blocks_and_missing_parameters_are_named(photo, tmp_path, monkey
     np.savez(tmp_path / "niqe_pris_params.npz", other=np.zeros(3))
     with pytest.raises(ValueError, match="doesn't hold mu_pris_param"):
         load_pristine()
+
+
+def test_rounding_noise_in_flat_areas_and_between_levels_changes_nothing(photo, generator):
+    """A sky is flat, and gray levels lie exactly between two: neither may hang on the last bits of the picture."""
+    pristine = Pristine(torch.zeros(36, dtype=torch.float64), torch.eye(36, dtype=torch.float64))
+    wide = torch.cat([photo, photo.flip(-1)], dim=-1)[..., :192, :384].double()
+    wide[..., :70, :] = 0.8  # blocks that are flat in part
+    wide[..., 100:150, 100:300] = (wide[..., 100:150, 100:300] * 255).div(50, rounding_mode="floor") * 50 / 255
+    wide = (wide * 255).round() / 255
+    value = niqe(wide, pristine)
+    assert torch.equal(niqe(wide.float(), pristine), value)
+    noise = 1e-7 * torch.randn(wide.shape, generator=generator, dtype=torch.float64)
+    assert torch.equal(niqe(wide + noise, pristine), value)
+    # The same picture mirrored and turned has the same statistics, but for which neighbor is which.
+    normalized = _normalized(_gray_levels(wide))
+    flat = normalized[..., 4:66, :]
+    assert (flat == 0).all() and (normalized[..., 80:, :] != 0).any()
+    half = imresize(_gray_levels(wide), (96, 192))
+    assert (_normalized(half)[..., 5:30, :] == 0).all()
+
+
+def test_levels_are_rounded_in_whole_numbers():
+    image = torch.tensor([[0, 0, 0], [1, 1, 0], [250, 0, 250], [0, 0, 250], [5, 5, 5]]).T.view(1, 3, 1, 5) / 255
+    assert _gray_levels(image).flatten().tolist() == [0, 1, 103, 28, 5]  # 28.5 to the even side; 103.25
+    assert torch.equal(_gray_levels(image.double() + 1e-9), _gray_levels(image - 1e-7))

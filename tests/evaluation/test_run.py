@@ -1,14 +1,30 @@
+import importlib
 import json
 import math
 import sys
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fluxsr.evaluation import Settings, evaluate, folder_system, load_metric, open_folders
+from fluxsr.evaluation import (
+    METRICS,
+    Settings,
+    bicubic,
+    evaluate,
+    folder_system,
+    load_metric,
+    open_folders,
+    write_report,
+)
 from fluxsr.evaluation.document import read_results
 from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.metrics import Row
 from fluxsr.evaluation.run import columns
+from fluxsr.evaluation.tables import to_markdown
+from fluxsr.evaluation.testset import bicubic_degradation
 from fluxsr.images import read_image
 from tests.evaluation.conftest import save
 
@@ -32,6 +48,138 @@ def test_values_means_intervals_and_the_test_between_systems(folders, testset):
     (row,) = (row for row in results["comparisons"] if row["metric"] == "psnr")
     assert row["first"] == "worse" and row["difference"] > 8 and row["p_value"] == 2 / 8 and row["interval"][0] > 0
     assert results["protocol"]["crop"] == 0 and "torchmetrics" in results["versions"]
+
+
+def no_constants(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_the_file_is_json_whatever_was_measured(folders, testset):
+    output = folders / "out.json"
+    results = results_of(folders, testset, "HR", "better", output=output)
+    content = json.loads(output.read_text(), parse_constant=no_constants)
+    assert content["systems"]["HR"]["images"]["a.png"]["psnr"] is None
+    assert content["systems"]["HR"]["mean"] == {"psnr": None, "ssim": 1}
+    assert content["note"].startswith("null is infinity: psnr of a.png (HR), psnr of b.png (HR)")
+    again = read_results(output)
+    assert again["systems"] == results["systems"] and "inf" in to_markdown(again)
+
+
+def test_a_file_of_an_earlier_version_is_read(folders, testset):
+    output = folders / "old.json"
+    results = results_of(folders, testset, "HR", "better")
+    for name, facts in results["metrics"].items():
+        results["metrics"][name] = {key: value for key, value in facts.items() if key != "source"}
+    for entry in results["systems"].values():
+        entry.pop("parameters")
+    output.write_text(json.dumps(results))  # with the token Infinity, which Python's own reader takes
+    assert read_results(output)["systems"]["HR"]["mean"]["psnr"] == math.inf
+    assert "pyiqa" not in to_markdown(read_results(output))
+    write_report([output], folders / "page.html")
+
+
+def test_what_was_measured_is_appended_and_a_crash_may_cut_the_last_line(folders, testset, counting):
+    output, part = folders / "out.json", folders / "out.json.part"
+    sizes = []
+
+    def interrupt(count):
+        sizes.append(part.read_text())
+        if counting.calls == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(testset, [counting], ["psnr"], output=output, progress=interrupt)
+    assert not output.exists()
+    assert all(
+        later.startswith(earlier) and later.count("\n") == earlier.count("\n") + 1 for earlier, later in pairwise(sizes)
+    )
+    part.write_text(part.read_text()[:-30])
+    assert list(read_results(output)["systems"]["counting"]["images"]) == ["a.png", "b.png"]
+    with pytest.raises(ValueError, match="was interrupted"):
+        write_report([output], folders / "page.html")
+    results = evaluate(testset, [counting], ["psnr"], output=output)
+    assert counting.calls == 4 and not part.exists()
+    assert read_results(output)["systems"] == results["systems"]
+    part.write_text('{"format": 1, "syst')  # not even the head is whole
+    assert read_results(output)["systems"] == results["systems"]
+
+
+def test_results_on_equal_stems_are_kept_apart_and_matched_again(tmp_path, counting):
+    for name in ("a.png", "a.jpg"):
+        save(tmp_path / "hr" / name, (16, 16), 40 if name == "a.jpg" else 90)
+    testset = open_folders(tmp_path / "hr", scale=4, degrade=bicubic_degradation(4))
+    results = evaluate(testset, [counting], ["psnr"], save_images=tmp_path / "kept")
+    files = results["systems"]["counting"]["files"]
+    assert len(set(files.values())) == 2 and all(Path(path).is_file() for path in files.values())
+    again = folder_system("kept", tmp_path / "kept" / "counting", testset)
+    assert {name: str(path) for name, path in again.files.items()} == files
+    same = folder_system("same", tmp_path / "hr", testset)
+    assert {name: path.name for name, path in same.files.items()} == {"a.png": "a.png", "a.jpg": "a.jpg"}
+
+
+def test_an_own_metric_is_measured_again_when_its_file_changes(folders, testset, counting, monkeypatch):
+    monkeypatch.chdir(folders)
+    monkeypatch.syspath_prepend(str(folders))
+    for number in (1, 2):
+        (folders / "own_run_21.py").write_text(f"def measure(sr_image):\n    return {number}\n")
+        sys.modules.pop("own_run_21", None)
+        importlib.invalidate_caches()
+        results = evaluate(testset, [counting], ["psnr", "mine=own_run_21:measure"], output=folders / "out.json")
+        assert results["systems"]["counting"]["mean"]["mine"] == number
+    assert results["metrics"]["mine"]["source"].startswith("own_run_21:measure, ")
+    sys.modules.pop("own_run_21", None)
+
+
+def test_a_number_that_has_no_mean_is_refused(testset, counting, folders, monkeypatch):
+    monkeypatch.syspath_prepend(str(folders))
+    (folders / "nan_run_21.py").write_text("def measure(sr_image):\n    return float('nan')\n")
+    with pytest.raises(ValueError, match=r"mine of a.png \(counting\): it is nan"):
+        evaluate(testset, [counting], ["mine=nan_run_21:measure"])
+    sys.modules.pop("nan_run_21", None)
+
+
+def test_consistency_is_measured_without_a_reference(folders):
+    blind = open_folders(None, folders / "LR", scale=4)
+    results = evaluate(blind, [bicubic(), folder_system("HR", folders / "HR", blind)], ["consistency"])
+    means = {name: entry["mean"]["consistency"] for name, entry in results["systems"].items()}
+    assert means["HR"] > means["bicubic"] > 20
+    testset = open_folders(folders / "HR")
+    better = folder_system("better", folders / "better", testset)
+    with pytest.raises(ValueError, match="consistency need LR images, and there are none"):
+        evaluate(testset, [better], ["consistency"])
+
+
+def test_the_ntire_score_is_there_where_its_parts_are(folders, testset, monkeypatch):
+    class Network:
+        metric_mode, lower_better = "NR", False
+
+        def __call__(self, image):
+            return image.mean()
+
+    fake = SimpleNamespace(list_models=lambda: ["a", "b"], create_metric=lambda name, device: Network())
+    monkeypatch.setitem(sys.modules, "pyiqa", fake)
+    combined = Row(None, False, parts=("pyiqa:a", "psnr"), combine=lambda values: values["pyiqa:a"] + values["psnr"])
+    monkeypatch.setitem(METRICS, "both", combined)
+    system = folder_system("better", folders / "better", testset)
+    for asked in (["both"], ["psnr", "pyiqa:a"]):
+        results = evaluate(testset, [system], asked, output=folders / "out.json")
+        for values in results["systems"]["better"]["images"].values():
+            assert values["both"] == values["pyiqa:a"] + values["psnr"]
+    assert results["metrics"]["pyiqa:a"]["source"] == "pyiqa" and results["metrics"]["both"]["source"] == "fluxsr"
+
+
+def test_tf32_is_off_while_measuring_and_as_it_was_after(testset, counting):
+    seen = []
+
+    def restore(image, size):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return imresize(image, size)
+
+    counting.restore = restore
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    results = evaluate(testset, [counting], ["psnr"])
+    assert set(seen) == {(False, False)} and results["protocol"]["tf32"] == "off"
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
 
 
 def test_equal_images_have_infinite_psnr_and_no_test(folders, testset):

@@ -34,3 +34,12 @@ def test_the_p_value_of_many_images_tells_a_difference_from_none():
     assert sign_flip_p_value(dice.normal(0.5, 1, 100)) < 0.001
     values = [sign_flip_p_value(dice.normal(0, 1, 30)) for _ in range(100)]
     assert 0.01 <= np.mean([value < 0.05 for value in values]) <= 0.1  # uniform under the null hypothesis
+
+
+def test_thousands_of_images_are_resampled_in_portions(monkeypatch):
+    from fluxsr.evaluation import statistics
+
+    values = np.random.default_rng(1).normal(size=50)
+    whole = bootstrap_interval(values), sign_flip_p_value(values)
+    monkeypatch.setattr(statistics, "_AT_A_TIME", 1234)
+    assert (bootstrap_interval(values), sign_flip_p_value(values)) == whole

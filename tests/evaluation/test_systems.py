@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from fluxsr.evaluation import bicubic, evaluate, load_model
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.systems import rounded
+from fluxsr.evaluation.tables import cost_rows, to_markdown
 from fluxsr.inference import Upscaler
 
 
@@ -57,7 +58,7 @@ def test_steps_are_the_solvers_and_tell_systems_apart(generator):
         load_model("nano-student", steps=0)
 
 
-def test_the_colour_fix_is_the_upscalers_and_tells_systems_apart(generator):
+def test_the_color_fix_is_the_upscalers_and_tells_systems_apart(generator):
     lr_image = rounded(torch.rand(1, 3, 12, 10, generator=generator))
     wavelet, none = load_model("nano-student", device="cpu"), load_model("nano-student", device="cpu", color_fix="none")
     expected = Upscaler.from_pretrained("nano-student", device="cpu", color_fix="none")(lr_image[0], scale=4)
@@ -120,3 +121,9 @@ def test_costs_are_in_the_results(peer, testset):
     results = evaluate(testset, [load_model(str(peer[0] / "small.pth"), device="cpu")], ["psnr"])
     summary = results["systems"]["small"]["cost_summary"]
     assert summary["images"] == 2 and set(summary["median_seconds"]) == {"total", "network"}
+    entry = results["systems"]["small"]
+    assert entry["parameters"] == sum(parameter.numel() for parameter in peer[1].parameters())
+    assert entry["macs"]["of"] == [12, 10] and entry["macs"]["stages"]["network"] > entry["parameters"]
+    total = next(row for row in cost_rows(results) if row[1] == "total")
+    assert float(total[4]) == pytest.approx(entry["macs"]["stages"]["total"] / 1e9, rel=0.01) and total[5]
+    assert "MACs are those of an LR image of 10x12 pixels" in to_markdown(results)

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from fluxsr.images import check_sizes, images_by_name, match_names
@@ -77,3 +79,25 @@ def test_other_sizes_are_named(tmp_path):
 
 def test_stem_keeps_dots_that_are_no_format():
     assert stem("a.b.png") == "a.b" and stem("a.b") == "a.b"
+
+
+def test_equal_stems_are_told_apart_by_their_formats(tmp_path):
+    place = folder(tmp_path, "a.png", "a.jpg", "b.png")
+    found = match_names(["b.png", "a.jpg", "a.png"], place, "ours")
+    assert found.files == {name: place / name for name in ("a.jpg", "a.png", "b.png")}
+
+
+def test_a_format_may_have_been_added(tmp_path):
+    place = folder(tmp_path, "a.png.png", "a.jpg.png", "sub/b.png.png")
+    found = match_names(["a.jpg", "a.png", "sub/b.png"], place, "ours")
+    assert found.files["a.jpg"] == place / "a.jpg.png" and found.files["sub/b.png"] == place / "sub" / "b.png.png"
+
+
+def test_messages_of_thousands_of_names_take_no_time(monkeypatch):
+    names = [f"{number:05}_HR_x4_out.png" for number in range(30_000)]
+    files = {f"{number:05}_LR4.png": None for number in range(15_000, 45_000)}
+    monkeypatch.setattr("fluxsr.images.matching.images_by_name", lambda place: files)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"missing: 00000_HR_x4_out.png, .* and 14992 more; extra: 30000_LR4.png"):
+        match_names(names, "somewhere", "ours")
+    assert time.perf_counter() - start < 10  # a comparison of all with all would take minutes

@@ -50,8 +50,16 @@ def test_8_bit_values_cast_to_float_are_refused(loss: nn.Module, dtype: torch.dt
     loss(pair[0], pair[1])
 
 
+@pytest.mark.filterwarnings("error")
 def test_what_a_network_makes_is_let_through(loss: nn.Module, pair) -> None:
-    assert loss(pair[0] * 3 - 1, pair[1]).isfinite()
+    assert loss(pair[0] * 2 - 0.5, pair[1]).isfinite()
+
+
+def test_images_in_the_range_of_diffusers_are_said_once(loss: nn.Module, pair) -> None:
+    signed = [image * 2 - 1 for image in pair]
+    with pytest.warns(UserWarning, match=r"expected in \[0, 1\], got values down to -1.00.*\(x \+ 1\) / 2") as said:
+        [loss(*signed) for _ in range(2)]
+    assert len(said) == 1
 
 
 def test_an_8_bit_reference_alone_is_refused(pair) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.losses import LPIPSLoss, TVLPIPSLoss
-from fluxsr.losses.network import FrozenNetwork
+from fluxsr.losses.frozen import FrozenNetwork
 
 
 class Tiny(nn.Module):
@@ -89,10 +89,35 @@ def test_images_of_other_dtypes(dtype: torch.dtype, pair) -> None:
     image = pair[0].to(dtype).requires_grad_()
     value = loss(image, pair[1].to(dtype))
     value.backward()
-    assert value.dtype == torch.float32
+    assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert image.grad is not None
     assert image.grad.dtype == dtype
-    torch.testing.assert_close(value, loss(*pair), rtol=0.05, atol=1e-4)
+    torch.testing.assert_close(value.float(), loss(*pair), rtol=0.05, atol=1e-4)
+
+
+def test_a_network_handed_over_in_bfloat16_stays_so_and_its_loss_is_float32(pair) -> None:
+    loss = TVLPIPSLoss(net=Tiny().bfloat16())
+    image = pair[0].clone().requires_grad_()
+    value = loss(image, pair[1])
+    assert loss.network.dtype == torch.bfloat16
+    assert value.dtype == loss(*pair).dtype == torch.float32
+    assert torch.autograd.grad(value, image)[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_gradcheck_holds_of_a_loss_as_it_comes(reduction: str, pair) -> None:
+    images = [image[:, :, :5, :5].double() for image in pair]
+    for loss in (TVLPIPSLoss(net=Tiny(), reduction=reduction), TVLPIPSLoss(net=Tiny(), reduction=reduction).double()):
+        assert torch.autograd.gradcheck(lambda x, loss=loss: loss(x, images[1]), (images[0].requires_grad_(),))
+
+
+def test_vmap_and_a_hessian_go_through_it(pair) -> None:
+    loss = LPIPSLoss(net=Tiny())
+    each = torch.func.vmap(lambda x, y: loss(x[None], y[None]))(*pair)
+    torch.testing.assert_close(each, LPIPSLoss(net=Tiny(), reduction="none")(*pair))
+    small = [image[0, :, :4, :4] for image in pair]
+    curvature = torch.func.hessian(lambda x: loss(x[None], small[1][None]))(small[0])
+    assert curvature.shape == (3, 4, 4, 3, 4, 4) and curvature.abs().sum() > 0
 
 
 def test_a_second_derivative_is_refused_or_exact(pair) -> None:
@@ -128,8 +153,12 @@ def test_moving_to_a_device_moves_the_network() -> None:
 
 def test_a_checkpoint_that_does_carry_the_weights_still_loads() -> None:
     loss = LPIPSLoss(net=Tiny())
-    state = {f"network.net.{name}": value for name, value in loss.network.net.state_dict().items()}
-    loss.load_state_dict(state, strict=True)
+    before = loss.network.net.conv.weight.clone()
+    state = {f"network.net.{name}": value.bfloat16() for name, value in loss.network.net.state_dict().items()}
+    for assign in (False, True):
+        loss.load_state_dict({**state, "network.net.of_another": torch.zeros(1)}, strict=True, assign=assign)
+        assert torch.equal(loss.network.net.conv.weight, before)
+        assert not any(p.requires_grad for p in loss.requires_grad_(True).parameters())
 
 
 def test_user_errors_name_the_value(pair) -> None:

@@ -126,12 +126,12 @@ def test_descending_on_it_lowers_lpips_vgg(net: PerceptualNano, backbones, index
     hr_image = photos()[index]
     start = F.interpolate(F.interpolate(hr_image, scale_factor=1 / 3, mode="area"), (64, 64), mode="bicubic")
     image = start.clone().requires_grad_()
-    optimiser = torch.optim.Adam([image], lr=0.003)
+    optimizer = torch.optim.Adam([image], lr=0.003)
     for _ in range(100):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = net(image * 2 - 1, hr_image * 2 - 1).sum() + 0.1 * (image - hr_image).abs().mean()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         before, after = (vgg(x.clamp(0, 1) * 2 - 1, hr_image * 2 - 1).item() for x in (start, image))
     assert after < 0.8 * before

@@ -82,7 +82,7 @@ def write_report(
     return Path(output)
 
 
-def colours(results: Results) -> dict[str, int]:
+def colors(results: Results) -> dict[str, int]:
     """Return the palette's number of each system."""
     return {name: number for number, name in enumerate(results["systems"])}
 
@@ -123,7 +123,8 @@ def _rows(results: Results, metrics: Sequence[str], several: bool) -> str:
             value, _, interval = row.cells.get(metric, "").partition(" ")
             small = f"<small>{escape(interval)}</small>" if interval else ""
             mark = ' class="best"' if not row.published and best.get(metric) == row.name else ""
-            cells.append(f'<td{mark} data-value="{value}">{value}{small}</td>')
+            number = "Infinity" if value == "inf" else value  # as the page's script reads it
+            cells.append(f'<td{mark} data-value="{number}">{value}{small}</td>')
         lines_.append(f"<tr{' class=published' if row.published else ''}>{''.join(cells)}</tr>")
     return "".join(lines_)
 
@@ -171,7 +172,7 @@ def scatters(results: Results) -> str:
         name for name in results["metrics"] if row_of(name).family == "perception" and not row_of(name).on_sets
     ):
         points = [
-            Point(name, entry["mean"][fidelity], entry["mean"][metric], colours(results)[name])
+            Point(name, entry["mean"][fidelity], entry["mean"][metric], colors(results)[name])
             for name, entry in results["systems"].items()
         ]
         if fidelity in placed and metric in placed:
@@ -204,9 +205,9 @@ def spectra(results: Results) -> str:
     period = results["protocol"]["artefact_period"]
     marks = {k / period: f"{period} px" if k == 1 else "" for k in range(1, period // 2 + 1)}
     over = "dB over the photos" if any(item["hr"] for item in results["images"].values()) else "dB"
-    plot = lines(found, "cycles per pixel", over, colours(results), marks)
+    plot = lines(found, "cycles per pixel", over, colors(results), marks)
     text = f"A grid of {period} pixels would stand out as peaks at the dashed lines."
-    return f'<h3>Spectra</h3><p class="soft">{text}</p>{legend({n: colours(results)[n] for n in found})}<figure>{plot}</figure>'
+    return f'<h3>Spectra</h3><p class="soft">{text}</p>{legend({n: colors(results)[n] for n in found})}<figure>{plot}</figure>'
 
 
 def differences(results: Results) -> str:
@@ -231,15 +232,19 @@ def cost(results: Results) -> str:
     if not own:
         return ""
     body = "".join(
-        f'<tr><td class="text">{escape(name)}</td><td class="text">{escape(stage)}</td><td>{seconds}</td><td>{peak}</td></tr>'
-        for name, stage, seconds, peak in own
+        f'<tr><td class="text">{escape(name)}</td><td class="text">{escape(stage)}</td>'
+        + "".join(f"<td>{cell}</td>" for cell in cells)
+        + "</tr>"
+        for name, stage, *cells in own
     )
+    head = "".join(f"<th{' class=text' * (n < 2)}>{escape(title)}</th>" for n, title in enumerate(tables.COST_HEAD))
+    counted = tables.macs_of(results)
+    of = f" MACs (multiply-accumulates, G is 10^9) of an LR image of {counted} pixels." if counted else ""
     machine = results["machine"]
     theirs = ", ".join(f"{row['method']} {row['seconds']} s" for row in published_efficiency())
     return (
-        '<h3>Cost</h3><div class="scroll"><table><tr><th class="text">system</th><th class="text">stage</th>'
-        f"<th>seconds, median</th><th>peak memory, MB</th></tr>{body}</table></div>"
-        f'<p class="soft">Measured on {escape(str(machine["device"]))}, {machine["threads"]} threads. '
+        f'<h3>Cost</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+        f'<p class="soft">Measured on {escape(str(machine["device"]))}, {machine["threads"]} threads.{of} '
         f"Printed by FlowSR for 128 to 512 pixels, on another machine: {escape(theirs)}.</p>"
     )
 

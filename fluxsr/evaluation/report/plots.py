@@ -1,4 +1,4 @@
-"""Plots as inline SVG, coloured by the page's style sheet: points with labels, and lines."""
+"""Plots as inline SVG, colored by the page's style sheet: points with labels, and lines."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ COLOURS = 8  # --c0 to --c7 in the style sheet
 
 
 class Point(NamedTuple):
-    """A point of a scatter plot; ``colour`` is a number of the palette, ``None`` for a published one."""
+    """A point of a scatter plot; ``color`` is a number of the palette, ``None`` for a published one."""
 
     label: str
     x: float
     y: float
-    colour: int | None
+    color: int | None
 
 
 class Axis(NamedTuple):
@@ -50,13 +50,13 @@ def scatter(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> str:
     places = [(point, *_pixel(x_axis.place(point.x), y_axis.place(point.y))) for point in points]
     taken = [(x - 5, y - 5, x + 5, y + 5) for _, x, y in places]
     parts = []
-    for point, x, y in sorted(places, key=lambda place: place[0].colour is None):
+    for point, x, y in sorted(places, key=lambda place: place[0].color is None):
         text_x, text_y, box = _free_place(x, y, 6.4 * len(point.label), taken)
         taken.append(box)
-        if point.colour is None:
+        if point.color is None:
             look, text_look = 'r="4" class="published"', 'class="theirs"'
         else:
-            look, text_look = f'r="6" style="fill:var(--c{point.colour % COLOURS})"', 'style="font-weight:600"'
+            look, text_look = f'r="6" style="fill:var(--c{point.color % COLOURS})"', 'style="font-weight:600"'
         tip = f"{point.label}: {x_axis.label} {point.x:.4g}, {y_axis.label} {point.y:.4g}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(tip)}</title></circle>')
         parts.append(f'<text x="{text_x:.1f}" y="{text_y:.1f}" {text_look}>{escape(point.label)}</text>')
@@ -67,7 +67,7 @@ def lines(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     x_label: str,
     y_label: str,
-    colours: Mapping[str, int] | None = None,
+    colors: Mapping[str, int] | None = None,
     marks: Mapping[float, str] | None = None,
 ) -> str:
     """Return a plot of lines; ``marks`` are dashed vertical lines with a label each, which may be empty."""
@@ -85,18 +85,18 @@ def lines(
     for number, (name, curve) in enumerate(curves.items()):
         pixels = (_pixel(x_axis.place(x), y_axis.place(y)) for x, y in curve if math.isfinite(y))
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
-        colour = (colours or {}).get(name, number) % COLOURS
+        color = (colors or {}).get(name, number) % COLOURS
         parts.append(
-            f'<polyline style="stroke:var(--c{colour})" points="{points}"><title>{escape(name)}</title></polyline>'
+            f'<polyline style="stroke:var(--c{color})" points="{points}"><title>{escape(name)}</title></polyline>'
         )
     return _svg(x_axis, y_axis, "".join(parts), f"{y_label} against {x_label}")
 
 
 def legend(names: Mapping[str, int]) -> str:
-    """Return the names of the colours."""
+    """Return the names of the colors."""
     items = (
-        f'<span><i style="background:var(--c{colour % COLOURS})"></i>{escape(name)}</span>'
-        for name, colour in names.items()
+        f'<span><i style="background:var(--c{color % COLOURS})"></i>{escape(name)}</span>'
+        for name, color in names.items()
     )
     return f'<div class="legend">{"".join(items)}</div>'
 
@@ -121,9 +121,9 @@ def _svg(x_axis: Axis, y_axis: Axis, content: str, title: str) -> str:
         _, y = _pixel(0, y_axis.place(value))
         frame.append(f'<line class="mesh" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         frame.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    middle, centre = (TOP + bottom) / 2, (LEFT + WIDTH - RIGHT) / 2
+    middle, center = (TOP + bottom) / 2, (LEFT + WIDTH - RIGHT) / 2
     frame.append(f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}"/>')
-    frame.append(f'<text x="{centre}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_axis.label)}</text>')
+    frame.append(f'<text x="{center}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_axis.label)}</text>')
     frame.append(
         f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_axis.label)}</text>'
     )

@@ -1,0 +1,102 @@
+"""``NAME=module:function``: a metric of one's own, from any module that Python can import, the current folder included.
+
+The function is called with images ``(1, 3, H, W)`` in ``[0, 1]`` on the device that is measured on, and returns one number.
+How it is written says what it needs::
+
+    def sharpness(sr_image):                 # one argument: no reference
+        return sr_image.diff(dim=-1).abs().mean()
+
+    def distance(sr_image, hr_image):        # two: there must be HR images
+        return (sr_image - hr_image).abs().amax()
+
+    distance.lower_is_better = True          # otherwise higher is better
+
+It may also be a class, which is constructed without arguments, or a ``torch.nn.Module``, which is moved to the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Measure = Callable[[Tensor, Tensor | None], float]
+
+
+def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[str, Any]]:
+    """Return what measures, and the facts that a :class:`fluxsr.evaluation.Metric` is made of.
+
+    Args:
+        spec: What the user wrote, for messages.
+        place: Its part after the sign, ``module:function``.
+        device: Where the images go, and a module of torch.
+
+    Raises:
+        ValueError: if there is no such module or function, it can't be called with one or two images, or it gives no number.
+    """
+    module_name, sign, attribute = place.partition(":")
+    if not (spec.partition("=")[0] and module_name and sign and attribute):
+        raise ValueError(f"a metric of your own is NAME=module:function, got {spec!r}")
+    module = _import(module_name, spec)
+    try:
+        function: Any = getattr(module, attribute)
+    except AttributeError:
+        raise ValueError(f"{spec}: the module {module_name} has no {attribute}") from None
+    if isinstance(function, type):
+        function = function()
+    if isinstance(function, nn.Module):
+        function = function.to(device).eval()
+    if not callable(function):
+        raise ValueError(f"{spec}: {attribute} is a {type(function).__name__}, which can't be called")
+    images = _count_of_images(function, spec)
+
+    @torch.inference_mode()
+    def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
+        given = [image.to(device) for image in (sr_image, hr_image)[:images] if image is not None]
+        value = function(*given)
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"it must give one number for an image, got {type(value).__name__} ({error})") from error
+
+    facts = {
+        "lower_is_better": bool(getattr(function, "lower_is_better", False)),
+        "needs_reference": images == 2,
+        "decimals": int(getattr(function, "decimals", 4)),
+        "source": f"{place}, {_checksum(module)}",
+    }
+    return measure, facts
+
+
+def _import(name: str, spec: str) -> Any:
+    # As `python -m` does: whoever measures has the module at hand, not installed.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{spec}: can't import {name} ({error})") from error
+
+
+def _count_of_images(function: Any, spec: str) -> int:
+    called = function.forward if isinstance(function, nn.Module) else function
+    parameters = inspect.signature(called).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in positional if p.default is p.empty]
+    if len(needed) not in (1, 2):
+        raise ValueError(f"{spec}: it must take one image, or two with the reference, and takes {len(needed)}")
+    return len(needed)
+
+
+def _checksum(module: Any) -> str:
+    """Return what changes when the module's file does: values of an earlier version must be measured again."""
+    file = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else "built in"

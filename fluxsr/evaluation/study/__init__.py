@@ -1,0 +1,15 @@
+"""A blind comparison by eyes: a page that people vote on, and the scores that their votes come to."""
+
+from fluxsr.evaluation.study.page import StudyFiles, write_study
+from fluxsr.evaluation.study.scores import PairScore, StudyScores, SystemScore, bradley_terry
+from fluxsr.evaluation.study.votes import merge_votes
+
+__all__ = [
+    "PairScore",
+    "StudyFiles",
+    "StudyScores",
+    "SystemScore",
+    "bradley_terry",
+    "merge_votes",
+    "write_study",
+]

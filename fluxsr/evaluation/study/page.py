@@ -1,0 +1,188 @@
+"""The page of a blind comparison, written: two pictures side by side, nobody knows whose, and a vote."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from html import escape
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fluxsr.atomic import replacing, write_text
+from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.study.votes import FORMAT, SANITY
+from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
+
+QUESTION = "Which picture looks better?"
+# A page of more is slow to open, and too large for a mail.
+INLINE_BYTES = 40_000_000
+# The damaged copy of a sanity pair has lost all detail below so many pixels.
+_DAMAGE = 8
+_FOLDER = Path(__file__).parent
+
+
+class StudyFiles(NamedTuple):
+    """What was written.
+
+    Attributes:
+        page: The page, for the people who vote.
+        key: Which code is which system; for whoever merges the votes, and nobody else.
+        pictures: Folder with the pictures, which goes with the page; ``None`` where they are inside of it.
+    """
+
+    page: Path
+    key: Path
+    pictures: Path | None
+
+
+def write_study(
+    systems: Mapping[str, str | Path],
+    output: str | Path,
+    *,
+    inputs: str | Path | None = None,
+    votes: int | None = None,
+    sanity: int = 2,
+    inline: bool | None = None,
+    title: str = "Picture comparison",
+    question: str = QUESTION,
+    seed: int | None = None,
+) -> StudyFiles:
+    """Write a page on which people compare the pictures of systems, two at a time and without knowing whose they see.
+
+    Each person sees the pairs in an order and on sides of their own. Votes are kept in the browser and saved as a file, which
+    :func:`fluxsr.evaluation.study.merge_votes` takes. The page needs no server and no network.
+
+    Args:
+        systems: Folders or patterns of pictures by the systems' names, at least two. They are matched by file name, and must
+            be complete and of one size for each image.
+        output: The page, ending in ``.html``. The key is written beside it, ending in ``.key.json``.
+        inputs: Folder of what the pictures were made of; people can look at it where it is given.
+        votes: How many pairs each person is shown, chosen so that all pairs of systems come up alike; ``None``: all of them.
+        sanity: How many further pairs show a picture beside a damaged copy of itself.
+        inline: Whether the pictures are inside of the page, or in a folder beside it; ``None``: inside up to 40 MB.
+        title: The page's heading.
+        question: What people are asked.
+        seed: Seed of the codes that stand for the systems; ``None``: a new one each time.
+
+    Raises:
+        ValueError: if there are fewer than two systems, a folder doesn't fit the others, or an argument is out of range.
+    """
+    output = Path(output)
+    if len(systems) < 2:
+        raise ValueError(f"a comparison needs two systems or more, got {', '.join(systems) or 'none'}")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"the page's name must end in .html, got {output}")
+    if sanity < 0 or (votes is not None and votes < 1):
+        raise ValueError(f"votes must be at least 1 and sanity 0 or more, got {votes} and {sanity}")
+    files = _matched(systems)
+    sources = match_names(list(files[0]), inputs, "inputs").files if inputs is not None else {}
+    salt = secrets.token_hex(8) if seed is None else f"{seed:016x}"
+
+    def code(*parts: object) -> str:
+        return hashlib.sha256("\n".join([salt, *map(str, parts)]).encode()).hexdigest()[:12]
+
+    codes = [code("system", name) for name in systems]
+    study_id = code("study", *systems, *files[0])
+    store = _Store(output, study_id, inline)
+    images, trials = [], []
+    for number, name in enumerate(files[0]):
+        pictures = [read_image(matched[name]) for matched in files]
+        height, width = pictures[0].shape[-2:]
+        entry: dict[str, Any] = {"width": width, "height": height, "pictures": {}}
+        for system, picture in zip(codes, pictures, strict=True):
+            entry["pictures"][system] = store.keep(code("picture", system, name), picture)
+        if number < sanity:
+            entry["pictures"][SANITY] = store.keep(code("picture", SANITY, name), damaged(pictures[0]))
+            trials.append([number, codes[0], SANITY])
+        if sources:
+            enlarged = imresize(read_image(sources[name])[None], (height, width))[0]
+            entry["input"] = store.keep(code("picture", "input", name), enlarged)
+        images.append(entry)
+        trials += [[number, *pair] for pair in combinations(codes, 2)]
+    known = {"format": FORMAT, "study": study_id}
+    page = {**known, "title": title, "question": question, "votes": votes, "images": images, "trials": trials}
+    folder = store.finish()
+    write_text(output, _html(title, page, store.sources))
+    key = output.with_suffix(".key.json")
+    names = {"systems": dict(zip(codes, systems, strict=True)), "images": list(files[0])}
+    write_text(key, json.dumps({**known, **names}, indent=1) + "\n")
+    return StudyFiles(output, key, folder)
+
+
+def damaged(picture: Tensor) -> Tensor:
+    """Return a picture ``(3, H, W)`` that has lost its details, which nobody who looks can miss."""
+    height, width = picture.shape[-2:]
+    small = imresize(picture[None], (max(1, height // _DAMAGE), max(1, width // _DAMAGE)))
+    return imresize(small, (height, width))[0]
+
+
+def _matched(systems: Mapping[str, str | Path]) -> list[dict[str, Path]]:
+    """Return the files of each system by the first one's names."""
+    first_name, first = next(iter(systems.items()))
+    names = list(images_by_name(first))
+    files = [match_names(names, place, name).files for name, place in systems.items()]
+    sizes = {name: read_size(path) for name, path in files[0].items()}
+    for name, matched in zip(systems, files, strict=True):
+        check_sizes(matched, sizes, f"{name}, beside {first_name}")
+    return files
+
+
+class _Store:
+    """The pictures as PNG: each is written into a folder beside the page, or held until the page takes them in."""
+
+    def __init__(self, output: Path, study_id: str, inline: bool | None) -> None:
+        self.folder = output.with_name(f"{output.stem}_{study_id}")
+        self.inline = inline
+        self.held: dict[str, bytes] = {}
+        self.sources: Callable[[str], str] = self._data
+
+    def keep(self, name: str, picture: Tensor) -> str:
+        pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer := io.BytesIO(), "PNG")
+        self.held[name] = buffer.getvalue()
+        too_much = self.inline is None and sum(map(len, self.held.values())) > INLINE_BYTES
+        if self.inline is False or too_much:
+            self.inline = False
+            self._write()
+        return name
+
+    def finish(self) -> Path | None:
+        if self.inline is not False:
+            return None
+        self._write()
+        self.sources = lambda name: f"{self.folder.name}/{name}.png"
+        return self.folder
+
+    def _write(self) -> None:
+        for name, content in self.held.items():
+            with replacing(self.folder / f"{name}.png") as temporary:
+                temporary.write_bytes(content)
+        self.held.clear()
+
+    def _data(self, name: str) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.held[name]).decode()}"
+
+
+def _html(title: str, page: dict[str, Any], source: Callable[[str], str]) -> str:
+    for image in page["images"]:
+        image["pictures"] = {system: source(name) for system, name in image["pictures"].items()}
+        if "input" in image:
+            image["input"] = source(image["input"])
+    style, script, body = (
+        (_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "page.js", "body.html")
+    )
+    data = json.dumps(page).replace("</", "<\\/")
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{style}</style></head>
+<body>{body}<script type="application/json" id="study">{data}</script><script>{script}</script></body></html>
+"""

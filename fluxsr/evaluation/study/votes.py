@@ -1,0 +1,92 @@
+"""Several people's files of votes, read and merged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fluxsr.evaluation.study.scores import StudyScores, Vote, score_votes
+
+FORMAT = 1
+SANITY = "sanity"
+_OUTCOMES = {"left": 1.0, "tie": 0.5, "right": 0.0}
+
+
+def merge_votes(files: Sequence[str | Path], key: str | Path, seed: int = 0) -> StudyScores:
+    """Return the scores that people's votes come to.
+
+    Args:
+        files: What people saved on the page. Of several files of one person the one with the most votes counts.
+        key: The file that :func:`fluxsr.evaluation.study.write_study` wrote beside the page; it knows the systems' names.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Bradley-Terry scores with intervals. Who failed half of the sanity pairs or more is left out.
+
+    Raises:
+        ValueError: if a file can't be read, is something else or of another study, or there is no vote.
+    """
+    study = _read(key, "key", ("study", "systems"))
+    codes: dict[str, str] = study["systems"]
+    people: dict[str, Any] = {}
+    for file in files:
+        content = _read(file, "votes", ("study", "participant", "votes"))
+        if content["study"] != study["study"]:
+            raise ValueError(f"{file} is of another study than {key}: {content['study']} instead of {study['study']}")
+        for vote in content["votes"]:
+            _check(vote, codes, file)
+        known = people.get(content["participant"])
+        if known is None or len(content["votes"]) > len(known):
+            people[content["participant"]] = content["votes"]
+    if not people:
+        raise ValueError("give the files that people saved on the page")
+    attentive = {person: votes for person, votes in people.items() if _passes(votes)}
+    names = list(codes.values())
+    numbers = {code: number for number, code in enumerate(codes)}
+    counted = [
+        (vote, Vote(person, vote["image"], numbers[vote["left"]], numbers[vote["right"]], _OUTCOMES[vote["choice"]]))
+        for person, votes in enumerate(attentive.values())
+        for vote in votes
+        if not _is_sanity(vote)
+    ]
+    sides = [vote["choice"] for vote, _ in counted if vote["choice"] != "tie"]
+    left_share = sides.count("left") / len(sides) if sides else 0.5
+    return score_votes(names, [vote for _, vote in counted], left_share, len(people) - len(attentive), seed)
+
+
+def _is_sanity(vote: dict[str, Any]) -> bool:
+    return SANITY in (vote["left"], vote["right"])
+
+
+def _passes(votes: Sequence[dict[str, Any]]) -> bool:
+    asked = [vote for vote in votes if _is_sanity(vote)]
+    right = sum(vote["choice"] == ("right" if vote["left"] == SANITY else "left") for vote in asked)
+    return not asked or right > len(asked) / 2
+
+
+def _check(vote: Any, codes: dict[str, str], file: str | Path) -> None:
+    known = {*codes, SANITY}
+    right = (
+        isinstance(vote, dict)
+        and isinstance(vote.get("image"), int)
+        and vote.get("left") in known
+        and vote.get("right") in known
+        and vote["left"] != vote["right"]
+        and vote.get("choice") in _OUTCOMES
+    )
+    if not right:
+        raise ValueError(f"{file} holds a vote that the page can't have saved: {vote!r}")
+
+
+def _read(path: str | Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: give the {kind} of a study") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not set(keys) <= content.keys():
+        raise ValueError(f"{path} is not the {kind} of a study")
+    return content
