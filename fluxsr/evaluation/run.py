@@ -101,7 +101,7 @@ def evaluate(
     for system in systems:
         run.take_over(system, earlier)
         if on_sets and save_images is None and len(run.results["systems"][system.name]["files"]) < len(testset.items):
-            raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save-images, too")
+            raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save_images, too")
     journal = None if output is None else Journal(output, run.results)
     finished = False
     try:
