@@ -20,11 +20,13 @@ COMMAND = Command(
     """,
     notes="""\
 Metrics: psnr, ssim (of the BT.601 luma), psnr_rgb, ssim_rgb, ssim_tables (as recent papers have it), lpips_alex, lpips_vgg,
-lpips_squeeze, lpips_nano, dists, niqe, artefact_db, fid; any other name is asked of pyiqa (musiq, maniqa, clipiqa, topiq_nr,
-qalign), an extra whose license is non-commercial. `--benchmark list` lists the benchmarks.
+lpips_squeeze, lpips_nano, dists, niqe, artefact_db, consistency, ntire, fid. NAME=module:function measures by a function of
+your own. Any other name is asked of pyiqa (musiq, maniqa, clipiqa, topiq_nr, qalign), an extra whose license is
+non-commercial. `--benchmark list` lists the benchmarks.
 
-Images are matched by name. A folder in which some are missing, extra or of another size is refused. The JSON file
-is written after each image; the same command goes on after an interruption. Exit code: 0, or 2 for a mistake.""",
+Images are matched by name. A folder in which some are missing, extra or of another size is refused. What is measured is
+appended to FILE.json.part after each image, and FILE.json is written in the end; the same command goes on after an
+interruption. Exit code: 0, or 2 for a mistake.""",
     values={"metrics": commas},
     shown={
         **dict.fromkeys(("root", "hr", "lr", "weights", "save_images"), "DIR"),

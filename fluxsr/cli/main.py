@@ -24,6 +24,7 @@ COMMANDS = {
     ),
     "evaluate": ("fluxsr.cli.evaluate", "metrics of models and folders of results, with the protocol written down"),
     "report": ("fluxsr.cli.report", "one HTML page from evaluations: tables, plots, pictures side by side"),
+    "study": ("fluxsr.cli.study", "a page on which people compare pictures blindly, and the scores of their votes"),
     "prompt": ("fluxsr.cli.prompt", "encode a prompt once, into a file that training reads"),
 }
 

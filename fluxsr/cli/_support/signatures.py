@@ -116,6 +116,8 @@ def _read_hint(node: ast.expr | None, module: str) -> dict[str, Any]:
             many = True
             kinds += inner["kinds"]
             choices += inner["choices"]
+        elif name == "Mapping" and (kinds or many):
+            continue  # what a Python caller may give instead of a sequence
         else:
             return {}
     values = tuple(ast.literal_eval(one) if isinstance(one, ast.expr) else one for one in choices)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import combinations
 from pathlib import Path
@@ -23,7 +23,6 @@ from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.study.votes import FORMAT, SANITY
 from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
 
-QUESTION = "Which picture looks better?"
 # A page of more is slow to open, and too large for a mail.
 INLINE_BYTES = 40_000_000
 # The damaged copy of a sanity pair has lost all detail below so many pixels.
@@ -45,8 +44,19 @@ class StudyFiles(NamedTuple):
     pictures: Path | None
 
 
+def _by_name(texts: Sequence[str]) -> dict[str, str]:
+    """Return folders by the names of texts such as ``ours=results/ours``."""
+    parts = {text: text.partition("=") for text in texts}
+    wrong = next((text for text, (name, _, place) in parts.items() if not (name and place)), None)
+    if wrong is not None:
+        raise ValueError(f"a system is given as NAME=FOLDER, got {wrong!r}")
+    if len({name for name, _, _ in parts.values()}) < len(texts):
+        raise ValueError(f"every system needs a name of its own, got {', '.join(texts)}")
+    return {name: place for name, _, place in parts.values()}
+
+
 def write_study(
-    systems: Mapping[str, str | Path],
+    systems: Sequence[str] | Mapping[str, str | Path],
     output: str | Path,
     *,
     inputs: str | Path | None = None,
@@ -54,7 +64,7 @@ def write_study(
     sanity: int = 2,
     inline: bool | None = None,
     title: str = "Picture comparison",
-    question: str = QUESTION,
+    question: str = "Which picture looks better?",
     seed: int | None = None,
 ) -> StudyFiles:
     """Write a page on which people compare the pictures of systems, two at a time and without knowing whose they see.
@@ -63,8 +73,8 @@ def write_study(
     :func:`fluxsr.evaluation.study.merge_votes` takes. The page needs no server and no network.
 
     Args:
-        systems: Folders or patterns of pictures by the systems' names, at least two. They are matched by file name, and must
-            be complete and of one size for each image.
+        systems: Folders or patterns of pictures by the systems' names, or texts ``NAME=FOLDER``, at least two. They are
+            matched by file name, and must be complete and of one size for each image.
         output: The page, ending in ``.html``. The key is written beside it, ending in ``.key.json``.
         inputs: Folder of what the pictures were made of; people can look at it where it is given.
         votes: How many pairs each person is shown, chosen so that all pairs of systems come up alike; ``None``: all of them.
@@ -78,6 +88,8 @@ def write_study(
         ValueError: if there are fewer than two systems, a folder doesn't fit the others, or an argument is out of range.
     """
     output = Path(output)
+    if not isinstance(systems, Mapping):
+        systems = _by_name(systems)
     if len(systems) < 2:
         raise ValueError(f"a comparison needs two systems or more, got {', '.join(systems) or 'none'}")
     if output.suffix.lower() not in (".html", ".htm"):
