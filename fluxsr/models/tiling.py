@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -79,17 +80,40 @@ class TiledVelocity:
 
     def __call__(self, xt: Tensor, t: Tensor) -> Tensor:
         """Return the blended velocity at ``xt`` ``(B, C, h, w)``, ``t`` ``(B,)``."""
-        height, width = xt.shape[-2:]
-        if height <= self.tile and width <= self.tile:
-            return self.velocity(xt, t)
-        total = torch.zeros_like(xt, dtype=torch.promote_types(xt.dtype, torch.float32))
-        columns = spans(width, self.tile, self.overlap)
-        for row in spans(height, self.tile, self.overlap):
-            for column in columns:
-                window = (
+        return in_tiles(lambda window: self.velocity(window, t), xt, self.tile, self.overlap)
+
+
+def in_tiles(
+    function: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int, *, reads: int = 1, writes: int = 1
+) -> Tensor:
+    """Apply a function to overlapping tiles and blend the results with smooth weights; what is one tile passes through whole.
+
+    Args:
+        function: From ``(B, C, reads h, reads w)`` to ``(B, D, writes h, writes w)``.
+        x: The whole input, ``(B, C, reads H, reads W)``.
+        tile: Side of a tile in positions.
+        overlap: Least overlap of neighboring tiles in positions.
+        reads: Input points along one side of a position, for an encoder its downsampling.
+        writes: Output points along one side of a position, for a decoder its downsampling.
+    """
+    height, width = x.shape[-2] // reads, x.shape[-1] // reads
+    if height <= tile and width <= tile:
+        return function(x)
+    total: Tensor | None = None
+    for row in spans(height, tile, overlap, writes):
+        for column in spans(width, tile, overlap, writes):
+            read, written = (
+                (
                     ...,
-                    slice(row.start, row.start + row.size),
-                    slice(column.start, column.start + column.size),
+                    slice(row.start * side, (row.start + row.size) * side),
+                    slice(column.start * side, (column.start + column.size) * side),
                 )
-                total[window] += self.velocity(xt[window], t) * torch.outer(row.weights, column.weights).to(total)
-        return total
+                for side in (reads, writes)
+            )
+            made = function(x[read])
+            if total is None:
+                kind = torch.promote_types(made.dtype, torch.float32)
+                total = made.new_zeros((*made.shape[:2], height * writes, width * writes), dtype=kind)
+            total[written] += made * torch.outer(row.weights, column.weights).to(total)
+    assert total is not None
+    return total

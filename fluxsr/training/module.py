@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, pad
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap, tabulate_modulation
 from fluxsr.models.sharding import shard_backbone
-from fluxsr.models.tiling import TiledVelocity
+from fluxsr.models.tiling import TiledVelocity, in_tiles
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import ADVERSARIAL, Adversary
 from fluxsr.training.batches import as_batch
@@ -316,12 +316,19 @@ class OneStepSR(LightningModule):
         return self.restore_image(self.enlarge(lr_image, (height, width)), steps)
 
     def restore_image(self, image: Tensor, steps: int = 1) -> Tensor:
-        """Restore an image that already has its final size; any size, padded inside to what the model takes."""
-        multiple = 2 * self.autoencoder.downsample
+        """Restore an image that already has its final size; any size, padded inside to what the model takes.
+
+        With ``tile``, encoder, model and decoder work tile by tile: memory is that of a tile, whatever the photo's size.
+        """
+        side = self.autoencoder.downsample
         height, width = image.shape[-2:]
-        padded = pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        latents = self.objective.restore(self._whole_velocity(), self.autoencoder.encode(padded), steps)
-        return self.autoencoder.decode(latents)[..., :height, :width].clamp(0, 1)
+        padded = pad(image, (0, -width % (2 * side), 0, -height % (2 * side)), mode="replicate")
+        tile = max(padded.shape[-2:]) // side if self.tile is None else max(2, self.tile // side // 2 * 2)
+        overlap = tile // 4
+        latents = in_tiles(self.autoencoder.encode, padded, tile, overlap, reads=side)
+        velocity = TiledVelocity(self.velocity(), tile + tile % 2, overlap)
+        latents = self.objective.restore(velocity, latents, steps)
+        return in_tiles(self.decode, latents, tile, overlap, writes=side)[..., :height, :width].clamp(0, 1)
 
     @staticmethod
     def enlarge(image: Tensor, size: Iterable[int]) -> Tensor:
@@ -349,12 +356,6 @@ class OneStepSR(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the upscaled images of a batch with ``lr_image``."""
         return self(as_batch(batch).lr_image)
-
-    def _whole_velocity(self) -> Any:
-        if self.tile is None:
-            return self.velocity()
-        tile = max(2, self.tile // self.autoencoder.downsample // 2 * 2)
-        return TiledVelocity(self.velocity(), tile, overlap=tile // 4)
 
     # ---- checkpoints hold what is trained ----------------------------------------------------------------------
 

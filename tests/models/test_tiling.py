@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from fluxsr.models.tiling import TiledVelocity, spans
+from fluxsr.models import PixelAutoencoder
+from fluxsr.models.tiling import TiledVelocity, in_tiles, spans
 
 
 def test_a_pointwise_model_is_tiled_exactly(generator):
@@ -56,3 +57,17 @@ def test_errors():
         TiledVelocity(lambda x, t: x, 7, 2)
     with pytest.raises(ValueError, match=r"overlap must lie in \[0, tile\) = \[0, 8\), got 8"):
         TiledVelocity(lambda x, t: x, 8, 8)
+
+
+def test_an_autoencoder_in_tiles_is_the_whole_one(generator):
+    autoencoder, image = PixelAutoencoder(4), torch.rand(1, 3, 88, 120, generator=generator)
+    seen = []
+
+    def encode(window):
+        seen.append(max(window.shape[-2:]))
+        return autoencoder.encode(window)
+
+    latents = in_tiles(encode, image, 8, 2, reads=4)
+    torch.testing.assert_close(latents, autoencoder.encode(image))
+    torch.testing.assert_close(in_tiles(autoencoder.decode, latents, 8, 2, writes=4), image)
+    assert max(seen) == 32 and len(seen) > 4

@@ -228,7 +228,7 @@ def test_restoration_is_the_one_step(monkeypatch):
     """x_hat = D(z_L - T_L v(z_L, T_L)), with an oracle velocity exactly the HR image."""
     module, batch = tiny_module(), tiny_batch()
     pair = module.encode(batch)
-    monkeypatch.setattr(module, "_whole_velocity", lambda: lambda xt, t: (pair.lr - pair.hr) / 0.25)
+    monkeypatch.setattr(module, "velocity", lambda: lambda xt, t: (pair.lr - pair.hr) / 0.25)
     torch.testing.assert_close(module(batch.lr_image), batch.hr_image, rtol=0, atol=1e-6)
 
 
