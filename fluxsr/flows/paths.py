@@ -107,7 +107,9 @@ def check_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
     check_tensor_times(t)
     if t.shape != (batch_size,):
         raise ValueError(f"times must have shape ({batch_size},), one per sample of the batch; got {tuple(t.shape)}")
-    if not t.is_meta and not torch.compiler.is_compiling() and not bool(((t >= lowest - 1e-4) & (t <= 1 + 1e-4)).all()):  # false for NaN, too
+    if (
+        not t.is_meta and not torch.compiler.is_compiling() and not bool(((t >= lowest - 1e-4) & (t <= 1 + 1e-4)).all())
+    ):  # false for NaN, too
         raise ValueError(f"times must lie in [{lowest:g}, 1], got {t.tolist()}")
     return t
 
