@@ -107,9 +107,9 @@ def check_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
     check_tensor_times(t)
     if t.shape != (batch_size,):
         raise ValueError(f"times must have shape ({batch_size},), one per sample of the batch; got {tuple(t.shape)}")
-    if (
-        not t.is_meta and not torch.compiler.is_compiling() and not bool(((t >= lowest - 1e-4) & (t <= 1 + 1e-4)).all())
-    ):  # false for NaN, too
+    if t.is_meta or torch.compiler.is_compiling():
+        return t
+    if not bool(((t >= lowest - 1e-4) & (t <= 1 + 1e-4)).all()):  # false for NaN, too
         raise ValueError(f"times must lie in [{lowest:g}, 1], got {t.tolist()}")
     return t
 
@@ -145,8 +145,8 @@ def check_same_shape(**tensors: Tensor) -> None:
 def check_finite(**tensors: Tensor) -> None:
     """Check that all named tensors are finite: one NaN in the data would silently ruin every weight.
 
-    Values are looked at on the CPU only, and not where a compiler traces. Looking would make the host wait for a GPU in every step;
-    :class:`fluxsr.training.OneStepSR` stops there at a loss that is not finite.
+    Values are looked at on the CPU only, and not where a compiler traces. Looking would make the host wait for a GPU
+    in every step; :class:`fluxsr.training.OneStepSR` stops there at a loss that is not finite.
 
     Raises:
         ValueError: naming the tensor and the rows of the batch that hold NaN or infinity.
