@@ -33,6 +33,9 @@ Sharding = Literal["none", "ddp", "fsdp2"]
 # Bytes of a quantized weight: int8 and fp8 have a scale per row, which is nothing; nf4 has half a byte and, for every 64
 # weights, a scale that is quantized to 8 bits itself (arXiv 2305.14314, double quantization: 0.127 bits a weight).
 QUANTIZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 0.127 / 8}
+# Sustained throughput differs that much: 380 to 430 TFLOP/s on H100 in Llama 3's training (arXiv 2407.21783, table 4), which
+# is 38 to 43 % of the data sheet's; small batches and short sequences reach half of it.
+SLOWER, FASTER = 0.5, 1.5
 _SHARDED = (BASE, BASE_LINEARS, MODULATION_LAYERS, TRAINED, FROZEN_ROLES, GRADIENTS, OPTIMIZER, AVERAGE)
 
 
@@ -93,9 +96,13 @@ class Plan:
         flops_per_step: of an optimizer step, recomputation included.
         tflops: the stated throughput of a device, in 1e12 FLOPs a second.
         seconds_per_step: at that throughput.
+        seconds_range: from half as much throughput again down to half of it: the seconds of a fast and of a slow device.
         steps_per_hour: at the stated throughput.
         hours: that the whole training takes; ``None`` where its length is not set.
         checkpoint_bytes: of a checkpoint file: trained weights, moving averages and the optimizer's state.
+        host_shared_bytes: of frozen weights as their files are mapped into host memory while they go to the devices: once for
+            all processes of a machine.
+        host_bytes: of host memory for each process on top: what is trained, and a checkpoint while it is written.
         notes: what the plan assumes.
     """
 
@@ -114,9 +121,12 @@ class Plan:
     flops_per_step: float
     tflops: float
     seconds_per_step: float
+    seconds_range: tuple[float, float]
     steps_per_hour: float
     hours: float | None
     checkpoint_bytes: int
+    host_shared_bytes: int
+    host_bytes: int
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,6 +156,7 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
     if quantized is not None and sharding == "fsdp2":
         raise ValueError(f"FSDP2 can't shard {quantized} weights: plan with strategy ddp, or without quantize")
     module.to("meta")
+    frozen, trained = host_bytes(module)
     accumulate = settings.accumulate if module.adversary is None else module.adversary.accumulate_grad_batches
     settings = replace(settings, accumulate=accumulate)
     divisor = devices if sharding == "fsdp2" else 1
@@ -170,6 +181,8 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
     kept = {
         kind: held for kind, held in ledger.at_start.items() if kind != "batch" and not kind.startswith(ACTIVATIONS)
     }
+    checkpoint = round(divisor * sum(kept.get(kind, 0.0) for kind in (TRAINED, OPTIMIZER, AVERAGE)))
+    checkpoint += _target_bytes(module)
     notes.append("bytes of tensors: a CUDA context, the libraries' workspaces and fragmentation come on top")
     notes.append(
         f"{tflops:g} TFLOP/s per GPU is stated, not measured; waiting for data and communication is not counted"
@@ -190,10 +203,12 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
         flops_per_step=flops,
         tflops=tflops,
         seconds_per_step=seconds,
+        seconds_range=(seconds / FASTER, seconds / SLOWER),
         steps_per_hour=3600 / seconds,
         hours=None if experiment.max_steps is None else experiment.max_steps * seconds / 3600,
-        checkpoint_bytes=round(divisor * sum(kept.get(kind, 0.0) for kind in (TRAINED, OPTIMIZER, AVERAGE)))
-        + _target_bytes(module),
+        checkpoint_bytes=checkpoint,
+        host_shared_bytes=frozen,
+        host_bytes=trained + checkpoint,
         notes=notes,
     )
 
@@ -227,6 +242,14 @@ def count_parameters(module: OneStepSR) -> dict[str, int]:
         "autoencoder": sum(parameter.numel() for parameter in module.get_submodule("autoencoder").parameters()),
         "total": sum(parameter.numel() for parameter in module.parameters()),
     }
+
+
+def host_bytes(module: OneStepSR) -> tuple[int, int]:
+    """Return the bytes of a module's frozen and of its trained parameters, as they are stored."""
+    both = [0, 0]
+    for parameter in module.parameters():
+        both[parameter.requires_grad] += _bytes(parameter)
+    return both[0], both[1]
 
 
 def units_in_flight(backbone: nn.Module) -> float:

@@ -13,6 +13,7 @@ def to_text(plan: Plan) -> str:
         plan.strategy
     ]
     run = "" if plan.hours is None else f", the run {plan.hours:,.1f} h"
+    fast, slow = plan.seconds_range
     lines = [
         f"per GPU, {sharding}; batch {plan.batch_size} x {plan.accumulate_grad_batches} accumulated, crop {plan.crop}, "
         f"precision {plan.precision}",
@@ -35,6 +36,8 @@ def to_text(plan: Plan) -> str:
         "",
         f"step        {operations(plan.flops_per_step)} a GPU; at {plan.tflops:g} TFLOP/s (stated) "
         f"{plan.seconds_per_step:.3g} s, {plan.steps_per_hour:,.0f} steps an hour{run}",
+        f"            {fast:.3g} s at half as much again, {slow:.3g} s at half of it",
+        f"host memory {gigabytes(plan.host_bytes)} a process, and {gigabytes(plan.host_shared_bytes)} of files that all share",
         f"checkpoint  {gigabytes(plan.checkpoint_bytes)}",
         "",
         *(f"note: {note}" for note in plan.notes),

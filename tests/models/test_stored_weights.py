@@ -64,3 +64,12 @@ def test_own_memory_is_aligned_and_outlives_the_file(folder):
     for name, tensor in tiny_transformer().state_dict().items():
         own = loaded.state_dict()[name]
         assert own.data_ptr() % 64 == 0 and torch.equal(own, tensor)
+
+
+def test_memory_is_shared_with_the_file_where_weights_go_to_an_accelerator(folder, monkeypatch):
+    from diffusers import FluxTransformer2DModel
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    loaded = FluxTransformer2DModel.from_pretrained(folder, subfolder="transformer")
+    places = [parameter.data_ptr() for parameter in loaded.parameters()]
+    assert [parameter.data_ptr() for parameter in own_memory(loaded).parameters()] == places

@@ -56,6 +56,8 @@ def test_the_peak_is_the_largest_phase_and_the_sum_of_its_parts(nano):
 
 def test_steps_per_hour_come_from_the_stated_throughput(nano):
     assert nano.steps_per_hour == pytest.approx(3600 * 400e12 / nano.flops_per_step)
+    fast, slow = nano.seconds_range
+    assert fast < nano.seconds_per_step < slow and slow == pytest.approx(3 * fast)
     assert nano.hours == pytest.approx(500 / nano.steps_per_hour)
     slower = plan("fluxsr_nano.yaml", tflops=200.0)
     assert slower.steps_per_hour == pytest.approx(nano.steps_per_hour / 2)
@@ -227,3 +229,9 @@ def test_flux1_dev_as_published():
     assert result.parameters["autoencoder"] == 83_819_683
     held = result.held_bytes
     assert held["transformer linears"] + held["transformer"] + held["modulation"] == 2 * 11_901_408_320
+
+
+def test_host_memory_is_what_a_process_trains_and_the_frozen_files_that_all_share(nano):
+    assert nano.host_bytes == nano.checkpoint_bytes + 4 * nano.parameters["trainable"]
+    frozen = nano.parameters["total"] - nano.parameters["trainable"]
+    assert 2 * frozen <= nano.host_shared_bytes <= 4 * frozen
