@@ -18,7 +18,7 @@ def agree(deep: Pixels, plain: Pixels) -> bool:
     if deep.shape[:2] != plain.shape[:2]:
         return False
     every = tuple(max(1, side // _SAMPLES) for side in deep.shape[:2])
-    one, other = (to_eight_bit(pixels[:: every[0], :: every[1]]).astype(np.float32) for pixels in (deep, plain))
+    one, other = (to_eight_bit(pixels[:: every[0], :: every[1]]).astype(np.float64) for pixels in (deep, plain))
     if has_alpha(one) and has_alpha(other):
         if np.abs(one[..., -1] - other[..., -1]).mean() > _LARGEST:
             return False
