@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fluxsr.cli.main import main
-from fluxsr.inference.batch import plan_files
+from fluxsr.inference.jobs import plan_files
 from tests.cli.mistakes import failed, mistake
 
 
@@ -53,7 +53,9 @@ def test_folders_keep_their_structure(folder, tmp_path, capsys):
     assert sizes(tmp_path / "out") == dict.fromkeys(["a.png", "b.jpg", "sub/c.png"], (15, 10))
     assert Image.open(tmp_path / "out" / "sub" / "c.png").mode == "RGBA"
     printed = capsys.readouterr()
-    assert printed.err == "" and len(printed.out.splitlines()) == 3 and "a.png 15x10" in printed.out
+    (last,) = printed.err.splitlines()
+    assert last.startswith("fluxsr: 3 upscaled, 0 failed; 0.0 megapixels in ") and "MP/s" in last
+    assert len(printed.out.splitlines()) == 3 and "a.png 15x10" in printed.out
 
 
 def test_a_file_to_a_file_at_an_exact_size(folder, tmp_path):
@@ -81,7 +83,8 @@ def test_nothing_is_overwritten_unless_told(folder, tmp_path, capsys):
     (out / "a.png").write_bytes(b"precious")
     assert run(folder, "-o", out) == 1
     assert (out / "a.png").read_bytes() == b"precious" and names(out) == ["a.png", "b.jpg", "sub/c.png"]
-    assert capsys.readouterr().err == f"fluxsr: error: {out}/a.png exists: give --overwrite or --skip_existing\n"
+    error = capsys.readouterr().err.splitlines()[0]
+    assert error == f"fluxsr: error: {out}/a.png exists: give --overwrite or --skip_existing"
     assert run(folder, "-o", out, "--skip_existing") == 0
     assert (out / "a.png").read_bytes() == b"precious"
     assert run(folder / "a.png", "-o", out, "--overwrite") == 0
@@ -130,7 +133,7 @@ def test_mistakes_in_the_options_have_their_option(tmp_path, monkeypatch, capsys
         (["a.png", "-o", "b.png", "--model", "nowhere.safetensors"], "nowhere.safetensors"),
         (["a.png", "-o", "b.png", "--device", "tpu"], "'tpu'"),
         (["a.png", "-o", "b.png", "--tile", "1"], "16 pixels"),
-        (["a.png", "a.png", "-o", "b.png"], "2 images"),
+        (["a.png", "c.png", "-o", "b.png"], "2 images"),
         (["a.png", "-o", "file"], "file is a file"),
     ],
 )
@@ -168,7 +171,7 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(folder, capsys,
 
     from fluxsr import images
 
-    def full(path, *arguments):
+    def full(path, *arguments, **options):
         raise OSError(28, "No space left on device", str(Path(path).with_name(f".tmp-1-{Path(path).name}")))
 
     monkeypatch.setattr(images, "write_picture", full)
@@ -179,7 +182,7 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(folder, capsys,
 def test_an_error_of_the_device_is_one_line(folder, tmp_path, monkeypatch, capsys):
     from fluxsr.inference import Upscaler
 
-    def broken(self, *arguments):
+    def broken(self, *arguments, **options):
         raise RuntimeError("\"addmm\" not implemented\nfor 'Half'")
 
     monkeypatch.setattr(Upscaler, "upscale_pixels", broken)
@@ -194,7 +197,7 @@ def test_pages_beyond_the_first_are_told(tmp_path, capsys):
 
 
 def test_unknown_suffixes_become_png(tmp_path):
-    jobs, problems = plan_files([str(tmp_path / "a.gif"), str(tmp_path / "b.JPG")], tmp_path / "out", "_x4", None)
+    jobs, problems, _ = plan_files([str(tmp_path / "a.gif"), str(tmp_path / "b.JPG")], tmp_path / "out", "_x4", None)
     assert [job.target.name for job in jobs] == ["a_x4.png", "b_x4.JPG"] and not problems
 
 
@@ -298,6 +301,7 @@ def test_damaged_files_are_lines_and_good_ones_are_done(tmp_path):
     lines = result.stderr.splitlines()
     errors = [line for line in lines if line.startswith("fluxsr: error: ")]
     warnings = [line for line in lines if line.startswith("fluxsr: warning: ")]
+    assert lines.pop().startswith("fluxsr: ")  # the counts
     assert len(errors) + len(warnings) == len(lines), [line for line in lines if not line.startswith("fluxsr: ")]
     done = names(out)
     assert len(done) + len(errors) == 307 and len(errors) > 100

@@ -7,26 +7,27 @@ import pytest
 from PIL import Image
 
 from fluxsr.inference import upscale_files
-from fluxsr.inference.batch import Job, Watcher, plan_files, upscale_one
+from fluxsr.inference.batch import Sizes, Watcher, upscale_one
+from fluxsr.inference.jobs import Job, plan_files
 
 
 class Doubling:
     """Has the one method of an upscaler that a batch calls."""
 
-    def upscale_pixels(self, pixels, scale, size, steps, progress):
+    def upscale_pixels(self, pixels, size, progress=None, **options):
         if progress is not None:
             progress(1, 1)
-        return np.kron(pixels, np.ones((int(scale), int(scale), 1), pixels.dtype))
+        return np.kron(pixels, np.ones((size[0] // len(pixels), size[1] // pixels.shape[1], 1), pixels.dtype))
 
 
 class Diary(Watcher):
     def __init__(self):
         self.entries = []
 
-    def start(self, jobs):
+    def start(self, jobs, pixels):
         self.entries.append(("start", jobs))
 
-    def begin(self, name):
+    def begin(self, name, pixels):
         self.entries.append(("begin", name))
 
     def tiles(self, done, total):
@@ -71,11 +72,11 @@ def test_no_model_is_loaded_where_there_is_no_work(folder):
 
 
 def test_one_output_for_two_inputs_is_a_problem_of_the_second(tmp_path):
-    jobs, problems = plan_files([str(tmp_path / "x" / "a.png"), str(tmp_path / "y" / "a.png")], tmp_path / "out")
+    jobs, problems, _ = plan_files([str(tmp_path / "x" / "a.png"), str(tmp_path / "y" / "a.png")], tmp_path / "out")
     assert jobs == [Job(tmp_path / "x" / "a.png", tmp_path / "out" / "a.png")]
     assert len(problems) == 1
 
 
 def test_a_result_beyond_the_limit_is_an_error_and_no_file(folder):
-    outcome = upscale_one(Doubling(), Job(folder / "a.png", folder / "large.png"), scale=4, max_pixels=100)
+    outcome = upscale_one(Doubling(), Job(folder / "a.png", folder / "large.png"), Sizes(4), max_pixels=100)
     assert "20x12" in outcome.error and not (folder / "large.png").exists()
