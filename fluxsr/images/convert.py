@@ -76,7 +76,11 @@ def from_pil(image: Image.Image) -> tuple[Pixels, bool]:
         ValueError: for pixels of unknown range (floating point, or integers of more than 16 bit).
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _deep_gray(np.asarray(image)), True
+        gray = _deep_gray(np.asarray(image))
+        key = image.info.get("transparency")  # the value that is transparent
+        if isinstance(key, int):
+            gray = np.concatenate([gray, np.where(gray == key, 0, 65535).astype(np.uint16)], axis=-1)
+        return gray, True
     if image.mode == "CMYK":
         return np.asarray(_from_cmyk(image)), False
     if "transparency" in image.info and image.mode in ("1", "L"):

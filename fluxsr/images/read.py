@@ -201,15 +201,18 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
     start = file.read(64)
     file.seek(0)
     told = told_format(start)
-    try:
-        if told in FURTHER:
-            _register(told)
+    if told in FURTHER:
+        _register(told)
+        try:
             return Image.open(file, formats=[told])
+        except Exception as error:  # each library has its own; it has kinds, too, that its library doesn't know
+            raise ValueError(f"it is {told} that can't be read here: convert it to PNG, TIFF or JPEG") from error
+    try:
         return Image.open(file, formats=READABLE)
     except UnidentifiedImageError:
         if tiff.is_tiff(file):
             return None
-        if told in READABLE or told in FURTHER:
+        if told in READABLE:
             raise ValueError(f"it is a damaged {told} file") from None
         if told:
             raise ValueError(f"it is {told}, which isn't read: convert it to PNG, TIFF or JPEG") from None

@@ -274,7 +274,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.done = self.failed = self.pixels = 0
-        self._start = time.perf_counter()
+        self.seconds = 0.0
 
     def add(self, outcome: Outcome) -> None:
         """Take in one."""
@@ -283,14 +283,14 @@ class Tally:
         elif outcome.target is not None:
             self.done += 1
             self.pixels += outcome.size[0] * outcome.size[1]
+            self.seconds += outcome.seconds
 
     def line(self) -> str:
         """Return what there was, in one line: counts, pixels, speed, and memory where the system tells it."""
-        seconds = max(time.perf_counter() - self._start, 1e-9)
         memory = peak_memory()
         return (
-            f"{self.done} upscaled, {self.failed} failed; {self.pixels / 1e6:.1f} megapixels in {seconds:.1f} s "
-            f"({self.pixels / 1e6 / seconds:.2f} MP/s)" + (f", peak memory {memory / 2**30:.2f} GiB" if memory else "")
+            f"{self.done} upscaled, {self.failed} failed; {self.pixels / 1e6:.1f} megapixels in {self.seconds:.1f} s "
+            f"({self.pixels / 1e6 / max(self.seconds, 1e-9):.2f} MP/s)" + (f", peak memory {memory / 2**30:.2f} GiB" if memory else "")
         )
 
 
