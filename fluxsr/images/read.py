@@ -22,6 +22,9 @@ from fluxsr.images.png_chunks import color_chunks, profile_of_numbers
 from fluxsr.images.profiles import video_colors
 from fluxsr.images.sixteen_bit import read_png
 
+# These come upright from their readers. JPEG XL has an orientation of its own, beside which EXIF's doesn't count.
+_UPRIGHT = ("TIFF", "JXL")
+
 MAX_PIXELS = 178_956_970
 """Height times width of the largest picture that is read unless somebody allows more; Pillow's own limit."""
 
@@ -48,7 +51,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
             _check_size(path, *image.size, max_pixels)
             pixels, profile_fits = _decoded(file, image)
             exif = image.getexif()
-            if image.format != "TIFF":  # which comes upright
+            if image.format not in _UPRIGHT:
                 pixels = upright(pixels, exif.get(ORIENTATION, 1))
             profile, cicp = _colors(file, image, gray=pixels.shape[2] < 3)
             return Picture(
@@ -96,7 +99,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
             return tiff.read_size(file)
         with image:
             width, height = image.size
-            turned = _tells_exif(image) and lies_on_its_side(image.getexif().get(ORIENTATION, 1))
+            turned = (
+                image.format != "JXL" and _tells_exif(image) and lies_on_its_side(image.getexif().get(ORIENTATION, 1))
+            )
             return (width, height) if turned else (height, width)
 
 

@@ -43,7 +43,8 @@ def test_gamma_is_seen_the_same_in_every_format(tmp_path, suffix, colors, gamma)
     shown = seen(back.pixels, back.icc_profile)[..., 0]
     wrong = np.abs(shown - srgb((RAMP[..., 0] / 255) ** gamma))
     exact = suffix in (".png", ".tif")
-    assert wrong[:, 0 if exact else 8 :].max() < (6 if exact else 9)  # near black, a lossy format's step is a large one
+    # Near black, a lossy format's step is a large one, and so is one of lcms' gray curves.
+    assert wrong[:, 2 if exact else 8 :].max() < (6 if exact else 9)
 
 
 @pytest.mark.parametrize(
