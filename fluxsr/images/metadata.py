@@ -83,6 +83,7 @@ def exif_to_write(
     width: int,
     dpi: tuple[float, float] | None = None,
     longest: int | None = None,
+    orientation: bool = True,
 ) -> tuple[bytes | None, list[str]]:
     """Return the EXIF block of a result, and what had to be left out of it.
 
@@ -95,6 +96,7 @@ def exif_to_write(
         width: Width of the result.
         dpi: Resolution, of formats that have no other place for it.
         longest: Most bytes that the format takes.
+        orientation: Whether to say that the picture is upright; Pillow's writer of AVIF puts EXIF that says so into ASCII.
     """
     exif = exif if exif is not None else Image.Exif()
     kept: dict[int, Any] = {}
@@ -106,7 +108,7 @@ def exif_to_write(
     if _EXIF_WIDTH in kept.get(EXIF_IFD, {}):
         kept[EXIF_IFD] |= {_EXIF_WIDTH: width, _EXIF_HEIGHT: height}
     lost: list[str] = []
-    if kept:
+    if kept and orientation:
         kept[ORIENTATION] = 1
     if dpi:
         kept |= {_X_RESOLUTION: dpi[0], _Y_RESOLUTION: dpi[1], _RESOLUTION_UNIT: _INCHES}

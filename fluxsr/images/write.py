@@ -63,6 +63,7 @@ def write_picture(path: str | Path, picture: Picture, quality: int | None = None
         width,
         picture.dpi if kind.name in ("WEBP", "AVIF") else None,
         _JPEG_EXIF if kind.name == "JPEG" else None,
+        orientation=kind.name != "AVIF",
     )
     if exif is not None and "EXIF" not in kind.keeps:
         exif, without = None, ["EXIF"]

@@ -290,7 +290,8 @@ class Tally:
         memory = peak_memory()
         return (
             f"{self.done} upscaled, {self.failed} failed; {self.pixels / 1e6:.1f} megapixels in {self.seconds:.1f} s "
-            f"({self.pixels / 1e6 / max(self.seconds, 1e-9):.2f} MP/s)" + (f", peak memory {memory / 2**30:.2f} GiB" if memory else "")
+            f"({self.pixels / 1e6 / max(self.seconds, 1e-9):.2f} MP/s)"
+            + (f", peak memory {memory / 2**30:.2f} GiB" if memory else "")
         )
 
 

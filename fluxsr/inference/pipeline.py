@@ -277,8 +277,10 @@ class FluxSRPipeline(DiffusionPipeline):
         """
         upscaler = self.upscaler(**options)
         images = image if isinstance(image, list) else [image]
-        sizes = {"scale": scale, "size": size, "longest": longest, "width": width, "height": height}
-        results = [upscaler(one, steps=steps, strength=strength, **sizes) for one in images]
+        results = [
+            upscaler(one, scale, size, steps, longest=longest, width=width, height=height, strength=strength)
+            for one in images
+        ]
         return ImagePipelineOutput(images=results) if return_dict else (results,)
 
     def _write_card(self, folder: Path, name: str) -> None:
