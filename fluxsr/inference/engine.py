@@ -66,7 +66,8 @@ class StripRun:
         self.autoencoder = autoencoder
         self.pixels = pixels
         self.size = size
-        self.times = times
+        # Of no strength, one step is as good as many, and is not rounded as often.
+        self.times = times if strength else (times[0], times[-1])
         self.turned = turned
         self.color_fix = color_fix
         self.device = device

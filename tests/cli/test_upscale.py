@@ -311,3 +311,87 @@ def test_damaged_files_are_lines_and_good_ones_are_done(tmp_path):
     for name in done:
         with Image.open(out / name) as image:
             image.load()
+
+
+def in_a_process(*arguments, **options):
+    command = [sys.executable, "-m", "fluxsr", "upscale", *map(str, arguments)]
+    return subprocess.run(command, stderr=subprocess.PIPE, timeout=200, **options)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes, and /dev/full")
+@pytest.mark.parametrize("stdout", ["encoding", "closed", "full"])
+def test_a_batch_outlives_its_stdout(folder, tmp_path, stdout):
+    """Names that can't be printed, a pipe that nobody reads, a disk without room: the pictures are done."""
+    import os
+
+    os.rename(folder / "a.png", os.path.join(os.fsencode(folder), b"caf\xe9.png"))
+    options = {"env": {**os.environ, "PYTHONIOENCODING": "ascii"}}
+    if stdout == "full":
+        with open("/dev/full", "wb") as full:
+            result = in_a_process(folder, "-o", tmp_path / "out", "--scale", 1, stdout=full, **options)
+    elif stdout == "closed":
+        reading, writing = os.pipe()
+        os.close(reading)
+        result = in_a_process(folder, "-o", tmp_path / "out", "--scale", 1, stdout=writing, **options)
+    else:
+        result = in_a_process(folder, "-o", tmp_path / "out", "--scale", 1, stdout=subprocess.PIPE, **options)
+        assert b"caf\\udce9.png" in result.stdout and result.stdout.count(b"\n") == 3
+    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 3
+    assert result.returncode == (1 if stdout == "full" else 0)
+    lines = result.stderr.splitlines()
+    assert len(lines) == (2 if stdout == "full" else 1) and b"3 upscaled" in lines[0]
+
+
+def test_what_is_left_out_is_said_and_no_failure(folder, tmp_path, capsys):
+    (folder / "notes.txt").touch()
+    assert run(folder, "-o", tmp_path / "out", "--scale", "1") == 0
+    assert f"fluxsr: warning: left out, of {folder}: 1 (notes.txt)" in capsys.readouterr().err
+
+
+def test_pictures_of_every_ending_are_done(tmp_path, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, kind in (("b.jfif", "JPEG"), ("c.gif", "GIF"), ("d.avif", "AVIF"), ("e.jpg", "PNG")):
+        photo().save(source / name, kind)
+    assert run(source, "-o", tmp_path / "out", "--scale", "1") == 0
+    assert names(tmp_path / "out") == ["b.jfif", "c.png", "d.avif", "e.jpg"]
+
+
+@pytest.mark.parametrize("option", [["--longest", "64"], ["--width", "64"], ["--height", "64"]])
+def test_sizes_keep_the_shape(tmp_path, option, capsys):
+    photo(16, 8).save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "b.png", *option) == 0
+    wide, high = Image.open(tmp_path / "b.png").size
+    assert wide == 2 * high and 64 in (wide, high)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_teacher_and_a_broken_model_are_errors(tmp_path, capsys):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    from fluxsr.models.known_names import ASSETS, SHIPPED
+
+    photo().save(tmp_path / "a.png")
+    for model in ("nano", ASSETS / SHIPPED["nano"]):
+        assert "teacher" in str(
+            failed(capsys, "upscale", tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", model)
+        )
+    weights = load_file(ASSETS / SHIPPED["nano-student"])
+    weights["x_embedder.weight"].fill_(float("nan"))
+    with safe_open(ASSETS / SHIPPED["nano-student"], "pt") as file:
+        save_file(weights, tmp_path / "nan.safetensors", file.metadata())
+    assert run(tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", tmp_path / "nan.safetensors") == 1
+    assert "NaN" in capsys.readouterr().err
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(folder, tmp_path, capsys, monkeypatch):
+    from fluxsr.inference import Upscaler
+
+    def interrupted(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Upscaler, "upscale_pixels", interrupted)
+    assert run(folder, "-o", tmp_path / "out") == 130
+    assert "--skip-existing" in capsys.readouterr().err and not list((tmp_path / "out").glob("**/.tmp-*"))
