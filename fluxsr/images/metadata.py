@@ -19,6 +19,9 @@ _INCHES, _CENTIMETERS = 2, 3
 _MAKER_NOTE = 0x927C
 # Of a TIFF, EXIF is the whole directory, with where its pixels lie: only what tells about the photo is carried over.
 _TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+_DESCRIPTION = 0x010E
+# Descriptions that scientific writers make for themselves: they say how the file's pixels lie, and no longer do.
+_LAYOUTS = ('{"shape"', "ImageJ=", "<?xml", "<OME")
 _RATINGS = (0x4746, 0x4749)
 _WINDOWS = (0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)  # title, comment, author, keywords, subject
 _TELLING_TAGS = (*_TEXTS, *_RATINGS, *_WINDOWS, EXIF_IFD, GPS_IFD)
@@ -103,7 +106,7 @@ def exif_to_write(
     for tag in _TELLING_TAGS:
         with suppress(Exception):  # an inner directory of a damaged file
             value = dict(exif.get_ifd(tag)) if tag in (EXIF_IFD, GPS_IFD) else exif.get(tag)
-            if value:
+            if value and not (tag == _DESCRIPTION and str(value).startswith(_LAYOUTS)):
                 kept[tag] = value
     if _EXIF_WIDTH in kept.get(EXIF_IFD, {}):
         kept[EXIF_IFD] |= {_EXIF_WIDTH: width, _EXIF_HEIGHT: height}

@@ -173,7 +173,7 @@ def test_the_button_survives_every_error(page, still, tmp_path, monkeypatch):
     run = next(function.fn for function in blocks.fns.values() if function.name == "run")
     silent = lambda *arguments, **options: None
     photo().save(tmp_path / "a.png")
-    shown, download, text = run(str(tmp_path / "a.png"), 2, 1, silent)
+    shown, download, text = run(str(tmp_path / "a.png"), 2, 1, 1, silent)
     assert [Image.open(path).size for path in shown] == [(20, 14)] * 2
     assert download.visible and text.startswith('<p class="done" role="status">a.png: 10x7 became 20x14')
 
@@ -181,7 +181,7 @@ def test_the_button_survives_every_error(page, still, tmp_path, monkeypatch):
         raise RuntimeError("\"addmm\" not implemented for <'Half'>")
 
     monkeypatch.setattr(Upscaler, "upscale_pixels", broken)
-    shown, download, text = run(str(tmp_path / "a.png"), 2, 1, silent)
+    shown, download, text = run(str(tmp_path / "a.png"), 2, 1, 1, silent)
     assert shown is None and not download.visible
     assert text.startswith('<p class="problem" role="alert">') and "&lt;&#x27;Half&#x27;&gt;</p>" in text
 

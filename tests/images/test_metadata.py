@@ -154,3 +154,13 @@ def test_sizes_beyond_a_format_are_known_before_the_work() -> None:
     check_format(Path("a.tif"), 70_000, 70_000, 6)
     with pytest.raises(ValueError, match="4 GiB that BMP holds"):
         check_format(Path("a.bmp"), 40_000, 40_000, 3)
+
+
+@pytest.mark.parametrize("options", [{"photometric": "rgb"}, {"photometric": "rgb", "ome": True}])
+def test_a_description_of_the_old_pixels_layout_is_left_out(tmp_path, options) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 3), np.uint16), **options)
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.exif[0x010E]
+    write_picture(tmp_path / "b.tif", replace(picture, pixels=np.zeros((24, 24, 3), np.uint16)))
+    assert tifffile.imread(tmp_path / "b.tif").shape == (24, 24, 3)
+    assert 0x010E not in (read_picture(tmp_path / "b.tif").exif or {})
