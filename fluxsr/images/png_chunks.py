@@ -10,7 +10,11 @@ from PIL import PngImagePlugin
 
 from fluxsr.images.profiles import gamma_profile
 
-_GRAY = (0, 4)  # color types
+
+def png_depth(file: IO[bytes]) -> int:
+    """Return the bits of a sample, as the header says."""
+    file.seek(24)
+    return file.read(1)[0]
 
 
 def color_chunks(file: IO[bytes]) -> dict[bytes, bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from fluxsr.images import tiff
@@ -18,9 +18,12 @@ from fluxsr.images.convert import Pixels, from_pil, to_rgb, to_tensor
 from fluxsr.images.formats import FURTHER, READABLE, told_format
 from fluxsr.images.metadata import ORIENTATION, lies_on_its_side, resolution, texts_of, upright, xmp_of
 from fluxsr.images.picture import Picture
-from fluxsr.images.png_chunks import color_chunks, profile_of_numbers
+from fluxsr.images.png_chunks import color_chunks, png_depth, profile_of_numbers
 from fluxsr.images.profiles import video_colors
 from fluxsr.images.sixteen_bit import read_png
+
+# Bytes of a PNG's text: a picture isn't refused for the workflow that made it, as Pillow would above one million.
+_LONGEST_TEXT = 2**26
 
 # These come upright from their readers. JPEG XL has an orientation of its own, beside which EXIF's doesn't count.
 _UPRIGHT = ("TIFF", "JXL")
@@ -115,6 +118,9 @@ def _decoded(file: IO[bytes], image: Image.Image) -> tuple[Pixels, bool]:
         if alone is not None:
             return alone, True
     image.load()
+    if image.format == "PNG" and image.mode == "L" and isinstance(image.info.get("transparency"), int):
+        # Pillow widens gray of 2 and 4 bit, and not the gray that is transparent.
+        image.info["transparency"] *= 255 // (2 ** min(png_depth(file), 8) - 1)
     pixels, profile_fits = from_pil(image)
     deep = None
     if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
@@ -187,14 +193,15 @@ def _file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Keep Pillow from printing about odd metadata, and from its own limit on pixels: ours is checked instead."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    """Keep Pillow from printing about odd metadata, and from its limits on texts and on pixels: ours is checked instead."""
+    limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, _LONGEST_TEXT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
 
 
 def _opened(file: IO[bytes]) -> Image.Image | None:

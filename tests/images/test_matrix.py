@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from itertools import product
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from fluxsr.images import read_picture, read_size
 from fluxsr.images.agreement import agree
@@ -202,3 +203,42 @@ def test_a_known_format_that_is_cut_off_is_called_damaged(tmp_path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     with pytest.raises(ValueError, match="damaged PNG"):
         read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_png_of_few_bits_with_a_transparent_gray(tmp_path, depth) -> None:
+    """The key is written in the file's own depth, and the pixels are widened."""
+    levels = 2**depth
+    gray = (np.arange(16) % levels).astype(np.uint8)
+    bits = np.unpackbits(gray[:, None], axis=1)[:, 8 - depth :].reshape(-1)
+    row = np.packbits(bits)[None]
+    key = levels - 1
+    png_file(tmp_path / "a.png", row, 0, depth, (b"tRNS", struct.pack(">H", key)))
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[16:20] = struct.pack(">I", 16)  # the width counts pixels
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "a.png").write_bytes(data)
+    pixels = read_picture(tmp_path / "a.png").pixels
+    assert np.array_equal(pixels[0, :, 0], gray * (255 // (levels - 1)))
+    assert np.array_equal(pixels[0, :, 1], np.where(gray == key, 0, 255))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "start"),
+    [
+        ("HEIC", "pillow_heif", b"\0\0\0\x18ftypheic"),
+        ("JPEG XL", "pillow_jxl", b"\0\0\0\x0cJXL \r\n\x87\n"),
+    ],
+)
+def test_what_to_install_is_said(tmp_path, monkeypatch, name, module, start) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "a.png").write_bytes(start + bytes(100))
+    with pytest.raises(ValueError, match=rf"it is {name}, which needs a further library: pip install 'fluxsr\["):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_long_text_does_not_cost_the_picture(tmp_path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "node " * 600_000, zip=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=text)
+    assert len(read_picture(tmp_path / "a.png").text["workflow"]) == 3_000_000
