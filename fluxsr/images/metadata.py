@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -31,6 +32,14 @@ _XMP_PROPERTY = rb"""(\b%s\s*=\s*["']|<%s>\s*)\d+"""
 _XMP_SIZES = {b"tiff:ImageWidth": 1, b"exif:PixelXDimension": 1, b"tiff:ImageLength": 0, b"exif:PixelYDimension": 0}
 # A directory of what once followed the picture in its file: gain maps, films, depths. They aren't there anymore.
 _XMP_OF_FOLLOWING_DATA = (b"Container:Directory", b"hdrgm:Version", b"GCamera:MicroVideo")
+
+
+def readable_exif(image: Image.Image) -> Image.Exif:
+    """Return an image's EXIF; an empty one where it is damaged, which must not cost the picture."""
+    try:
+        return image.getexif()
+    except Exception:  # decoders of damaged blocks raise nearly anything
+        return Image.Exif()
 
 
 def lies_on_its_side(orientation: int) -> bool:
@@ -104,7 +113,8 @@ def exif_to_write(
     exif = exif if exif is not None else Image.Exif()
     kept: dict[int, Any] = {}
     for tag in _TELLING_TAGS:
-        with suppress(Exception):  # an inner directory of a damaged file
+        with suppress(Exception), warnings.catch_warnings():  # an inner directory of a damaged file
+            warnings.simplefilter("ignore")
             value = dict(exif.get_ifd(tag)) if tag in (EXIF_IFD, GPS_IFD) else exif.get(tag)
             if value and not (tag == _DESCRIPTION and str(value).startswith(_LAYOUTS)):
                 kept[tag] = value

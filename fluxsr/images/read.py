@@ -16,7 +16,7 @@ from fluxsr.images import tiff
 from fluxsr.images.agreement import agree
 from fluxsr.images.convert import Pixels, from_pil, to_rgb, to_tensor
 from fluxsr.images.formats import FURTHER, READABLE, told_format
-from fluxsr.images.metadata import ORIENTATION, lies_on_its_side, resolution, texts_of, upright, xmp_of
+from fluxsr.images.metadata import ORIENTATION, lies_on_its_side, readable_exif, resolution, texts_of, upright, xmp_of
 from fluxsr.images.picture import Picture
 from fluxsr.images.png_chunks import color_chunks, png_depth, profile_of_numbers
 from fluxsr.images.profiles import video_colors
@@ -53,7 +53,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
         with image:
             _check_size(path, *image.size, max_pixels)
             pixels, profile_fits = _decoded(file, image)
-            exif = image.getexif()
+            exif = readable_exif(image)
             if image.format not in _UPRIGHT:
                 pixels = upright(pixels, exif.get(ORIENTATION, 1))
             profile, cicp = _colors(file, image, gray=pixels.shape[2] < 3)
@@ -103,7 +103,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
         with image:
             width, height = image.size
             turned = (
-                image.format != "JXL" and _tells_exif(image) and lies_on_its_side(image.getexif().get(ORIENTATION, 1))
+                image.format != "JXL"
+                and _tells_exif(image)
+                and lies_on_its_side(readable_exif(image).get(ORIENTATION, 1))
             )
             return (width, height) if turned else (height, width)
 

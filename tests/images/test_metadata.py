@@ -6,7 +6,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from fluxsr.images import Picture, check_format, read_picture, tiff, write_picture
+from fluxsr.images import Picture, check_format, read_picture, read_size, tiff, write_picture
 from fluxsr.images.convert import unpack_image
 
 GRAY_PROFILE = b"\0" * 16 + b"GRAY" + b"\0" * 108
@@ -164,3 +164,14 @@ def test_a_description_of_the_old_pixels_layout_is_left_out(tmp_path, options) -
     write_picture(tmp_path / "b.tif", replace(picture, pixels=np.zeros((24, 24, 3), np.uint16)))
     assert tifffile.imread(tmp_path / "b.tif").shape == (24, 24, 3)
     assert 0x010E not in (read_picture(tmp_path / "b.tif").exif or {})
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0MM\0*\0\0", b"Exif\0\0no TIFF at all", b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"]
+)
+def test_damaged_exif_does_not_cost_the_picture(tmp_path, suffix, block) -> None:
+    Image.new("RGB", (6, 4), "red").save(tmp_path / f"a{suffix}", exif=block)
+    picture = read_picture(tmp_path / f"a{suffix}")
+    assert picture.pixels.shape == (4, 6, 3) == (*read_size(tmp_path / f"a{suffix}"), 3)
+    write_picture(tmp_path / "b.png", picture)

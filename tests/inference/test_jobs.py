@@ -137,3 +137,19 @@ def test_twenty_thousand_files_are_planned_in_seconds(tmp_path) -> None:
     plan = plan_files([str(tmp_path)], tmp_path / "out")
     writable(plan.jobs)
     assert len(plan.jobs) == 20_001 and time.perf_counter() - start < 10
+
+
+def test_a_folder_that_can_not_be_looked_into_is_a_problem(tmp_path, monkeypatch) -> None:
+    touch(tmp_path / "in" / "a.png", tmp_path / "in" / "locked" / "b.png")
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    plan = plan_files([str(tmp_path / "in")], tmp_path / "out")
+    assert sources(plan) == ["a.png"]
+    (problem,) = plan.problems
+    assert str(tmp_path / "in" / "locked") in problem and "Permission denied" in problem
