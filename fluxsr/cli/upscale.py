@@ -9,7 +9,8 @@ from fluxsr.cli._support.options import Command
 from fluxsr.cli._support.printing import ResultLines, tell
 from fluxsr.cli._support.progress_bars import progress_bars
 from fluxsr.cli._support.values import count, positive, width_and_height
-from fluxsr.inference.batch import Tally, upscale_files
+from fluxsr.inference.batch import upscale_files
+from fluxsr.inference.tally import Tally
 
 COMMAND = Command(
     "upscale",

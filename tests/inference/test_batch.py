@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from fluxsr.inference import upscale_files
-from fluxsr.inference.batch import Sizes, Tally, Watcher, upscale_one
+from fluxsr.inference.batch import Sizes, Watcher, upscale_one
 from fluxsr.inference.jobs import Job, plan_files
+from fluxsr.inference.tally import Tally
 
 
 class Doubling:
