@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_LONG_NAME, _LONG_ENDING = 100, 16  # bytes; some disks take no more than 143
 
 
 @contextmanager
@@ -16,7 +19,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    # A long name is shortened, or the temporary one would be too long for the disk where the name itself is legal.
+    name = os.fsencode(path.name)
+    ending = path.suffix if len(os.fsencode(path.suffix)) <= _LONG_ENDING else ""
+    short = path.name if len(name) <= _LONG_NAME else f"{zlib.crc32(name):08x}{ending}"
+    temporary = path.with_name(f".tmp-{os.getpid()}-{short}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -17,7 +17,7 @@ EMULATION = {
     # A lazily imported name is kept where it was asked for: nothing that was there is replaced.
     "lazy.py": {"setattr(sys.modules[package], name, value)"},
     # Pillow's limit on pixels is a setting, which has no other place; the reader has a limit of its own.
-    "images/read.py": {"Image.MAX_IMAGE_PIXELS"},
+    "images/read.py": {"Image.MAX_IMAGE_PIXELS", "PngImagePlugin.MAX_TEXT_CHUNK"},
     "planning/gpu.py": {"torch.autocast", "torch.clear_autocast_cache", "autograd.has_torch_function"},
 }
 

@@ -83,6 +83,7 @@ def upscale_upload(
     folder: Path,
     max_pixels: int,
     progress: Progress | None = None,
+    strength: float = 1.0,
 ) -> Result:
     """Upscale an uploaded file into PNGs in a new folder below ``folder``.
 
@@ -94,6 +95,7 @@ def upscale_upload(
         folder: where results go.
         max_pixels: Most pixels of the photo and of the result.
         progress: called with the number of windows done and of all windows.
+        strength: 0 to 2.
 
     Raises:
         ValueError: if there is no file, it is damaged, a number is out of range, or the result would be too large.
@@ -104,6 +106,8 @@ def upscale_upload(
         raise ValueError(f"The scale must lie between 1 and {LARGEST_SCALE}, not at {scale}.")
     if not (steps is not None and 1 <= steps <= MOST_STEPS and steps == int(steps)):
         raise ValueError(f"The steps must be a whole number from 1 to {MOST_STEPS}, not {steps}.")
+    if not (strength is not None and 0 <= strength <= 2):
+        raise ValueError(f"The strength must lie between 0 and 2, not at {strength}.")
     start = time.perf_counter()
     path = Path(upload)
     try:
@@ -118,24 +122,29 @@ def upscale_upload(
             f"{path.name} would become {width}x{height}, {height * width / 1e6:.1f} million pixels: more than the limit of "
             f"{max_pixels / 1e6:g}. Choose a scale of at most {largest:g}, or start the page with a larger --max_pixels."
         )
-    pixels = upscaler.upscale_pixels(picture.pixels, scale, steps=int(steps), progress=progress)
+    pixels = upscaler.upscale_pixels(
+        picture.pixels, scale, steps=int(steps), progress=progress, strength=float(strength)
+    )
     place = folder / secrets.token_hex(8)
     download = after = place / f"{path.stem[:100]}_x{scale:g}.png"
-    write_picture(download, replace(picture, pixels=pixels))
+    lost = write_picture(download, replace(picture, pixels=pixels))
     view = output_size(height, width, min(1.0, math.sqrt(VIEW_PIXELS / (height * width))))
     if view != (height, width):
         after = write_view(place / "after.png", picture, pixels, view)
     before = write_view(place / "before.png", picture, picture.pixels, view)
     frames = f", the first of {picture.frames} pages" if picture.frames > 1 else ""
     reduced = f" Shown at {view[1]}x{view[0]}; the download is whole." if after != download else ""
+    missing = f" The download lacks: {', '.join(lost)}." if lost else ""
     seconds = time.perf_counter() - start
-    text = f"{path.name}{frames}: {old_width}x{old_height} became {width}x{height} in {seconds:.1f} s.{reduced}"
+    text = (
+        f"{path.name}{frames}: {old_width}x{old_height} became {width}x{height} in {seconds:.1f} s.{reduced}{missing}"
+    )
     return Result(before, after, download, text)
 
 
 def write_view(path: Path, picture: Picture, pixels: Pixels, size: tuple[int, int]) -> Path:
     """Write ``pixels``, resized bicubically to (height, width), with the color profile of ``picture``."""
-    write_picture(path, Picture(resized(pixels, size), picture.icc_profile))
+    write_picture(path, Picture(resized(pixels, size), picture.icc_profile, cicp=picture.cicp))
     return path
 
 
@@ -173,7 +182,13 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
         max_pixels: Most pixels of a photo and of a result.
     """
 
-    def run(upload: str | None, scale: float, steps: int, progress: Any = gr.Progress()) -> tuple[Any, Any, str]:  # noqa: B008
+    def run(
+        upload: str | None,
+        scale: float,
+        steps: int,
+        strength: float,
+        progress: Any = gr.Progress(),  # noqa: B008  # Gradio's way
+    ) -> tuple[Any, Any, str]:
         progress(None, desc="Reading")
         try:
             result = upscale_upload(
@@ -184,6 +199,7 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
                 folder,
                 max_pixels,
                 lambda done, total: progress((done, total), unit="tiles"),
+                strength,
             )
         except Exception as error:  # whatever a file or a device comes up with, the page lives on and says so
             if not isinstance(error, ValueError):
@@ -207,6 +223,9 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
                 upload = gr.File(label="Photo", file_types=[*FORMATS], height=170, elem_id="photo")
                 scale = gr.Slider(1, LARGEST_SCALE, 4, step=0.1, label="Scale", elem_id="scale")
                 steps = gr.Slider(1, MOST_STEPS, 1, step=1, label="Steps", info="The models are trained for one.")
+                strength = gr.Slider(
+                    0, 2, 1, step=0.05, label="Strength", info="0 leaves the photo, 1 is usual.", elem_id="strength"
+                )
                 start = gr.Button("Upscale", variant="primary", elem_id="start")
             with gr.Column(scale=2, min_width=300):
                 slider = gr.ImageSlider(
@@ -228,7 +247,7 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
             api_visibility="private",
         ).then(
             run,
-            [upload, scale, steps],
+            [upload, scale, steps, strength],
             [slider, download, text],
             show_progress_on=slider,
             concurrency_limit=1,

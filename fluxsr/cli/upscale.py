@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from itertools import combinations
 
 from fluxsr.cli._support import model_options
 from fluxsr.cli._support.options import Command
+from fluxsr.cli._support.printing import ResultLines, tell
 from fluxsr.cli._support.progress_bars import progress_bars
 from fluxsr.cli._support.values import count, positive, width_and_height
 from fluxsr.inference.batch import upscale_files
+from fluxsr.inference.tally import Tally
 
 COMMAND = Command(
     "upscale",
@@ -17,19 +19,28 @@ COMMAND = Command(
     examples="""
     fluxsr upscale photo.jpg -o large.png
     fluxsr upscale holiday/ old/*.tif -o large/ --scale 2 --format png
-    fluxsr upscale photo.jpg -o wall.png --size 3840x2160
+    fluxsr upscale photo.jpg -o wall.png --longest 3840
+    fluxsr upscale photo.jpg -o web.webp --scale 2 --quality 85
     fluxsr upscale photo.jpg -o mine.png --model nano --lora outputs/fluxsr_nano/backbone.safetensors
     """,
     notes="""\
-Folders keep their structure. PNG, JPEG, WebP, TIFF and BMP are read and written, 8 and 16 bit, gray, color and alpha, with
-their ICC profile, EXIF and resolution.
+Folders keep their structure, and what they hold beside pictures is named. PNG, JPEG, WebP, AVIF, TIFF and BMP are read and
+written, 8 and 16 bit, gray, color and alpha, with their ICC profile, EXIF, XMP and resolution; GIF, HEIC (fluxsr[heic]) and
+JPEG XL (fluxsr[jxl]) are read. After -o, a name with one of these endings is a file; an existing folder, a slash at the end
+or no ending is a folder.
 
-Exit code: 0 if all went well, 1 if some files failed, 2 for a mistake in the options.""",
+Exit code: 0 if all went well, 1 if some files failed, 2 for a mistake in the options, 130 after Ctrl-C.""",
     positional="inputs",
     short={"o": "output"},
-    values={**model_options.VALUES, "scale": positive, "size": width_and_height, "steps": count},
+    values={
+        **model_options.VALUES,
+        "scale": positive,
+        "size": width_and_height,
+        "steps": count,
+        **dict.fromkeys(("longest", "width", "height", "quality"), count),
+    },
     shown={**model_options.SHOWN, "inputs": "IN", "output": "OUT", "size": "WxH", "suffix": "TEXT"},
-    exclusive=(("scale", "size"), ("skip_existing", "overwrite")),
+    exclusive=(*combinations(("scale", "size", "longest", "width", "height"), 2), ("skip_existing", "overwrite")),
     hidden=model_options.HIDDEN,
 )
 
@@ -38,16 +49,24 @@ def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
     model = model_options.take_model(options)
-    failed = False
-    with progress_bars() as watcher:
-        for outcome in upscale_files(**options, load=lambda: model_options.load_upscaler(**model), watcher=watcher):
-            if outcome.warning:
-                print(f"fluxsr: warning: {outcome.warning}", file=sys.stderr)
-            if outcome.error:
-                failed = True
-                print(f"fluxsr: error: {' '.join(outcome.error.split())}", file=sys.stderr)
-            else:
-                height, width = outcome.size
-                print(f"{outcome.target} {width}x{height}, {outcome.seconds:.1f} s")
-    if failed:
+    lines, tally = ResultLines(), Tally()
+    try:
+        with progress_bars() as watcher:
+            for outcome in upscale_files(**options, load=lambda: model_options.load_upscaler(**model), watcher=watcher):
+                tally.add(outcome)
+                if outcome.warning:
+                    tell(f"fluxsr: warning: {' '.join(outcome.warning.split())}")
+                if outcome.error:
+                    tell(f"fluxsr: error: {' '.join(outcome.error.split())}")
+                elif outcome.target is not None:
+                    height, width = outcome.size
+                    lines.print(f"{outcome.target} {width}x{height}, {outcome.seconds:.1f} s")
+    except KeyboardInterrupt:
+        tell("fluxsr: error: interrupted; the same command goes on with --skip-existing")
+        raise SystemExit(130) from None
+    if tally.done + tally.failed > 1:
+        tell(f"fluxsr: {tally.line()}")
+    if lines.problem:
+        tell(f"fluxsr: error: can't write to stdout: {lines.problem}; the pictures are done")
+    if tally.failed or lines.problem:
         raise SystemExit(1)

@@ -75,13 +75,19 @@ def from_pil(image: Image.Image) -> tuple[Pixels, bool]:
     Raises:
         ValueError: for pixels of unknown range (floating point, or integers of more than 16 bit).
     """
+    key = image.info.get("transparency")  # of gray, the value that is transparent
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _deep_gray(np.asarray(image)), True
+        gray = _deep_gray(np.asarray(image))
+        if isinstance(key, int):
+            gray = np.concatenate([gray, np.where(gray == key, 0, 65535).astype(np.uint16)], axis=-1)
+        return gray, True
     if image.mode == "CMYK":
         return np.asarray(_from_cmyk(image)), False
-    if "transparency" in image.info and image.mode in ("1", "L"):
-        image = image.convert("RGBA").convert("LA")  # the only way that Pillow knows
-    elif "transparency" in image.info:
+    if isinstance(key, int) and image.mode in ("1", "L"):
+        key = 255 * bool(key) if image.mode == "1" else key  # which some versions of Pillow give as it stands
+        gray = np.asarray(image.convert("L"))
+        return np.stack([gray, np.where(gray == key, 0, 255).astype(np.uint8)], axis=-1), True
+    if "transparency" in image.info:
         image = image.convert("RGBA")
     elif image.mode not in _PLAIN_MODES:
         image = image.convert(_PLAINER.get(image.mode, "RGB"))

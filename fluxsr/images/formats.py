@@ -1,9 +1,11 @@
-"""The one list of picture formats: their endings, and what each can hold."""
+"""The one list of picture formats: their endings, what each can hold, and how others are told by their first bytes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+_ALL = frozenset({"profile", "EXIF", "XMP", "text", "resolution"})
 
 
 class Format(NamedTuple):
@@ -11,38 +13,108 @@ class Format(NamedTuple):
 
     Attributes:
         name: Pillow's name of the format.
-        options: Pillow's options for writing it.
+        written: whether it is written, and not read alone.
+        lossy: whether it has a quality.
         sixteen_bit: whether it holds 16 bit a channel.
         alpha: whether it holds an alpha channel.
         gray: whether it holds gray pictures as such, or as RGB.
+        keeps: what it holds beside the pixels.
         largest_side: most pixels along a side.
+        largest_file: most bytes of pixels.
+        extra: the extra of this package that reads it.
     """
 
     name: str
-    options: dict[str, Any]
+    written: bool = True
+    lossy: bool = False
     sixteen_bit: bool = False
     alpha: bool = True
     gray: bool = True
+    keeps: frozenset[str] = _ALL
     largest_side: int = 2**31 - 1
+    largest_file: int = 2**63
+    extra: str = ""
 
 
-_PNG = Format("PNG", {}, sixteen_bit=True)
-_JPEG = Format("JPEG", {"quality": 95}, alpha=False, largest_side=65500)
-_TIFF = Format("TIFF", {}, sixteen_bit=True)
+_PNG = Format("PNG", sixteen_bit=True)
+_JPEG = Format("JPEG", lossy=True, alpha=False, largest_side=65500, keeps=_ALL - {"text"})
+_TIFF = Format("TIFF", sixteen_bit=True, keeps=_ALL - {"text"})
+# Of WebP and AVIF, the resolution stands in EXIF.
+_WEBP = Format("WEBP", lossy=True, gray=False, largest_side=16383, keeps=_ALL - {"text"})
+_AVIF = Format("AVIF", lossy=True, gray=False, largest_side=65535, keeps=_ALL - {"text"})
+_HEIC = Format("HEIF", written=False, extra="heic")
 
 FORMATS: dict[str, Format] = {
     ".png": _PNG,
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".webp": Format("WEBP", {"quality": 95}, gray=False, largest_side=16383),
+    ".jfif": _JPEG,
+    ".webp": _WEBP,
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".bmp": Format("BMP", {}, alpha=False),
+    ".bmp": Format(
+        "BMP", alpha=False, keeps=frozenset({"resolution"}), largest_side=2**31 - 1, largest_file=2**32 - 2**10
+    ),
+    ".avif": _AVIF,
+    ".gif": Format("GIF", written=False),
+    ".heic": _HEIC,
+    ".heif": _HEIC,
+    ".jxl": Format("JXL", written=False, extra="jxl"),
 }
-"""Formats by the ending of a file's name: what is looked for in folders and what is written."""
+"""Formats by the ending of a file's name: what is looked for in folders, and what is written."""
+
+WRITTEN = tuple(ending for ending, kind in FORMATS.items() if kind.written)
 
 # Contents decide what a file is read as. Others of Pillow's readers start foreign programs, or read what no camera writes.
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM")
+# These are readers of further libraries, or of Pillow where it was built with them, and are asked for by the first bytes.
+FURTHER = {"AVIF": "", "HEIF": "heic", "JXL": "jxl"}
+
+# (where, bytes, name): what a file is that starts so. Of those that aren't read, the name is all that is known.
+_SIGNATURES = (
+    (0, b"\x89PNG", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (4, b"ftypavi", "AVIF"),
+    (4, b"ftyphei", "HEIF"),
+    (4, b"ftyphev", "HEIF"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmsf1", "HEIF"),
+    (4, b"JXL ", "JXL"),
+    (0, b"\xff\x0a", "JXL"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"DDS ", "DDS"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"FUJIFILMCCD", "a camera's raw"),
+    (4, b"ftypcrx", "a camera's raw"),
+    (4, b"ftypqt", "a film"),
+    (4, b"ftypmp4", "a film"),
+    (4, b"ftypisom", "a film"),
+    (0, b"\x1aE\xdf\xa3", "a film"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "SVG or other XML"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+)
+
+
+def told_format(start: bytes) -> str:
+    """Return the format that a file's first 16 bytes tell, or an empty text."""
+    # An AVIF may have the general brand first, and its own among those that follow.
+    if start[4:12] == b"ftypmif1" and b"avif" in start:
+        return "AVIF"
+    return next((name for place, magic, name in _SIGNATURES if start[place:].startswith(magic)), "")
 
 
 def is_picture_name(path: Path) -> bool:
@@ -51,18 +123,31 @@ def is_picture_name(path: Path) -> bool:
 
 
 def format_of(path: Path) -> Format:
-    """Return the format that a file's name asks for.
+    """Return the format that is written under a name.
 
     Raises:
-        ValueError: if the ending is unknown.
+        ValueError: if the ending is unknown, or of a format that is only read.
     """
-    if not is_picture_name(path):
-        raise ValueError(f"can't write {path}: the name must end in one of {', '.join(FORMATS)}")
-    return FORMATS[path.suffix.lower()]
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None or not kind.written:
+        only = f": {kind.name} is only read" if kind else ""
+        raise ValueError(f"can't write {path}{only}; the name must end in one of {', '.join(WRITTEN)}")
+    if kind.name == "AVIF":
+        from PIL import features
+
+        if not features.check("avif"):
+            raise ValueError(f"can't write {path}: this Pillow was built without AVIF; write PNG or WebP")
+    return kind
 
 
-def check_format(path: Path, height: int, width: int) -> None:
+def check_format(path: Path, height: int, width: int, bytes_per_pixel: int = 1) -> None:
     """Check that a picture of a size can be written under a name.
+
+    Args:
+        path: Name of the file.
+        height: Height in pixels.
+        width: Width in pixels.
+        bytes_per_pixel: Bytes that a pixel takes before compression.
 
     Raises:
         ValueError: if the ending is unknown, or the format takes fewer pixels.
@@ -72,4 +157,9 @@ def check_format(path: Path, height: int, width: int) -> None:
         raise ValueError(
             f"can't write {path}: {kind.name} holds at most {kind.largest_side} pixels a side, not {width}x{height}; "
             "write PNG or TIFF"
+        )
+    if height * width * bytes_per_pixel > kind.largest_file:
+        raise ValueError(
+            f"can't write {path}: {width}x{height} pixels are more than the {kind.largest_file / 2**30:.0f} GiB that "
+            f"{kind.name} holds; write PNG or TIFF"
         )

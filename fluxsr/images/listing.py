@@ -3,35 +3,104 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from fluxsr.images.formats import FORMATS, is_picture_name
 
 _NAMED = 8
 
 
+class Survey(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        images: the picture files, sorted by their path below the folder.
+        left_out: what else is there, by its path below the folder, with the reason where that isn't its ending.
+        unreadable: subfolders that can't be looked into, with the reason.
+    """
+
+    images: list[Path]
+    left_out: list[str]
+    unreadable: list[str]
+
+
+def survey(folder: Path) -> Survey:
+    """Look through a folder, to the bottom, also where links lead to.
+
+    Hidden pictures and folders, other files and links back to a folder that is being looked through are left out.
+    """
+    images: list[Path] = []
+    left_out: list[str] = []
+    unreadable: list[str] = []
+    inside = {str(folder): frozenset({_identity(folder)})}  # the folder and those above it, as the disk knows them
+
+    def failed(error: OSError) -> None:
+        unreadable.append(f"can't look into {error.filename}: {error.strerror}")
+
+    for place, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+        below = Path(place).relative_to(folder)
+        above = inside.pop(place, frozenset())
+        for name in list(folders):
+            path = os.path.join(place, name)
+            try:
+                identity = _identity(path)
+            except OSError as error:
+                failed(error)
+                continue
+            back = identity in above
+            if back or name.startswith("."):
+                folders.remove(name)
+                left_out.append(f"{below / name} ({'a link to a folder around it' if back else 'hidden'})")
+            else:
+                inside[path] = above | {identity}
+        for name in files:
+            path = below / name
+            if not is_picture_name(path):
+                if not name.startswith("."):
+                    left_out.append(str(path))
+            elif name.startswith("."):
+                left_out.append(f"{path} (hidden)")
+            elif not os.path.isfile(folder / path):
+                left_out.append(f"{path} ({'a broken link' if os.path.islink(folder / path) else 'no file'})")
+            else:
+                images.append(path)
+    return Survey([folder / path for path in sorted(images)], sorted(left_out), unreadable)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
 def list_images(folder: str | Path) -> list[Path]:
     """Return the picture files in a folder and its subfolders, sorted by their path below it.
 
-    Hidden files and folders are left out.
+    Links to folders are followed. Hidden files and folders, and links back to a folder around them, are left out.
 
     Args:
         folder: Folder to look through, to the bottom.
 
     Raises:
-        ValueError: If the folder is missing or holds no picture.
+        ValueError: If the folder is missing, holds no picture, or a part of it can't be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         kind = "is a file, not a folder" if folder.exists() else "doesn't exist"
         raise ValueError(f"the image folder {folder} {kind}")
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if is_picture_name(path))
-    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-    paths = [folder / name for name in names if (folder / name).is_file()]
-    if not paths:
-        raise ValueError(f"no images in {folder}: looked, in subfolders too, for files ending in {', '.join(FORMATS)}")
-    return paths
+    found = survey(folder)
+    if found.unreadable:
+        raise ValueError("; ".join(found.unreadable))
+    if not found.images:
+        raise ValueError(no_images(folder))
+    return found.images
+
+
+def no_images(folder: Path) -> str:
+    """Return what is said of a folder without pictures."""
+    return f"no images in {folder}: looked, in subfolders too, for files ending in {', '.join(FORMATS)}"
 
 
 def images_by_name(place: str | Path) -> dict[str, Path]:
@@ -49,10 +118,21 @@ def images_by_name(place: str | Path) -> dict[str, Path]:
 
 
 def expand_pattern(pattern: str | Path) -> list[Path]:
-    """Return what fits a pattern, sorted; ``**`` stands for any subfolders. What exists under the very name is itself."""
-    if Path(pattern).exists():
+    """Return what fits a pattern, sorted; ``**`` stands for any subfolders.
+
+    What exists under the very name is itself, and so are folders at the beginning: brackets in their names are no pattern.
+    Where nothing fits, brackets are taken for what they are.
+    """
+    if os.path.exists(pattern):
         return [Path(pattern)]
-    return [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
+    parts = Path(pattern).parts
+    known = next((n for n in range(len(parts) - 1, 0, -1) if os.path.isdir(os.path.join(*parts[:n]))), 0)
+    start, rest = [glob.escape(part) for part in parts[:known]], list(parts[known:])
+    for attempt in (rest, [part.replace("[", "[[]") for part in rest]):
+        found = glob.glob(os.path.join(*start, *attempt), recursive=True)
+        if found:
+            return [Path(name) for name in sorted(found)]
+    return []
 
 
 def named(items: Iterable[object]) -> str:

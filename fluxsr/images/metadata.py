@@ -1,7 +1,10 @@
-"""What a file tells about a picture beside its pixels: orientation, EXIF, ICC profile, resolution."""
+"""What a file tells about a picture beside its pixels: orientation, EXIF, XMP, resolution, text."""
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,8 +15,31 @@ from fluxsr.images.convert import Pixels
 ORIENTATION = 0x0112
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 _EXIF_WIDTH, _EXIF_HEIGHT = 0xA002, 0xA003
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_INCHES, _CENTIMETERS = 2, 3
+_MAKER_NOTE = 0x927C
 # Of a TIFF, EXIF is the whole directory, with where its pixels lie: only what tells about the photo is carried over.
-_TELLING_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, EXIF_IFD, GPS_IFD)
+_TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+_DESCRIPTION = 0x010E
+# Descriptions that scientific writers make for themselves: they say how the file's pixels lie, and no longer do.
+_LAYOUTS = ('{"shape"', "ImageJ=", "<?xml", "<OME")
+_RATINGS = (0x4746, 0x4749)
+_WINDOWS = (0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)  # title, comment, author, keywords, subject
+_TELLING_TAGS = (*_TEXTS, *_RATINGS, *_WINDOWS, EXIF_IFD, GPS_IFD)
+
+# How XMP writes a property, as an attribute or as an element.
+_XMP_PROPERTY = rb"""(\b%s\s*=\s*["']|<%s>\s*)\d+"""
+_XMP_SIZES = {b"tiff:ImageWidth": 1, b"exif:PixelXDimension": 1, b"tiff:ImageLength": 0, b"exif:PixelYDimension": 0}
+# A directory of what once followed the picture in its file: gain maps, films, depths. They aren't there anymore.
+_XMP_OF_FOLLOWING_DATA = (b"Container:Directory", b"hdrgm:Version", b"GCamera:MicroVideo")
+
+
+def readable_exif(image: Image.Image) -> Image.Exif:
+    """Return an image's EXIF; an empty one where it is damaged, which must not cost the picture."""
+    try:
+        return image.getexif()
+    except Exception:  # decoders of damaged blocks raise nearly anything
+        return Image.Exif()
 
 
 def lies_on_its_side(orientation: int) -> bool:
@@ -32,33 +58,97 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def resolution(image: Image.Image) -> tuple[float, float] | None:
-    """Return dots per inch along x and y, if the file says so and the numbers make sense."""
+def resolution(info: Mapping[Any, Any], exif: Image.Exif) -> tuple[float, float] | None:
+    """Return dots per inch along x and y, if the file or its EXIF says so and the numbers make sense.
+
+    Args:
+        info: What Pillow tells of the file.
+        exif: The file's EXIF.
+    """
+    told = info.get("dpi")
+    if told is None and _X_RESOLUTION in exif:
+        told = exif.get(_X_RESOLUTION), exif.get(_Y_RESOLUTION)
+        if exif.get(_RESOLUTION_UNIT, _INCHES) not in (_INCHES, _CENTIMETERS):
+            return None
+    factor = 2.54 if "dpi" not in info and exif.get(_RESOLUTION_UNIT) == _CENTIMETERS else 1.0
     try:
-        x, y = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        x, y = (float(value) * factor for value in told)  # type: ignore[union-attr]  # None is a TypeError
+    except (TypeError, ValueError, ZeroDivisionError):
         return None
     return (x, y) if 0 < x < 1e6 and 0 < y < 1e6 else None
 
 
-def exif_to_write(exif: Image.Exif | None, height: int, width: int) -> bytes | None:
-    """Return the EXIF block of a result: tags worth keeping, orientation 1, and the new size where the old one stood.
+class _Raw(str):
+    """Text of EXIF, which Pillow reads as Latin-1, whatever it is, and writes as ASCII; so it goes out as it came in."""
 
-    The block starts with ``Exif\\0\\0``, as Pillow and JPEG have it.
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        """Return the bytes that were read; UTF-8 of what was never in a file."""
+        try:
+            return super().encode("latin-1")
+        except UnicodeEncodeError:
+            return super().encode("utf-8")
+
+
+def exif_to_write(
+    exif: Image.Exif | None,
+    height: int,
+    width: int,
+    dpi: tuple[float, float] | None = None,
+    longest: int | None = None,
+    orientation: bool = True,
+) -> tuple[bytes | None, list[str]]:
+    """Return the EXIF block of a result, and what had to be left out of it.
+
+    It has the tags worth keeping, orientation 1, and the new size where the old one stood. It starts with ``Exif\\0\\0``, as
+    Pillow and JPEG have it.
+
+    Args:
+        exif: What was read.
+        height: Height of the result.
+        width: Width of the result.
+        dpi: Resolution, of formats that have no other place for it.
+        longest: Most bytes that the format takes.
+        orientation: Whether to say that the picture is upright; Pillow's writer of AVIF puts EXIF that says so into ASCII.
     """
-    kept = Image.Exif()
     exif = exif if exif is not None else Image.Exif()
+    kept: dict[int, Any] = {}
     for tag in _TELLING_TAGS:
-        value = exif.get_ifd(tag) if tag in (EXIF_IFD, GPS_IFD) else exif.get(tag)
-        if value:
-            kept[tag] = _raw(value)
+        with suppress(Exception), warnings.catch_warnings():  # an inner directory of a damaged file
+            warnings.simplefilter("ignore")
+            value = dict(exif.get_ifd(tag)) if tag in (EXIF_IFD, GPS_IFD) else exif.get(tag)
+            if value and not (tag == _DESCRIPTION and str(value).startswith(_LAYOUTS)):
+                kept[tag] = value
     if _EXIF_WIDTH in kept.get(EXIF_IFD, {}):
         kept[EXIF_IFD] |= {_EXIF_WIDTH: width, _EXIF_HEIGHT: height}
-    if not len(kept):
-        return None
-    kept[ORIENTATION] = 1
+    lost: list[str] = []
+    if kept and orientation:
+        kept[ORIENTATION] = 1
+    if dpi:
+        kept |= {_X_RESOLUTION: dpi[0], _Y_RESOLUTION: dpi[1], _RESOLUTION_UNIT: _INCHES}
+    # What goes first when there is too much, or what can't be written: the maker's notes, then all but the texts, then all.
+    smaller = (
+        ("", kept),
+        ("the maker's notes in EXIF", _without_maker_note(kept)),
+        ("most of EXIF", {tag: value for tag, value in kept.items() if not isinstance(value, dict)}),
+    )
+    for name, tags in smaller:
+        block = _exif_block(tags) if tags else None
+        if block is not None and (longest is None or len(block) <= longest):
+            return block, [*lost, name] if name else lost
+    return None, ["EXIF"] if kept else lost
+
+
+def _without_maker_note(tags: dict[int, Any]) -> dict[int, Any]:
+    inner = {tag: value for tag, value in tags.get(EXIF_IFD, {}).items() if tag != _MAKER_NOTE}
+    return tags | ({EXIF_IFD: inner} if inner else {})
+
+
+def _exif_block(tags: Mapping[int, Any]) -> bytes | None:
+    block = Image.Exif()
+    for tag, value in tags.items():
+        block[tag] = _raw(value)
     with suppress(Exception):  # tags of a damaged file may not be writable
-        return kept.tobytes()
+        return block.tobytes()
     return None
 
 
@@ -70,11 +160,40 @@ def exif_tags(block: bytes) -> dict[int, Any]:
 
 
 def _raw(value: Any) -> Any:
-    # Pillow reads text as Latin-1, whatever it is, and writes it as ASCII; as bytes, mostly UTF-8, it goes out as it came in.
-    # In the inner directories Pillow would give bytes another type, so text stays text there.
-    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        return {tag: _raw(inner) for tag, inner in value.items()}
+    return _Raw(value) if isinstance(value, str) else value
 
 
-def profile_for(profile: bytes | None, channels: int) -> bytes | None:
-    """Return an ICC profile unless it describes gray and the pixels are colors."""
-    return None if profile is not None and channels >= 3 and profile[16:20] == b"GRAY" else profile
+def xmp_to_write(xmp: bytes | None, height: int, width: int) -> bytes | None:
+    """Return the XMP of a result: orientation 1, the new size; ``None`` where it tells of data that followed the picture."""
+    if not xmp or any(word in xmp for word in _XMP_OF_FOLLOWING_DATA):
+        return None
+    xmp = _with_property(xmp, b"tiff:Orientation", 1)
+    for name, axis in _XMP_SIZES.items():
+        xmp = _with_property(xmp, name, (height, width)[axis])
+    return xmp
+
+
+def _with_property(xmp: bytes, name: bytes, value: int) -> bytes:
+    return re.sub(_XMP_PROPERTY % (name, name), lambda found: found[1] + str(value).encode(), xmp)
+
+
+def xmp_of(info: Mapping[Any, Any]) -> bytes | None:
+    """Return the XMP that Pillow found in a file."""
+    xmp = info.get("xmp")
+    return xmp.rstrip(b"\0") or None if isinstance(xmp, bytes) else None
+
+
+def texts_of(image: Image.Image) -> dict[str, str]:
+    """Return the named texts of a loaded image: a PNG's own, and the comments of GIF and JPEG."""
+    texts = dict(getattr(image, "text", {}) or {}) if image.format == "PNG" else {}
+    # These hold EXIF and XMP in the ways of old writers, and Pillow has read them.
+    texts = {name: text for name, text in texts.items() if not name.startswith(("Raw profile type", "XML:com.adobe"))}
+    comment = image.info.get("comment")
+    if isinstance(comment, bytes) and comment.strip(b"\0 "):
+        try:
+            texts["Comment"] = comment.decode("utf-8")
+        except UnicodeDecodeError:
+            texts["Comment"] = comment.decode("latin-1")
+    return texts

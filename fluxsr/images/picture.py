@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from PIL import Image
 
@@ -19,6 +20,10 @@ class Picture:
         exif: what the camera wrote; its orientation has been applied.
         dpi: resolution along x and y, in dots per inch.
         frames: how many the file had; ``pixels`` is the first.
+        xmp: captions, ratings and keywords, as XML.
+        text: named texts, such as the ``parameters`` that a generated picture was made with.
+        cicp: primaries, transfer, matrix and range of the colors as video has them; they go before the profile.
+        lossless: whether the file kept its pixels exactly, in a format that also can lose some.
     """
 
     pixels: Pixels
@@ -26,3 +31,7 @@ class Picture:
     exif: Image.Exif | None = None
     dpi: tuple[float, float] | None = None
     frames: int = 1
+    xmp: bytes | None = None
+    text: Mapping[str, str] = field(default_factory=dict)
+    cicp: bytes | None = None
+    lossless: bool = False

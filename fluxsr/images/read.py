@@ -8,15 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from fluxsr.images import tiff
+from fluxsr.images.agreement import agree
 from fluxsr.images.convert import Pixels, from_pil, to_rgb, to_tensor
-from fluxsr.images.formats import READABLE
-from fluxsr.images.metadata import ORIENTATION, lies_on_its_side, resolution, upright
+from fluxsr.images.formats import FURTHER, READABLE, told_format
+from fluxsr.images.metadata import ORIENTATION, lies_on_its_side, readable_exif, resolution, texts_of, upright, xmp_of
 from fluxsr.images.picture import Picture
+from fluxsr.images.png_chunks import color_chunks, png_depth, profile_of_numbers
+from fluxsr.images.profiles import video_colors
 from fluxsr.images.sixteen_bit import read_png
+
+# Bytes of a PNG's text: a picture isn't refused for the workflow that made it, as Pillow would above one million.
+_LONGEST_TEXT = 2**26
+
+# These come upright from their readers. JPEG XL has an orientation of its own, beside which EXIF's doesn't count.
+_UPRIGHT = ("TIFF", "JXL")
 
 MAX_PIXELS = 178_956_970
 """Height times width of the largest picture that is read unless somebody allows more; Pillow's own limit."""
@@ -43,15 +53,20 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
         with image:
             _check_size(path, *image.size, max_pixels)
             pixels, profile_fits = _decoded(file, image)
-            exif = image.getexif()
-            if image.format != "TIFF":  # which comes upright
+            exif = readable_exif(image)
+            if image.format not in _UPRIGHT:
                 pixels = upright(pixels, exif.get(ORIENTATION, 1))
+            profile, cicp = _colors(file, image, gray=pixels.shape[2] < 3)
             return Picture(
                 pixels,
-                image.info.get("icc_profile") if profile_fits else None,
+                profile if profile_fits else None,
                 exif if len(exif) else None,
-                resolution(image),
+                resolution(image.info, exif),
                 getattr(image, "n_frames", 1) if image.format != "MPO" else 1,
+                xmp_of(image.info),
+                texts_of(image),
+                cicp,
+                image.format == "WEBP" and _is_lossless_webp(file),
             )
 
 
@@ -87,7 +102,11 @@ def read_size(path: str | Path) -> tuple[int, int]:
             return tiff.read_size(file)
         with image:
             width, height = image.size
-            turned = _tells_exif(image) and lies_on_its_side(image.getexif().get(ORIENTATION, 1))
+            turned = (
+                image.format != "JXL"
+                and _tells_exif(image)
+                and lies_on_its_side(readable_exif(image).get(ORIENTATION, 1))
+            )
             return (width, height) if turned else (height, width)
 
 
@@ -96,19 +115,50 @@ def _decoded(file: IO[bytes], image: Image.Image) -> tuple[Pixels, bool]:
 
     Pillow reads first, so that damage is found; other libraries then read what Pillow reads at too few bits.
     """
-    is_tiff = image.format == "TIFF"
-    if is_tiff and image.tag_v2.get(tiff.PLANES) == tiff.APART:  # type: ignore[attr-defined]
-        pixels = tiff.read_better(file)  # Pillow mixes such planes up, or fails
-        if pixels is not None:
-            return pixels, True
+    if image.format == "TIFF":
+        alone = tiff.read_alone(file)
+        if alone is not None:
+            return alone, True
     image.load()
+    if image.format == "PNG" and image.mode == "L" and isinstance(image.info.get("transparency"), int):
+        # Pillow widens gray of 2 and 4 bit, and not the gray that is transparent.
+        image.info["transparency"] *= 255 // (2 ** min(png_depth(file), 8) - 1)
     pixels, profile_fits = from_pil(image)
     deep = None
     if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
         deep = read_png(file, pixels.shape)
-    elif is_tiff:
-        deep = tiff.read_better(file)
-    return pixels if deep is None else deep, profile_fits
+    elif image.format == "TIFF":
+        deep = tiff.read_deep(file)
+        if image.mode.startswith("I;16") and tiff.is_white_zero(image):
+            pixels = np.invert(pixels)  # Pillow gives it as it stands
+    if deep is None:
+        return pixels, profile_fits
+    if not agree(deep, pixels):
+        raise ValueError("two readers disagree about its pixels: convert it to a plain PNG or TIFF of 16 bit")
+    return deep, profile_fits
+
+
+def _colors(file: IO[bytes], image: Image.Image, gray: bool) -> tuple[bytes | None, bytes | None]:
+    """Return the profile of the pixels, or one that stands for what the file says in numbers, and its cICP."""
+    profile = image.info.get("icc_profile") or None
+    if image.format == "PNG":
+        chunks = color_chunks(file)
+        return profile or profile_of_numbers(chunks, gray), chunks.get(b"cICP")
+    if image.format in ("AVIF", "HEIF") and profile is None:
+        return None, video_colors(file)
+    return profile, None
+
+
+def _is_lossless_webp(file: IO[bytes]) -> bool:
+    """Whether the first picture in a WebP is of the lossless kind."""
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        kind, length = head[:4], int.from_bytes(head[4:], "little")
+        if kind in (b"VP8 ", b"VP8L"):
+            return kind == b"VP8L"
+        # A frame's picture is a chunk within it, behind 16 bytes.
+        file.seek(16 if kind == b"ANMF" else length + length % 2, 1)
+    return False
 
 
 class _TooLarge(ValueError):
@@ -145,24 +195,63 @@ def _file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Keep Pillow from printing about odd metadata, and from its own limit on pixels: ours is checked instead."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    """Keep Pillow from printing about odd metadata, and from its limits on texts and on pixels: ours is checked instead."""
+    limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, _LONGEST_TEXT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
 
 
 def _opened(file: IO[bytes]) -> Image.Image | None:
-    """Open with Pillow; ``None`` for a TIFF of a kind that Pillow doesn't know."""
+    """Open with Pillow; ``None`` for a TIFF of a kind that Pillow doesn't know.
+
+    Raises:
+        ValueError: saying whether the file is damaged, of a format that isn't read, or of none.
+    """
+    start = file.read(64)
+    file.seek(0)
+    told = told_format(start)
+    if told in FURTHER:
+        _register(told)
+        try:
+            return Image.open(file, formats=[told])
+        except Exception as error:  # each library has its own; it has kinds, too, that its library doesn't know
+            raise ValueError(f"it is {told} that can't be read here: convert it to PNG, TIFF or JPEG") from error
     try:
         return Image.open(file, formats=READABLE)
     except UnidentifiedImageError:
         if tiff.is_tiff(file):
             return None
-        raise ValueError("it is damaged, or no image of a known format") from None
+        if told in READABLE:
+            raise ValueError(f"it is a damaged {told} file") from None
+        if told:
+            raise ValueError(f"it is {told}, which isn't read: convert it to PNG, TIFF or JPEG") from None
+        raise ValueError("it is no picture of a known format, or its beginning is damaged") from None
+
+
+def _register(name: str) -> None:
+    """Make Pillow know a format of :data:`FURTHER`.
+
+    Raises:
+        ValueError: if its library is missing, with what to install.
+    """
+    extra = FURTHER[name]
+    try:
+        if name == "HEIF":
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        elif name == "JXL":
+            import pillow_jxl  # noqa: F401  # registers itself
+        elif not features.check("avif"):
+            raise ValueError("it is AVIF, which this Pillow was built without: install Pillow's own wheel")
+    except ImportError:
+        kind = {"HEIF": "HEIC", "JXL": "JPEG XL"}[name]
+        raise ValueError(f"it is {kind}, which needs a further library: pip install 'fluxsr[{extra}]'") from None
 
 
 def _tells_exif(image: Image.Image) -> bool:

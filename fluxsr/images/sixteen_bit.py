@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -54,6 +54,7 @@ def write_png(
     icc_profile: bytes | None = None,
     exif: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    further: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Write ``(H, W, C)`` uint16 pixels as PNG, a few rows at a time.
 
@@ -66,6 +67,7 @@ def write_png(
         icc_profile: Profile of the colors.
         exif: EXIF block, with or without the leading ``Exif\\0\\0``.
         dpi: Dots per inch along x and y.
+        further: Kind and body of chunks that follow.
     """
     height, width, channels = pixels.shape
 
@@ -80,6 +82,8 @@ def write_png(
         chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1))
     if exif:
         chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    for kind, body in further:
+        chunk(kind, body)
     compressor = zlib.compressobj(_LEVEL, strategy=_STRATEGY)
     above = np.zeros((1, width * channels * 2), np.uint8)
     for top in range(0, height, _ROWS):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any
 
 import numpy as np
-from PIL import TiffImagePlugin
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from fluxsr.images.convert import Pixels, has_alpha
-from fluxsr.images.metadata import ORIENTATION, exif_tags, lies_on_its_side, upright
+from fluxsr.images.metadata import ORIENTATION, exif_tags, lies_on_its_side, resolution, upright, xmp_of
 from fluxsr.images.picture import Picture
 from fluxsr.images.sixteen_bit import decode_with_opencv
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_PROFILE = 34675
+_PROFILE, _XMP, _PHOTOMETRIC = 34675, 700, 262
+_LARGEST_CLASSIC = 2**32 - 2**27  # bytes of pixels, with room for any metadata
+_LONG8 = 16
 PLANES, APART = 284, 2
 _ROWS = 64
 
@@ -31,15 +34,48 @@ def is_tiff(file: IO[bytes]) -> bool:
     return file.read(4) in _MAGIC
 
 
-def read_better(file: IO[bytes]) -> Pixels | None:
-    """Return the first page, upright, if Pillow reads it at too few bits or mixes up its planes; else ``None``.
+def is_white_zero(image: Image.Image) -> bool:
+    """Whether 0 is white in a TIFF that Pillow opened."""
+    return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)  # type: ignore[attr-defined]
 
-    Only gray and RGB are read, with or without alpha.
+
+def read_alone(file: IO[bytes]) -> Pixels | None:
+    """Return the first page, upright, where Pillow is no witness: it mixes planes up, or misses the range; else ``None``.
+
+    Raises:
+        ValueError: If its samples are signed, or floating-point values outside of ``[0, 1]``.
     """
     with _open(file) as tiff:
         page = tiff.pages[0]
-        apart = page.dtype == np.uint8 and page.planarconfig == APART
-        return _read(page, file) if (page.dtype == np.uint16 or apart) and _is_plain(page) else None
+        if page.dtype is None:
+            return None
+        if page.dtype == np.int8:
+            raise ValueError("its samples are signed: convert it to 8 or 16 bit without sign")
+        if page.dtype.kind == "f":
+            pixels = _read(page, file) if _is_plain(page) else None
+            if pixels is None:
+                raise ValueError(_undecoded(page))
+            return pixels
+        apart = page.dtype in (np.uint8, np.uint16) and page.planarconfig == APART and page.samplesperpixel > 1
+        if not apart or not _is_plain(page):
+            return None
+        pixels = _read(page, file)
+        # Without tifffile, Pillow is right about the planes of 8-bit RGB alone.
+        if pixels is None and (page.dtype == np.uint16 or page.photometric != _RGB):
+            raise ValueError(_undecoded(page))
+        return pixels
+
+
+def _undecoded(page: Any) -> str:
+    compression = getattr(page.compression, "name", page.compression)
+    return f"its compression ({compression}) can't be read in this kind of TIFF: pip install imagecodecs, or convert it"
+
+
+def read_deep(file: IO[bytes]) -> Pixels | None:
+    """Return the first page, upright, if it is gray or RGB of 16 bit, with or without alpha; else ``None``."""
+    with _open(file) as tiff:
+        page = tiff.pages[0]
+        return _read(page, file) if page.dtype == np.uint16 and _is_plain(page) else None
 
 
 def read_page(file: IO[bytes], check_size: Callable[[int, int], None]) -> Picture:
@@ -50,16 +86,31 @@ def read_page(file: IO[bytes], check_size: Callable[[int, int], None]) -> Pictur
         check_size: Called with width and height before anything is decoded.
 
     Raises:
-        ValueError: If its pixels are not gray or RGB of 8 or 16 bit, or can't be decoded.
+        ValueError: If its pixels are not gray or RGB of 8 or 16 bit or floating point, or can't be decoded.
     """
     with _open(file) as tiff:
         page = tiff.pages[0]
         check_size(page.imagewidth, page.imagelength)
-        pixels = _read(page, file) if page.dtype in (np.uint8, np.uint16) and _is_plain(page) else None
+        known = page.dtype is not None and (page.dtype in (np.uint8, np.uint16) or page.dtype.kind == "f")
+        pixels = _read(page, file) if known and _is_plain(page) else None
+        if pixels is None and known and _is_plain(page):
+            raise ValueError(_undecoded(page))
         if pixels is None:
             raise ValueError("its kind of TIFF isn't known: convert it to 8 or 16 bit, gray or RGB")
-        profile = page.tags.valueof(_PROFILE)
-        return Picture(pixels, bytes(profile) if profile else None, frames=len(tiff.pages))
+        profile, xmp = page.tags.valueof(_PROFILE), page.tags.valueof(_XMP)
+        frames = len(tiff.pages)
+    exif = Image.Exif()
+    with suppress(Exception):  # what a TIFF tells in its directory, as far as it is readable
+        file.seek(0)
+        exif.load_from_fp(file)
+    return Picture(
+        pixels,
+        bytes(profile) if profile else None,
+        exif if len(exif) else None,
+        resolution({}, exif),
+        frames,
+        xmp_of({"xmp": bytes(xmp)}) if isinstance(xmp, bytes) else None,
+    )
 
 
 def read_size(file: IO[bytes]) -> tuple[int, int]:
@@ -89,22 +140,40 @@ def _read(page: Any, file: IO[bytes]) -> Pixels | None:
         pixels = page.asarray()
     except ValueError:
         # A compression, such as LZW, for which tifffile needs the package imagecodecs. OpenCV has it, but mixes up planes.
-        if page.planarconfig == APART:
+        if page.planarconfig == APART and page.samplesperpixel > 1:
             return None
         file.seek(0)
         pixels, orientation = decode_with_opencv(file.read()), 1
         if pixels is None or pixels.dtype != page.dtype or pixels.shape[2] < page.samplesperpixel:
             return None
-    pixels = np.moveaxis(pixels, 0, -1) if page.planarconfig == APART and page.samplesperpixel > 1 else pixels
+    apart = page.planarconfig == APART and page.samplesperpixel > 1
+    pixels = np.moveaxis(pixels, 0, -1) if apart else pixels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if pixels.dtype.kind == "f":
+        pixels = _sixteen_bit(pixels)
     colors = 3 if page.photometric == _RGB else 1
+    extra = page.extrasamples or (_UNASSOCIATED,)  # one that isn't described is alpha, as others take it, too
+    alpha = pixels.shape[2] > colors and extra[0] in (_ASSOCIATED, _UNASSOCIATED)
+    pixels = pixels[..., : colors + alpha]
+    if alpha and extra[0] == _ASSOCIATED:
+        pixels = _divided_by_alpha(pixels)
     if page.photometric == _WHITE_IS_ZERO:
         pixels = np.concatenate([np.invert(pixels[..., :1]), pixels[..., 1:]], axis=-1)
-    extra = page.extrasamples or (_UNASSOCIATED,)  # one that isn't described is alpha, as others take it, too
-    if pixels.shape[2] == colors or extra[0] not in (_ASSOCIATED, _UNASSOCIATED):
-        return upright(pixels[..., :colors], orientation)
-    pixels = pixels[..., : colors + 1]
-    return upright(_divided_by_alpha(pixels) if extra[0] == _ASSOCIATED else pixels, orientation)
+    return upright(pixels, orientation)
+
+
+def _sixteen_bit(values: Pixels) -> Pixels:
+    """Return floating-point values in ``[0, 1]`` as 16 bit.
+
+    Raises:
+        ValueError: If they lie outside, or aren't finite.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # what resampling leaves; NaN fails both comparisons
+        raise ValueError(
+            f"it holds floating-point values from {low:g} to {high:g}, of which white is not known: scale them to [0, 1]"
+        )
+    return np.rint(values.clip(0, 1).astype(np.float64) * 65535).astype(np.uint16)
 
 
 def _divided_by_alpha(pixels: Pixels) -> Pixels:
@@ -123,6 +192,7 @@ def write_tiff(
     icc_profile: bytes | None = None,
     exif: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    xmp: bytes | None = None,
 ) -> None:
     """Write ``(H, W, C)`` pixels of 8 or 16 bit as uncompressed TIFF.
 
@@ -135,9 +205,12 @@ def write_tiff(
         icc_profile: Profile of the colors.
         exif: EXIF block whose tags go into the directory.
         dpi: Dots per inch along x and y.
+        xmp: XMP block.
     """
     height, width, channels = pixels.shape
-    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    # Offsets have 64 bit in a BigTIFF, which the header says.
+    big = pixels.nbytes > _LARGEST_CLASSIC
+    directory = TiffImagePlugin.ImageFileDirectory_v2(b"II+\0".ljust(16, b"\0") if big else b"II*\0".ljust(8, b"\0"))
     for tag, value in exif_tags(exif).items() if exif else ():
         directory[tag] = value
     directory[256], directory[257], directory[258] = width, height, (8 * pixels.itemsize,) * channels
@@ -145,11 +218,14 @@ def write_tiff(
     directory[262] = _BLACK_IS_ZERO if channels < 3 else _RGB
     directory[277], directory[278] = channels, height
     # The only strip's place is counted from the directory's end.
+    directory.tagtype[279] = _LONG8 if big else TiffTags.LONG
     directory[273], directory[279] = (0,), (pixels.nbytes,)
     if has_alpha(pixels):
         directory[338] = _UNASSOCIATED
     if icc_profile:
         directory[_PROFILE] = icc_profile
+    if xmp:
+        directory[_XMP] = xmp
     if dpi:
         directory[282], directory[283], directory[296] = *dpi, 2
     directory.save(file)

@@ -1,8 +1,7 @@
-"""Upscaling many files: what is to be done, what each result is called, and one outcome for every input."""
+"""Upscaling many files: one outcome for every input."""
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 import time
@@ -12,17 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from fluxsr.inference.jobs import Job, plan_files, writable
+
 if TYPE_CHECKING:
     from fluxsr.inference.upscaler import Upscaler
 
-PictureFormat = Literal["png", "jpg", "webp", "tif", "bmp"]
+PictureFormat = Literal["png", "jpg", "webp", "tif", "bmp", "avif"]
 
-
-class Job(NamedTuple):
-    """One file to upscale."""
-
-    source: Path
-    target: Path
+# Files whose sizes are looked up before the work, for the time that is left.
+_MOST_SIZES = 2000
 
 
 class Outcome(NamedTuple):
@@ -44,13 +41,19 @@ class Outcome(NamedTuple):
 
 
 class Watcher:
-    """Is told how a batch goes on; this one says nothing."""
+    """Is told how a batch goes on; this one says nothing.
 
-    def start(self, jobs: int) -> None:
-        """Take note of how many files there are."""
+    Attributes:
+        wants_pixels: Whether the sizes of all files are to be looked up before the work.
+    """
 
-    def begin(self, name: str) -> None:
-        """Take note of the next file."""
+    wants_pixels = False
+
+    def start(self, jobs: int, pixels: int) -> None:
+        """Take note of how many files there are, and of how many pixels their results have; 0 is not known."""
+
+    def begin(self, name: str, pixels: int) -> None:
+        """Take note of the next file, and of its result's pixels; 0 is not known."""
 
     def tiles(self, done: int, total: int) -> None:
         """Take note of the windows done of this file."""
@@ -59,14 +62,37 @@ class Watcher:
         """Take note that this file is done."""
 
 
+class Sizes(NamedTuple):
+    """How large results become: as for :func:`fluxsr.images.resize.output_size`."""
+
+    scale: float = 4.0
+    size: tuple[int, int] | None = None
+    longest: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) of a result."""
+        from fluxsr.images.resize import output_size
+
+        return output_size(
+            height, width, self.scale, self.size, longest=self.longest, to_width=self.width, to_height=self.height
+        )
+
+
 def upscale_files(
     inputs: Sequence[str],
     output: str,
     scale: float = 4.0,
     size: tuple[int, int] | None = None,
+    longest: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    strength: float = 1.0,
     steps: int = 1,
     suffix: str = "",
     format: PictureFormat | None = None,
+    quality: int | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
     max_pixels: int = 100_000_000,
@@ -81,9 +107,15 @@ def upscale_files(
         output: A folder; or a file, for a single image.
         scale: Magnification, any number; 1 restores only.
         size: Exact size of the results, instead.
+        longest: Longest side of the results in pixels, instead.
+        width: Width of the results in pixels, instead.
+        height: Height of the results in pixels, instead.
+        strength: How far to go from the input, 0 to 2; 1 is what the models are trained for (default: 1).
         steps: Euler steps; the models are trained for 1.
         suffix: Text added to each name, for example _x4.
-        format: File format of the results (default: that of each input).
+        format: File format of the results (default: that of each input, PNG where it is only read).
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100; from 90 on, JPEG and AVIF keep the colors' full resolution (4:4:4)
+            (default: 95, and lossless WebP stays lossless).
         skip_existing: Leave out what is there already.
         overwrite: Replace what is there already.
         max_pixels: Limit on inputs and results; 2e8 is 200 million (default: 1e8).
@@ -94,102 +126,89 @@ def upscale_files(
         One outcome for every file, and for every input that is none.
 
     Raises:
-        ValueError: if ``output`` can't hold the results, or the model can't be loaded.
+        ValueError: if ``output`` can't hold the results, options contradict each other, or the model can't be loaded.
     """
     watcher = watcher or Watcher()
-    jobs, problems = plan_files(inputs, Path(output), suffix, format)
+    sizes = Sizes(scale, size, longest, width, height)
+    sizes.of(100, 100)  # numbers that are wrong are so for all
+    if not 0 <= strength <= 2:
+        raise ValueError(f"strength must lie in [0, 2], got {strength}")
+    if skip_existing and overwrite:
+        raise ValueError("skip_existing and overwrite contradict each other: give one of them")
+    check_quality(quality, format, output)
+    jobs, problems, left_out = plan_files(inputs, output, suffix, format)
     if skip_existing:
         jobs = [job for job in jobs if not job.target.exists()]
     elif not overwrite:
         problems += [f"{job.target} exists: give --overwrite or --skip_existing" for job in jobs if job.target.exists()]
         jobs = [job for job in jobs if not job.target.exists()]
-    for problem in problems:
+    jobs, unwritable = writable(jobs)
+    for line in left_out:
+        yield Outcome(warning=line)
+    for problem in [*problems, *unwritable]:
         yield Outcome(error=problem)
     if not jobs:
         return
     upscaler = load()
-    watcher.start(len(jobs))
-    for job in jobs:
-        watcher.begin(job.source.name)
-        outcome = upscale_one(upscaler, job, scale, size, steps, max_pixels, watcher.tiles)
+    pixels = [_pixels_of(job.source, sizes) if watcher.wants_pixels else 0 for job in jobs[:_MOST_SIZES]]
+    mean = sum(pixels) // len(pixels)  # of the many others, whose sizes would take long to look up
+    pixels += [mean] * (len(jobs) - len(pixels))
+    watcher.start(len(jobs), sum(pixels))
+    for job, number in zip(jobs, pixels, strict=True):
+        watcher.begin(job.source.name, number)
+        outcome = upscale_one(
+            upscaler, job, sizes, steps, max_pixels, watcher.tiles, strength=strength, quality=quality
+        )
         watcher.end()
         yield outcome
 
 
-def plan_files(
-    inputs: Sequence[str], output: Path, suffix: str = "", kind: str | None = None
-) -> tuple[list[Job], list[str]]:
-    """Return what to do, and what is wrong with single inputs.
-
-    Args:
-        inputs: Files, folders, patterns.
-        output: A folder, or a file for a single image.
-        suffix: Text added to each name.
-        kind: Ending of the results, without its dot; by default that of each input.
+def check_quality(quality: int | None, format: str | None, output: str | Path) -> None:
+    """Check that a quality is one, and that there is something to which it applies.
 
     Raises:
-        ValueError: if ``output`` can't hold the results.
+        ValueError: if it isn't.
     """
-    from fluxsr.images import FORMATS
-    from fluxsr.images.listing import expand_pattern
+    from fluxsr.images.formats import FORMATS
 
-    problems: list[str] = []
-    found: list[tuple[Path, Path]] = []  # the file, and its path below the output folder
-    for entry in inputs:
-        paths = [Path(entry)]
-        if not paths[0].exists() and glob.has_magic(entry):
-            paths = expand_pattern(entry)
-            if not paths:
-                problems.append(f"{entry} matches no file")
-        for path in paths:
-            if path.is_dir():
-                inside, problem = _images_in(path, output)
-                found += [(image, image.relative_to(path)) for image in inside]
-                problems += problem
-            else:
-                found.append((path, Path(path.name)))
-    to_file = output.suffix.lower() in FORMATS and not output.is_dir()
-    if to_file and (len(found) > 1 or any(Path(entry).is_dir() for entry in inputs)):
-        raise ValueError(f"{output} names one file, and there are {len(found)} images: give a folder after -o")
-    if not to_file and output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file: give a folder after -o, or a name that ends in {', '.join(FORMATS)}")
-    jobs: dict[Path, Job] = {}
-    for source, name in found:
-        ending = f".{kind}" if kind else source.suffix if source.suffix.lower() in FORMATS else ".png"
-        target = output if to_file else output / name.with_name(f"{name.stem}{suffix}{ending}")
-        if target in jobs:
-            problems.append(f"{source} and {jobs[target].source} would both become {target}: upscale them apart")
-        else:
-            jobs[target] = Job(source, target)
-    return list(jobs.values()), problems
+    if quality is None:
+        return
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must lie between 1 and 100, got {quality}")
+    kind = FORMATS.get(f".{format}" if format else Path(output).suffix.lower())
+    if kind is not None and not kind.lossy and not Path(output).is_dir():
+        raise ValueError(f"{kind.name} is lossless and has no quality: leave it out, or write JPEG, WebP or AVIF")
 
 
-def _images_in(folder: Path, output: Path) -> tuple[list[Path], list[str]]:
-    """Return the images in a folder, without the results of an earlier run, or what is wrong with it."""
-    from fluxsr.images import list_images
+def _pixels_of(path: Path, sizes: Sizes) -> int:
+    """Return how many pixels the result of a file will have; 0 for one that can't be read."""
+    from fluxsr.images import read_size
 
     try:
-        images = list_images(folder)
-    except ValueError as error:
-        return [], [str(error)]
-    if output.resolve() != folder.resolve():
-        images = [image for image in images if not image.resolve().is_relative_to(output.resolve())]
-    return images, []
+        with quiet_stderr():
+            height, width = sizes.of(*read_size(path))
+    except (ValueError, OSError):
+        return 0
+    return height * width
 
 
 def upscale_one(
     upscaler: Upscaler,
     job: Job,
-    scale: float = 4.0,
-    size: tuple[int, int] | None = None,
+    sizes: Sizes = Sizes(),  # noqa: B008  # a tuple
     steps: int = 1,
     max_pixels: int = 100_000_000,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    strength: float = 1.0,
+    quality: int | None = None,
 ) -> Outcome:
     """Upscale one file; whatever goes wrong is in the outcome, so that the next file has its turn."""
     start = time.perf_counter()
     try:
-        height, width, warning = _read_upscale_write(upscaler, job, scale, size, steps, max_pixels, progress)
+        height, width, warnings = _read_upscale_write(
+            upscaler, job, sizes, steps, max_pixels, progress, strength, quality
+        )
     except OSError as error:
         message = f"{error.strerror or error}"
         # A file in the making has a name of its own, which nobody knows.
@@ -198,41 +217,56 @@ def upscale_one(
     except Exception as error:
         message = " ".join(str(error).split()) or type(error).__name__
         return Outcome(error=message if str(job.source) in message else f"{job.source}: {message}")
-    return Outcome(job.target, (height, width), time.perf_counter() - start, warning=warning)
+    return Outcome(job.target, (height, width), time.perf_counter() - start, warning="; ".join(warnings))
 
 
 def _read_upscale_write(
     upscaler: Upscaler,
     job: Job,
-    scale: float,
-    size: tuple[int, int] | None,
+    sizes: Sizes,
     steps: int,
     max_pixels: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[int, int, str]:
-    """Return the result's height and width, and a warning.
+    strength: float,
+    quality: int | None,
+) -> tuple[int, int, list[str]]:
+    """Return the result's height and width, and warnings.
 
     Raises:
         ValueError: if the file is damaged or the result too large.
     """
     from fluxsr.images import check_format, read_picture, write_picture
-    from fluxsr.images.resize import output_size
+    from fluxsr.images.resize import is_stretched
+    from fluxsr.images.write import check_colors
 
     with quiet_stderr():
         picture = read_picture(job.source, max_pixels)
-    height, width = output_size(picture.pixels.shape[0], picture.pixels.shape[1], scale, size)
+    old_height, old_width, channels = picture.pixels.shape
+    height, width = sizes.of(old_height, old_width)
     if height * width > max_pixels:
         raise ValueError(
             f"{job.source} would become {width}x{height}, {height * width / 1e6:.1f} million pixels: more than the limit of "
             f"{max_pixels / 1e6:g}; allow more with --max_pixels {height * width}"
         )
-    check_format(job.target, height, width)
-    warning = ""
+    check_format(job.target, height, width, channels)
+    check_colors(job.target, picture)
+    warnings = []
     if picture.frames > 1:
-        warning = f"{job.source} has {picture.frames} pages or frames: only the first is upscaled"
-    pixels = upscaler.upscale_pixels(picture.pixels, scale, size, steps, progress)
-    write_picture(job.target, replace(picture, pixels=pixels))
-    return height, width, warning
+        warnings.append(f"{job.source} has {picture.frames} pages or frames: only the first is upscaled")
+    if is_stretched(old_height, old_width, height, width):
+        warnings.append(
+            f"{job.source} is stretched from {old_width}x{old_height} to {width}x{height}, another aspect ratio: "
+            "--longest, --width and --height keep it"
+        )
+    pixels = upscaler.upscale_pixels(
+        picture.pixels, size=(height, width), steps=steps, progress=progress, strength=strength
+    )
+    lost = write_picture(job.target, replace(picture, pixels=pixels), quality)
+    if lost:
+        warnings.append(
+            f"{job.target} can't hold all metadata and pixels of {job.source}, and lacks: {', '.join(lost)}"
+        )
+    return height, width, warnings
 
 
 @contextmanager

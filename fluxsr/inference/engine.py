@@ -42,6 +42,7 @@ class StripRun:
         turned: Whether height and width were exchanged.
         color_fix: See :class:`fluxsr.inference.Upscaler`.
         device: Where the networks are.
+        strength: Share of the way from the input's latents to the model's.
         progress: Called with the number of windows done and of all windows.
     """
 
@@ -58,16 +59,19 @@ class StripRun:
         turned: bool,
         color_fix: ColorFix,
         device: torch.device,
-        progress: Progress | None,
+        strength: float = 1.0,
+        progress: Progress | None = None,
     ) -> None:
         self.velocity = velocity
         self.autoencoder = autoencoder
         self.pixels = pixels
         self.size = size
-        self.times = times
+        # Of no strength, one step is as good as many, and is not rounded as often.
+        self.times = times if strength else (times[0], times[-1])
         self.turned = turned
         self.color_fix = color_fix
         self.device = device
+        self.strength = strength
         self.progress = progress or (lambda done, total: None)
         self.done = 0
         downsample = autoencoder.downsample
@@ -112,7 +116,7 @@ class StripRun:
         for t, s in pairwise(self.times):
             latents = self.stage(self.euler_step(t, s), RowBuffer(latents))
         strips = self.stage(self.autoencoder.decode, RowBuffer(latents), writes=self.autoencoder.downsample)
-        return (strip[..., : self.size[1]].clamp(0, 1) for strip in strips)
+        return (_finite(strip[..., : self.size[1]]).clamp(0, 1) for strip in strips)
 
     def stage(
         self, function: Callable[[Tensor], Tensor], source: RowSource, reads: int = 1, writes: int = 1
@@ -138,13 +142,23 @@ class StripRun:
         )
 
     def euler_step(self, t: float, s: float) -> Callable[[Tensor], Tensor]:
-        """Return one Euler step from ``t`` to ``s``. Blending after the step is blending the velocities: weights sum to one."""
+        """Return one Euler step from ``t`` to ``s``. Blending after the step is blending the velocities: weights sum to one.
+
+        At another strength than 1 the input's latents go along, behind the state's channels, until the last step, which takes
+        that share of the whole way.
+        """
+        first, last, strength = t == self.times[0], s == self.times[-1], self.strength
 
         def step(windows: Tensor) -> Tensor:
-            result = euler(self.velocity, windows, t, s, 1)
+            state, origin = (windows, windows) if first or strength == 1 else windows.chunk(2, dim=1)
+            result = euler(self.velocity, state, t, s, 1) if strength else state
             self.done += len(windows)
             self.progress(self.done, int(self.total))
-            return result
+            if strength == 1:
+                return result
+            if last:
+                return origin + strength * (result - origin)
+            return torch.cat([result, origin], dim=1)
 
         return step
 
@@ -175,6 +189,19 @@ class StripRun:
         """Yield the (top, bottom) of the blocks of rows that the last stage works in."""
         for top in range(0, self.size[0], _ROWS):
             yield top, min(top + _ROWS, self.size[0])
+
+
+def _finite(strip: Tensor) -> Tensor:
+    """Return a strip of the restored image, if it is one.
+
+    Raises:
+        ValueError: if it has NaN or infinite values, which would be black or white in the result.
+    """
+    if not bool(strip.isfinite().all()):
+        raise ValueError(
+            "the model gave NaN or infinite values: its training has diverged, or its dtype is too narrow (try float32)"
+        )
+    return strip
 
 
 def _blocks(length: int, block: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
-from fluxsr.models.known_names import model_or_shipped
+from fluxsr.models.known_names import ASSETS, SHIPPED, model_or_shipped
 from fluxsr.models.prompts import PromptEmbedding
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
@@ -87,6 +88,7 @@ def load_parts(
         raise ValueError(
             f"{lora or source.name} does not say at which time the LR latents stand: give start_time (lr_time in training)"
         )
+    _refuse_teacher(source, facts, lora, start_time)
     velocity = load_flux(
         source.name,
         trainable="none",
@@ -102,6 +104,23 @@ def load_parts(
         window = int(facts.get("window", NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW))
     time = float(facts["start_time"]) if start_time is None else start_time
     return UpscalerParts(velocity.eval(), vae.eval(), time, window, place)
+
+
+def _refuse_teacher(
+    source: ModelSource, facts: Mapping[str, str], lora: str | Path | None, start_time: float | None
+) -> None:
+    """Refuse a model that makes pictures of noise: of a photo it makes a garish one.
+
+    Raises:
+        ValueError: saying which models upscale.
+    """
+    shipped = ASSETS / SHIPPED["nano"]
+    is_shipped = source.name == "nano" or (source.is_file and Path(source.name).resolve() == shipped.resolve())
+    if facts.get("objective") == "FlowMatching" or (is_shipped and lora is None and start_time is None):
+        raise ValueError(
+            f"{lora or source.name} is a flow teacher, which makes pictures of noise and upscales none: give a student "
+            "(nano-student, nano-flowsr, or what training made), or this one as the base of an adapter (lora)"
+        )
 
 
 def _pipeline_parts(source: ModelSource, window: int | None, place: torch.device, dtype: str) -> UpscalerParts:

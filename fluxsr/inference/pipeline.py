@@ -249,6 +249,10 @@ class FluxSRPipeline(DiffusionPipeline):
         size: tuple[int, int] | None = None,
         steps: int = 1,
         return_dict: bool = True,
+        strength: float = 1.0,
+        longest: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
         **options: Any,
     ) -> ImagePipelineOutput | tuple[list[Any]]:
         """Upscale an image, or a list of images.
@@ -259,6 +263,10 @@ class FluxSRPipeline(DiffusionPipeline):
             size: (height, width) of the result, instead of ``scale``.
             steps: Euler steps; a folded transformer takes one.
             return_dict: give an ``ImagePipelineOutput`` and not a tuple.
+            strength: how far to go, in ``[0, 2]``: 0 is the input, 1 what the model was trained for.
+            longest: longest side of the result in pixels, instead of ``scale``.
+            width: width of the result in pixels, instead of ``scale``.
+            height: height of the result in pixels, instead of ``scale``.
             **options: of :meth:`upscaler`, for example ``color_fix="none"``.
 
         Returns:
@@ -269,7 +277,10 @@ class FluxSRPipeline(DiffusionPipeline):
         """
         upscaler = self.upscaler(**options)
         images = image if isinstance(image, list) else [image]
-        results = [upscaler(one, scale=scale, size=size, steps=steps) for one in images]
+        results = [
+            upscaler(one, scale, size, steps, longest=longest, width=width, height=height, strength=strength)
+            for one in images
+        ]
         return ImagePipelineOutput(images=results) if return_dict else (results,)
 
     def _write_card(self, folder: Path, name: str) -> None:

@@ -79,6 +79,7 @@ class Upscaler:
         self.window = window
         self.tile = tile
         self.color_fix = color_fix
+        self._told: set[int] = set()
         parameter = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
         self.device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
 
@@ -112,6 +113,11 @@ class Upscaler:
         size: tuple[int, int] | None = None,
         steps: int = 1,
         progress: Progress | None = None,
+        *,
+        longest: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        strength: float = 1.0,
     ) -> Any:
         """Upscale an image; what comes back is of the kind that was given.
 
@@ -123,15 +129,22 @@ class Upscaler:
             size: (height, width) of the result, instead of ``scale``.
             steps: Euler steps from ``start_time`` to 0.
             progress: called with the number of windows done and of all windows.
+            longest: longest side of the result in pixels, instead of ``scale``.
+            width: width of the result in pixels, instead of ``scale``.
+            height: height of the result in pixels, instead of ``scale``.
+            strength: how far to go, in ``[0, 2]``: 0 is the input itself, encoded and decoded, 1 what the model was trained
+                for, and more goes beyond that.
 
         Raises:
             TypeError: if ``image`` is none of these.
-            ValueError: if its shape or range, or an argument, is not right; if not even the smallest tile fits into memory.
+            ValueError: if its shape or range, or an argument, is not right; if the model's result has NaN; if not even the
+                smallest tile fits into memory.
         """
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
         batch, give_back = unpack_image(image)
-        return give_back([self.upscale_pixels(pixels, scale, size, steps, progress) for pixels in batch])
+        sizes = {"longest": longest, "width": width, "height": height}
+        return give_back(
+            [self.upscale_pixels(pixels, scale, size, steps, progress, strength=strength, **sizes) for pixels in batch]
+        )
 
     @torch.inference_mode()
     def upscale_pixels(
@@ -141,17 +154,28 @@ class Upscaler:
         size: tuple[int, int] | None = None,
         steps: int = 1,
         progress: Progress | None = None,
+        *,
+        longest: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        strength: float = 1.0,
     ) -> Pixels:
         """Upscale ``(H, W, C)`` pixels to an array of the same dtype and channels; the arguments are those of the call.
 
         Raises:
-            ValueError: as the call; and if not even the smallest tile fits the memory.
+            ValueError: as the call.
         """
-        height, width = output_size(pixels.shape[0], pixels.shape[1], scale, size)
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        if not 0 <= strength <= 2:
+            raise ValueError(f"strength must lie in [0, 2], got {strength}")
+        rows, columns = output_size(
+            pixels.shape[0], pixels.shape[1], scale, size, longest=longest, to_width=width, to_height=height
+        )
         # Strips lie across the longer side: however long an image is, they are short.
-        turned = width > height
+        turned = columns > rows
         source = pixels.swapaxes(0, 1) if turned else pixels
-        shape = (width, height) if turned else (height, width)
+        shape = (columns, rows) if turned else (rows, columns)
         first_limit = limit = self._tile_limit(max(shape))
         while True:
             try:
@@ -166,6 +190,7 @@ class Upscaler:
                     turned=turned,
                     color_fix=self.color_fix,
                     device=self.device,
+                    strength=float(strength),
                     progress=progress,
                 ).result()
                 break
@@ -182,6 +207,7 @@ class Upscaler:
         if limit != first_limit:
             logger.warning("out of memory on %s: working in tiles of %d pixels from now on", self.device, limit)
             self.tile = limit
+            self._tell_window(limit)
         return result.swapaxes(0, 1) if turned else result
 
     def _tile_limit(self, longest: int) -> int:
@@ -193,4 +219,24 @@ class Upscaler:
         kind = "pixel" if isinstance(self.autoencoder, PixelAutoencoder) else "latent"
         # A GPU wants much work at a time; a CPU is no faster for more than a few windows.
         largest = max(self.window or 512, 1024 if self.device.type != "cpu" else 128)
-        return affordable_tile(self.device, BYTES_PER_PIXEL[kind], 8 * self.smallest, largest)
+        # Activations have the weights' dtype.
+        bytes_per_pixel = BYTES_PER_PIXEL[kind] * self._dtype().itemsize // 4
+        tile = affordable_tile(self.device, bytes_per_pixel, 8 * self.smallest, largest)
+        self._tell_window(tile)
+        return tile
+
+    def _dtype(self) -> torch.dtype:
+        parameter = next(self.velocity.parameters(), None) if isinstance(self.velocity, nn.Module) else None
+        return torch.float32 if parameter is None or not parameter.is_floating_point() else parameter.dtype
+
+    def _tell_window(self, tile: int) -> None:
+        """Say, once for each size, that the model sees less at a time than it was trained with."""
+        if self.window is not None and tile < self.window and tile not in self._told:
+            self._told.add(tile)
+            logger.warning(
+                "too little free memory on %s for the window of %d pixels that the model was trained with: it sees %d at a "
+                "time, which costs quality; free some memory, or give the tile",
+                self.device,
+                self.window,
+                tile,
+            )

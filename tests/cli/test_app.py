@@ -70,7 +70,7 @@ def bomb(side=100_000):
 
 
 BAD_FILES = {
-    "text": (b"not an image", "it is damaged, or no image of a known format"),
+    "text": (b"not an image", "it is no picture of a known format"),
     "truncated": (truncated(), "can't read"),
     "empty": (b"", "is empty (0 bytes)"),
     "bomb": (bomb(), "has 100000x100000 pixels, 10000.0 million: more than the limit of 1"),
@@ -173,7 +173,7 @@ def test_the_button_survives_every_error(page, still, tmp_path, monkeypatch):
     run = next(function.fn for function in blocks.fns.values() if function.name == "run")
     silent = lambda *arguments, **options: None
     photo().save(tmp_path / "a.png")
-    shown, download, text = run(str(tmp_path / "a.png"), 2, 1, silent)
+    shown, download, text = run(str(tmp_path / "a.png"), 2, 1, 1, silent)
     assert [Image.open(path).size for path in shown] == [(20, 14)] * 2
     assert download.visible and text.startswith('<p class="done" role="status">a.png: 10x7 became 20x14')
 
@@ -181,7 +181,7 @@ def test_the_button_survives_every_error(page, still, tmp_path, monkeypatch):
         raise RuntimeError("\"addmm\" not implemented for <'Half'>")
 
     monkeypatch.setattr(Upscaler, "upscale_pixels", broken)
-    shown, download, text = run(str(tmp_path / "a.png"), 2, 1, silent)
+    shown, download, text = run(str(tmp_path / "a.png"), 2, 1, 1, silent)
     assert shown is None and not download.visible
     assert text.startswith('<p class="problem" role="alert">') and "&lt;&#x27;Half&#x27;&gt;</p>" in text
 
@@ -343,3 +343,45 @@ def test_in_a_browser(address, browser, tmp_path):
 
     outside = [url for url in requests if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).port != port]
     assert len(requests) > 10 and not outside and not crashes
+
+
+@pytest.mark.parametrize("kind", ["heic", "avif", "16-bit TIFF", "transparent PNG", "texts"])
+def test_what_phones_and_cameras_write(page, still, tmp_path, kind):
+    """Shown and downloaded as :func:`fluxsr.images.read_picture` has it: upright, at full depth, with all that is told."""
+    from PIL import PngImagePlugin
+
+    from fluxsr.images import Picture, read_picture, write_picture
+
+    exif = Image.Exif()
+    exif[0x0112], exif[0x013B] = 6, "somebody"
+    if kind in ("heic", "avif"):
+        if kind == "heic":
+            pytest.importorskip("pillow_heif").register_heif_opener()
+        photo(60, 40).save(path := tmp_path / f"a.{kind}", exif=exif.tobytes(), quality=95)
+    elif kind == "16-bit TIFF":
+        pixels = np.random.default_rng(0).integers(0, 65536, (40, 60, 3), np.uint16)
+        write_picture(path := tmp_path / "a.tif", Picture(pixels))
+    else:
+        told = PngImagePlugin.PngInfo()
+        told.add_text("parameters", "a tree")
+        photo(60, 40, "RGBA").save(path := tmp_path / "a.png", pnginfo=told)
+    source = read_picture(path)
+    result = page.upscale_upload(still, path, 1, 1, tmp_path / "out", 10**6)
+    made = read_picture(result.download)
+    assert made.pixels.shape == source.pixels.shape == read_picture(result.before).pixels.shape
+    assert made.pixels.dtype == source.pixels.dtype
+    assert np.abs(made.pixels.astype(int) - source.pixels).max() <= 1 or made.pixels.shape[2] == 4
+    assert made.text == source.text and "lacks" not in result.text
+    if kind in ("heic", "avif"):
+        assert made.pixels.shape[:2] == (60, 40) and made.exif[0x013B] == "somebody"
+
+
+def test_strength_on_the_page(page, tmp_path):
+    upscaler = Upscaler.from_pretrained(device="cpu")
+    photo(20, 12).save(tmp_path / "a.png")
+    for strength in (0, 0.5):
+        result = page.upscale_upload(upscaler, tmp_path / "a.png", 2, 1, tmp_path / "out", 10**6, strength=strength)
+        expected = upscaler(photo(20, 12), scale=2, strength=strength)
+        np.testing.assert_array_equal(np.asarray(Image.open(result.download)), np.asarray(expected))
+    with pytest.raises(ValueError, match="strength"):
+        page.upscale_upload(upscaler, tmp_path / "a.png", 2, 1, tmp_path / "out", 10**6, strength=3)

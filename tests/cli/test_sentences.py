@@ -20,8 +20,8 @@ SENTENCES = [
     ("upscale a.png", "required and not given: --output"),
     ("upscale a.png -o b --scael 2", "--scael: there is no such option; did you mean --scale?" + HELP.format("upscale")),
     ("upscale a.png -o b --scale two", "--scale: must be a positive number, got 'two'" + HELP.format("upscale")),
-    ("upscale a.png -o b --format jpgg", "--format: must be one of png, jpg, webp, tif, bmp, got 'jpgg'; did you mean jpg?"
-     + HELP.format("upscale")),
+    ("upscale a.png -o b --format jpgg", "--format: must be one of png, jpg, webp, tif, bmp, avif, got 'jpgg'; did you mean "
+     "jpg?" + HELP.format("upscale")),
     ("upscale a.png -o b --size 2x2 --scale 2", "--size: not together with --scale" + HELP.format("upscale")),
     ("upscale a.png -o b --steps", "--steps: no value is given: write one after it" + HELP.format("upscale")),
     ("pairs --output b --num many", "--num: must be a whole number, got 'many'" + HELP.format("pairs")),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fluxsr.cli.main import main
-from fluxsr.inference.batch import plan_files
+from fluxsr.inference.jobs import plan_files
 from tests.cli.mistakes import failed, mistake
 
 
@@ -53,7 +53,9 @@ def test_folders_keep_their_structure(folder, tmp_path, capsys):
     assert sizes(tmp_path / "out") == dict.fromkeys(["a.png", "b.jpg", "sub/c.png"], (15, 10))
     assert Image.open(tmp_path / "out" / "sub" / "c.png").mode == "RGBA"
     printed = capsys.readouterr()
-    assert printed.err == "" and len(printed.out.splitlines()) == 3 and "a.png 15x10" in printed.out
+    (last,) = printed.err.splitlines()
+    assert last.startswith("fluxsr: 3 upscaled, 0 failed; 0.0 megapixels in ") and "MP/s" in last
+    assert len(printed.out.splitlines()) == 3 and "a.png 15x10" in printed.out
 
 
 def test_a_file_to_a_file_at_an_exact_size(folder, tmp_path):
@@ -81,7 +83,8 @@ def test_nothing_is_overwritten_unless_told(folder, tmp_path, capsys):
     (out / "a.png").write_bytes(b"precious")
     assert run(folder, "-o", out) == 1
     assert (out / "a.png").read_bytes() == b"precious" and names(out) == ["a.png", "b.jpg", "sub/c.png"]
-    assert capsys.readouterr().err == f"fluxsr: error: {out}/a.png exists: give --overwrite or --skip_existing\n"
+    error = capsys.readouterr().err.splitlines()[0]
+    assert error == f"fluxsr: error: {out}/a.png exists: give --overwrite or --skip_existing"
     assert run(folder, "-o", out, "--skip_existing") == 0
     assert (out / "a.png").read_bytes() == b"precious"
     assert run(folder / "a.png", "-o", out, "--overwrite") == 0
@@ -130,7 +133,7 @@ def test_mistakes_in_the_options_have_their_option(tmp_path, monkeypatch, capsys
         (["a.png", "-o", "b.png", "--model", "nowhere.safetensors"], "nowhere.safetensors"),
         (["a.png", "-o", "b.png", "--device", "tpu"], "'tpu'"),
         (["a.png", "-o", "b.png", "--tile", "1"], "16 pixels"),
-        (["a.png", "a.png", "-o", "b.png"], "2 images"),
+        (["a.png", "c.png", "-o", "b.png"], "2 images"),
         (["a.png", "-o", "file"], "file is a file"),
     ],
 )
@@ -168,7 +171,7 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(folder, capsys,
 
     from fluxsr import images
 
-    def full(path, *arguments):
+    def full(path, *arguments, **options):
         raise OSError(28, "No space left on device", str(Path(path).with_name(f".tmp-1-{Path(path).name}")))
 
     monkeypatch.setattr(images, "write_picture", full)
@@ -179,7 +182,7 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(folder, capsys,
 def test_an_error_of_the_device_is_one_line(folder, tmp_path, monkeypatch, capsys):
     from fluxsr.inference import Upscaler
 
-    def broken(self, *arguments):
+    def broken(self, *arguments, **options):
         raise RuntimeError("\"addmm\" not implemented\nfor 'Half'")
 
     monkeypatch.setattr(Upscaler, "upscale_pixels", broken)
@@ -194,7 +197,7 @@ def test_pages_beyond_the_first_are_told(tmp_path, capsys):
 
 
 def test_unknown_suffixes_become_png(tmp_path):
-    jobs, problems = plan_files([str(tmp_path / "a.gif"), str(tmp_path / "b.JPG")], tmp_path / "out", "_x4", None)
+    jobs, problems, _ = plan_files([str(tmp_path / "a.gif"), str(tmp_path / "b.JPG")], tmp_path / "out", "_x4", None)
     assert [job.target.name for job in jobs] == ["a_x4.png", "b_x4.JPG"] and not problems
 
 
@@ -298,6 +301,7 @@ def test_damaged_files_are_lines_and_good_ones_are_done(tmp_path):
     lines = result.stderr.splitlines()
     errors = [line for line in lines if line.startswith("fluxsr: error: ")]
     warnings = [line for line in lines if line.startswith("fluxsr: warning: ")]
+    assert lines.pop().startswith("fluxsr: ")  # the counts
     assert len(errors) + len(warnings) == len(lines), [line for line in lines if not line.startswith("fluxsr: ")]
     done = names(out)
     assert len(done) + len(errors) == 307 and len(errors) > 100
@@ -307,3 +311,87 @@ def test_damaged_files_are_lines_and_good_ones_are_done(tmp_path):
     for name in done:
         with Image.open(out / name) as image:
             image.load()
+
+
+def in_a_process(*arguments, **options):
+    command = [sys.executable, "-m", "fluxsr", "upscale", *map(str, arguments)]
+    return subprocess.run(command, stderr=subprocess.PIPE, timeout=200, **options)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes, and /dev/full")
+@pytest.mark.parametrize("stdout", ["encoding", "closed", "full"])
+def test_a_batch_outlives_its_stdout(folder, tmp_path, stdout):
+    """Names that can't be printed, a pipe that nobody reads, a disk without room: the pictures are done."""
+    import os
+
+    os.rename(folder / "a.png", os.path.join(os.fsencode(folder), b"caf\xe9.png"))
+    options = {"env": {**os.environ, "PYTHONIOENCODING": "ascii"}}
+    if stdout == "full":
+        with open("/dev/full", "wb") as full:
+            result = in_a_process(folder, "-o", tmp_path / "out", "--scale", 1, stdout=full, **options)
+    elif stdout == "closed":
+        reading, writing = os.pipe()
+        os.close(reading)
+        result = in_a_process(folder, "-o", tmp_path / "out", "--scale", 1, stdout=writing, **options)
+    else:
+        result = in_a_process(folder, "-o", tmp_path / "out", "--scale", 1, stdout=subprocess.PIPE, **options)
+        assert b"caf\\udce9.png" in result.stdout and result.stdout.count(b"\n") == 3
+    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 3
+    assert result.returncode == (1 if stdout == "full" else 0)
+    lines = result.stderr.splitlines()
+    assert len(lines) == (2 if stdout == "full" else 1) and b"3 upscaled" in lines[0]
+
+
+def test_what_is_left_out_is_said_and_no_failure(folder, tmp_path, capsys):
+    (folder / "notes.txt").touch()
+    assert run(folder, "-o", tmp_path / "out", "--scale", "1") == 0
+    assert f"fluxsr: warning: left out, of {folder}: 1 (notes.txt)" in capsys.readouterr().err
+
+
+def test_pictures_of_every_ending_are_done(tmp_path, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, kind in (("b.jfif", "JPEG"), ("c.gif", "GIF"), ("d.avif", "AVIF"), ("e.jpg", "PNG")):
+        photo().save(source / name, kind)
+    assert run(source, "-o", tmp_path / "out", "--scale", "1") == 0
+    assert names(tmp_path / "out") == ["b.jfif", "c.png", "d.avif", "e.jpg"]
+
+
+@pytest.mark.parametrize("option", [["--longest", "64"], ["--width", "64"], ["--height", "64"]])
+def test_sizes_keep_the_shape(tmp_path, option, capsys):
+    photo(16, 8).save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "b.png", *option) == 0
+    wide, high = Image.open(tmp_path / "b.png").size
+    assert wide == 2 * high and 64 in (wide, high)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_teacher_and_a_broken_model_are_errors(tmp_path, capsys):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    from fluxsr.models.known_names import ASSETS, SHIPPED
+
+    photo().save(tmp_path / "a.png")
+    for model in ("nano", ASSETS / SHIPPED["nano"]):
+        assert "teacher" in str(
+            failed(capsys, "upscale", tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", model)
+        )
+    weights = load_file(ASSETS / SHIPPED["nano-student"])
+    weights["x_embedder.weight"].fill_(float("nan"))
+    with safe_open(ASSETS / SHIPPED["nano-student"], "pt") as file:
+        save_file(weights, tmp_path / "nan.safetensors", file.metadata())
+    assert run(tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", tmp_path / "nan.safetensors") == 1
+    assert "NaN" in capsys.readouterr().err
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(folder, tmp_path, capsys, monkeypatch):
+    from fluxsr.inference import Upscaler
+
+    def interrupted(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Upscaler, "upscale_pixels", interrupted)
+    assert run(folder, "-o", tmp_path / "out") == 130
+    assert "--skip-existing" in capsys.readouterr().err and not list((tmp_path / "out").glob("**/.tmp-*"))

@@ -87,7 +87,7 @@ def test_all_read_the_same(tmp_path, monkeypatch, name) -> None:
     handed = []
 
     class Recorder:
-        def upscale_pixels(self, pixels, *arguments):
+        def upscale_pixels(self, pixels, **options):
             handed.append(pixels)
             return pixels
 

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from fluxsr.images import list_images, read_image, read_picture, read_size, write_image
+from fluxsr.images.listing import survey
 
 
 def test_folders_are_listed_in_order(tmp_path, save_photo, photo_like) -> None:
@@ -139,8 +140,8 @@ def test_bombs_and_floats_are_refused(tmp_path, photo_like, save_photo) -> None:
     path = save_photo(tmp_path / "big.png", photo_like(40, 40))
     with pytest.raises(ValueError, match=r"big\.png has 40x40 pixels"):
         read_picture(path, max_pixels=500)
-    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(ValueError, match="floating-point values of unknown range"):
+    Image.fromarray(np.full((4, 4), 1.5, dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"floating-point values from 1\.5 to 1\.5"):
         read_image(tmp_path / "float.tif")
 
 
@@ -151,3 +152,20 @@ def test_real_photos_with_transparency(assets) -> None:
         image = read_image(path)
         assert tuple(image.shape[1:]) == read_size(path)
         assert 0 <= float(image.min()) < float(image.max()) <= 1
+
+
+def test_links_to_folders_are_followed_and_circles_noticed(tmp_path):
+    for name in ("set/a.png", "real/b.png", "real/deep/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "set/more").symlink_to(tmp_path / "real")
+    (tmp_path / "real/deep/up").symlink_to(tmp_path / "real")
+    (tmp_path / "set/again").symlink_to(tmp_path / "set")
+    found = survey(tmp_path / "set")
+    assert [path.relative_to(tmp_path).as_posix() for path in found.images] == [
+        "set/a.png",
+        "set/more/b.png",
+        "set/more/deep/c.png",
+    ]
+    assert [line.split(" ")[0] for line in found.left_out] == ["again", "more/deep/up"]
+    assert list_images(tmp_path / "set") == found.images

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from fluxsr.inference import upscale_files
-from fluxsr.inference.batch import Job, Watcher, plan_files, upscale_one
+from fluxsr.inference.batch import Sizes, Watcher, upscale_one
+from fluxsr.inference.jobs import Job, plan_files
+from fluxsr.inference.tally import Tally
 
 
 class Doubling:
     """Has the one method of an upscaler that a batch calls."""
 
-    def upscale_pixels(self, pixels, scale, size, steps, progress):
+    def upscale_pixels(self, pixels, size, progress=None, **options):
         if progress is not None:
             progress(1, 1)
-        return np.kron(pixels, np.ones((int(scale), int(scale), 1), pixels.dtype))
+        return np.kron(pixels, np.ones((size[0] // len(pixels), size[1] // pixels.shape[1], 1), pixels.dtype))
 
 
 class Diary(Watcher):
     def __init__(self):
         self.entries = []
 
-    def start(self, jobs):
+    def start(self, jobs, pixels):
         self.entries.append(("start", jobs))
 
-    def begin(self, name):
+    def begin(self, name, pixels):
         self.entries.append(("begin", name))
 
     def tiles(self, done, total):
@@ -71,11 +75,106 @@ def test_no_model_is_loaded_where_there_is_no_work(folder):
 
 
 def test_one_output_for_two_inputs_is_a_problem_of_the_second(tmp_path):
-    jobs, problems = plan_files([str(tmp_path / "x" / "a.png"), str(tmp_path / "y" / "a.png")], tmp_path / "out")
+    jobs, problems, _ = plan_files([str(tmp_path / "x" / "a.png"), str(tmp_path / "y" / "a.png")], tmp_path / "out")
     assert jobs == [Job(tmp_path / "x" / "a.png", tmp_path / "out" / "a.png")]
     assert len(problems) == 1
 
 
 def test_a_result_beyond_the_limit_is_an_error_and_no_file(folder):
-    outcome = upscale_one(Doubling(), Job(folder / "a.png", folder / "large.png"), scale=4, max_pixels=100)
+    outcome = upscale_one(Doubling(), Job(folder / "a.png", folder / "large.png"), Sizes(4), max_pixels=100)
     assert "20x12" in outcome.error and not (folder / "large.png").exists()
+
+
+class Wide(Doubling):
+    """Takes what is told on the way."""
+
+    def upscale_pixels(self, pixels, size, progress=None, **options):
+        return np.zeros((*size, pixels.shape[2]), pixels.dtype)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "stretched"),
+    [
+        ({"scale": 2}, (6, 10), False),
+        ({"longest": 50}, (30, 50), False),
+        ({"width": 7}, (4, 7), False),
+        ({"height": 9}, (9, 15), False),
+        ({"size": (9, 15)}, (9, 15), False),
+        ({"size": (15, 9)}, (15, 9), True),
+    ],
+)
+def test_sizes(folder, options, size, stretched) -> None:
+    (outcome,) = upscale_files([str(folder / "a.png")], str(folder / "out"), **options, load=Wide)
+    assert outcome.size == size and Image.open(outcome.target).size == size[::-1]
+    assert ("stretched" in outcome.warning) == stretched
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"longest": 5, "size": (3, 3)},
+        {"width": 5, "height": 5},
+        {"longest": 0},
+        {"strength": 2.5},
+        {"quality": 0},
+        {"quality": 101},
+        {"quality": 90, "format": "png"},
+        {"skip_existing": True, "overwrite": True},
+    ],
+)
+def test_options_that_can_not_be_are_known_before_the_model_is_loaded(folder, options) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        list(
+            upscale_files(
+                [str(folder / "a.png")], str(folder / "out"), **options, load=lambda: pytest.fail("a model was loaded")
+            )
+        )
+    assert not (folder / "out").exists()
+
+
+def test_quality_reaches_the_file(folder) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "n.png")
+    lengths = []
+    for quality in (20, 95):
+        outcomes = upscale_files(
+            [str(folder / "n.png")], str(folder / f"{quality}.jpg"), 1, quality=quality, load=Doubling
+        )
+        lengths.append(next(outcomes).target.stat().st_size)
+    assert lengths[0] * 2 < lengths[1]
+
+
+def test_colors_that_the_result_can_not_say_are_known_before_the_work(folder) -> None:
+    from fluxsr.images import Picture, write_picture
+
+    write_picture(folder / "hdr.png", Picture(np.zeros((4, 4, 3), np.uint8), cicp=bytes([9, 16, 0, 1])))
+
+    class Never(Doubling):
+        def upscale_pixels(self, pixels, **options):
+            pytest.fail("it was upscaled")
+
+    (outcome,) = upscale_files([str(folder / "hdr.png")], str(folder / "out.jpg"), load=Never)
+    assert "HDR" in outcome.error
+
+
+def test_memory_is_flat_over_200_pictures(folder) -> None:
+    source = folder / "many"
+    source.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    for number in range(200):
+        Image.fromarray(noise).save(source / f"{number}.png", compress_level=1)
+    held = []
+    tracemalloc.start()
+    for outcome in upscale_files([str(source)], str(folder / "out"), 1, load=Wide):
+        assert not outcome.error
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[-1] - held[20] < noise.nbytes  # not even one picture more
+
+
+def test_a_tally_counts(folder) -> None:
+    tally = Tally()
+    for outcome in upscale_files([str(folder)], str(folder / "out"), 2, load=Doubling):
+        tally.add(outcome)
+    assert (tally.done, tally.failed, tally.pixels) == (2, 1, 120)
+    assert tally.line().startswith("2 upscaled, 1 failed; 0.0 megapixels in ")

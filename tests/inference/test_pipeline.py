@@ -192,3 +192,13 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has adapters \(student\).*fuse the student's first"):
         FluxSRPipeline.from_backbone(backbone, autoencoder)
     assert not Path(tmp_path / "x").exists()
+
+
+def test_strength_and_sizes_are_those_of_the_upscaler():
+    pipeline = FluxSRPipeline.from_backbone(*nano_parts(), window=64, base_model="nano")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    upscaler = pipeline.upscaler()
+    for options in ({"strength": 0.5}, {"longest": 45}, {"strength": 0, "width": 60}):
+        assert np.array_equal(np.asarray(pipeline(image, **options).images[0]), np.asarray(upscaler(image, **options)))
+    with pytest.raises(ValueError, match="strength"):
+        pipeline(image, strength=3)

@@ -241,3 +241,69 @@ def test_memory_hardly_grows_with_the_result():
     )
     extra = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert extra < 400e6  # as float32, the result and its enlarged original would be 576 MB on top
+
+
+def drifting(xt, t):
+    """A velocity that is no constant, of which several steps don't add up to one."""
+    return 0.4 * xt + 0.1 * t.reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_strength_is_the_share_of_the_way(make, steps):
+    image = np.random.default_rng(0).random((24, 40, 3)).astype(np.float32) * 0.6 + 0.2
+    at = {
+        strength: make(drifting)(image, scale=1, steps=steps, strength=strength)
+        for strength in (0, 0.25, 0.5, 1, 1.5, 2)
+    }
+    assert np.array_equal(at[0], make()(image, scale=1))  # the input, encoded and decoded
+    assert np.array_equal(at[1], make(drifting)(image, scale=1, steps=steps))
+    away = [float(np.abs(result - at[0]).mean()) for result in at.values()]
+    assert away == sorted(away) and len(set(away)) == len(away)
+    assert np.allclose(at[0.5], (at[0] + at[1]) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
+def test_a_strength_out_of_range_is_refused(make, strength):
+    with pytest.raises(ValueError, match="strength"):
+        make()(np.zeros((8, 8, 3), np.uint8), strength=strength)
+
+
+def test_strength_of_the_shipped_student(nano):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    assert np.array_equal(nano(image, 2, strength=1), nano(image, 2))
+    assert not np.array_equal(nano(image, 2, strength=0.5), nano(image, 2))
+
+
+@pytest.mark.parametrize("color_fix", ["none", "wavelet", "adain"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_gives_no_numbers_is_an_error(make, value, color_fix):
+    broken = make(lambda xt, t: torch.full_like(xt, value), color_fix=color_fix)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        broken(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"), [({"longest": 60}, (30, 60)), ({"width": 10}, (5, 10)), ({"height": 40}, (40, 80))]
+)
+def test_sizes_by_one_side(make, sizes, shape):
+    assert make()(np.zeros((20, 40, 3), np.uint8), **sizes).shape == (*shape, 3)
+    with pytest.raises(ValueError, match="give one of"):
+        make()(np.zeros((20, 40, 3), np.uint8), size=(3, 3), **sizes)
+
+
+def test_a_window_that_memory_can_not_hold_is_said_once(make, monkeypatch, caplog):
+    monkeypatch.setattr("fluxsr.inference.memory.free_memory", lambda device: 100)
+    upscaler = make(window=128)
+    for _ in range(2):
+        upscaler(np.zeros((8, 8, 3), np.uint8), scale=1)
+    (record,) = [record for record in caplog.records if record.name.startswith("fluxsr")]
+    assert record.levelname == "WARNING" and record.args[1:] == (128, 64)
+
+
+def test_the_budget_follows_the_dtype(make, monkeypatch):
+    monkeypatch.setattr("fluxsr.inference.memory.free_memory", lambda device: 2 * 2048 * 128**2 - 1)
+    tiles = []
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = torch.nn.Conv2d(1, 1, 1, dtype=dtype)
+        tiles.append(make(layer, window=128)._tile_limit(1000))
+    assert tiles == [64, 128]

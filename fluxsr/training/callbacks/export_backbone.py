@@ -50,7 +50,11 @@ class ExportBackbone(Callback):
         ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
         with ema.averaged(pl_module) if ema is not None else nullcontext():
             # What upscaling needs to know beside the weights.
-            metadata = {"start_time": str(pl_module.objective.start_time), "steps": str(trainer.global_step)}
+            metadata = {
+                "start_time": str(pl_module.objective.start_time),
+                "steps": str(trainer.global_step),
+                "objective": type(pl_module.objective).__name__,
+            }
             if pl_module.tile is not None:
                 metadata["window"] = str(pl_module.tile)
             path = self.path or Path(trainer.default_root_dir) / "backbone.safetensors"
