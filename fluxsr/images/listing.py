@@ -44,9 +44,9 @@ def survey(folder: Path) -> Survey:
         below = Path(place).relative_to(folder)
         above = inside.pop(place, frozenset())
         for name in list(folders):
-            path = os.path.join(place, name)
+            inner = os.path.join(place, name)
             try:
-                identity = _identity(path)
+                identity = _identity(inner)
             except OSError as error:
                 failed(error)
                 continue
@@ -55,7 +55,7 @@ def survey(folder: Path) -> Survey:
                 folders.remove(name)
                 left_out.append(f"{below / name} ({'a link to a folder around it' if back else 'hidden'})")
             else:
-                inside[path] = above | {identity}
+                inside[inner] = above | {identity}
         for name in files:
             path = below / name
             if not is_picture_name(path):

@@ -27,6 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             ValueError: if the path is not local; give Lightning's own plugin there.
+            OSError: if it can't be written, for example on a full disk; what was there before stays.
         """
         if "://" in str(path):
             raise ValueError(
@@ -36,7 +37,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         for left in path.parent.glob(f".tmp-*-{path.name}"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         with replacing(path) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # as torch says whatever becomes of its file
+                reason = str(error).splitlines()[0]
+                raise OSError(
+                    f"can't write the checkpoint {path}: is the disk full? The one before it is whole ({reason})"
+                ) from error
 
 
 class RandomStates(Callback):

@@ -1,6 +1,8 @@
 """What checkpoints hold and how they are written; resuming itself is tested in test_module.py and test_distributed.py."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -76,6 +78,26 @@ def test_a_failing_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", lambda content, file: (file.write_bytes(b"half"), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_full_disk_is_named_and_keeps_the_old_checkpoint(tmp_path):
+    """A process of its own, in which files can't grow beyond 64 KiB: torch then raises a RuntimeError about a position."""
+    script = (
+        "import resource, signal, sys, torch\n"
+        "from fluxsr.training import AtomicCheckpointIO\n"
+        "AtomicCheckpointIO().save_checkpoint({'step': 1}, sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
+        "try:\n"
+        "    AtomicCheckpointIO().save_checkpoint({'step': torch.ones(100_000)}, sys.argv[1])\n"
+        "except OSError as error:\n"
+        "    print(error)\n"
+    )
+    path = tmp_path / "last.ckpt"
+    said = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True).stdout
+    assert str(path) in said
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 

@@ -61,7 +61,8 @@ def check_value(hint: Any, value: Any, key: str, place: Place) -> None:
         return
     members = _members(hint)
     named = isinstance(value, Mapping) and "class_path" in value
-    if named or (isinstance(value, str) and "." in value and str not in members and any(map(_is_class, members))):
+    dotted = isinstance(value, str) and "." in value and all(map(str.isidentifier, value.split(".")))  # and no number
+    if named or (dotted and str not in members and any(map(_is_class, members))):
         path = value["class_path"] if isinstance(value, Mapping) else value
         made = any(
             get_origin(one) is Callable or getattr(get_origin(one), "__name__", "") == "Callable" for one in members

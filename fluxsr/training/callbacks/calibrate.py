@@ -30,7 +30,7 @@ class CalibrateLRTime(Callback):
             raise ValueError(f"batches must be at least 1, got {batches}")
         self.batches = batches
 
-    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Measure and set.
 
         Raises:
@@ -43,8 +43,7 @@ class CalibrateLRTime(Callback):
             )
         if trainer.ckpt_path is not None:
             return
-        datamodule: Any = getattr(trainer, "datamodule", None)  # which Lightning sets when fit begins
-        loader = datamodule.train_dataloader()
+        loader: Any = trainer.train_dataloader  # from a data module or not
         estimate = calibrate_lr_time(
             self._pair(pl_module, batch, i) for i, batch in enumerate(islice(loader, self.batches))
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
+import torch
 
 from fluxsr.cli._support.checking import arguments_of, check_arguments, check_value
 from fluxsr.cli._support.messages import UsageError
@@ -44,6 +45,8 @@ def check(hint: Any, value: Any) -> None:
         (int, 1e5),  # whether that is whole is the parser's to say
         (float, 3),
         (float, "1e-3"),
+        (float | torch.Tensor, "0.001"),  # a number, though a class may stand there and there is a dot in it
+        (float | torch.Tensor, "1.5e-3"),
         (bool, "true"),
         (int | None, None),
         (int | None, "null"),
