@@ -45,5 +45,5 @@ def check_set(images: int) -> None:
         import pyiqa  # noqa: F401
     except ImportError:
         raise ValueError(
-            "fid comes through pyiqa: pip install 'fluxsr[metrics]' (its licence is non-commercial)"
+            "fid comes through pyiqa: pip install 'fluxsr[metrics]' (its license is non-commercial)"
         ) from None

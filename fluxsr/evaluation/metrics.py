@@ -214,7 +214,7 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
     Args:
         name: a key of :data:`METRICS`; ``NAME=module:function``, see :mod:`fluxsr.evaluation.own_metric`; or a metric of pyiqa,
             by its name there or with ``pyiqa:`` before it, which also gets pyiqa's own version of a metric that is in the
-            table. pyiqa's licence forbids commercial use.
+            table. pyiqa's license forbids commercial use.
         settings: what the protocol says.
 
     Raises:
@@ -288,7 +288,7 @@ def _from_pyiqa(name: str, settings: Settings) -> Metric:
     except ImportError:
         raise ValueError(
             f"metric {name!r} is none of {', '.join(_own())}; further ones come through pyiqa, which is not "
-            "installed: pip install 'fluxsr[metrics]' (its licence is non-commercial)"
+            "installed: pip install 'fluxsr[metrics]' (its license is non-commercial)"
         ) from None
     theirs = name.removeprefix("pyiqa:")
     if theirs not in pyiqa.list_models():

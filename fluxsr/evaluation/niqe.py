@@ -22,7 +22,7 @@ BLOCK = 96  # pixels a side, at the first of the two scales
 WINDOW, SIGMA = 7, 7 / 6
 # In gray levels: far above what double precision rounds off, far below what one level of one pixel changes.
 _ROUNDING = 1e-7
-# Pairs of neighbours whose products are modelled: right, below, and both diagonals.
+# Pairs of neighbors whose products are modeled: right, below, and both diagonals.
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 

@@ -69,7 +69,7 @@ def warnings(results: Results) -> list[str]:
         row = row_of(metric)  # files of earlier versions don't say who measured
         theirs = row.load is None and not row.on_sets and not row.parts
         if facts.get("source", "pyiqa" if theirs else "fluxsr") == "pyiqa":
-            found.append(f"{metric} was measured by pyiqa, whose licence is non-commercial")
+            found.append(f"{metric} was measured by pyiqa, whose license is non-commercial")
     if benchmark["published"]:
         found += differences(benchmark, results["protocol"], list(results["metrics"]), benchmark["images"])
     return found

@@ -116,10 +116,10 @@ def bicubic_taps(length: int, new_length: int, start: int, stop: int) -> tuple[T
     """
     ratio = length / new_length
     stretch = max(1.0, ratio)
-    centre = (torch.arange(start, stop, dtype=torch.float64).clamp(max=new_length - 1) + 0.5) * ratio - 0.5
-    first = (centre - 2 * stretch).floor() + 1
+    center = (torch.arange(start, stop, dtype=torch.float64).clamp(max=new_length - 1) + 0.5) * ratio - 0.5
+    first = (center - 2 * stretch).floor() + 1
     index = first + torch.arange(math.ceil(4 * stretch), dtype=torch.float64)[:, None]
-    weight = _cubic((index - centre).abs() / stretch)
+    weight = _cubic((index - center).abs() / stretch)
     return index.long().clamp(0, length - 1), (weight / weight.sum(dim=0)).float()
 
 

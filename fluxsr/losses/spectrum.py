@@ -11,7 +11,7 @@ def patch_artefact_energy(image: Tensor, period: int = 16) -> Tensor:
 
     A transformer that treats its patches a little differently leaves a grid, whose spectrum has peaks at the
     frequencies ``k / period`` along rows and columns. Each peak of the averaged row and column spectra is compared with the
-    mean of its neighbours on both sides, and the mean over the harmonics below Nyquist is returned.
+    mean of its neighbors on both sides, and the mean over the harmonics below Nyquist is returned.
 
     Args:
         image: ``(B, C, H, W)``; both sides at least 8 periods. Channels are averaged.
@@ -31,7 +31,7 @@ def patch_artefact_energy(image: Tensor, period: int = 16) -> Tensor:
     if min(image.shape[-2:]) < 8 * period:
         raise ValueError(
             f"the image must be at least 8 periods = {8 * period} pixels a side to tell a peak from its "
-            f"neighbours, got {image.shape[-2]}x{image.shape[-1]}"
+            f"neighbors, got {image.shape[-2]}x{image.shape[-1]}"
         )
     gray = image.float().mean(dim=1)
     return (_peaks(gray, period) + _peaks(gray.transpose(1, 2), period)) / 2

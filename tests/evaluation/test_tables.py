@@ -69,4 +69,4 @@ def test_metrics_of_pyiqa_and_unknown_checksums_are_pointed_out(results):
     results["metrics"]["musiq"] = {"lower_is_better": False, "needs_reference": False, "decimals": 2}
     results["benchmark"] |= {"original": None, "published": None}
     said = " ".join(warnings(results))
-    assert "musiq was measured by pyiqa, whose licence is non-commercial" in said and "no checksum of RealSR" in said
+    assert "musiq was measured by pyiqa, whose license is non-commercial" in said and "no checksum of RealSR" in said

@@ -15,7 +15,7 @@ DEEP = [".png", ".tif"]
 
 
 def photo(shape=(24, 32, 3), dtype=np.uint8, seed=0):
-    """Smooth colours, which lossy formats keep."""
+    """Smooth colors, which lossy formats keep."""
     y, x = np.mgrid[: shape[0], : shape[1]] / max(shape)
     channels = [np.sin(3 * x + c) * np.cos(2 * y - c) / 2 + 0.5 for c in range(shape[2])]
     return (np.stack(channels, axis=-1) * np.iinfo(dtype).max).astype(dtype)
@@ -110,7 +110,7 @@ def test_the_eight_orientations_are_different():
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_deep_colours_are_turned_too(tmp_path, orientation):
+def test_deep_colors_are_turned_too(tmp_path, orientation):
     pixels = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), np.uint16)
     write_picture(tmp_path / "a.png", Picture(pixels))
     data = (tmp_path / "a.png").read_bytes()

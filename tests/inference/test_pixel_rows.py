@@ -10,7 +10,7 @@ from fluxsr.inference.pixel_rows import PixelRows
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1), (6, 5, 2), (6, 5, 3), (6, 5, 4)])
 def test_arrays_keep_dtype_and_layout(make, shape, dtype):
-    values = np.random.default_rng(0).random(shape) * 0.9 + 0.1  # no alpha of 0, where colours change
+    values = np.random.default_rng(0).random(shape) * 0.9 + 0.1  # no alpha of 0, where colors change
     integer = np.issubdtype(dtype, np.integer)
     image = (values * np.iinfo(dtype).max).astype(dtype) if integer else values.astype(dtype)
     same, larger = make()(image, 1), make()(image, 2)
@@ -51,7 +51,7 @@ def test_other_modes_of_pillow_become_plain(make, mode, expected):
         assert np.abs(np.asarray(result, int) - (200, 100, 50)).max() <= 3
 
 
-def test_hidden_colours_do_not_bleed_into_visible_ones(make):
+def test_hidden_colors_do_not_bleed_into_visible_ones(make):
     # A white disc on black that nobody sees, as editors save it.
     y, x = np.mgrid[:40, :40]
     disc = ((x - 20) ** 2 + (y - 20) ** 2 < 100)[..., None]

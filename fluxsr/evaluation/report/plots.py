@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 520, 360
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 16, 44
-COLOURS = 8  # --c0 to --c7 in the style sheet
+COLORS = 8  # --c0 to --c7 in the style sheet
 
 
 class Point(NamedTuple):
@@ -56,7 +56,7 @@ def scatter(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> str:
         if point.color is None:
             look, text_look = 'r="4" class="published"', 'class="theirs"'
         else:
-            look, text_look = f'r="6" style="fill:var(--c{point.color % COLOURS})"', 'style="font-weight:600"'
+            look, text_look = f'r="6" style="fill:var(--c{point.color % COLORS})"', 'style="font-weight:600"'
         tip = f"{point.label}: {x_axis.label} {point.x:.4g}, {y_axis.label} {point.y:.4g}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(tip)}</title></circle>')
         parts.append(f'<text x="{text_x:.1f}" y="{text_y:.1f}" {text_look}>{escape(point.label)}</text>')
@@ -85,7 +85,7 @@ def lines(
     for number, (name, curve) in enumerate(curves.items()):
         pixels = (_pixel(x_axis.place(x), y_axis.place(y)) for x, y in curve if math.isfinite(y))
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
-        color = (colors or {}).get(name, number) % COLOURS
+        color = (colors or {}).get(name, number) % COLORS
         parts.append(
             f'<polyline style="stroke:var(--c{color})" points="{points}"><title>{escape(name)}</title></polyline>'
         )
@@ -95,7 +95,7 @@ def lines(
 def legend(names: Mapping[str, int]) -> str:
     """Return the names of the colors."""
     items = (
-        f'<span><i style="background:var(--c{color % COLOURS})"></i>{escape(name)}</span>'
+        f'<span><i style="background:var(--c{color % COLORS})"></i>{escape(name)}</span>'
         for name, color in names.items()
     )
     return f'<div class="legend">{"".join(items)}</div>'
