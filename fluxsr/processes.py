@@ -114,6 +114,10 @@ def launch(devices: int | Literal["auto"] = 1, device: str = "auto") -> Iterator
         if processes.first or not isinstance(error, (ValueError, OSError)):
             raise
         raise SystemExit(0) from None
+    finally:
+        from torch.distributed import destroy_process_group
+
+        destroy_process_group()  # else the interpreter now and then aborts at its end, on gloo's threads
 
 
 class _Place(NamedTuple):
