@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+_PARENT = "FLUXSR_FIRST_PROCESS"
 # Shares differ in length; a process that ends closes its connections, which the others notice at once.
 _PATIENCE = timedelta(days=30)
 
@@ -29,10 +30,12 @@ class Processes:
     Attributes:
         rank: Number of this process.
         world: How many there are.
+        group: What they exchange objects over; of torch.distributed.
     """
 
     rank: int = 0
     world: int = 1
+    group: Any = field(default=None, repr=False)
 
     @property
     def first(self) -> bool:
@@ -61,7 +64,7 @@ class Processes:
 
         messages: list[tuple[T, str]] = [(value, error)] * self.world
         try:
-            all_gather_object(messages, (value, error))
+            all_gather_object(messages, (value, error), self.group)
         except RuntimeError as lost:
             raise _FailedElsewhere("another process of this job was ended; the same command goes on") from lost
         return [one for one, _ in messages], [said for _, said in messages]
@@ -196,14 +199,16 @@ def _start(place: _Place, device: str) -> Processes:
         environment = SLURMEnvironment(auto_requeue=False)
     else:
         environment = LightningEnvironment()
-        if environment.creates_processes_externally:  # by the first process of ours
-            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        if not environment.creates_processes_externally:
+            os.environ[_PARENT] = str(os.getpid())  # the others may look for it when it is gone already
+        elif _PARENT in os.environ:
+            threading.Thread(target=_end_with, args=(int(os.environ[_PARENT]),), daemon=True).start()
     # Fabric only starts and connects them: what they send each other lies in host memory, on machines with GPUs, too.
     fabric = Fabric(
         accelerator="cpu",
         devices=place.devices,
         num_nodes=place.nodes,
-        strategy=DDPStrategy(process_group_backend="gloo", timeout=_PATIENCE),
+        strategy=DDPStrategy(process_group_backend="gloo"),
         plugins=[environment],
     )
     logging.disable(logging.INFO)  # a banner at every start
@@ -214,7 +219,8 @@ def _start(place: _Place, device: str) -> Processes:
     if device in ("auto", "cuda") and torch.cuda.is_available():
         # A SLURM task may see its own GPU alone.
         torch.cuda.set_device(fabric.local_rank % torch.cuda.device_count())
-    return Processes(fabric.global_rank, fabric.world_size)
+    group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    return Processes(fabric.global_rank, fabric.world_size, group)
 
 
 def _end_with(parent: int) -> None:
