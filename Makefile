@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-oldest lint bench docs dist setup clean
+.PHONY: demo test test-slow test-oldest lint bench gpu docs dist setup clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)  ## ratios, all measured in one run on this machine
 	$(PY) -m benchmarks
+
+gpu: $(STAMP)  ## for a machine with a GPU: its tests, the 12 B benchmark, and a page of results in outputs/gpu
+	@$(PY) -m benchmarks.gpu
 
 docs: $(STAMP)  ## the documentation, into site/
 	@$(PY) -c "import material, mkdocstrings" 2>/dev/null || { \

@@ -15,6 +15,7 @@ from fluxsr.models import FluxBackbone
 from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES
 from fluxsr.models.quantization import quantization_config
 from fluxsr.training import OneStepSR
+from fluxsr.training.validation import Means
 
 # The linears that stay in 16 bits, as where a base is quantized while it loads (fluxsr.models.quantization).
 _KEPT = ("x_embedder", "context_embedder", "proj_out")
@@ -37,6 +38,7 @@ def materialize(module: OneStepSR, device: torch.device) -> None:
     backbone: Any = module.backbone
     quantize = None if backbone.quantization is None else quantizer(backbone.quantization)
     chosen = base_linears(backbone) if quantize is not None else set()
+    module.means = Means(module.val_losses)  # metrics keep their beginnings aside, out of to_empty's reach
     for name, layer in list(module.named_modules()):
         own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
         if any(tensor.is_meta for tensor in own):

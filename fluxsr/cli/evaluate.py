@@ -7,11 +7,12 @@ from itertools import pairwise
 from fluxsr.cli._support.options import Command
 from fluxsr.cli._support.values import commas
 from fluxsr.evaluation.comparison import compare
+from fluxsr.processes import launch
 from fluxsr.progress import progress_of
 
 COMMAND = Command(
     "evaluate",
-    ("fluxsr.evaluation.comparison:compare",),
+    ("fluxsr.evaluation.comparison:compare", "fluxsr.processes:launch"),
     usage="(--benchmark NAME | --hr DIR) [--results NAME=DIR ...] [--model PATH ...] --output FILE ... [options]",
     examples="""
     fluxsr evaluate --hr photos/ --results ours=out/ theirs=other/ --metrics psnr,ssim,lpips_alex,dists,niqe --output out.json
@@ -36,6 +37,7 @@ interruption. Exit code: 0, or 2 for a mistake.""",
         "color_fix": "KIND",
         "metrics": "A,B,...",
         "device": "NAME",
+        "devices": "N|auto",
         "output": "FILE",
     },
 )
@@ -47,11 +49,13 @@ def main(arguments: list[str]) -> None:
         list_benchmarks()
         return
     options = COMMAND.parse(arguments)
-    with progress_of("measuring") as report:
-        results = compare(**options, progress=report)
-    from fluxsr.evaluation.tables import print_table
+    with launch(options.pop("devices"), options["device"]) as processes:
+        with progress_of("measuring") as report:
+            results = compare(**options, progress=report if processes.first else None, processes=processes)
+        if processes.first:
+            from fluxsr.evaluation.tables import print_table
 
-    print_table(results)
+            print_table(results)
 
 
 def list_benchmarks() -> None:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli._support.options import Command
+from fluxsr.processes import launch
 from fluxsr.progress import progress_of
 
 COMMAND = Command(
     "pairs",
-    ("fluxsr.training.pair_maker:make_pairs",),
+    ("fluxsr.training.pair_maker:make_pairs", "fluxsr.processes:launch"),
     examples="""
     fluxsr pairs --output pairs --num 128                                # of the shipped nano teacher: half a minute, no GPU
     fluxsr pairs --output pairs --num 2400 --steps 28 --guidance 3.5 --model black-forest-labs/FLUX.1-dev \\
       --prompt prompt.safetensors --dtype bfloat16 --batch_size 4        # as the paper's
+    fluxsr pairs --output pairs --num 2400 --steps 28 --devices auto     # on every GPU of this machine
     fluxsr pairs --output pairs --images PHOTOS                          # of your own photos
     """,
+    shown={"devices": "N|auto"},
 )
 
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    with progress_of("teacher pairs") as report:
-        tell_pairs(COMMAND.run(arguments, progress=report))
+    options = COMMAND.parse(arguments)
+    with launch(options.pop("devices"), options["device"]) as processes:
+        from fluxsr.training.pair_maker import make_pairs
+
+        with progress_of("teacher pairs") as report:
+            made = make_pairs(**options, progress=report if processes.first else None, processes=processes)
+        if processes.first:
+            tell_pairs(made)

@@ -9,18 +9,20 @@ from fluxsr.cli._support.options import Command
 from fluxsr.cli._support.printing import ResultLines, tell
 from fluxsr.cli._support.progress_bars import progress_bars
 from fluxsr.cli._support.values import count, positive, width_and_height
-from fluxsr.inference.batch import upscale_files
+from fluxsr.inference.batch import Watcher, upscale_files
 from fluxsr.inference.tally import Tally
+from fluxsr.processes import launch
 
 COMMAND = Command(
     "upscale",
-    ("fluxsr.inference.batch:upscale_files", *model_options.FUNCTIONS),
+    ("fluxsr.inference.batch:upscale_files", *model_options.FUNCTIONS, "fluxsr.processes:launch"),
     usage="IN ... -o OUT [options]",
     examples="""
     fluxsr upscale photo.jpg -o large.png
     fluxsr upscale holiday/ old/*.tif -o large/ --scale 2 --format png
     fluxsr upscale photo.jpg -o wall.png --longest 3840
     fluxsr upscale photo.jpg -o web.webp --scale 2 --quality 85
+    fluxsr upscale archive/ -o large/ --devices auto --skip_existing
     fluxsr upscale photo.jpg -o mine.png --model nano --lora outputs/fluxsr_nano/backbone.safetensors
     """,
     notes="""\
@@ -39,7 +41,14 @@ Exit code: 0 if all went well, 1 if some files failed, 2 for a mistake in the op
         "steps": count,
         **dict.fromkeys(("longest", "width", "height", "quality"), count),
     },
-    shown={**model_options.SHOWN, "inputs": "IN", "output": "OUT", "size": "WxH", "suffix": "TEXT"},
+    shown={
+        **model_options.SHOWN,
+        "inputs": "IN",
+        "output": "OUT",
+        "size": "WxH",
+        "suffix": "TEXT",
+        "devices": "N|auto",
+    },
     exclusive=(*combinations(("scale", "size", "longest", "width", "height"), 2), ("skip_existing", "overwrite")),
     hidden=model_options.HIDDEN,
 )
@@ -48,11 +57,13 @@ Exit code: 0 if all went well, 1 if some files failed, 2 for a mistake in the op
 def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
+    devices = options.pop("devices")
     model = model_options.take_model(options)
     lines, tally = ResultLines(), Tally()
     try:
-        with progress_bars() as watcher:
-            for outcome in upscale_files(**options, load=lambda: model_options.load_upscaler(**model), watcher=watcher):
+        with launch(devices, model["device"]) as processes, progress_bars() as bars:
+            options |= {"watcher": bars if processes.first else Watcher(), "processes": processes}
+            for outcome in upscale_files(**options, load=lambda: model_options.load_upscaler(**model)):
                 tally.add(outcome)
                 if outcome.warning:
                     tell(f"fluxsr: warning: {' '.join(outcome.warning.split())}")
@@ -61,12 +72,13 @@ def main(arguments: list[str]) -> None:
                 elif outcome.target is not None:
                     height, width = outcome.size
                     lines.print(f"{outcome.target} {width}x{height}, {outcome.seconds:.1f} s")
+            tally = sum(processes.gather(tally), Tally())
     except KeyboardInterrupt:
         tell("fluxsr: error: interrupted; the same command goes on with --skip-existing")
         raise SystemExit(130) from None
-    if tally.done + tally.failed > 1:
+    if tally.done + tally.failed > 1 and processes.first:
         tell(f"fluxsr: {tally.line()}")
     if lines.problem:
         tell(f"fluxsr: error: can't write to stdout: {lines.problem}; the pictures are done")
-    if tally.failed or lines.problem:
+    if processes.first and (tally.failed or lines.problem):
         raise SystemExit(1)

@@ -6,7 +6,8 @@ Layout:
         latents   (n, C, h, w)  float32, bfloat16 or float16, scaled and shifted
         images    (n, 3, H, W)  uint8 (rounded to 8 bit) or float16
         noise     (n, C, h, w)  float32; only where it can't be drawn again from its seed
-A shard in the making has a name that starts with `.tmp-`, which no reader looks at.
+A shard in the making has a name that starts with `.tmp-`, which no reader looks at. Of several processes one writes the
+manifest; the others leave the checksum of each shard in a file that starts with `.done-`, until it is taken over there.
 """
 
 import errno
@@ -26,6 +27,7 @@ from fluxsr.data.samples import sample_generator
 NoiseKind = Literal["seed", "stored"]
 
 MANIFEST = "manifest.json"
+_ASIDE = ".done-"
 _FORMAT = "fluxsr teacher pairs"
 _VERSION = 1
 _LATENT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,7 +39,8 @@ class PairStore:
 
     Which pairs a shard holds and what it is called follow from the indices alone, and nothing of the time of writing is
     recorded, so a resumed store is file for file equal to an uninterrupted one (given equal tensors). Use one writer at
-    a time.
+    a time; or several that write different shards, of which one writes the manifest (`write_shard(..., aside=True)` is
+    for the others, `take_over` for the one).
 
     Usage:
         store = PairStore.create_or_resume(folder, fingerprint, num_pairs=2400, shard_size=16, latent_shape=(16, 128,
@@ -109,6 +112,7 @@ class PairStore:
         if (path / MANIFEST).exists():
             store = cls.open(path)
             store._refuse_other(wanted)
+            store.take_over()
             return store
         if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
             raise ValueError(f"{path} is not empty and has no {MANIFEST}: choose a new folder for the pairs")
@@ -220,7 +224,9 @@ class PairStore:
                 f"{self.path} were made from: use the torch version that made them, or make them again"
             )
 
-    def write_shard(self, shard_index: int, latents: Tensor, images: Tensor, noise: Tensor | None = None) -> None:
+    def write_shard(
+        self, shard_index: int, latents: Tensor, images: Tensor, noise: Tensor | None = None, *, aside: bool = False
+    ) -> None:
         """Write one shard, all or nothing.
 
         Args:
@@ -228,6 +234,7 @@ class PairStore:
             latents: `(n, C, h, w)`, scaled and shifted.
             images: `(n, 3, H, W)` in [0, 1], a whole multiple of the latents' size; values outside are clamped.
             noise: `(n, C, h, w)`, for a store with `noise="stored"` only.
+            aside: whether another process writes the manifest; its `take_over` finishes the shard.
 
         Raises:
             ValueError: for wrong shapes, values that aren't finite, or a full disk. Finished shards are not touched.
@@ -243,8 +250,21 @@ class PairStore:
         _write_atomically(path, content)
         # Only now is the shard finished; one that the manifest doesn't list yet would be written again.
         record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        self._manifest["shards"][path.name] = record
-        self._write_manifest()
+        if aside:
+            _write_atomically(path.with_name(f"{_ASIDE}{path.name}"), json.dumps(record).encode())
+        else:
+            self._manifest["shards"][path.name] = record
+            self._write_manifest()
+
+    def take_over(self) -> None:
+        """Enter into the manifest what other processes wrote aside, in this run or before an interruption."""
+        found = sorted(self.path.glob(f"{_ASIDE}*"))
+        for file in found:
+            self._manifest["shards"][file.name.removeprefix(_ASIDE)] = json.loads(file.read_text("utf-8"))
+        if found:
+            self._write_manifest()
+        for file in found:
+            file.unlink()
 
     def _is_there(self, shard_index: int) -> bool:
         record, path = self.shard_record(shard_index), self.shard_path(shard_index)

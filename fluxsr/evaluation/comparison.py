@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fluxsr.processes import ALONE, Processes
+
 if TYPE_CHECKING:
     from fluxsr.evaluation.document import Results
     from fluxsr.evaluation.systems import System
@@ -42,6 +44,7 @@ def compare(
     device: str = "auto",
     save_images: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Results:
     """Measure models and folders of results against a benchmark, image by image.
 
@@ -65,7 +68,8 @@ def compare(
         weights: Folder of the perceptual networks and NIQE (default: what FLUXSR_WEIGHTS names).
         device: Device to run on: auto, cuda, mps or cpu.
         save_images: Folder in which the models' pictures are kept, for fluxsr report.
-        progress: Is called with how many pictures are measured, and how many there are.
+        progress: Is called with how many pictures are measured, and how many this process has to measure.
+        processes: Those among whom the images are dealt out; all of them make the same call.
 
     Raises:
         ValueError: if arguments contradict each other, something is missing or can't be measured.
@@ -104,7 +108,7 @@ def compare(
     settings = Settings(crop or 0, period, weights, str(choose_device(device)))
     systems = gather_systems(testset, results, model, steps, color_fix, bicubic, device)
     document, *further = sorted(output, key=lambda path: not path.lower().endswith(".json"))
-    total, done = len(testset.items) * len(systems), 0
+    total, done = len(processes.share(list(testset.items))) * len(systems), 0
 
     def advance(count: int) -> None:
         nonlocal done
@@ -113,8 +117,8 @@ def compare(
             progress(done, total)
 
     measured = measured if metrics is None else list(metrics)
-    found = evaluate(testset, systems, measured, settings, document, save_images, advance)
-    for path in further:
+    found = evaluate(testset, systems, measured, settings, document, save_images, advance, processes)
+    for path in further if processes.first else ():
         write_text(path, to_markdown(found) if path.lower().endswith(".md") else to_csv(found))
     return found
 

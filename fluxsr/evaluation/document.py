@@ -8,6 +8,7 @@ import math
 import os
 import platform
 from collections.abc import Sequence
+from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,9 @@ def read_results(path: str | Path) -> Results:
     Raises:
         ValueError: if it is missing or something else.
     """
-    if journal_path(path).is_file():
-        found = _read_journal(journal_path(path))
-        if found is not None:
-            return found
+    found = _read_journals(path)
+    if found is not None:
+        return found
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -115,14 +115,21 @@ def write_json(path: str | Path, results: Results) -> None:
     write_text(path, text + "\n")
 
 
-def journal_path(path: str | Path) -> Path:
-    """Return where a run that writes to ``path`` keeps what it measured so far."""
-    return Path(f"{path}.part")
+def journal_path(path: str | Path, rank: int = 0) -> Path:
+    """Return where a process of a run that writes to ``path`` keeps what it measured so far."""
+    return Path(f"{path}.{rank}.part" if rank else f"{path}.part")
+
+
+def _journals(path: str | Path) -> list[Path]:
+    """Return the journals there are of all processes of an earlier run, the first one's first."""
+    path = Path(path)
+    others = [one for one in path.parent.glob(f"{escape(path.name)}.*.part") if one.suffixes[-2][1:].isdigit()]
+    return [one for one in (journal_path(path), *sorted(others)) if one.is_file()]
 
 
 def is_there(path: str | Path) -> bool:
     """Say whether there are results at ``path``, finished or not."""
-    return Path(path).exists() or journal_path(path).exists()
+    return Path(path).exists() or bool(_journals(path))
 
 
 class Journal:
@@ -133,10 +140,11 @@ class Journal:
     Args:
         path: JSON file of the results.
         results: The results as the run begins, with what it takes over.
+        rank: Number of the process: each has a file of its own.
     """
 
-    def __init__(self, path: str | Path, results: Results) -> None:
-        self.path = journal_path(path)
+    def __init__(self, path: str | Path, results: Results, rank: int = 0) -> None:
+        self.path = journal_path(path, rank)
         systems = {
             name: {**entry, "fingerprints": {}, "images": {}, "cost": {}} for name, entry in results["systems"].items()
         }
@@ -144,6 +152,9 @@ class Journal:
             file.write(_line({**results, "systems": systems}))
             for name, entry in results["systems"].items():
                 file.writelines(_line(_record(name, entry, image)) for image in entry["images"])
+        if rank == 0:  # it holds now what the others of an earlier run measured
+            for other in _journals(path)[1:]:
+                other.unlink()
         self.file = self.path.open("a", encoding="utf-8")
 
     def append(self, system: str, entry: Results, image: str) -> None:
@@ -166,6 +177,19 @@ def _record(system: str, entry: Results, image: str) -> Results:
 
 def _line(content: Results) -> str:
     return json.dumps(_without_infinity(content), allow_nan=False) + "\n"
+
+
+def _read_journals(path: str | Path) -> Results | None:
+    """Return the results that all journals hold together; ``None`` if there are none that can be read."""
+    found = [results for journal in _journals(path) if (results := _read_journal(journal)) is not None]
+    for other in found[1:]:
+        for name in found[0]["systems"].keys() & other["systems"].keys():
+            entry, more = found[0]["systems"][name], other["systems"][name]
+            for part in ("files", "fingerprints", "images", "cost"):
+                entry[part] |= more[part]
+            if "macs" in more:
+                entry.setdefault("macs", more["macs"])
+    return found[0] if found else None
 
 
 def _read_journal(path: Path) -> Results | None:

@@ -24,6 +24,7 @@ from fluxsr.evaluation.systems import System
 from fluxsr.evaluation.testset import TestSet
 from fluxsr.images import check_sizes, match_names, write_image
 from fluxsr.images.matching import stem
+from fluxsr.processes import ALONE, Processes
 
 Progress = Callable[[int], None]
 
@@ -52,6 +53,7 @@ def evaluate(
     output: str | Path | None = None,
     save_images: str | Path | None = None,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> Results:
     """Measure systems on a test set.
 
@@ -67,6 +69,7 @@ def evaluate(
             over.
         save_images: folder that the pictures of models are written to, as PNG; the report shows them.
         progress: called with the number of images that were done, one per image and system.
+        processes: those among whom the images are dealt out; all of them make the same call.
 
     Returns:
         What is in the JSON file: ``systems.NAME.images.FILE.METRIC``, ``systems.NAME.mean.METRIC`` and so on.
@@ -82,7 +85,8 @@ def evaluate(
     names = [system.name for system in systems]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"every system needs a name of its own, got {', '.join(names) or 'no system'}")
-    earlier = read_results(output) if output is not None and is_there(output) else {}
+    reads = processes.first and output is not None and is_there(output)
+    earlier = processes.gather(read_results(output) if reads and output is not None else {})[0]
     on_sets = [name for name in metrics if row_of(name).on_sets]
     if on_sets:
         check_set(len(testset.items))
@@ -102,25 +106,32 @@ def evaluate(
         run.take_over(system, earlier)
         if on_sets and save_images is None and len(run.results["systems"][system.name]["files"]) < len(testset.items):
             raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save_images, too")
-    journal = None if output is None else Journal(output, run.results)
+    mine = processes.share(list(testset.items))
+    journal = Journal(output, run.results) if output is not None and processes.first else None
+    processes.gather(None)  # the first one has kept what an earlier run left in the others' files
+    if output is not None and not processes.first:
+        journal = Journal(output, run.results, processes.rank)
     finished = False
     try:
         with without_tf32():
-            for name in testset.items:
+            for name in mine:
                 hr_image = testset.hr_image(name)
                 for system in systems:
                     if run.measure(system, name, hr_image) and journal is not None:
                         journal.append(system.name, run.results["systems"][system.name], name)
                     if progress is not None:
                         progress(1)
-            run.summarize(systems, on_sets, settings.device)
-        if output is not None:
+            run.collect(mine, processes)
+            if processes.first:
+                run.summarize(systems, on_sets, settings.device)
+        if output is not None and processes.first:
             write_json(output, run.results)
+        results = processes.gather(run.results if processes.first else {})[0]
         finished = True
     finally:
         if journal is not None:
             journal.close(finished=finished)
-    return run.results
+    return results
 
 
 class _Run:
@@ -202,6 +213,22 @@ class _Run:
             values = {**values, metric.name: value}
         entry["images"][name] = self.with_combined({metric.name: values[metric.name] for metric in self.metrics})
         return True
+
+    def collect(self, mine: Sequence[str], processes: Processes) -> None:
+        """Add what the other processes found out of their images to what this one did of its own."""
+        parts = ("files", "images", "cost")
+        entries: dict[str, Results] = self.results["systems"]
+        own = {
+            name: {part: {image: entry[part][image] for image in mine if image in entry[part]} for part in parts}
+            | {"macs": entry.get("macs")}
+            for name, entry in entries.items()
+        }
+        for found in processes.gather(own):
+            for name, more in found.items():
+                for part in parts:
+                    entries[name][part] |= more[part]
+                if more["macs"] is not None:
+                    entries[name].setdefault("macs", more["macs"])
 
     def with_combined(self, values: dict[str, float]) -> dict[str, float]:
         """Return an image's values with those that are computed of them."""

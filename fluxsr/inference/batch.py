@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fluxsr.inference.jobs import Job, plan_files, writable
+from fluxsr.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from fluxsr.inference.upscaler import Upscaler
@@ -99,6 +100,7 @@ def upscale_files(
     *,
     load: Callable[[], Upscaler],
     watcher: Watcher | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[Outcome]:
     """Upscale photos of any size by any factor, in bounded memory.
 
@@ -121,9 +123,10 @@ def upscale_files(
         max_pixels: Limit on inputs and results; 2e8 is 200 million (default: 1e8).
         load: Returns the upscaler; called once, and not before it is known that there is work.
         watcher: Is told how it goes on.
+        processes: Those among whom the files are dealt out; all of them make the same call.
 
     Yields:
-        One outcome for every file, and for every input that is none.
+        One outcome for every file of this process's share; the first process's too for every input that is none.
 
     Raises:
         ValueError: if ``output`` can't hold the results, options contradict each other, or the model can't be loaded.
@@ -143,10 +146,13 @@ def upscale_files(
         problems += [f"{job.target} exists: give --overwrite or --skip_existing" for job in jobs if job.target.exists()]
         jobs = [job for job in jobs if not job.target.exists()]
     jobs, unwritable = writable(jobs)
-    for line in left_out:
+    # All have planned before one writes, and go by the first one's plan.
+    jobs, problems, left_out = processes.gather((jobs, [*problems, *unwritable], left_out))[0]
+    for line in left_out if processes.first else ():
         yield Outcome(warning=line)
-    for problem in [*problems, *unwritable]:
+    for problem in problems if processes.first else ():
         yield Outcome(error=problem)
+    jobs = processes.share(jobs)
     if not jobs:
         return
     upscaler = load()

@@ -23,6 +23,13 @@ class Tally:
             self.pixels += outcome.size[0] * outcome.size[1]
             self.seconds += outcome.seconds
 
+    def __add__(self, other: Tally) -> Tally:
+        """Return the counts of both, of two processes for example."""
+        both = Tally()
+        for name in vars(both):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
     def line(self) -> str:
         """Return what there was, in one line: counts, pixels, speed, and memory where the system tells it."""
         memory = peak_memory()

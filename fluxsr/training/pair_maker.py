@@ -21,6 +21,7 @@ from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.digest import BYTES, weights_digest
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
+from fluxsr.processes import ALONE, Processes
 
 
 class MadePairs(NamedTuple):
@@ -62,6 +63,7 @@ def make_pairs(
     device: str = "auto",
     revision: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> MadePairs:
     """Make (noise, latents, image) triples with the multi-step teacher, for FluxSR's training.
 
@@ -88,7 +90,8 @@ def make_pairs(
         dtype: Dtype of the teacher's weights, for example bfloat16.
         device: auto, cpu, cuda or mps.
         revision: Revision of the hub repository.
-        progress: called with the number of pairs done and of all pairs.
+        progress: called with the number of pairs done and of all pairs; of several processes' work with its own part.
+        processes: those among whom the shards are dealt out; all of them make the same call. The store is that of one.
 
     Raises:
         ValueError: if a number is out of range, something can't be loaded or doesn't fit, or the folder was made with other
@@ -136,15 +139,21 @@ def make_pairs(
         "dtype": dtype,
     }
     old = _digest_of_sums(output)
-    store = PairStore.create_or_resume(
-        output,
-        fingerprint | ({} if old is None else {"weights": old}),
-        num,
-        shard_size,
-        latent_shape=(vae.latent_channels, side, side),
-        seed=seed,
-        noise="stored" if photos else "seed",
-    )
+    if any(other != fingerprint for other in processes.gather(fingerprint)):
+        raise ValueError(f"the processes found different files of {model} or of the photos: give all of them the same")
+
+    if processes.first:
+        PairStore.create_or_resume(
+            output,
+            fingerprint | ({} if old is None else {"weights": old}),
+            num,
+            shard_size,
+            latent_shape=(vae.latent_channels, side, side),
+            seed=seed,
+            noise="stored" if photos else "seed",
+        )
+    processes.gather(None)
+    store = PairStore.open(output)
 
     def make(batch: range) -> tuple[Tensor, Tensor, Tensor | None]:
         if photos:
@@ -159,30 +168,43 @@ def make_pairs(
         starts = range(indices.start, indices.stop, batch_size)
         return [range(start, min(start + batch_size, indices.stop)) for start in starts]
 
-    missing = store.missing_shards()
-    done = made = num - sum(len(indices) for indices in missing)
-    report = progress or (lambda done, total: None)
-    errors: list[Tensor] = []
-    with torch.inference_mode():
-        if old is not None and missing and done:
+    missing = store.missing_shards() if processes.first else []
+    if old is not None and 0 < len(missing) < store.num_shards:
+        with torch.inference_mode():
             _check_same_teacher(store, make, batches, missing)
-        for indices in missing:
-            parts = []
+    # All wait for the first process, and take its word.
+    missing = processes.gather(missing)[0]
+    mine = processes.share(missing)
+    done = num - sum(map(len, missing))
+    made = done if processes.world == 1 else 0
+    total = made + sum(map(len, mine))
+    report = progress or (lambda done, total: None)
+    errors: dict[int, Tensor] = {}
+    with torch.inference_mode():
+        for indices in mine:
+            parts, apart = [], []
             for batch in batches(indices):
                 parts.append(make(batch))
                 latents, _, start_noise = parts[-1]
                 if start_noise is not None and noise == "inversion":
                     back = euler(backbone, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
-                    errors.append((back - latents).square().flatten(1).mean(dim=1).sqrt().cpu())
+                    apart.append((back - latents).square().flatten(1).mean(dim=1).sqrt().cpu())
                 made += len(batch)
-                report(made, num)
+                report(made, total)
             columns = [
                 torch.cat([part.float().cpu() for part in column])
                 for column in zip(*parts, strict=True)
                 if column[0] is not None  # noise that follows from the seed is not stored
             ]
-            store.write_shard(indices.start // store.shard_size, *columns)
-    return MadePairs(Path(output), num, size, done, steps, torch.cat(errors) if errors else torch.zeros(0))
+            store.write_shard(indices.start // store.shard_size, *columns, aside=not processes.first)
+            if apart:
+                errors[indices.start] = torch.cat(apart)
+    for others in processes.gather(errors):
+        errors |= others
+    if processes.first:
+        store.take_over()
+    round_trip = [errors[start] for start in sorted(errors)]
+    return MadePairs(Path(output), num, size, done, steps, torch.cat(round_trip) if round_trip else torch.zeros(0))
 
 
 def _digest_of_sums(output: str) -> str | None:

@@ -201,7 +201,8 @@ def test_last_needs_a_checkpoint_where_nothing_can_begin(tmp_path, capsys, photo
         tmp_path, capsys, "validate", "--config", CONFIGS / "fluxsr_nano.yaml", *QUIET, "--data.pairs=null",
         f"--data.val_photos={photos}", "--ckpt_path=last",
     )  # fmt: skip
-    assert "there is no last.ckpt below outputs/fluxsr_nano: give --ckpt_path FILE" in error
+    assert "there is no last.ckpt of this run in outputs/fluxsr_nano/checkpoints" in error
+    assert "--ckpt_path FILE" in error
 
 
 def test_an_override_of_an_interpolated_source_is_honored(runs, tmp_path, photos):

@@ -204,3 +204,19 @@ def test_bad_manifests(tmp_path) -> None:
         PairStore.open(tmp_path)
     path.write_text(text)
     assert not re.search(r"20\d\d-|/", text.replace("some/flow", "")), "no dates or paths in a manifest"
+
+
+def test_what_others_wrote_aside_is_taken_over(tmp_path) -> None:
+    fill(make(tmp_path / "alone"))
+    folder = tmp_path / "shared"
+    first, other = make(folder), PairStore.open(folder)
+    manifest = (folder / "manifest.json").read_bytes()
+    for number in (1, 2):
+        shard = load_file(PairStore.open(tmp_path / "alone").shard_path(number))
+        other.write_shard(number, shard["latents"], shard["images"].float() / 255, aside=True)
+    assert (folder / "manifest.json").read_bytes() == manifest
+    fill(first, 1)
+    assert PairStore.open(folder).missing_shards() == [range(4, 8), range(8, 10)]
+    # An interruption here loses nothing: the same call takes it over.
+    assert make(folder).missing_shards() == []
+    assert content(folder) == content(tmp_path / "alone")

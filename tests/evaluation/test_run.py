@@ -206,6 +206,30 @@ def test_an_interrupted_run_goes_on_where_it_was(folders, testset, counting, mon
     assert list(results["systems"]["counting"]["images"]) == list(testset.items)
 
 
+def test_what_several_processes_had_measured_is_taken_over(folders, testset, counting):
+    output, first, second = (folders / name for name in ("out.json", "out.json.part", "out.json.1.part"))
+
+    def interrupt(count):
+        if counting.calls == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(testset, [counting], ["psnr"], output=output, progress=interrupt)
+    head, a, b = first.read_text().splitlines(keepends=True)
+    first.write_text(head + a)
+    second.write_text(head + b)
+    assert list(read_results(output)["systems"]["counting"]["images"]) == ["a.png", "b.png"]
+
+    def interrupt_at_once(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(testset, [counting], ["psnr"], output=output, progress=interrupt_at_once)
+    assert not second.exists() and first.read_text().count("\n") == 3
+    evaluate(testset, [counting], ["psnr"], output=output)
+    assert counting.calls == 3 and not first.exists()
+
+
 def test_a_second_interruption_loses_nothing(folders, testset, counting):
     output = folders / "out.json"
     evaluate(testset, [counting], ["psnr"], output=output)

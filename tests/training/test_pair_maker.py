@@ -88,10 +88,10 @@ def test_a_cut_off_shard_is_made_again_the_same(store, copy):
 def test_an_interrupted_store_is_finished_the_same(store, tmp_path, monkeypatch, capsys):
     write = PairStore.write_shard
 
-    def interrupted(self, shard_index, *tensors):
+    def interrupted(self, shard_index, *tensors, **how):
         if shard_index == 1:
             raise KeyboardInterrupt
-        write(self, shard_index, *tensors)
+        write(self, shard_index, *tensors, **how)
 
     folder = tmp_path / "pairs"
     arguments = [word for key, value in SMALL.items() for word in (f"--{key}", str(value))]
