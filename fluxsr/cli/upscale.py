@@ -21,15 +21,12 @@ COMMAND = Command(
     fluxsr upscale photo.jpg -o large.png
     fluxsr upscale holiday/ old/*.tif -o large/ --scale 2 --format png
     fluxsr upscale photo.jpg -o wall.png --longest 3840
-    fluxsr upscale photo.jpg -o web.webp --scale 2 --quality 85
     fluxsr upscale archive/ -o large/ --devices auto --skip_existing
     fluxsr upscale photo.jpg -o mine.png --model nano --lora outputs/fluxsr_nano/backbone.safetensors
     """,
     notes="""\
-Folders keep their structure, and what they hold beside pictures is named. PNG, JPEG, WebP, AVIF, TIFF and BMP are read and
-written, 8 and 16 bit, gray, color and alpha, with their ICC profile, EXIF, XMP and resolution; GIF, HEIC (fluxsr[heic]) and
-JPEG XL (fluxsr[jxl]) are read. After -o, a name with one of these endings is a file; an existing folder, a slash at the end
-or no ending is a folder.
+Folders keep their structure. PNG, JPEG, WebP, AVIF, TIFF and BMP are read and written with their profile, EXIF and XMP; GIF,
+HEIC (fluxsr[heic]) and JPEG XL (fluxsr[jxl]) are read. After -o, a name with one of these endings is a file, all else a folder.
 
 Exit code: 0 if all went well, 1 if some files failed, 2 for a mistake in the options, 130 after Ctrl-C.""",
     positional="inputs",
