@@ -82,8 +82,8 @@ def launch(devices: int | Literal["auto"] = 1, device: str = "auto") -> Iterator
     """Run the body in one process for each device; a mistake that all of them find is raised by the first one alone.
 
     Args:
-        devices: Devices of this machine to use, a process for each: a number, or auto for every GPU. Those that torchrun
-            or SLURM's srun started are found.
+        devices: Devices of this machine to use, a process for each: a number, or auto for every GPU; torchrun's and
+            srun's processes are found.
         device: auto, cuda or cpu.
 
     Yields:

@@ -19,16 +19,15 @@ COMMAND = Command(
     usage="IN ... -o OUT [options]",
     examples="""
     fluxsr upscale photo.jpg -o large.png
-    fluxsr upscale holiday/ old/*.tif -o large/ --scale 2 --format png
     fluxsr upscale photo.jpg -o wall.png --longest 3840
-    fluxsr upscale archive/ -o large/ --devices auto --skip_existing
+    fluxsr upscale holiday/ old/*.tif -o large/ --scale 2 --format png --devices auto
     fluxsr upscale photo.jpg -o mine.png --model nano --lora outputs/fluxsr_nano/backbone.safetensors
     """,
     notes="""\
 Folders keep their structure. PNG, JPEG, WebP, AVIF, TIFF and BMP are read and written with their profile, EXIF and XMP; GIF,
-HEIC (fluxsr[heic]) and JPEG XL (fluxsr[jxl]) are read. After -o, a name with one of these endings is a file, all else a folder.
+HEIC (fluxsr[heic]) and JPEG XL (fluxsr[jxl]) are read. Names that end so are files after -o, all else is a folder.
 
-Exit code: 0 if all went well, 1 if some files failed, 2 for a mistake in the options, 130 after Ctrl-C.""",
+Exit code: 0: all went well, 1: some files failed, 2: a mistake in the options, 130: Ctrl-C.""",
     positional="inputs",
     short={"o": "output"},
     values={

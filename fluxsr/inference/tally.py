@@ -26,8 +26,8 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         """Return the counts of both, of two processes for example."""
         both = Tally()
-        for name in vars(both):
-            setattr(both, name, getattr(self, name) + getattr(other, name))
+        both.done, both.failed = self.done + other.done, self.failed + other.failed
+        both.pixels, both.seconds = self.pixels + other.pixels, self.seconds + other.seconds
         return both
 
     def line(self) -> str:
