@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.models.distributed import is_writer, whole
-from fluxsr.models.lora_files import FILE_NAME, read_lora
+from fluxsr.models.lora_files import FILE_NAME
 from fluxsr.models.weight_files import write_safetensors
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ IMAGE_LINEARS = (
 )
 # The double-stream blocks' text side: without text tokens its adapters would never get a gradient.
 TEXT_LINEARS = r"transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.(0\.proj|2))"
-
-__all__ = ["AdapterRoles", "is_adapter_parameter", "lora_rank", "lora_targets", "read_lora", "save_lora"]
 
 
 class AdapterRoles:

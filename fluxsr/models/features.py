@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fluxsr.protocols import VelocityModel
+
 BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 
 
@@ -52,6 +54,17 @@ class FeatureTap:
             yield features
         finally:
             self._features = before
+
+    def recording(self, velocity: VelocityModel, passes: list[list[Tensor]]) -> VelocityModel:
+        """Return a velocity model that calls another one, which is tapped, and appends the features of each call."""
+
+        def call(xt: Tensor, t: Tensor) -> Tensor:
+            with self.record() as features:
+                v = velocity(xt, t)
+            passes.append(features)
+            return v
+
+        return call
 
     def remove(self) -> None:
         """Take the hooks off the model."""

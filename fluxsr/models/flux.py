@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, read_lora, save_lora
+from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, save_lora
 from fluxsr.models.distributed import is_writer, whole
+from fluxsr.models.lora_files import read_lora
 from fluxsr.models.packing import image_ids, pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.weight_files import write_safetensors

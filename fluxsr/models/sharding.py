@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from fluxsr.models.adapters import AdapterRoles
+from fluxsr.models.features import find_blocks
 
 
 def shard_backbone(backbone: nn.Module, mesh: Any) -> None:
@@ -25,8 +26,7 @@ def shard_backbone(backbone: nn.Module, mesh: Any) -> None:
     if transformer is None:
         fully_shard(backbone, mesh=mesh)
         return
-    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    for unit in [*blocks, transformer]:
+    for unit in [*find_blocks(transformer), transformer]:
         for matrices in _adapters(unit):
             fully_shard(matrices, mesh=mesh)
         fully_shard(unit, mesh=mesh)

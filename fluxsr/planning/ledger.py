@@ -90,11 +90,6 @@ class Ledger(TorchDispatchMode):
         self.peaks.clear()
         self.flops.clear()
 
-    @property
-    def peak_phase(self) -> str:
-        """The phase that holds the largest number of bytes."""
-        return max(self.peaks, key=lambda phase: self.peaks[phase].total)
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if (

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fluxsr.data import SRDataModule
 from fluxsr.models import FluxBackbone
+from fluxsr.models.features import find_blocks
 from fluxsr.planning.ledger import ACTIVATIONS, Ledger, NotPlannable, Peak
 from fluxsr.planning.step import (
     AVERAGE,
@@ -260,8 +261,7 @@ def units_in_flight(backbone: nn.Module) -> float:
     transformer: Any = getattr(backbone, "transformer", None)
     if transformer is None:
         return float(sum(map(_bytes, backbone.parameters())))
-    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    sizes = sorted((sum(map(_bytes, block.parameters())) for block in blocks), reverse=True)
+    sizes = sorted((sum(map(_bytes, block.parameters())) for block in find_blocks(transformer)), reverse=True)
     return float(sum(map(_bytes, transformer.parameters())) - sum(sizes) + sum(sizes[:2]))
 
 

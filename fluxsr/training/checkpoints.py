@@ -81,8 +81,7 @@ def leave_frozen_out(module: Any, state_dict: dict[str, Any], prefix: str, *_: A
 def frozen_names(module: Any) -> set[str]:
     """Return the names of the parameters and buffers that training never changes, so that checkpoints leave them out."""
     kept = module.checkpointed()
-    names = {name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in kept}
-    return {name for name in names if not name.startswith("means.")}
+    return {name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in kept}
 
 
 def random_states() -> dict[str, Any]:

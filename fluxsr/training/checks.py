@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,7 +11,24 @@ from torch import Tensor
 
 from fluxsr.flows import FlowObjective
 from fluxsr.models.digest import weights_digest
+from fluxsr.training.adversary import ADVERSARIAL
 from fluxsr.training.strategies import FSDP2Strategy
+from fluxsr.training.terms import FLOW
+
+
+def check_arguments(losses: Iterable[str], flow_weight: float, scale: int) -> None:
+    """Refuse names of losses that the module logs its own terms under, and numbers out of range.
+
+    Raises:
+        ValueError: naming the value.
+    """
+    taken = {FLOW, "loss", ADVERSARIAL, "discriminator"} & set(losses)
+    if taken:
+        raise ValueError(f"a loss can't be named {taken.pop()!r}: that name is logged for the module's own terms")
+    if flow_weight < 0:
+        raise ValueError(f"flow_weight must not be negative, got {flow_weight}")
+    if scale < 1:
+        raise ValueError(f"scale must be at least 1, got {scale}")
 
 
 def check_strategy(strategy: Any, module: Any) -> None:
@@ -39,7 +57,7 @@ def check_strategy(strategy: Any, module: Any) -> None:
             f"{name} flattens the weights of a unit into one tensor of one dtype, and here float32 adapters lie on a bfloat16 "
             "base: set strategy to fsdp2, which shards each weight by itself"
         )
-    if isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, FSDP2Strategy):
+    if not isinstance(strategy, FSDP2Strategy):
         raise ValueError(
             f"{name} numbers the optimizer's states by frozen parameters too, so its checkpoints of adapters don't load "
             "elsewhere: set strategy to fsdp2, which is the same with checkpoints that do"
@@ -88,7 +106,7 @@ def check_precision(module: Any) -> None:
             f"precision {precision} casts the adapters too, whose small steps are then rounded away: take precision "
             f"{precision.replace('true', 'mixed')}, and dtype bfloat16 for the frozen base"
         )
-    if module.adversary is not None and str(module.trainer.precision).startswith("16"):
+    if module.adversary is not None and precision.startswith("16"):
         raise ValueError("the adversary's steps don't scale gradients, which float16 needs; take precision bf16-mixed")
 
 

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fluxsr.models.sharding import shard_backbone
 from fluxsr.protocols import VelocityModel
+from fluxsr.training.roles import STUDENT
+
+if TYPE_CHECKING:
+    from fluxsr.training.module import OneStepSR
+    from fluxsr.training.strategies import FSDP2Strategy
 
 DONE = -1
+
+
+def shard(module: OneStepSR, strategy: FSDP2Strategy) -> InStep:
+    """Shard the velocity models of a module over the processes, and return what keeps their calls in step."""
+    for model in (module.backbone, *module.roles.models.values()):
+        shard_backbone(model, strategy.device_mesh["data_parallel"])
+    others = {role.name: module.roles.velocity(role.name) for role in module.objective.roles}
+    models = {STUDENT: module.backbone, **others}
+    return InStep(models, module.autoencoder.latent_channels, module.objective.start_time, strategy.root_device)
 
 
 class InStep:

@@ -11,17 +11,17 @@ from lightning import Callback, LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.models import FeatureTap, tabulate_modulation
-from fluxsr.models.sharding import shard_backbone
-from fluxsr.models.tiling import TiledVelocity, in_tiles
 from fluxsr.protocols import Autoencoder, VelocityModel
-from fluxsr.training.adversary import ADVERSARIAL, Adversary
+from fluxsr.training.adversary import Adversary
+from fluxsr.training.alternation import alternate
 from fluxsr.training.batches import as_batch
 from fluxsr.training.checkpoints import RandomStates, frozen_names, leave_frozen_out
 from fluxsr.training.checks import (
+    check_arguments,
     check_grid,
     check_pairs,
     check_precision,
@@ -29,16 +29,15 @@ from fluxsr.training.checks import (
     check_strategy,
 )
 from fluxsr.training.finite import FiniteGuard
-from fluxsr.training.in_step import InStep
+from fluxsr.training.in_step import InStep, shard
 from fluxsr.training.optimizers import student_optimizer
-from fluxsr.training.randomness import step_generator
+from fluxsr.training.randomness import own_rows, row_noise, step_generator
+from fluxsr.training.restoration import restore
 from fluxsr.training.resuming import KEY, check_checkpoint, names_of, take_over
-from fluxsr.training.roles import Roles
+from fluxsr.training.roles import STUDENT, Roles
 from fluxsr.training.strategies import FSDP2Strategy
-from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, StepOutputs, gradient_norms
+from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, StepOutputs, gradient_norms, on_images
 from fluxsr.training.validation import Means, evaluate
-
-STUDENT = "student"  # the name of the model that is trained, among the velocity models of a step
 
 
 class OneStepSR(LightningModule):
@@ -102,13 +101,7 @@ class OneStepSR(LightningModule):
         modulation_table: bool = False,
     ) -> None:
         super().__init__()
-        taken = {FLOW, "loss", ADVERSARIAL, "discriminator"} & set(losses or {})
-        if taken:
-            raise ValueError(f"a loss can't be named {taken.pop()!r}: that name is logged for the module's own terms")
-        if flow_weight < 0:
-            raise ValueError(f"flow_weight must not be negative, got {flow_weight}")
-        if scale < 1:
-            raise ValueError(f"scale must be at least 1, got {scale}")
+        check_arguments(losses or {}, flow_weight, scale)
         self.backbone = backbone
         self.autoencoder = cast(Autoencoder, autoencoder.requires_grad_(False))
         self.objective = objective
@@ -165,11 +158,7 @@ class OneStepSR(LightningModule):
             self._ddp_params_and_buffers_to_ignore = sorted(frozen_names(self))
         check_strategy(strategy, self)
         if isinstance(strategy, FSDP2Strategy) and self._in_step is None:
-            for model in (self.backbone, *self.roles.models.values()):
-                shard_backbone(model, strategy.device_mesh["data_parallel"])
-            models = {STUDENT: self.backbone, **{r.name: self.roles.velocity(r.name) for r in self.objective.roles}}
-            channels, time = self.autoencoder.latent_channels, self.objective.start_time
-            self._in_step = InStep(models, channels, time, strategy.root_device)
+            self._in_step = shard(self, strategy)
 
     def on_fit_start(self) -> None:
         """Refuse what would go wrong silently."""
@@ -191,17 +180,13 @@ class OneStepSR(LightningModule):
         with self.phase("losses"):
             terms = self.compute_terms(outputs)
         if self.log_gradient_norms and step % self.log_gradient_norms == 0:
-            self.log_dict(
-                {
-                    f"train/grad_norm/{name}": norm
-                    for name, norm in gradient_norms(terms, self.trainable_state().values()).items()
-                }
-            )
+            norms = gradient_norms(terms, self.trainable_state().values())
+            self.log_dict({f"train/grad_norm/{name}": norm for name, norm in norms.items()})
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
         self._guard.watch(self.global_step, {**logs, "loss": total}, self.trainer.strategy)
         if self.adversary is not None:
-            total, adversarial_logs = self._alternate(self.adversary, total, output, batch_idx)
+            total, adversarial_logs = alternate(self, self.adversary, total, output, batch_idx)
             logs |= adversarial_logs
         batch_size = len(batch.hr_image)
         self.log_dict({f"train/{name}": value for name, value in logs.items()}, batch_size=batch_size)
@@ -216,8 +201,8 @@ class OneStepSR(LightningModule):
         with torch.no_grad():
             hr = self.autoencoder.encode(batch.hr_image) if batch.hr_latents is None else batch.hr_latents.float()
             lr = self.autoencoder.encode(self.enlarge(batch.lr_image, batch.hr_image.shape[-2:]))
-        noise = self._noise(hr, step) if batch.noise is None else batch.noise.to(hr.device, hr.dtype, non_blocking=True)
-        return LatentPair(hr, lr, noise)
+        noise = row_noise(hr, self.seed, step, *self._place) if batch.noise is None else batch.noise
+        return LatentPair(hr, lr, noise.to(hr.device, hr.dtype, non_blocking=True))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return the images of latents ``(B, C, h, w)``; the gradient passes through."""
@@ -226,22 +211,15 @@ class OneStepSR(LightningModule):
 
     def flow(self, pair: LatentPair, step: int = 0) -> tuple[FlowOutput, list[list[Tensor]]]:
         """Return the objective's output, and the features of each velocity call if a term wants them."""
-        drawn = self.objective.sample_times(len(pair.hr) * self._world_size, generator=self.generator(step, "times"))
+        rank, world = self._place
+        drawn = self.objective.sample_times(len(pair.hr) * world, generator=self.generator(step, "times"))
         # They stay on the CPU, where objectives check them and choose rows by them without waiting for a GPU.
-        times = apply_to_collection(drawn, Tensor, self._rows)
+        times = apply_to_collection(drawn, Tensor, lambda rows: own_rows(rows, rank, world))
         passes: list[list[Tensor]] = []
-
-        def velocity(xt: Tensor, t: Tensor) -> Tensor:
-            if self._tap is None:
-                return student(xt, t)
-            with self._tap.record() as features:
-                v = student(xt, t)
-            passes.append(features)
-            return v
-
-        student = self.velocity()
+        velocity = self.velocity() if self._tap is None else self._tap.recording(self.velocity(), passes)
         others = {role.name: self.velocity(role.name) for role in self.objective.roles}
-        output = self.objective(velocity, pair, times=times, distance=self._distance(), **others)
+        distance = latent_mse if self.distance is None else on_images(self.distance, self.decode)
+        output = self.objective(velocity, pair, times=times, distance=distance, **others)
         if self._in_step is not None:
             self._in_step.finish()
         return output, passes
@@ -273,29 +251,6 @@ class OneStepSR(LightningModule):
         """Let the objective's moving averages follow the student."""
         self.roles.follow()
 
-    def _alternate(
-        self, adversary: Adversary, others: Tensor, output: FlowOutput, batch_idx: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Make one step of the student and one of the discriminator by hand; return the student's total and what to log."""
-        student: Any = self.optimizers()[0]  # type: ignore[index]
-        # Stepped as it is: Lightning counts every step of a wrapped optimizer, and max_steps would end at half of them.
-        discriminator = self.trainer.optimizers[1]
-        due = (batch_idx + 1) % adversary.accumulate_grad_batches == 0 or self.trainer.is_last_batch
-        total, judged, logs = adversary.losses(others, output, self.global_step)
-        for optimizer, loss in ((student, total), (discriminator, judged)):
-            self.manual_backward(loss / adversary.accumulate_grad_batches)
-            if due:
-                if adversary.gradient_clip_val is not None:
-                    self.clip_gradients(optimizer, adversary.gradient_clip_val, "norm")
-                optimizer.step()
-                optimizer.zero_grad()
-        if due:
-            scheduler: Any = self.lr_schedulers()
-            if scheduler is not None:
-                scheduler.step()
-            self.after_step()
-        return total, logs
-
     def configure_optimizers(self) -> Any:
         """Return the optimizer of all trainable parameters with its scheduler, and the discriminator's if there is one.
 
@@ -320,15 +275,7 @@ class OneStepSR(LightningModule):
 
         With ``tile``, encoder, model and decoder work tile by tile: memory is that of a tile, whatever the photo's size.
         """
-        side = self.autoencoder.downsample
-        height, width = image.shape[-2:]
-        padded = pad(image, (0, -width % (2 * side), 0, -height % (2 * side)), mode="replicate")
-        tile = max(padded.shape[-2:]) // side if self.tile is None else max(2, self.tile // side // 2 * 2)
-        overlap = tile // 4
-        latents = in_tiles(self.autoencoder.encode, padded, tile, overlap, reads=side)
-        velocity = TiledVelocity(self.velocity(), tile + tile % 2, overlap)
-        latents = self.objective.restore(velocity, latents, steps)
-        return in_tiles(self.decode, latents, tile, overlap, writes=side)[..., :height, :width].clamp(0, 1)
+        return restore(self, image, steps)
 
     @staticmethod
     def enlarge(image: Tensor, size: Iterable[int]) -> Tensor:
@@ -410,25 +357,6 @@ class OneStepSR(LightningModule):
         return step_generator(self.seed, step, purpose)
 
     @property
-    def _world_size(self) -> int:
-        return self._trainer.world_size if self._trainer is not None else 1
-
-    @property
-    def _rank(self) -> int:
-        return self.global_rank if self._trainer is not None else 0
-
-    def _rows(self, drawn: Tensor) -> Tensor:
-        """Return this process's rows of what was drawn for the global batch: every so-manieth, as the sampler deals."""
-        return drawn[self._rank :: self._world_size]
-
-    def _noise(self, like: Tensor, step: int) -> Tensor:
-        """Return noise for the rows of this process: each has a generator of its own, by its place in the global batch."""
-        places = (self._rank + i * self._world_size for i in range(len(like)))
-        rows = [torch.randn(like.shape[1:], generator=self.generator(step, f"noise of row {i}")) for i in places]
-        return torch.stack(rows).to(like.device, like.dtype, non_blocking=True)
-
-    def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
-        loss = self.distance
-        if loss is None:
-            return latent_mse
-        return lambda a, b: loss(self.decode(a), self.decode(b))
+    def _place(self) -> tuple[int, int]:
+        """This process's rank, and the number of processes."""
+        return (self.global_rank, self._trainer.world_size) if self._trainer is not None else (0, 1)

@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
@@ -16,6 +17,26 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
     """
     digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def own_rows(drawn: Tensor, rank: int, world: int) -> Tensor:
+    """Return one process's rows of what was drawn for the global batch: every ``world``-th, as the sampler deals."""
+    return drawn[rank::world]
+
+
+def row_noise(like: Tensor, seed: int, step: int, rank: int, world: int) -> Tensor:
+    """Return noise for the rows of one process, on the CPU: each has a generator of its own, by its place in the global batch.
+
+    Args:
+        like: Latents ``(B, C, h, w)`` whose shape the noise has.
+        seed: Of the training.
+        step: Its step.
+        rank: Number of the process.
+        world: Number of processes.
+    """
+    places = (rank + row * world for row in range(len(like)))
+    generators = (step_generator(seed, step, f"noise of row {place}") for place in places)
+    return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators])
 
 
 def rows_counted_here(trainer: Any, stage: str, batch_idx: int, rows: int) -> int:

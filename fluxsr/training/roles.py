@@ -14,6 +14,8 @@ from fluxsr.models import FluxBackbone
 from fluxsr.models.adapters import is_adapter_parameter
 from fluxsr.protocols import VelocityModel
 
+STUDENT = "student"  # the name of the model that is trained, among the velocity models of a step
+
 
 class Roles(nn.Module):
     """Velocity models by role: adapter sets on the student's own frozen base, or frozen copies where it is trained in full.

@@ -16,7 +16,7 @@ from fluxsr.models.distributed import like, whole
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Lightning's ``ModelParallelStrategy`` as fully sharded data parallelizm: every process holds its part of each block.
+    """Lightning's ``ModelParallelStrategy`` as fully sharded data parallelism: every process holds its part of each block.
 
     Beside the parent it knows that all devices shard data and none splits tensors, gathers nothing but what is trained, and
     writes the same single-file checkpoints as training on one device or with DDP, so that each loads the others'. (Lightning's

@@ -223,3 +223,8 @@ def gradient_norms(terms: Mapping[str, tuple[float, Tensor]], parameters: Iterab
         used = [whole(gradient.float().norm()) for gradient in gradients if gradient is not None]
         norms[name] = torch.stack(used).norm() if used else value.new_zeros(())
     return norms
+
+
+def on_images(distance: nn.Module, decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return an image distance as one of latents, which it decodes."""
+    return lambda a, b: distance(decode(a), decode(b))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
-import pytest
 import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
@@ -13,6 +16,8 @@ from fluxsr.losses import AttentionDiversificationLoss, MSELoss, TVLPIPSLoss
 from fluxsr.models import FluxBackbone, PixelAutoencoder
 from fluxsr.training import FeatureTerm, ImageTerm, LatentTerm, OneStepSR
 from tests.models.conftest import tiny_transformer
+
+ROOT = Path(__file__).parents[2]
 
 
 def tiny_module(*, backbone=None, lora: int | None = 4, losses=None, seed: int = 0, **arguments) -> OneStepSR:
@@ -63,14 +68,10 @@ def tiny_trainer(folder: Path | None = None, **arguments) -> Trainer:
     return Trainer(**{**defaults, **arguments})
 
 
-@pytest.fixture
-def photo_folder(tmp_path) -> Path:
-    """Four scikit-image photos of 128x128."""
-    from PIL import Image
-    from skimage import data
-
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in ("astronaut", "coffee", "chelsea", "rocket"):
-        Image.fromarray(getattr(data, name)()[100:228, 100:228]).save(folder / f"{name}.png")
-    return folder
+def run_script(name: str, devices: int, *arguments: Any, timeout: float | None = None) -> None:
+    """Run a script of this folder in processes of its own, several by torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"] if devices > 1 else []
+    command = [sys.executable, *launcher, str(Path(__file__).with_name(name)), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=timeout)
+    assert result.returncode == 0, result.stderr[-3000:]

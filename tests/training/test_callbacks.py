@@ -1,3 +1,4 @@
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -148,10 +149,10 @@ def test_artefact_meter_logs_both(tmp_path):
     assert trainer.callback_metrics["val/artefact_db_hr"].isfinite()
 
 
-def test_calibration_sets_lr_time_before_the_first_step(photo_folder):
+def test_calibration_sets_lr_time_before_the_first_step(photos):
     from fluxsr.data import SRDataModule
 
-    make_data = lambda: SRDataModule(photos=photo_folder, crop=32, batch_size=2, samples_per_image=4)
+    make_data = lambda: SRDataModule(photos=photos, crop=32, batch_size=2, samples_per_image=4)
     module = tiny_module(losses=MSE)
     tiny_trainer(max_steps=1, callbacks=[CalibrateLRTime(batches=2)]).fit(module, datamodule=make_data())
     batches = [batch for batch, _ in zip(make_data().train_dataloader(), range(2), strict=False)]
@@ -177,22 +178,34 @@ def test_export_of_a_lora_is_an_adapter(tmp_path):
     assert torch.equal(fresh(pair.lr, t), module.backbone(pair.lr, t))
 
 
-def test_results_keep_their_folders_and_never_overwrite_each_other(tmp_path, photo_folder):
+def test_results_keep_their_folders_and_never_overwrite_each_other(tmp_path, photos):
     sources = tmp_path / "in"
     for name in ("a/1.png", "b/1.png", "1.png", "1.jpg"):
         (sources / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.open(next(photo_folder.glob("*.png"))).crop((0, 0, 24, 24)).save(sources / name)
+        Image.open(next(photos.glob("*.png"))).crop((0, 0, 24, 24)).save(sources / name)
     trainer = tiny_trainer(tmp_path, callbacks=[ImageWriter(str(tmp_path / "out"))])
     trainer.predict(tiny_module(), datamodule=SRDataModule(predict=str(sources)))
     made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
     assert made == {"a/1.png", "b/1.png", "1.png.png", "1.jpg.png"}
 
 
-def test_image_writer_names_files_by_their_sources(tmp_path, photo_folder):
+def test_results_of_own_batches_never_overwrite_each_other(tmp_path):
+    own = partial(torch.utils.data.DataLoader, batch_size=None)
+    batches = [{"lr_image": torch.rand(1, 3, 8, 8), "paths": [f"{folder}/1.png"]} for folder in "aab"]
+    trainer = tiny_trainer(tmp_path, callbacks=[ImageWriter(str(tmp_path / "out"))])
+    trainer.predict(tiny_module(), own(batches[:2]))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.png"]
+    with pytest.raises(ValueError, match=r"a/1\.png and b/1\.png would both become"):
+        trainer.predict(tiny_module(), own(batches))
+    with pytest.raises(ValueError, match="the batch needs paths"):
+        trainer.predict(tiny_module(), own([torch.rand(1, 3, 8, 8)]))
+
+
+def test_image_writer_names_files_by_their_sources(tmp_path, photos):
     from fluxsr.data import SRDataModule
 
     writer = ImageWriter(str(tmp_path / "out"))
-    data = SRDataModule(predict=photo_folder)
+    data = SRDataModule(predict=photos)
     tiny_trainer(callbacks=[writer]).predict(tiny_module(tile=64), datamodule=data, return_predictions=False)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "astronaut.png", "chelsea.png", "coffee.png", "rocket.png"

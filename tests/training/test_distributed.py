@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.conftest import run_script
+
 pytestmark = pytest.mark.torch("2.11")
-ROOT = Path(__file__).parents[2]
+
 SHARDED = ["ftd", "ftd, accumulated", "ftd, modulation table", "ftd, in full", "stage 1", "stage 2"]
 
 
 def run(photos: Path, folder: Path, devices: int, strategy: str, *more: str) -> dict:
     """Train in processes of their own, two by torchrun."""
     folder.mkdir(parents=True, exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"] if devices > 1 else []
-    script = str(Path(__file__).with_name("distributed_steps.py"))
-    arguments = [sys.executable, *launcher, script, str(photos), str(folder), str(devices), strategy, *more]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_script("distributed_steps.py", devices, photos, folder, devices, strategy, *more)
     return torch.load(folder / "results.pt", weights_only=True)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    from PIL import Image
-    from skimage import data
-
-    folder = tmp_path_factory.mktemp("photos")
-    for name in ("astronaut", "coffee", "chelsea", "rocket"):
-        Image.fromarray(getattr(data, name)()[100:228, 100:228]).save(folder / f"{name}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")

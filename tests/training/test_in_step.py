@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.training.conftest import run_script
+
 pytestmark = pytest.mark.torch("2.11")
-ROOT = Path(__file__).parents[2]
 
 
 def save(folder: Path, sizes) -> Path:
@@ -27,12 +25,7 @@ def save(folder: Path, sizes) -> Path:
 
 def run(photos: Path, mixed: Path, folder: Path, devices: int, strategy: str) -> dict:
     folder.mkdir()
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"] if devices > 1 else []
-    script = str(Path(__file__).with_name("uneven_work.py"))
-    arguments = [sys.executable, *launcher, script, str(photos), str(mixed), str(folder), str(devices), strategy]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_script("uneven_work.py", devices, photos, mixed, folder, devices, strategy, timeout=200)
     return json.loads((folder / "results.json").read_text())
 
 

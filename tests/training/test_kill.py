@@ -52,20 +52,20 @@ def newest(folder: Path) -> float:
 
 
 @pytest.mark.slow
-def test_training_survives_kill_9(photo_folder, tmp_path):
+def test_training_survives_kill_9(photos, tmp_path):
     script = str(Path(__file__).with_name("interrupted.py"))
     steps, moments = 2000, random.Random(0)
     folder, step = tmp_path / "killed", 0
     folder.mkdir()
     for _ in range(KILLS):
-        process = start(script, str(photo_folder), str(folder), str(steps))
+        process = start(script, str(photos), str(folder), str(steps))
         assert kill_soon_after_a_write(process, folder, moments.uniform(0, 1.0)), "too few steps: it ended by itself"
         checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
         assert checkpoint["global_step"] > step, "steps were lost"
         step = checkpoint["global_step"]
     end = step + 5
     for name in ("killed", "straight"):
-        process = start(script, str(photo_folder), str(tmp_path / name), str(end))
+        process = start(script, str(photos), str(tmp_path / name), str(end))
         assert process.wait() == 0, process.stderr.read().decode()[-2000:]
     killed, straight = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("killed", "straight"))
     assert killed["step"] == straight["step"] == end

@@ -181,8 +181,7 @@ def test_draws_do_not_depend_on_the_number_of_processes(monkeypatch):
     parts = []
     for rank in (0, 1):
         module = tiny_module()
-        monkeypatch.setattr(type(module), "_world_size", 2)
-        monkeypatch.setattr(type(module), "_rank", rank)
+        monkeypatch.setattr(type(module), "_place", (rank, 2))
         rows = type(whole)(whole.hr_image[rank::2], whole.lr_image[rank::2], whole.index[rank::2])
         parts.append(module.encode(rows, step=7).noise)
         monkeypatch.undo()
@@ -299,16 +298,14 @@ class Spied(OneStepSR):
 
 # Worker processes take seconds to start: two of the four moments will do.
 @pytest.mark.parametrize(("stop", "workers"), [(2, 0), (3, 0), (5, 0), (6, 0), (3, 1), (5, 1)])
-def test_a_resumed_training_is_the_uninterrupted_one(photo_folder, tmp_path, stop, workers):
+def test_a_resumed_training_is_the_uninterrupted_one(photos, tmp_path, stop, workers):
     """Three batches an epoch: stopped in the first, at its end, in the second and at its end; then on to step 8."""
     from fluxsr.data import SRDataModule
 
     def train(steps, checkpoint=None, **arguments):
         module = tiny_module(losses={"mse": ImageTerm(MSELoss())})
         module.__class__ = Spied
-        data = SRDataModule(
-            photos=str(photo_folder), crop=32, batch_size=4, samples_per_image=3, seed=5, num_workers=workers
-        )
+        data = SRDataModule(photos=str(photos), crop=32, batch_size=4, samples_per_image=3, seed=5, num_workers=workers)
         average = EMA(0.9)
         callbacks = [average, *arguments.pop("callbacks", [])]
         trainer = tiny_trainer(tmp_path, max_steps=steps, callbacks=callbacks, **arguments)

@@ -10,11 +10,11 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
-from inspect import Parameter, isclass, signature
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from inspect import isclass
+from typing import Any, Literal, Union, get_args, get_origin
 
 from fluxsr.cli._support import renamed
-from fluxsr.cli._support.configurations import class_named
+from fluxsr.cli._support.class_arguments import class_arguments, class_named
 from fluxsr.cli._support.messages import UsageError, nearest
 from fluxsr.cli._support.values import WORDS, as_kind
 
@@ -36,7 +36,7 @@ def check_arguments(function: Any, given: Mapping[str, Any], key: str, place: Pl
     Raises:
         UsageError: for the first mistake.
     """
-    parameters, hints, whole = arguments_of(function)
+    parameters, hints, whole = class_arguments(function)
     for name, value in given.items():
         here = f"{key}.{name}"
         if name in parameters:
@@ -111,35 +111,6 @@ def check_class(path: str, arguments: Mapping[str, Any], key: str, place: Place,
         raise UsageError(f"there is no class {path}", place(key), _near_class(path))
     if isinstance(arguments, Mapping) and callable(found):
         check_arguments(found, arguments, f"{key}.init_args", place, lacking)
-
-
-def arguments_of(function: Any) -> tuple[dict[str, bool], dict[str, Any], bool]:
-    """Return the arguments of a class or function, each with whether it is required; their types; whether these are all.
-
-    What a class takes as ``**kwargs`` are the arguments of the class that it derives from.
-    """
-    parameters: dict[str, bool] = {}
-    hints: dict[str, Any] = {}
-    for one in function.__mro__[:-1] if isclass(function) else [function]:
-        if isclass(one) and "__init__" not in vars(one) and "__new__" not in vars(one):
-            continue
-        maker = (vars(one).get("__init__") or vars(one)["__new__"]) if isclass(one) else one
-        try:
-            own = [*signature(maker).parameters.values()][isclass(one) :]
-        except (TypeError, ValueError):  # made in C
-            return parameters, hints, False
-        try:
-            types_of = get_type_hints(maker)
-        except (NameError, TypeError, AttributeError):  # of names that only a type checker sees
-            types_of = {}
-        for parameter in own:
-            if parameter.kind in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL) or parameter.name in parameters:
-                continue
-            parameters[parameter.name] = parameter.default is Parameter.empty
-            hints[parameter.name] = types_of.get(parameter.name)
-        if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in own):
-            return parameters, hints, True
-    return parameters, hints, False
 
 
 def _members(hint: Any) -> list[Any]:

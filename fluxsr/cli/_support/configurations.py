@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from importlib import import_module
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fluxsr.cli._support.class_arguments import class_arguments, class_named
 from fluxsr.cli._support.messages import UsageError, nearest
 
 # Keys whose values are classes by a name of the user's own; null there takes a name away.
@@ -59,41 +58,52 @@ class Configuration(NamedTuple):
                 raise UsageError("there is no such key", f"{name}: {key}", nearest(key, {*known, *groups}))
 
 
-def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
+def take_configs(arguments: list[str], sections: bool = True) -> tuple[Configuration, list[str]]:
     """Read the files after ``--config``, ``-c``; return their content and all other arguments.
 
-    Files merge by key, the later one wins; a list is replaced as a whole. ``--model.losses.NAME null`` among the arguments
-    takes a term away, as ``null`` in a file does. Where a file or an option gives ``model`` or ``data`` a ``class_path``, all
-    that is said of it becomes that class' ``init_args``.
+    Files merge by key, the later one wins; a list is replaced as a whole.
+
+    Args:
+        arguments: The command's.
+        sections: Whether ``model``, ``data`` and ``trainer`` are the sections of ``fluxsr fit``, and no plain values. Then
+            ``--model.losses.NAME null`` among the arguments takes a term away, as ``null`` in a file does; and where a file or
+            an option gives ``model`` or ``data`` a ``class_path``, all that is said of it becomes that class' ``init_args``.
 
     Raises:
         UsageError: if a file is missing or no mapping in YAML, or a term is changed that there isn't.
     """
+    class_options = _CLASS_OPTIONS if sections else {}
     files: list[tuple[str, dict[str, Any]]] = []
     rest, left = [], iter(arguments)
     for argument in left:
         name, sign, value = argument.partition("=")
-        if name not in ("--config", "-c", *_CLASS_OPTIONS):
+        if name not in ("--config", "-c", *class_options):
             rest.append(argument)
             continue
         value = value if sign else next(left, "")
         if not value:
-            raise UsageError(f"names no {'class' if name in _CLASS_OPTIONS else 'file'}: give one after it", name)
-        own = {_CLASS_OPTIONS[name]: {"class_path": value}} if name in _CLASS_OPTIONS else None
-        files.append((value, read_config(value)) if own is None else (name, own))
-    for section in _OWN:
+            raise UsageError(f"names no {'class' if name in class_options else 'file'}: give one after it", name)
+        if name in class_options:
+            files.append((name, {class_options[name]: {"class_path": value}}))
+        else:
+            files.append((value, read_config(value, sections)))
+    for section in _OWN if sections else ():
         if any(names_class(content.get(section)) for _, content in files):
             files = [(name, _below_init_args(content, section)) for name, content in files]
     merged: dict[str, Any] = {}
     for _, content in files:
         merged = merge(merged, content)
-    for section, key in NAMED:
+    for section, key in NAMED if sections else ():
         rest = _settle(merged, section, key, rest, files)
     return Configuration(files, merged), rest
 
 
-def read_config(name: str) -> dict[str, Any]:
+def read_config(name: str, sections: bool = True) -> dict[str, Any]:
     """Return the content of a YAML file.
+
+    Args:
+        name: The file.
+        sections: Whether a text as ``model``, ``data`` or ``trainer`` is a file with that section, or its class.
 
     Raises:
         UsageError: naming the file, and the line in it where there is one.
@@ -128,7 +138,7 @@ def read_config(name: str) -> dict[str, Any]:
             near = nearest(str(odd[0]), _CLASS_KEYS)
             what = f"the key {odd[0]!r} stands beside class_path" + ("" if near else "; write it below init_args")
             raise UsageError(what, f"{name}: {key}", near)
-    for section in _SECTIONS:
+    for section in _SECTIONS if sections else ():
         if isinstance(content.get(section), str) and (path.parent / content[section]).is_file():
             content[section] = read_config(str(path.parent / content[section]))
         elif section in _OWN and isinstance(content.get(section), str):
@@ -149,7 +159,8 @@ def merge(base: Any, change: Any) -> Any:
         return change
     new_class = change.get("class_path")
     if "class_path" in base and new_class not in (None, base["class_path"]):
-        taken = parameters_of(class_named(new_class))
+        found = class_named(new_class)
+        taken = () if found is None else class_arguments(found)[0]
         kept = {key: value for key, value in (base.get("init_args") or {}).items() if key in taken}
         base = {"class_path": new_class, **({"init_args": kept} if kept else {})}
     return {**base, **{key: merge(base[key], value) if key in base else value for key, value in change.items()}}
@@ -240,24 +251,3 @@ def _what_is_wrong(text: str, error: Any) -> str:
     if "\t" in line[: mark.column + 1]:
         return f"line {mark.line + 1}: a tab, where YAML wants spaces; replace it"
     return f"line {mark.line + 1}, column {mark.column + 1} is no YAML: {error.problem or error.context}"
-
-
-def class_named(path: Any) -> Any:
-    """Return the class or function of a dotted name, ``None`` where there is none: the parser says so itself."""
-    module, _, name = str(path).rpartition(".")
-    try:
-        return getattr(import_module(module), name, None) if module else None
-    except (ImportError, ValueError):
-        return None
-
-
-def parameters_of(function: Any) -> set[str]:
-    """Return the names that a class or function takes; through ``**kwargs``, those of the classes it derives from too."""
-    if function is None:
-        return set()
-    parameters = signature(function).parameters.values()
-    names = {one.name for one in parameters}
-    if any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
-        for parent in getattr(function, "__mro__", ())[1:-1]:
-            names |= set(signature(parent).parameters)
-    return names

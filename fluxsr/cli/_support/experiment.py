@@ -19,6 +19,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
     """
     import torch
 
+    from fluxsr.cli._support.last_checkpoint import listed
     from fluxsr.cli._support.lightning_cli import FluxSRCLI
     from fluxsr.cli._support.own_classes import arguments_of, derives_from
     from fluxsr.data import SRDataModule
@@ -61,7 +62,9 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
                     cuda=trainer.get("accelerator") != "cpu",
                     accumulate=trainer.get("accumulate_grad_batches") or 1,
                     gradient_clip_val=trainer.get("gradient_clip_val"),
-                    average=any(str(one.get("class_path", "")).endswith(".EMA") for one in callbacks(trainer)),
+                    average=any(
+                        str(one.get("class_path", "")).endswith(".EMA") for one in listed(trainer.get("callbacks"))
+                    ),
                 ),
                 max_steps=trainer["max_steps"] if (trainer.get("max_steps") or -1) > 0 else None,
                 strategy=strategy_name(trainer.get("strategy")),
@@ -79,12 +82,6 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": "omegaconf+"},
         ).experiment
-
-
-def callbacks(trainer: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the callbacks of a trainer's configuration, one or several."""
-    found = trainer.get("callbacks") or []
-    return [one for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)]
 
 
 def strategy_name(strategy: Any) -> str:

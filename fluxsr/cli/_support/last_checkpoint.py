@@ -42,20 +42,24 @@ def step_of(checkpoint: Path) -> int:
 
 def places(trainer: Mapping[str, Any]) -> list[Path]:
     """Return the folders that are looked at, whether they exist or not, without the versions below a logger's."""
+    root, folders = _run_folders(trainer)
+    return [*folders, root, *_logger_folders(trainer, root)]
+
+
+def listed(value: Any) -> list[Any]:
+    """Return the entries of a configuration that may be one or several, such as the trainer's callbacks."""
+    return [one for one in (value if isinstance(value, list) else [value]) if hasattr(one, "get")]
+
+
+def _run_folders(trainer: Mapping[str, Any]) -> tuple[Path, list[Path]]:
+    """Return the root folder, and the folders that hold this run's checkpoints alone."""
     root = Path(trainer.get("default_root_dir") or ".").expanduser()
-    kept = [_argument(one, "dirpath") for one in _listed(trainer.get("callbacks"))]
-    return [
-        *(Path(one).expanduser() for one in kept if one),
-        root / "checkpoints",
-        root,
-        *_logger_folders(trainer, root),
-    ]
+    kept = [_argument(one, "dirpath") for one in listed(trainer.get("callbacks"))]
+    return root, [*(Path(one).expanduser() for one in kept if one), root / "checkpoints"]
 
 
 def _candidates(trainer: Mapping[str, Any]) -> Iterator[Path]:
-    root = Path(trainer.get("default_root_dir") or ".").expanduser()
-    kept = [_argument(one, "dirpath") for one in _listed(trainer.get("callbacks"))]
-    folders = [*(Path(one).expanduser() for one in kept if one), root / "checkpoints"]
+    root, folders = _run_folders(trainer)
     for logs in _logger_folders(trainer, root):
         folders += logs.glob("*/checkpoints")
     for folder in dict.fromkeys(folders):
@@ -68,17 +72,12 @@ def _candidates(trainer: Mapping[str, Any]) -> Iterator[Path]:
 def _logger_folders(trainer: Mapping[str, Any], root: Path) -> list[Path]:
     """Return the folders that hold one folder for each run."""
     folders = [root / DEFAULT_NAME]
-    for logger in _listed(trainer.get("logger")):
+    for logger in listed(trainer.get("logger")):
         name = str(logger.get("class_path", "")).rpartition(".")[2]
         below = _argument(logger, _FOLDER_ARGUMENTS.get(name, "name"), DEFAULT_NAME)
         saved = Path(_argument(logger, "save_dir") or root).expanduser()
         folders += [saved / str(below or "")]
     return list(dict.fromkeys(folders))
-
-
-def _listed(value: Any) -> list[Mapping[str, Any]]:
-    found = value if isinstance(value, list) else [value]
-    return [one for one in found if isinstance(one, Mapping)]
 
 
 def _argument(part: Mapping[str, Any], name: str, default: Any = None) -> Any:

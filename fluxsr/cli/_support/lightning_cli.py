@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,10 +16,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from fluxsr.cli._support.announcement import announce
 from fluxsr.cli._support.checking import check_arguments, check_class
 from fluxsr.cli._support.configurations import dotted, names_class, take_configs
-from fluxsr.cli._support.last_checkpoint import last_checkpoint, places, step_of
+from fluxsr.cli._support.last_checkpoint import last_checkpoint, listed, places, step_of
 from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli._support.messages import UsageError, nearest, other_spelling, shortened
 from fluxsr.cli._support.own_classes import arguments_of, cli_classes, derives_from, find_own_modules
+from fluxsr.cli._support.signatures import read_signature
 from fluxsr.cli._support.typed_options import plain, settle_flags, with_options
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
@@ -81,12 +81,13 @@ class FluxSRCLI(LightningCLI):
         if not wants_help:
             self.configuration.check_keys(keys)
             self._check_options(rest, keys, known)
-            self._check_values(rest)
+            tree, typed = with_options(self.configuration.merged, rest)
+            self._check_values(tree, typed)
         # Before the options, which win over every file wherever they stand.
         given = [f"--config={self.configuration.text()}"] if self.configuration.files else []
         self.config = parser.parse_args([name, *given, *rest])
         if not wants_help:
-            self._settle_seeds(with_options(self.configuration.merged, rest)[0])
+            self._settle_seeds(tree)
 
     def _check_options(self, options: list[str], keys: set[str], known: set[str]) -> None:
         """Refuse an option that is no key; the arguments of a class are checked with the class."""
@@ -100,9 +101,8 @@ class FluxSRCLI(LightningCLI):
             if not any(one.startswith(f"{key}.") for one in keys):
                 raise UsageError("there is no such option", name, nearest(name, known))
 
-    def _check_values(self, options: list[str]) -> None:
+    def _check_values(self, tree: dict[str, Any], typed: dict[str, str]) -> None:
         """Refuse what the signatures of the classes don't allow."""
-        tree, typed = with_options(self.configuration.merged, options)
 
         def place(key: str) -> str:
             if plain(key) in typed:
@@ -135,8 +135,7 @@ class FluxSRCLI(LightningCLI):
             config.trainer.default_root_dir = str(Path(root).expanduser())
         if config.trainer.get("fast_dev_run"):
             # Lightning's own writes last.ckpt at the end of a smoke test, too, which a resumed run would take for its own.
-            callbacks = config.trainer.get("callbacks") or []
-            kept = callbacks if isinstance(callbacks, list) else [callbacks]
+            kept = listed(config.trainer.get("callbacks"))
             config.trainer.callbacks = [
                 one for one in kept if not str(one.get("class_path")).endswith("ModelCheckpoint")
             ]
@@ -239,7 +238,8 @@ def complete_pairs(path: Path, options: dict[str, Any]) -> None:
 
     A finished store is looked at too: a store in a cache folder may be another teacher's, of an older release.
     """
-    unknown = sorted(set(options) - set(signature(make_pairs).parameters) | {"progress"} & set(options))
+    known = read_signature("fluxsr.training.pair_maker:make_pairs").parameters
+    unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"make_pairs has no option {unknown[0]!r}; `fluxsr pairs --help` lists them")
     was_there = (path / MANIFEST).is_file()

@@ -93,21 +93,19 @@ class Command:
         Raises:
             UsageError: for an option that there isn't, a value that can't be, a required option that is missing.
         """
-        configuration, rest = take_configs(list(arguments)) if self.has_files else (Configuration([], {}), arguments)
+        configuration, rest = (
+            take_configs(list(arguments), False) if self.has_files else (Configuration([], {}), arguments)
+        )
         options, left, wants = self._read(list(rest))
         if wants == "help":
             print(self.help(), end="")
             raise SystemExit(0)
         if left:
             raise self._unknown(left[0])
-        for file, content in configuration.files:
-            for key, value in content.items():
-                if key not in self.parameters:
-                    raise UsageError("there is no such key", f"{file}: {key}", nearest(str(key), self.parameters))
-                options.setdefault(
-                    key, self._convert(self.parameters[key], configuration.merged[key], f"{file}: {key}")
-                )
-                del value
+        configuration.check_keys(self.parameters)
+        for key, value in configuration.merged.items():
+            if key not in options:
+                options[key] = self._convert(self.parameters[key], value, f"{configuration.source(key)}: {key}")
         if wants == "print_config":
             import yaml
 

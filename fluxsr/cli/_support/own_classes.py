@@ -8,7 +8,8 @@ from typing import Any
 
 from lightning import LightningDataModule, LightningModule
 
-from fluxsr.cli._support.configurations import Configuration, class_named, names_class
+from fluxsr.cli._support.class_arguments import class_named
+from fluxsr.cli._support.configurations import Configuration, names_class
 from fluxsr.data import SRDataModule
 from fluxsr.training import OneStepSR
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxsr.models.adapters import lora_targets, read_lora
+from fluxsr.models.adapters import lora_targets
 from fluxsr.models.devices import check_torch
 from fluxsr.models.flux import FluxBackbone
+from fluxsr.models.lora_files import read_lora
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights

@@ -11,6 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fluxsr.images import write_image
+from fluxsr.training.batches import as_batch
 
 
 class ImageWriter(BasePredictionWriter):
@@ -27,26 +28,38 @@ class ImageWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.output = Path(output).expanduser()
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note all sources, which every process knows, so that none of them overwrites another's result."""
+        dataset: Any = getattr(getattr(trainer, "datamodule", None), "predict_set", None)
+        self._note([Path(path) for path in getattr(dataset, "paths", ())])
+
     def write_on_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, prediction: Any, batch_indices: Any, batch: Any, *args: Any
     ) -> None:
         """Write one batch.
 
         Raises:
-            ValueError: If the batch does not say where its images come from.
+            ValueError: If the batch does not say where its images come from, or a result would overwrite another one.
         """
-        if len(batch.paths) != len(prediction):
+        paths = [Path(path) for path in getattr(as_batch(batch), "paths", ())]
+        if len(paths) != len(prediction):
             raise ValueError("ImageWriter names results by their sources: the batch needs paths, one for each image")
-        places = self._places(trainer, [Path(path) for path in batch.paths])
-        for image, place in zip(prediction, places, strict=True):
+        if not self._sources:  # data of another kind, whose first batch says where they lie
+            self._note(paths)
+        for image, source in zip(prediction, paths, strict=True):
+            place = self._place(source)
+            if self._made.setdefault(place, source) != source:
+                raise ValueError(f"{self._made[place]} and {source} would both become {place}: predict them apart")
             place.parent.mkdir(parents=True, exist_ok=True)
             write_image(place, image)
 
-    def _places(self, trainer: Trainer, paths: list[Path]) -> list[Path]:
-        # What all sources are is known to every process, so that none of them overwrites another's result.
-        dataset: Any = getattr(getattr(trainer, "datamodule", None), "predict_set", None)
-        everything = [Path(path) for path in getattr(dataset, "paths", paths)]
-        root = Path(os.path.commonpath([path.parent for path in everything]))
-        stems = Counter(path.with_suffix("") for path in everything)
-        names = (path.with_name(f"{path.name if stems[path.with_suffix('')] > 1 else path.stem}.png") for path in paths)
-        return [self.output / name.relative_to(root) for name in names]
+    def _note(self, sources: list[Path]) -> None:
+        self._made: dict[Path, Path] = {}
+        self._sources = sources
+        self._root = Path(os.path.commonpath([path.parent for path in sources])) if sources else Path()
+        self._stems = Counter(path.with_suffix("") for path in sources)
+
+    def _place(self, source: Path) -> Path:
+        name = f"{source.name if self._stems[source.with_suffix('')] > 1 else source.stem}.png"
+        inside = source.is_relative_to(self._root)
+        return self.output / (source.with_name(name).relative_to(self._root) if inside else name)

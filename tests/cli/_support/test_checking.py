@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from fluxsr.cli._support.checking import arguments_of, check_arguments, check_value
+from fluxsr.cli._support.checking import check_arguments, check_value
+from fluxsr.cli._support.class_arguments import class_arguments
 from fluxsr.cli._support.messages import UsageError
 from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation
 
@@ -100,9 +101,9 @@ def test_what_is_lacking_is_named():
 
 
 def test_arguments_go_through_kwargs_to_the_class_that_is_derived_from():
-    assert arguments_of(Derived)[0] == {"extra": False, "size": True, "mode": False}
-    assert arguments_of(Derived)[2] is True
-    assert arguments_of(anything) == ({}, {}, False)
+    assert class_arguments(Derived)[0] == {"extra": False, "size": True, "mode": False}
+    assert class_arguments(Derived)[2] is True
+    assert class_arguments(anything) == ({}, {}, False)
     check_arguments(anything, {"whatever": 3}, "key", str)
 
 

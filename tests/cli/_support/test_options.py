@@ -169,3 +169,36 @@ def test_the_help_has_every_option_and_the_functions_words():
                   "such as a.png", "(default: 0.5)"):  # fmt: skip
         assert words in text
     assert "watch" not in text and "never" not in text
+
+
+def named(model: str, data: str = "", scale: int = 4) -> dict[str, Any]:
+    """Do it.
+
+    Args:
+        model: What ``fluxsr fit`` has as a section.
+        data: As well.
+        scale: A number.
+    """
+    return {"model": model, "data": data, "scale": scale}
+
+
+NAMED = Command("named", ("tests.cli._support.test_options:named",), "fluxsr named --model nano")
+
+
+def test_what_print_config_writes_is_read_back(tmp_path, capsys):
+    """Also where an option has the name of a section of ``fluxsr fit``, and its value that of a file there."""
+    (tmp_path / "nano").write_text("scale: 3")
+    with pytest.raises(SystemExit):
+        NAMED.parse(["--model", "nano", "--data", "my.Data", "--scale", "2", "--print_config"])
+    (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
+    assert NAMED.run(["--config", str(tmp_path / "c.yaml")]) == {"model": "nano", "data": "my.Data", "scale": 2}
+
+
+def test_a_wrong_value_is_of_the_file_that_rules(tmp_path):
+    for name, scale in (("a", "two"), ("b", "3")):
+        (tmp_path / f"{name}.yaml").write_text(f"model: nano\nscale: {scale}\n")
+    a, b = str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")
+    assert NAMED.run(["--config", a, "--config", b])["scale"] == 3
+    with pytest.raises(UsageError) as raised:
+        NAMED.run(["--config", b, "--config", a])
+    assert raised.value.where == f"{a}: scale"
