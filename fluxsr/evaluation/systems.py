@@ -210,7 +210,7 @@ def _load_peer(path: Path, name: str, device: str) -> System:
 
     def restore(lr_image: Tensor, size: tuple[int, int]) -> Tensor:
         with meter.stage("network"):
-            return network(lr_image.to(place)).cpu()
+            return network(lr_image.to(place, copy=True)).cpu()  # the image is the other systems', too
 
     parameters = _count([network.model])
     return System(name, str(path), _identity(str(path)), restore=restore, meter=meter, parameters=parameters)
