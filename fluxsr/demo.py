@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 import warnings
@@ -18,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from fluxsr.data import RealESRGANDegradation, SRDataModule
+from fluxsr.digest import file_digest
 from fluxsr.evaluation.metrics import Settings
 from fluxsr.evaluation.report import Stage, write_report
 from fluxsr.evaluation.run import evaluate
@@ -185,7 +185,7 @@ def measure(folder: Path, photos: Path, student: OneStepSR, seed: int) -> dict[s
         return degrade(image, seeds=[seed + number])
 
     testset = open_folders(photos, None, SCALE, make_lr, f"realesrgan, seed {seed}")
-    identity = hashlib.sha256((folder / "lora.safetensors").read_bytes()).hexdigest()
+    identity = file_digest(folder / "lora.safetensors")
     own = System(DEMO, "trained here", identity, restore=lambda lr_image, size: student(lr_image))
     systems = [bicubic(), own, load_model("nano-student", SHIPPED, device="cpu")]
     # VGG is what the papers measure with; where its weights are not at hand, the shipped small net stands in, by name.

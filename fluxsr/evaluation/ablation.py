@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxsr.atomic import write_text
+from fluxsr.digest import file_digest
 
 if TYPE_CHECKING:
     from fluxsr.evaluation.document import Results
@@ -45,7 +45,7 @@ class Variant:
     def _settings(self) -> dict[str, Any]:
         """Return the arguments, and a digest of the configuration that they name."""
         config = Path(self.arguments[self.arguments.index("--config") + 1])
-        return {"arguments": self.arguments, "config": hashlib.sha256(config.read_bytes()).hexdigest()}
+        return {"arguments": self.arguments, "config": file_digest(config)}
 
     def is_finished(self) -> bool:
         """Say whether this very training ended already.

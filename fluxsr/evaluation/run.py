@@ -14,6 +14,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import summary
 from fluxsr.evaluation.document import Journal, Results, header, is_there, read_results, write_json
 from fluxsr.evaluation.fid import check_set, fid
@@ -153,6 +154,7 @@ class _Run:
         self.metrics = metrics
         self.combined = combined
         self.save_images = save_images
+        self.digest_of = cache(file_digest)  # systems have most files in common
         stems = Counter(map(stem, testset.items))
         self.same_stems = max(stems.values(), default=1) > 1
 
@@ -249,7 +251,7 @@ class _Run:
         if system.restore is not None and item.lr is None:
             facts.append(self.testset.numbers[name])  # the degradation's seed
         read = [item.hr, item.lr, system.files[name] if system.restore is None else None]
-        content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in read if path is not None]
+        content = [self.digest_of(path) for path in read if path is not None]
         return hashlib.sha256(json.dumps([*facts, *content], sort_keys=True).encode()).hexdigest()
 
     def summarize(self, systems: Sequence[System], on_sets: Sequence[str], device: str) -> None:

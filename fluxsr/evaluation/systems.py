@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import CostMeter
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.images import read_image
@@ -246,7 +247,7 @@ def _identity(model: str) -> str:
     """Return what tells a model from a later one of the same name: its files' contents, or a hub id as it is."""
     path = Path(model)
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     if path.is_dir():
         stamps = [
             (file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
