@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
@@ -124,22 +125,6 @@ def demo_pairs(folder: Path, num: int, seed: int, budget: float, stage: Stage) -
         return make_pairs(path, num=count, seed=seed, steps=10, batch_size=8, shard_size=32, progress=report).folder
 
 
-class _Bar(Callback):
-    """Shows how far the training is."""
-
-    def __init__(self, steps: int) -> None:
-        self.bar = progress("training", steps)
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.advance = self.bar.__enter__()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        self.advance(1)
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.bar.__exit__(None, None, None)
-
-
 def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage: Stage) -> OneStepSR:
     """Distill a LoRA on the nano teacher's pairs; the curves go to ``logs``, the adapter to ``lora.safetensors``."""
     backbone = load_flux("nano", lora_rank=16)
@@ -156,20 +141,21 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
         tile=128,
         seed=seed,
     )
-    trainer = Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=steps,
-        max_time={"seconds": int(budget)},
-        gradient_clip_val=1.0,
-        logger=CSVLogger(folder, name="logs", version=""),
-        log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[_Bar(steps)],
-    )
-    trainer.fit(module, datamodule=SRDataModule(pairs=pairs, crop=128, batch_size=8, seed=seed))
+    with progress_of("training") as report:
+        trainer = Trainer(
+            accelerator="auto",
+            devices=1,
+            max_steps=steps,
+            max_time={"seconds": int(budget)},
+            gradient_clip_val=1.0,
+            logger=CSVLogger(folder, name="logs", version=""),
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[LambdaCallback(on_train_batch_end=lambda trainer, *_: report(trainer.global_step, steps))],
+        )
+        trainer.fit(module, datamodule=SRDataModule(pairs=pairs, crop=128, batch_size=8, seed=seed))
     backbone.save_lora(folder / "lora.safetensors")
     stage.note = f"{trainer.global_step} steps"
     if trainer.global_step < steps:
