@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 import warnings
@@ -13,11 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from fluxsr.data import RealESRGANDegradation, SRDataModule
+from fluxsr.digest import file_digest
 from fluxsr.evaluation.metrics import Settings
 from fluxsr.evaluation.report import Stage, write_report
 from fluxsr.evaluation.run import evaluate
@@ -124,22 +125,6 @@ def demo_pairs(folder: Path, num: int, seed: int, budget: float, stage: Stage) -
         return make_pairs(path, num=count, seed=seed, steps=10, batch_size=8, shard_size=32, progress=report).folder
 
 
-class _Bar(Callback):
-    """Shows how far the training is."""
-
-    def __init__(self, steps: int) -> None:
-        self.bar = progress("training", steps)
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.advance = self.bar.__enter__()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        self.advance(1)
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.bar.__exit__(None, None, None)
-
-
 def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage: Stage) -> OneStepSR:
     """Distill a LoRA on the nano teacher's pairs; the curves go to ``logs``, the adapter to ``lora.safetensors``."""
     backbone = load_flux("nano", lora_rank=16)
@@ -156,20 +141,21 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
         tile=128,
         seed=seed,
     )
-    trainer = Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=steps,
-        max_time={"seconds": int(budget)},
-        gradient_clip_val=1.0,
-        logger=CSVLogger(folder, name="logs", version=""),
-        log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[_Bar(steps)],
-    )
-    trainer.fit(module, datamodule=SRDataModule(pairs=pairs, crop=128, batch_size=8, seed=seed))
+    with progress_of("training") as report:
+        trainer = Trainer(
+            accelerator="auto",
+            devices=1,
+            max_steps=steps,
+            max_time={"seconds": int(budget)},
+            gradient_clip_val=1.0,
+            logger=CSVLogger(folder, name="logs", version=""),
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[LambdaCallback(on_train_batch_end=lambda trainer, *_: report(trainer.global_step, steps))],
+        )
+        trainer.fit(module, datamodule=SRDataModule(pairs=pairs, crop=128, batch_size=8, seed=seed))
     backbone.save_lora(folder / "lora.safetensors")
     stage.note = f"{trainer.global_step} steps"
     if trainer.global_step < steps:
@@ -185,7 +171,7 @@ def measure(folder: Path, photos: Path, student: OneStepSR, seed: int) -> dict[s
         return degrade(image, seeds=[seed + number])
 
     testset = open_folders(photos, None, SCALE, make_lr, f"realesrgan, seed {seed}")
-    identity = hashlib.sha256((folder / "lora.safetensors").read_bytes()).hexdigest()
+    identity = file_digest(folder / "lora.safetensors")
     own = System(DEMO, "trained here", identity, restore=lambda lr_image, size: student(lr_image))
     systems = [bicubic(), own, load_model("nano-student", SHIPPED, device="cpu")]
     # VGG is what the papers measure with; where its weights are not at hand, the shipped small net stands in, by name.

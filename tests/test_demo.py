@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fluxsr.demo import PHOTOS, held_out_photo, run_demo
+from fluxsr.demo import PHOTOS, demo_pairs, held_out_photo, run_demo, train
+from fluxsr.evaluation.report import Stage
+from fluxsr.losses import MSELoss
 from fluxsr.models import load_flux
 from fluxsr.models.known_names import ASSETS, SHIPPED
 from fluxsr.models.weight_files import read_safetensors
@@ -91,6 +94,32 @@ def test_a_short_budget_makes_less_and_says_so(tmp_path, monkeypatch, student_fi
     report = (tmp_path / "report.html").read_text("utf-8")
     assert "pairs instead of 512" in report
     assert "steps instead of 100000: time budget" in report
+
+
+class Failing(MSELoss):
+    """A loss that fails in the second step, when the bar is shown."""
+
+    calls = 0
+
+    def forward(self, *images, **options):
+        self.calls += 1
+        if self.calls == 2:
+            raise RuntimeError("diverged")
+        return super().forward(*images, **options)
+
+
+def bars() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if type(thread).__name__ == "_RefreshThread"]
+
+
+def test_no_bar_stays_when_the_training_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr("fluxsr.demo.MSELoss", Failing)
+    before = bars()
+    with torch.random.fork_rng():
+        pairs = demo_pairs(tmp_path, 8, 0, 600, Stage("pairs"))
+        with pytest.raises(RuntimeError, match="diverged"):
+            train(tmp_path, pairs, 3, 0, 600, Stage("training"))
+    assert bars() == before
 
 
 @pytest.mark.parametrize("name", PHOTOS)

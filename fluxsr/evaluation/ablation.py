@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxsr.atomic import write_text
+from fluxsr.digest import file_digest
 
 if TYPE_CHECKING:
     from fluxsr.evaluation.document import Results
@@ -35,6 +35,17 @@ class Variant:
         return self.folder / "backbone.safetensors"
 
     @property
+    def checkpoint(self) -> Path | None:
+        """The newest last checkpoint below the folder, from which the training goes on; ``None``: it begins.
+
+        ``--ckpt_path last`` would look at the places that the configuration names, too, which all variants share.
+        """
+        found = (
+            path for path in self.folder.rglob("last*.ckpt") if path.stem == "last" or path.stem.startswith("last-v")
+        )
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+    @property
     def _record(self) -> Path:
         return self.folder / "finished.json"
 
@@ -45,7 +56,7 @@ class Variant:
     def _settings(self) -> dict[str, Any]:
         """Return the arguments, and a digest of the configuration that they name."""
         config = Path(self.arguments[self.arguments.index("--config") + 1])
-        return {"arguments": self.arguments, "config": hashlib.sha256(config.read_bytes()).hexdigest()}
+        return {"arguments": self.arguments, "config": file_digest(config)}
 
     def is_finished(self) -> bool:
         """Say whether this very training ended already.
@@ -53,10 +64,10 @@ class Variant:
         Raises:
             ValueError: if the folder holds one with other arguments.
         """
+        now = self._settings()
         for record in (self._record, self._begun):  # an unfinished one does not go on under other settings, either
-            before = json.loads(record.read_text()) if record.is_file() else self._settings()
-            now = {key: value for key, value in self._settings().items() if key in before}
-            if before != now:
+            before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+            if {**now, **before} != now:  # an earlier version recorded less
                 changed = sorted(set(before["arguments"]) ^ set(self.arguments)) or [self.arguments[1]]
                 raise ValueError(
                     f"{self.folder} holds a training with other settings ({', '.join(changed[:2])}); delete it, or choose "
@@ -72,14 +83,13 @@ class Variant:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self._begun, json.dumps(self._settings(), indent=2))
-        checkpoints = sorted(self.folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
-        resume = [f"--ckpt_path={checkpoints[-1]}"] if checkpoints else []
+        resume = [] if self.checkpoint is None else [f"--ckpt_path={self.checkpoint}"]
         log = self.folder / "log.txt"
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             command = [sys.executable, "-m", "fluxsr", "fit", *self.arguments, *resume]
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         if code or not self.weights.is_file():
-            said = log.read_text().strip().splitlines()
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise ValueError(
                 f"the training {self.name!r} failed: {said[-1] if said else 'no message'} (all of it: {log})"
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from fluxsr.digest import file_digest
 from fluxsr.images.formats import is_picture_name
 
 FULL_REFERENCE = ("psnr", "ssim", "lpips_alex", "dists")
@@ -264,7 +265,7 @@ def find_benchmark(name: str, root: str | Path | None) -> tuple[Benchmark, str |
 
 def digest(paths: Iterable[Path]) -> str:
     """Return the SHA-256 of a set of files, whatever they are called: of the sorted SHA-256 of each, in hexadecimal."""
-    each = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    each = sorted(map(file_digest, paths))
     return hashlib.sha256("\n".join(each).encode()).hexdigest()
 
 

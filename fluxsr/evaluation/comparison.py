@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -191,10 +189,5 @@ def gather_systems(
         systems.append(known.bicubic())
     for entry in model:
         name, sign, path = entry.partition("=")
-        for number, fix in product(steps, color_fix):
-            system = known.load_model(path if sign else entry, name if sign else None, device, number, fix)
-            said = [system.name]
-            said += [f"{number} step{'s' if number > 1 else ''}"] if [*steps] != [1] else []
-            said += [f"colour fix {fix}"] if [*color_fix] != ["wavelet"] else []
-            systems.append(replace(system, name=", ".join(said)))
+        systems += known.load_variants(path if sign else entry, name if sign else None, device, steps, color_fix)
     return systems

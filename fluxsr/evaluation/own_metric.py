@@ -16,17 +16,17 @@ It may also be a class, which is constructed without arguments, or a ``torch.nn.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fluxsr.digest import file_digest
 
 Measure = Callable[[Tensor, Tensor | None], float]
 
@@ -99,4 +99,4 @@ def _count_of_images(function: Any, spec: str) -> int:
 def _checksum(module: Any) -> str:
     """Return what changes when the module's file does: values of an earlier version must be measured again."""
     file = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else "built in"
+    return file_digest(file)[:12] if file else "built in"

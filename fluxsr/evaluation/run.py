@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from itertools import combinations
 from math import inf, isfinite, isnan
 from pathlib import Path
@@ -13,6 +14,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import summary
 from fluxsr.evaluation.document import Journal, Results, header, is_there, read_results, write_json
 from fluxsr.evaluation.fid import check_set, fid
@@ -27,6 +29,7 @@ from fluxsr.images.matching import stem
 from fluxsr.processes import ALONE, Processes
 
 Progress = Callable[[int], None]
+ReadImage = Callable[[], Tensor | None]
 
 
 def folder_system(name: str, folder: str | Path, testset: TestSet) -> System:
@@ -115,9 +118,10 @@ def evaluate(
     try:
         with without_tf32():
             for name in mine:
-                hr_image = testset.hr_image(name)
+                # All systems share an image, and where nothing is left to measure, none is read.
+                hr_image, lr_image = cache(partial(testset.hr_image, name)), cache(partial(testset.lr_image, name))
                 for system in systems:
-                    if run.measure(system, name, hr_image) and journal is not None:
+                    if run.measure(system, name, hr_image, lr_image) and journal is not None:
                         journal.append(system.name, run.results["systems"][system.name], name)
                     if progress is not None:
                         progress(1)
@@ -150,6 +154,7 @@ class _Run:
         self.metrics = metrics
         self.combined = combined
         self.save_images = save_images
+        self.digest_of = cache(file_digest)  # systems have most files in common
         stems = Counter(map(stem, testset.items))
         self.same_stems = max(stems.values(), default=1) > 1
 
@@ -180,7 +185,7 @@ class _Run:
             if system.restore is not None and Path(old["files"].get(name, "")).is_file():
                 entry["files"][name] = old["files"][name]
 
-    def measure(self, system: System, name: str, hr_image: Tensor | None) -> bool:
+    def measure(self, system: System, name: str, read_hr: ReadImage, read_lr: ReadImage) -> bool:
         """Measure what is not known yet of one image; returns whether that was anything."""
         entry = self.results["systems"][system.name]
         values = entry["images"].get(name, {})
@@ -192,7 +197,7 @@ class _Run:
         if not missing and (target is None or entry["files"].get(name) == str(target)):
             return False
         needed = system.restore is not None or any(metric.needs_lr for metric in missing)
-        lr_image = self.testset.lr_image(name) if needed else None
+        lr_image = read_lr() if needed else None
         size = self.testset.items[name].size
         picture, cost = system.picture(name, lr_image, size)
         if cost is not None and lr_image is not None:
@@ -205,7 +210,7 @@ class _Run:
             entry["files"][name] = str(target)
         for metric in missing:
             try:
-                value = metric.score(picture, lr_image if metric.needs_lr else hr_image)
+                value = metric.score(picture, lr_image if metric.needs_lr else read_hr())
                 if isnan(value) or value == -inf:
                     raise ValueError(f"it is {value}, which has no mean")
             except ValueError as error:
@@ -246,7 +251,7 @@ class _Run:
         if system.restore is not None and item.lr is None:
             facts.append(self.testset.numbers[name])  # the degradation's seed
         read = [item.hr, item.lr, system.files[name] if system.restore is None else None]
-        content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in read if path is not None]
+        content = [self.digest_of(path) for path in read if path is not None]
         return hashlib.sha256(json.dumps([*facts, *content], sort_keys=True).encode()).hexdigest()
 
     def summarize(self, systems: Sequence[System], on_sets: Sequence[str], device: str) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import CostMeter
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.images import read_image
 
 if TYPE_CHECKING:
+    from fluxsr.inference import Upscaler
     from fluxsr.inference.engine import ColorFix
 
 PEER_SUFFIXES = (".pth", ".pt", ".ckpt")
@@ -115,36 +119,73 @@ def load_model(
     Raises:
         ValueError: if it can't be loaded, spandrel is not installed, or a model that knows no steps is to take several.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    name = name or _name_of(Path(model))
+    (system,) = load_variants(model, name, device, [steps], [color_fix])
+    return replace(system, name=name)
+
+
+def load_variants(
+    model: str,
+    name: str | None = None,
+    device: str = "auto",
+    steps: Sequence[int] = (1,),
+    color_fixes: Sequence[ColorFix] = ("wavelet",),
+) -> list[System]:
+    """Load a model once, and return a system for each number of steps with each color fix.
+
+    What spandrel loads has neither, and is one system.
+
+    Args:
+        model: as for :func:`load_model`.
+        name: of all of them; what tells them apart is added, unless it is one step and wavelet alone.
+        device: auto, cpu, cuda or mps.
+        steps: of the solver.
+        color_fixes: wavelet, adain or none.
+
+    Raises:
+        ValueError: as :func:`load_model`.
+    """
+    for number in steps:
+        if number < 1:
+            raise ValueError(f"steps must be at least 1, got {number}")
     path = Path(model)
-    name = name or (path.stem if path.suffix in (*PEER_SUFFIXES, ".safetensors") else path.name)
+    name = name or _name_of(path)
     if path.suffix in PEER_SUFFIXES or (path.suffix == ".safetensors" and not _is_ours(path)):
-        if steps != 1:
-            raise ValueError(f"{model} knows no steps: measure it in another call than models of ours in {steps} steps")
-        return _load_peer(path, name, device)
+        most = max(steps, default=1)
+        if most > 1:
+            raise ValueError(f"{model} knows no steps: measure it in another call than models of ours in {most} steps")
+        return [_load_peer(path, name, device)]
     from fluxsr.evaluation.metered import MeteredVelocity, metered
     from fluxsr.inference import Upscaler
     from fluxsr.inference.parts import load_parts
 
     parts = load_parts(model, device=device)
-    meter = CostMeter(parts.device)
-    upscaler = Upscaler(
-        MeteredVelocity(parts.velocity, meter),
-        metered(parts.autoencoder, meter),
-        parts.start_time,
-        window=parts.window,
-        color_fix=color_fix,
-        device=parts.device,
-    )
     networks = [part for part in (parts.velocity, parts.autoencoder) if isinstance(part, nn.Module)]
+    meter = CostMeter(parts.device)
+    # They are measured one after the other, so that one meter is enough.
+    velocity, autoencoder = MeteredVelocity(parts.velocity, meter), metered(parts.autoencoder, meter)
+    identity, count = _identity(model), _count(networks)
+    systems = []
+    for number, fix in product(steps, color_fixes):
+        said = [name]
+        said += [f"{number} step{'s' if number > 1 else ''}"] if [*steps] != [1] else []
+        said += [f"colour fix {fix}"] if [*color_fixes] != ["wavelet"] else []
+        upscaler = Upscaler(
+            velocity, autoencoder, parts.start_time, window=parts.window, color_fix=fix, device=parts.device
+        )
+        restore = partial(_restored, upscaler, number)
+        own = f"{identity}, {number} steps, color fix {fix}"
+        systems.append(System(", ".join(said), model, own, restore=restore, meter=meter, parameters=count))
+    return systems
 
-    def restore(lr_image: Tensor, size: tuple[int, int]) -> Tensor:
-        result = upscaler.upscale_pixels(lr_image[0].permute(1, 2, 0).numpy(), size=size, steps=steps)
-        return torch.from_numpy(result).permute(2, 0, 1)[None]
 
-    identity = f"{_identity(model)}, {steps} steps, color fix {color_fix}"
-    return System(name, model, identity, restore=restore, meter=meter, parameters=_count(networks))
+def _restored(upscaler: Upscaler, steps: int, lr_image: Tensor, size: tuple[int, int]) -> Tensor:
+    result = upscaler.upscale_pixels(lr_image[0].permute(1, 2, 0).numpy(), size=size, steps=steps)
+    return torch.from_numpy(result).permute(2, 0, 1)[None]
+
+
+def _name_of(path: Path) -> str:
+    return path.stem if path.suffix in (*PEER_SUFFIXES, ".safetensors") else path.name
 
 
 def _count(networks: Iterable[nn.Module]) -> int:
@@ -170,7 +211,7 @@ def _load_peer(path: Path, name: str, device: str) -> System:
 
     def restore(lr_image: Tensor, size: tuple[int, int]) -> Tensor:
         with meter.stage("network"):
-            return network(lr_image.to(place)).cpu()
+            return network(lr_image.to(place, copy=True)).cpu()  # the image is the other systems', too
 
     parameters = _count([network.model])
     return System(name, str(path), _identity(str(path)), restore=restore, meter=meter, parameters=parameters)
@@ -206,7 +247,7 @@ def _identity(model: str) -> str:
     """Return what tells a model from a later one of the same name: its files' contents, or a hub id as it is."""
     path = Path(model)
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     if path.is_dir():
         stamps = [
             (file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)

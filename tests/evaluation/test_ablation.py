@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from contextlib import redirect_stdout
 from io import StringIO
@@ -100,9 +101,38 @@ def test_an_unfinished_training_goes_on_from_its_checkpoint(grid, tmp_path, phot
     assert "Restored all states from the checkpoint" in (variant.folder / "log.txt").read_text()
 
 
+def test_the_newest_last_checkpoint_below_the_folder_is_the_one(tmp_path):
+    variant = Variant("a", tmp_path / "a", [])
+    assert variant.checkpoint is None
+    for age, name in enumerate(("step=9.ckpt", "version_1/checkpoints/last-v1.ckpt", "checkpoints/last.ckpt")):
+        path = variant.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (100 - age, 100 - age))
+    # Interrupted where another run's last.ckpt lies already, a training leaves last-v1.ckpt.
+    assert variant.checkpoint == variant.folder / "version_1/checkpoints/last-v1.ckpt"
+
+
+@pytest.mark.parametrize("record", ["begun.json", "finished.json"])
+def test_records_are_compared_as_far_as_they_go(grid, tmp_path, record):
+    (variant, _) = read_grid(str(grid), str(tmp_path / "out"), "photos")
+    variant.folder.mkdir(parents=True)
+    assert not variant.is_finished()
+    (variant.folder / record).write_text(json.dumps({"arguments": variant.arguments}))  # as version 0.1 did
+    assert not variant.is_finished()
+    variant.weights.touch()
+    assert variant.is_finished() == (record == "finished.json")
+    (variant.folder / record).write_text(json.dumps({"arguments": variant.arguments, "config": "of another file"}))
+    with pytest.raises(ValueError, match=r"holds a training with other settings \(.*student_nano.yaml\); delete it"):
+        variant.is_finished()
+
+
 @pytest.mark.slow
 def test_a_failing_training_ends_with_what_it_said(grid, tmp_path, photos):
     grid.write_text(GRID.replace("model.flow_weight: 0", "model.flow_weight: -1").replace("whole: {}", ""))
+    log = tmp_path / "out" / "without-ftd" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"\xff, which is no UTF-8\n")
     with pytest.raises(ValueError, match=r"'without FTD' failed: .*flow_weight must not be negative, got -1.*log.txt"):
         run_ablation(str(grid), str(tmp_path / "out"), str(photos))
 

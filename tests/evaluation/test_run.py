@@ -12,6 +12,7 @@ import torch
 from fluxsr.evaluation import (
     METRICS,
     Settings,
+    System,
     bicubic,
     evaluate,
     folder_system,
@@ -24,7 +25,7 @@ from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.metrics import Row
 from fluxsr.evaluation.run import columns
 from fluxsr.evaluation.tables import to_markdown
-from fluxsr.evaluation.testset import bicubic_degradation
+from fluxsr.evaluation.testset import TestSet, bicubic_degradation
 from fluxsr.images import read_image
 from tests.evaluation.conftest import save
 
@@ -228,6 +229,30 @@ def test_what_several_processes_had_measured_is_taken_over(folders, testset, cou
     assert not second.exists() and first.read_text().count("\n") == 3
     evaluate(testset, [counting], ["psnr"], output=output)
     assert counting.calls == 3 and not first.exists()
+
+
+class Watched(TestSet):
+    """A test set that notes which images are read and made."""
+
+    def hr_image(self, name):
+        self.facts["read"].append(f"HR of {name}")
+        return super().hr_image(name)
+
+    def lr_image(self, name):
+        self.facts["read"].append(f"LR of {name}")
+        return super().lr_image(name)
+
+
+def test_an_image_is_degraded_once_for_all_systems_and_not_at_all_where_nothing_is_left(folders, testset):
+    read = []
+    items = {name: item._replace(lr=None) for name, item in testset.items.items()}
+    watched = Watched(items, 4, "bicubic", "", testset.facts | {"read": read}, bicubic_degradation(4))
+    systems = [bicubic(), System("same", "here", "first", restore=imresize)]
+    results = evaluate(watched, systems, ["psnr", "ssim"], output=folders / "out.json")["systems"]
+    assert read.count("LR of b.png") == 1 and results["same"]["images"] == results["bicubic"]["images"]
+    read.clear()
+    again = evaluate(watched, systems, ["psnr", "ssim"], output=folders / "out.json")["systems"]
+    assert not read and again["same"]["images"] == results["same"]["images"]
 
 
 def test_a_second_interruption_loses_nothing(folders, testset, counting):

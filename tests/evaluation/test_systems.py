@@ -1,13 +1,15 @@
 import pickle
 import sys
+from itertools import product
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from fluxsr.evaluation import bicubic, evaluate, load_model
+from fluxsr.evaluation.comparison import gather_systems
 from fluxsr.evaluation.imresize import imresize
-from fluxsr.evaluation.systems import rounded
+from fluxsr.evaluation.systems import load_variants, rounded
 from fluxsr.evaluation.tables import cost_rows, to_markdown
 from fluxsr.inference import Upscaler
 
@@ -66,6 +68,26 @@ def test_the_color_fix_is_the_upscalers_and_tells_systems_apart(generator):
     assert (picture[0] - expected).abs().max() <= 1 / 255
     assert (picture - wavelet.picture("a", lr_image, (48, 40))[0]).abs().max() > 2 / 255
     assert wavelet.identity != none.identity
+
+
+def test_variants_share_one_network_and_are_told_apart(testset):
+    systems = load_variants("nano-student", "ours", "cpu", (1, 3), ("wavelet", "none"))
+    assert [system.name for system in systems] == [
+        f"ours, {steps}, colour fix {fix}" for steps in ("1 step", "3 steps") for fix in ("wavelet", "none")
+    ]
+    velocities = {id(system.restore.args[0].velocity.velocity) for system in systems}
+    assert len(velocities) == 1 and len({system.identity for system in systems}) == 4
+    lr_image = testset.lr_image("a.png")
+    for system, (steps, fix) in zip(systems, product((1, 3), ("wavelet", "none")), strict=True):
+        alone = load_model("nano-student", "ours", "cpu", steps, fix)
+        assert alone.name == "ours" and alone.identity == system.identity
+        assert torch.equal(system.picture("a", lr_image, (48, 40))[0], alone.picture("a", lr_image, (48, 40))[0])
+
+
+def test_a_peer_has_no_color_fix_and_is_measured_once(peer, testset):
+    model = str(peer[0] / "small.pth")
+    systems = gather_systems(testset, [], [f"peer={model}"], [1], ["wavelet", "none"], False, "cpu")
+    assert [system.name for system in systems] == ["peer"]
 
 
 def test_a_peer_knows_no_steps(peer):

@@ -23,7 +23,9 @@ def seen(pixels, profile: bytes | None) -> np.ndarray:
     if profile is None:
         return np.asarray(image.convert("RGB")).astype(int)
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    return np.asarray(ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB")).astype(int)
+    # Optimized, lcms would resample a gray curve to 33 points, which is far off near black.
+    flags = ImageCms.Flags.NOOPTIMIZE
+    return np.asarray(ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB", flags=flags)).astype(int)
 
 
 def srgb(light: np.ndarray) -> np.ndarray:
@@ -40,11 +42,10 @@ def test_gamma_is_seen_the_same_in_every_format(tmp_path, suffix, colors, gamma)
     back = read_picture(tmp_path / f"b{suffix}")
     assert back.icc_profile is not None
     assert back.icc_profile[16:20] == (b"GRAY" if back.pixels.shape[2] == 1 else b"RGB ")
-    shown = seen(back.pixels, back.icc_profile)[..., 0]
-    wrong = np.abs(shown - srgb((RAMP[..., 0] / 255) ** gamma))
-    exact = suffix in (".png", ".tif")
-    # Near black, a lossy format's step is a large one, and so is one of lcms' gray curves.
-    assert wrong[:, 2 if exact else 8 :].max() < (6 if exact else 9)
+    codec = np.abs(back.pixels.astype(int) - RAMP[..., : back.pixels.shape[2]]).max()
+    assert codec <= (0 if suffix in (".png", ".tif") else 2)
+    wrong = np.abs(seen(back.pixels, back.icc_profile) - srgb((back.pixels / 255) ** gamma))
+    assert wrong.max() < 0.6  # half a level is rounding, the rest the profile's 8-bit gamma
 
 
 @pytest.mark.parametrize(
