@@ -34,7 +34,7 @@ def alternate(
         module.manual_backward(loss / adversary.accumulate_grad_batches)
         if due:
             if adversary.gradient_clip_val is not None:
-                module.clip_gradients(optimizer, adversary.gradient_clip_val, "norm")
+                module.configure_gradient_clipping(optimizer, adversary.gradient_clip_val, "norm")
             optimizer.step()
             optimizer.zero_grad()
     if due:

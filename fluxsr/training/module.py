@@ -29,7 +29,7 @@ from fluxsr.training.checks import (
     check_strategy,
 )
 from fluxsr.training.finite import FiniteGuard
-from fluxsr.training.in_step import InStep, shard
+from fluxsr.training.in_step import InStep, average_whole, clip_norm, shard
 from fluxsr.training.lr_time import settle, take_lr_time
 from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.randomness import own_rows, row_noise, step_generator
@@ -160,7 +160,7 @@ class OneStepSR(LightningModule):
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
 
         Raises:
-            ValueError: if a strategy that shards meets quantized weights, an adversary, or what it can't be used with.
+            ValueError: if a strategy that shards meets quantized weights, or what it can't be used with.
         """
         if self._trainer is None:  # OneStepSR.load_from_checkpoint
             return
@@ -259,6 +259,23 @@ class OneStepSR(LightningModule):
             if term.due(self.global_step):
                 terms[name] = (term.weight, term(outputs))
         return terms
+
+    def on_after_backward(self) -> None:
+        """Under a strategy that shards weights, average the gradients of those that are not sharded."""
+        if self._in_step is not None:
+            average_whole(self.trainable_state().values())
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, or, under a strategy that shards weights, the norm of sharded and whole ones together."""
+        if self._in_step is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            clip_norm((one for group in optimizer.param_groups for one in group["params"]), gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Make Lightning's automatic step, and what follows every step."""

@@ -15,11 +15,12 @@ from fluxsr.losses import AttentionDiversificationLoss, MSELoss
 from fluxsr.models import FluxBackbone
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.processes import leave_group
-from fluxsr.training import Adversary, AtomicCheckpointIO, FeatureTerm, ImageTerm
+from fluxsr.training import Adversary, AtomicCheckpointIO, FeatureTerm, ImageAdversary, ImageTerm
 from fluxsr.training.callbacks import EMA, ExportBackbone
 from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import tiny_module, tiny_trainer
 from tests.training.test_adversary import adversarial_module
+from tests.training.test_image_adversary import Maps
 from tests.training.test_roles import stage_two
 
 
@@ -52,6 +53,14 @@ def adversary():
     return adversarial_module(Adversary(width=8, optimizer=descent), stage_two=True, optimizer=descent)
 
 
+def image_adversary():
+    """As :func:`adversary`, on decoded crops."""
+    descent = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
+    return adversarial_module(
+        ImageAdversary(Maps(), crop=32, width=8, optimizer=descent), stage_two=True, optimizer=descent
+    )
+
+
 # name -> (module, arguments of the trainer)
 KINDS = {
     "ftd": (lambda: ftd(gradient_checkpointing=True), {"gradient_clip_val": 1.0}),
@@ -63,7 +72,8 @@ KINDS = {
         {},
     ),
     "stage 2": (lambda: stage_two(objective=ConsistencySRFlow(target_decay=0.9)), {}),
-    "adversary": (adversary, {"enable": ("auto", "ddp_find_unused_parameters_true")}),
+    "adversary": (adversary, {"enable": ("auto", "ddp_find_unused_parameters_true", "fsdp2")}),
+    "image adversary": (image_adversary, {"enable": ("auto", "ddp_find_unused_parameters_true", "fsdp2")}),
 }
 
 

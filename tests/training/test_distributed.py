@@ -102,9 +102,19 @@ def test_a_checkpoint_goes_on_under_another_strategy(runs, photos, tmp_path):
     assert all(not torch.equal(first[name], weight) for name, weight in gathered["weights"].items())
 
 
+@pytest.mark.parametrize("kind", ["adversary", "image adversary"])
+def test_an_adversary_under_fsdp2_makes_the_same_steps(runs, kind):
+    """Its heads are whole on every process, beside a sharded student."""
+    alone, together = runs["alone"][0][kind], runs["fsdp2"][0][kind]
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert any(".heads." in name for name in alone["weights"])
+    agree(alone["weights"], together["weights"], 1e-4)
+
+
 @pytest.mark.slow
-def test_the_adversary_makes_the_same_steps(runs, photos, tmp_path):
-    together = run(photos, tmp_path, 2, "ddp_find_unused_parameters_true")["adversary"]
-    alone = runs["alone"][0]["adversary"]
+@pytest.mark.parametrize("kind", ["adversary", "image adversary"])
+def test_an_adversary_under_ddp_makes_the_same_steps(runs, photos, tmp_path, kind):
+    together = run(photos, tmp_path, 2, "ddp_find_unused_parameters_true")[kind]
+    alone = runs["alone"][0][kind]
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     agree(alone["weights"], together["weights"], 1e-4)
