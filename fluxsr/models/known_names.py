@@ -13,7 +13,13 @@ SHIPPED = {
 }
 PIXEL = "pixel"  # the autoencoder without weights
 # The hub ids that the configurations and the documentation name.
-HUB_IDS = ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "madebyollin/taef1")
+HUB_IDS = (
+    "black-forest-labs/FLUX.1-dev",
+    "black-forest-labs/FLUX.1-schnell",
+    "black-forest-labs/FLUX.2-klein-base-4B",
+    "black-forest-labs/FLUX.2-klein-4B",
+    "madebyollin/taef1",
+)
 
 ASSETS = Path(__file__).parent.parent / "assets"
 _FOREIGN = {

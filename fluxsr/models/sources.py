@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
+from fluxsr.models.families import FAMILIES, family_of
 from fluxsr.models.known_names import ASSETS, EXPECTED, PIXEL, SHIPPED, refuse_foreign
 from fluxsr.models.weight_files import read_header
 
-# The classes of diffusers' layout that are loaded; a missing class name is an old transformer's.
-TRANSFORMERS = ("FluxTransformer2DModel", "FoldedFluxTransformer")
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+# The classes of diffusers' layout that are loaded.
+TRANSFORMERS = tuple(name for family in FAMILIES for name in (family.transformer, family.folded))
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
 
 SourceKind = Literal[
     "pixel", "shipped", "file", "pipeline", "transformer", "autoencoder", "taesd", "architecture", "hub"
@@ -100,8 +101,10 @@ class ModelSource:
                 )
             return dict(FLUX_ARCHITECTURES[self.name])
         config = self._config(self._subfolder("transformer"), FLUX_ARCHITECTURES, offline)
-        self._check_class(config.get("_class_name", TRANSFORMERS[0]), TRANSFORMERS)
-        return {key: value for key, value in config.items() if not key.startswith("_")}
+        try:
+            return family_of(config).complete(config)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
 
     def autoencoder_config(self, subfolder: str | None = None, offline: bool = False) -> dict[str, Any]:
         """Return the configuration of an autoencoder in diffusers' layout, its ``_class_name`` included.
