@@ -206,7 +206,8 @@ def load_autoencoder(
     Args:
         source: ``"pixel"`` for the lossless one; else a hub id or a local folder of an ``AutoencoderKL``,
             ``AutoencoderKLFlux2`` or ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with ``subfolder="vae"``,
-            ``madebyollin/taef1``), or a folder with two files in taesd's own layout (``taef1_encoder.safetensors``, ``taef1_decoder.safetensors``).
+            ``madebyollin/taef1``), or a folder with two files in taesd's own layout (``taef1_encoder.safetensors`` and
+            ``taef1_decoder.safetensors``).
         subfolder: Folder inside the source; found by itself for a local pipeline folder with a ``vae`` inside.
         revision: Revision of the hub repository.
         dtype: Name of the weights' torch dtype.

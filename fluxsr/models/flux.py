@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class FluxBackbone(nn.Module):
             raise ValueError("this model has a guidance embedding (FLUX.1-dev does): give guidance, for example 3.5")
         if not config.guidance_embeds and guidance is not None:
             raise ValueError(f"this model has no guidance embedding, so guidance must be None, got {guidance}")
-        self.transformer: Any = transformer
+        self.transformer = cast(Any, transformer)
         self.guidance = guidance
         self.latent_channels = config.in_channels // 4
         self.default_role: str | None = None

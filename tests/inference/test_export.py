@@ -42,13 +42,14 @@ def test_a_base_and_its_adapter_become_one_pipeline(tmp_path, pipeline, student,
     out = tmp_path / "out"
     options = {"model": pipeline, "lora": tmp_path / "adapter.safetensors", "prompt": pipeline / "prompt.safetensors"}
     numbers = {"guidance": 3.5, "start_time": 0.3, "window": 48, "fold": fold, "trained": "30k steps"}
+    numbers["base_model"] = "black-forest-labs/FLUX.1-dev"
     main(["export", "--output", str(out), *(f"--{key}={value}" for key, value in (options | numbers).items())])
     loaded = FluxSRPipeline.from_pretrained(out)
     assert isinstance(loaded.transformer, FoldedFluxTransformer) == (fold == "true")
     expected = Upscaler(student, LatentAutoencoder(tiny_kl()), 0.3, window=48)(image, scale=2)
     torch.testing.assert_close(loaded(image, scale=2).images[0], expected, rtol=1e-4, atol=1e-4)
     printed = capsys.readouterr().out
-    assert "flux-1-dev-non-commercial-license" in printed and "not for commercial use" in printed
+    assert "flux-1-dev-non-commercial-license" in printed and "Commercial use is not allowed" in printed
     card = (out / "README.md").read_text()
     assert "license_name: flux-1-dev-non-commercial-license" in card and "30k steps" in card
     assert not [file for file in out.rglob("*.json") if str(tmp_path) in file.read_text()]

@@ -14,7 +14,7 @@ from fluxsr.models.families import FLUX1
 from fluxsr.models.modulation.folding import Folded, fold_layers
 
 
-class FoldedFluxTransformer(Folded, FluxTransformer2DModel):
+class FoldedFluxTransformer(Folded, FluxTransformer2DModel):  # type: ignore[misc]  # so does diffusers combine classes
     """``FluxTransformer2DModel`` at one time, guidance and prompt, without the layers that only depend on these.
 
     A model of diffusers in all else: ``save_pretrained``, ``from_pretrained`` with a ``quantization_config``,

@@ -13,7 +13,7 @@ from fluxsr.models.families import FLUX2
 from fluxsr.models.modulation.folding import Folded, fold_layers
 
 
-class FoldedFlux2Transformer(Folded, Flux2Transformer2DModel):
+class FoldedFlux2Transformer(Folded, Flux2Transformer2DModel):  # type: ignore[misc]  # so does diffusers combine classes
     """``Flux2Transformer2DModel`` at one time, guidance and prompt, without the layers that only depend on these.
 
     FLUX.2's blocks share their modulation, so that this saves 4 % of klein-4B; without text tokens the text stream goes, too,
