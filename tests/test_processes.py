@@ -17,7 +17,7 @@ from PIL import Image
 
 from fluxsr.cli.main import main
 from fluxsr.data import PairStore
-from fluxsr.processes import ALONE, Processes, launch
+from fluxsr.processes import ALONE, Processes, launch, leave_group
 
 ROOT = Path(__file__).parents[1]
 WATCHDOG = 120  # seconds
@@ -155,3 +155,19 @@ def test_one_process_loads_no_lightning(devices):
         "assert not {'lightning', 'torch.distributed.fsdp'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_leaving_the_group_is_safe_whether_there_is_one_or_not(tmp_path):
+    import torch
+
+    leave_group()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        with pytest.raises(KeyError):
+            try:
+                raise KeyError
+            finally:
+                leave_group()
+        assert not torch.distributed.is_initialized()
+    finally:
+        leave_group()

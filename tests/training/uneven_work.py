@@ -14,6 +14,7 @@ from fluxsr.flows import ConsistencySRFlow, FlowMatching, FlowTrajectoryDistilla
 from fluxsr.models import FluxBackbone
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.training.callbacks import ArtefactMeter, PreviewGrid
+from fluxsr.processes import leave_group
 from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import tiny_module, tiny_trainer
 from tests.training.test_roles import stage_two
@@ -102,6 +103,7 @@ def main() -> None:
         results["refused"] = str(error)
     if is_writer():
         (folder / "results.json").write_text(json.dumps(results))
+    leave_group()
 
 
 if __name__ == "__main__":
