@@ -13,8 +13,8 @@ from fluxsr.data import SRDataModule
 from fluxsr.flows import ConsistencySRFlow, FlowMatching, FlowTrajectoryDistillation
 from fluxsr.models import FluxBackbone
 from fluxsr.models.distributed import is_writer, whole
-from fluxsr.training.callbacks import ArtefactMeter, PreviewGrid
 from fluxsr.processes import leave_group
+from fluxsr.training.callbacks import ArtefactMeter, PreviewGrid
 from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import tiny_module, tiny_trainer
 from tests.training.test_roles import stage_two
