@@ -246,9 +246,14 @@ class FluxBackbone(nn.Module):
         own = {name for name, _ in self.transformer.named_modules()}
         unknown = [name for name in names if name not in own]
         if unknown:
-            other = next((one.name for one in FAMILIES if one is not self.family and one.recognizes(names)), None)
-            made = "for another base" if other is None else f"for {other}, and this is a {self.family.name}"
-            raise ValueError(f"{path} adapts {unknown[0]!r}, which this model does not have: it was made {made}")
+            for other in FAMILIES:
+                if other is not self.family and other.recognizes(names):
+                    raise ValueError(
+                        f"{path} was made for {other.name}, and this is a {self.family.name}: give its own base"
+                    )
+            raise ValueError(
+                f"{path} adapts {unknown[0]!r}, which this model does not have: it was made for another base"
+            )
         if role not in self.adapters.names:
             self.add_lora(role, rank=lora_rank(state), targets=names, trainable=trainable)
         self.adapters.load_state_dict(role, state)

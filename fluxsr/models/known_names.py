@@ -12,12 +12,11 @@ SHIPPED = {
     "nano-flowsr": "nano_flowsr.safetensors",
 }
 PIXEL = "pixel"  # the autoencoder without weights
-# The hub ids that the configurations and the documentation name.
+# The hub ids that the configurations and the documentation name, and their siblings, which are no mistyped ones.
 HUB_IDS = (
-    "black-forest-labs/FLUX.1-dev",
-    "black-forest-labs/FLUX.1-schnell",
-    "black-forest-labs/FLUX.2-klein-base-4B",
-    "black-forest-labs/FLUX.2-klein-4B",
+    *(f"black-forest-labs/FLUX.1-{name}" for name in ("dev", "schnell", "Krea-dev", "Kontext-dev")),
+    *(f"black-forest-labs/FLUX.2-{name}" for name in ("klein-base-4B", "klein-4B", "klein-base-9B", "klein-9B", "dev")),
+    "black-forest-labs/FLUX.2-klein-9b-kv",
     "madebyollin/taef1",
 )
 
