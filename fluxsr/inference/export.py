@@ -70,8 +70,8 @@ def export_model(
 ) -> ExportedModel:
     """Write a super-resolver as one model that diffusers loads: the adapter fused, the modulation layers folded.
 
-    Folding removes 27 % of FLUX.1-dev without changing its output; it is done while loading, so the machine needs memory for
-    the folded model only.
+    Folding removes 27 % of FLUX.1-dev (46 % without text) and 4 % of FLUX.2-klein-4B (21 %) without changing the output; it is
+    done while loading, so the machine needs memory for the folded model only.
 
     Args:
         output: a folder, for FluxSRPipeline.from_pretrained and fluxsr upscale; or a file ending in .safetensors with the

@@ -47,7 +47,8 @@ class Family:
         pooled: Whether there is a pooled prompt beside the tokens.
         tables: Whether each block has modulation layers of its own, so that a table of their outputs saves much.
         id_columns: Columns of a token's position ids.
-        autoencoder: The hub repository whose autoencoder the published models work with.
+        lora_loader: Name of diffusers' class that translates other trainers' adapter files.
+        autoencoders: Hub ids of autoencoders that the published models work with.
     """
 
     name: str
@@ -64,7 +65,8 @@ class Family:
     pooled: bool
     tables: bool
     id_columns: int
-    autoencoder: str
+    lora_loader: str
+    autoencoders: tuple[str, ...]
 
     def diffusers_class(self) -> Any:
         """Return diffusers' class.
@@ -160,7 +162,8 @@ FLUX1 = Family(
     pooled=True,
     tables=True,
     id_columns=3,
-    autoencoder="black-forest-labs/FLUX.1-dev",
+    lora_loader="FluxLoraLoaderMixin",
+    autoencoders=("black-forest-labs/FLUX.1-dev", "madebyollin/taef1"),
 )
 
 FLUX2 = Family(
@@ -182,7 +185,8 @@ FLUX2 = Family(
     pooled=False,
     tables=False,
     id_columns=4,
-    autoencoder="black-forest-labs/FLUX.2-dev",
+    lora_loader="Flux2LoraLoaderMixin",
+    autoencoders=("black-forest-labs/FLUX.2-klein-4B",),
 )
 
 FAMILIES = (FLUX1, FLUX2)

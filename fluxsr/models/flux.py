@@ -241,7 +241,7 @@ class FluxBackbone(nn.Module):
             ValueError: if the file is missing or damaged, or does not fit this base.
         """
         device = "meta" if self.transformer.x_embedder.weight.is_meta else "cpu"
-        state = read_lora(path, device)
+        state = read_lora(path, device, self.family)
         names = lora_targets(state)
         own = {name for name, _ in self.transformer.named_modules()}
         unknown = [name for name in names if name not in own]

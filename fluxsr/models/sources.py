@@ -138,12 +138,11 @@ class ModelSource:
         if self.kind == "hub" or (self.kind == "pipeline" and self.path is not None and (self.path / "vae").is_dir()):
             return self.name, "vae"
         # A model on pixels has 2x2 packed positions of what space-to-depth by 4 makes of RGB.
-        if self.transformer_config()["in_channels"] == FLUX_ARCHITECTURES["nano"]["in_channels"]:
+        config = self.transformer_config()
+        if config["in_channels"] == FLUX_ARCHITECTURES["nano"]["in_channels"]:
             return PIXEL, None
-        raise ValueError(
-            f"{self.name} has no autoencoder of its own: give one, for example black-forest-labs/FLUX.1-dev or "
-            "madebyollin/taef1"
-        )
+        known = " or ".join(family_of(config).autoencoders)
+        raise ValueError(f"{self.name} has no autoencoder of its own: give one, for example {known}")
 
     def transformer_subfolder(self) -> str | None:
         """Return the folder that a transformer in diffusers' layout is in; ``None``: the source itself."""

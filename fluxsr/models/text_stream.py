@@ -35,6 +35,19 @@ class Nothing(nn.Module):
         return x.new_zeros(*x.shape[:2], self.features)
 
 
+class Silent(nn.Module):
+    """Stands for a layer that no token flows through; its empty output has the dtype that the layer's would have.
+
+    Under autocast a linear's output is in 16 bits and a norm's in 32: text tokens left in 32, though there are none, would bring
+    the image tokens that they are joined with, and all attention, to 32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``, empty, in the dtype of a linear's output."""
+        kind = "cpu" if x.is_meta else x.device.type
+        return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def drop_text_stream(transformer: Any, family: Family) -> None:
     """Take out, in place, what works on text tokens alone; the model runs without text tokens from then on, as it did before.
 
@@ -45,7 +58,7 @@ def drop_text_stream(transformer: Any, family: Family) -> None:
     transformer.set_submodule("context_embedder", Nothing(transformer.inner_dim))
     for block in transformer.transformer_blocks:
         for name in family.text_stream:
-            block.set_submodule(name, nn.Identity())
+            block.set_submodule(name, Silent())
     if family.text_modulation is not None:
         linear = transformer.get_submodule(family.text_modulation)
         if isinstance(linear, nn.Linear):
