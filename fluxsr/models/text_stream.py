@@ -31,21 +31,26 @@ class Nothing(nn.Module):
         self.features = features
 
     def forward(self, x: Tensor, *_: Any) -> Tensor:
-        """Return zeros, a row of channels for each row of ``x`` ``(B, ...)`` or token of ``x`` ``(B, T, D)``."""
-        return x.new_zeros(*x.shape[:2], self.features)
+        """Return zeros, a row of channels for each row of ``x`` ``(B,)`` or ``(B, D)``, or token of ``x`` ``(B, T, D)``."""
+        return x.new_zeros(*x.shape[: max(1, x.ndim - 1)], self.features, dtype=_linear_dtype(x))
 
 
 class Silent(nn.Module):
-    """Stands for a layer that no token flows through; its empty output has the dtype that the layer's would have.
-
-    Under autocast a linear's output is in 16 bits and a norm's in 32: text tokens left in 32, though there are none, would bring
-    the image tokens that they are joined with, and all attention, to 32.
-    """
+    """Stands for a layer that no token flows through."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``, empty, in the dtype of a linear's output."""
-        kind = "cpu" if x.is_meta else x.device.type
-        return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+        """Return ``x``, which is empty, in the dtype of a linear's output."""
+        return x.to(_linear_dtype(x))
+
+
+def _linear_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype in which a linear's output would be.
+
+    Under autocast a linear's output is in 16 bits and a norm's in 32: text tokens left in 32, though there are none, would
+    bring the image tokens that they are joined with, and all attention, to 32.
+    """
+    kind = "cpu" if x.is_meta else x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def drop_text_stream(transformer: Any, family: Family) -> None:
@@ -61,10 +66,8 @@ def drop_text_stream(transformer: Any, family: Family) -> None:
             block.set_submodule(name, Silent())
     if family.text_modulation is not None:
         linear = transformer.get_submodule(family.text_modulation)
-        if isinstance(linear, nn.Linear):
-            weight = linear.weight
-            with weight.device:
-                transformer.set_submodule(family.text_modulation, Constant(linear.out_features).to(weight.dtype))
+        if isinstance(linear, nn.Linear):  # else it is folded
+            transformer.set_submodule(family.text_modulation, Nothing(linear.out_features))
 
 
 def has_text_stream(transformer: Any) -> bool:
