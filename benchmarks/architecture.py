@@ -157,6 +157,7 @@ class Setting:
                 *("--config", str(CONFIGS / f"{self.ladder.config}.yaml")),
                 *(("--config", str(CONFIGS / "memory" / f"{rung.preset}.yaml")) if rung.preset else ()),
                 "--trainer.accumulate_grad_batches=1",
+                "--model.objective.init_args.lr_time=0.25",  # there is no data to measure it on
                 *self.changes,
                 *rung.changes,
                 *more,

@@ -156,6 +156,9 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
     if quantized is not None and sharding == "fsdp2":
         raise ValueError(f"FSDP2 can't shard {quantized} weights: plan with strategy ddp, or without quantize")
     module.to("meta")
+    objective: Any = module.objective
+    if not getattr(objective, "is_settled", True):
+        objective.lr_time = 0.5  # measured on the data before the first step; no shape depends on it
     frozen, trained = host_bytes(module)
     accumulate = settings.accumulate if module.adversary is None else module.adversary.accumulate_grad_batches
     settings = replace(settings, accumulate=accumulate)

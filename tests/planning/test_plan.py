@@ -48,6 +48,11 @@ def test_what_adam_and_the_average_hold_follows_from_the_trained_weights(nano):
     assert nano.checkpoint_bytes == 2 * trained + nano.held_bytes["optimizer"]
 
 
+def test_a_time_that_is_to_be_measured_changes_nothing(nano):
+    later = plan("fluxsr_nano.yaml", "--model.objective.init_args.lr_time=auto")
+    assert (later.peak_bytes, later.flops_per_step) == (nano.peak_bytes, nano.flops_per_step)
+
+
 def test_the_peak_is_the_largest_phase_and_the_sum_of_its_parts(nano):
     assert nano.peak_bytes == max(phase.peak_bytes for phase in nano.phases)
     assert sum(nano.peak.values()) == pytest.approx(nano.peak_bytes, abs=100)
