@@ -203,7 +203,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     for family in FAMILIES:
         if name in (family.transformer, family.folded) or (name is None and family.mark[0] in config):
             return family
-    raise ValueError(f"{name or 'this configuration'} is no transformer that is supported here; {supported()}")
+    raise ValueError(f"{name or 'a transformer without a class name'!r}, which is not supported here; {supported()}")
 
 
 def family_of_model(transformer: nn.Module) -> Family:
@@ -216,7 +216,7 @@ def family_of_model(transformer: nn.Module) -> Family:
     for family in FAMILIES:
         if family.transformer in names:
             return family
-    raise ValueError(f"a {names[0]} is no transformer that is supported here; {supported()}")
+    raise ValueError(f"the transformer is {names[0]!r}, which is not supported here; {supported()}")
 
 
 def supported() -> str:

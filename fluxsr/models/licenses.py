@@ -67,6 +67,7 @@ BASES: dict[str, License] = {
     "flux.2-klein-4b": APACHE,
     "flux.2-klein-base-4b": APACHE,
     "flux.2-klein-9b": _non_commercial(_FLUX2, "FLUX.2-klein-9B"),
+    "flux.2-klein-9b-kv": _non_commercial(_FLUX2, "FLUX.2-klein-9b-kv"),
     "flux.2-klein-base-9b": _non_commercial(_FLUX2, "FLUX.2-klein-base-9B"),
     "flux.2-dev": _non_commercial(_FLUX2, "FLUX.2-dev"),
 }

@@ -104,7 +104,7 @@ class ModelSource:
         try:
             return family_of(config).complete(config)
         except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
+            raise ValueError(f"{self.name} is {error}") from None
 
     def autoencoder_config(self, subfolder: str | None = None, offline: bool = False) -> dict[str, Any]:
         """Return the configuration of an autoencoder in diffusers' layout, its ``_class_name`` included.

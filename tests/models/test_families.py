@@ -44,7 +44,9 @@ def test_a_model_and_its_configuration_are_of_one_family(family):
 def test_a_folder_of_another_class_is_refused(tmp_path, name, device):
     config = {"in_channels": 16} if name is None else {"_class_name": name, "in_channels": 16, "num_layers": 2}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=rf"{name or 'this configuration'} is no .*FLUX.1 .*, FLUX.2") as caught:
+    with pytest.raises(
+        ValueError, match=rf"{name or 'without a class name'}', which is not .*FLUX.1 .*, FLUX.2"
+    ) as caught:
         load_flux(str(tmp_path), device=device)
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
@@ -54,7 +56,7 @@ def test_a_transformer_of_another_class_is_refused():
 
     with torch.device("meta"):
         chroma = ChromaTransformer2DModel(num_layers=1, num_single_layers=1)
-    with pytest.raises(ValueError, match="ChromaTransformer2DModel is no transformer that is supported here"):
+    with pytest.raises(ValueError, match="is 'ChromaTransformer2DModel', which is not supported here"):
         FluxBackbone(chroma)
 
 
