@@ -45,9 +45,7 @@ def by_hand(transformer, xt, t, prompt=None, guidance=None):
         img_ids=ids,
         txt_ids=Flux2KleinPipeline._prepare_text_ids(embeds),
     ).sample
-    return Flux2KleinPipeline._unpatchify_latents(
-        Flux2KleinPipeline._unpack_latents_with_ids(v, ids, *tokens.shape[2:])
-    )
+    return Flux2KleinPipeline._unpatchify_latents(Flux2KleinPipeline._unpack_latents_with_ids(v, ids))
 
 
 @pytest.mark.parametrize("text", [False, True])

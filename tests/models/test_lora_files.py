@@ -83,6 +83,10 @@ def test_kohyas_files_are_translated(tmp_path):
 @pytest.mark.parametrize("writer", ["comfyui", "kohya"])
 def test_flux2s_files_of_other_trainers_are_translated(tmp_path, writer):
     """Their names of layers are BFL's, which mean other layers than FLUX.1's."""
+    from diffusers.loaders import lora_pipeline
+
+    if writer == "kohya" and not hasattr(lora_pipeline, "_convert_kohya_flux2_lora_to_diffusers"):
+        pytest.skip("this diffusers translates no such file")
     generator = torch.Generator().manual_seed(0)
     down, up = torch.randn(2, 32, generator=generator), torch.randn(3 * 32, 2, generator=generator)
     if writer == "comfyui":
