@@ -71,6 +71,8 @@ class OneStepSR(LightningModule):
             pass per term.
         modulation_table: replace the backbone's frozen modulation layers, 27 % of FLUX, by their outputs at the objective's
             times, which must come from a grid (``time_sampler=GridTimes(16)``). See :func:`fluxsr.models.tabulate_modulation`.
+        check_lr_time: Before a new training, measure T_L on the data and warn where the given one is far from it. (With
+            ``lr_time: auto`` it is measured anyway.)
 
     Raises:
         ValueError: if a loss has a name of ours (``flow``, ``loss``, ``adversarial``, ``discriminator``), a wanted teacher is
@@ -100,6 +102,7 @@ class OneStepSR(LightningModule):
         seed: int = 0,
         log_gradient_norms: int = 0,
         modulation_table: bool = False,
+        check_lr_time: bool = True,
     ) -> None:
         super().__init__()
         check_arguments(losses or {}, flow_weight, scale)
@@ -107,6 +110,7 @@ class OneStepSR(LightningModule):
         self.autoencoder = cast(Autoencoder, autoencoder.requires_grad_(False))
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
+        self.check_lr_time = check_lr_time
         self._table_wanted = modulation_table
         self._tabulate()
         self.adversary = adversary
@@ -194,7 +198,7 @@ class OneStepSR(LightningModule):
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
         self._guard.watch(self.global_step, {**logs, "loss": total}, self.trainer.strategy)
         if self.adversary is not None:
-            total, adversarial_logs = alternate(self, self.adversary, total, output, batch_idx)
+            total, adversarial_logs = alternate(self, self.adversary, total, outputs, batch_idx)
             logs |= adversarial_logs
         batch_size = len(batch.hr_image)
         self.log_dict({f"train/{name}": value for name, value in logs.items()}, batch_size=batch_size)
