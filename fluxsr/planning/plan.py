@@ -24,7 +24,6 @@ from fluxsr.planning.step import (
     PHASES,
     TRAINED,
     Settings,
-    is_block_modulation,
     make_batch,
     run_step,
 )
@@ -165,6 +164,9 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
             f"T_L is auto, measured on the data: {LR_TIME:g} stands in for it, and no size depends on its value"
         )
     module.to("meta")
+    objective: Any = module.objective
+    if not getattr(objective, "is_settled", True):
+        objective.lr_time = 0.5  # measured on the data before the first step; no shape depends on it
     frozen, trained = host_bytes(module)
     accumulate = settings.accumulate if module.adversary is None else module.adversary.accumulate_grad_batches
     settings = replace(settings, accumulate=accumulate)
@@ -242,10 +244,11 @@ def count_parameters(module: OneStepSR) -> dict[str, int]:
     """Return numbers of parameters, by part."""
     backbone = module.backbone
     base = backbone.transformer if isinstance(backbone, FluxBackbone) else backbone
+    of_blocks = backbone.family.is_block_modulation if isinstance(backbone, FluxBackbone) else lambda name: False
     own = {name: parameter for name, parameter in base.named_parameters() if ".lora_" not in name}
     return {
         "transformer": sum(parameter.numel() for parameter in own.values()),
-        "modulation": sum(parameter.numel() for name, parameter in own.items() if is_block_modulation(name)),
+        "modulation": sum(parameter.numel() for name, parameter in own.items() if of_blocks(name)),
         "norm_out": sum(parameter.numel() for name, parameter in own.items() if name.startswith("norm_out.")),
         "trainable": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
         "autoencoder": sum(parameter.numel() for parameter in module.get_submodule("autoencoder").parameters()),

@@ -24,9 +24,11 @@ from tests.training.test_image_adversary import Maps
 from tests.training.test_roles import stage_two
 
 
-def adapted(**arguments) -> FluxBackbone:
+def adapted(family: str = "flux.1", **arguments) -> FluxBackbone:
     """A backbone whose adapter has no zeros: at B = 0 half of the gradients vanish."""
-    backbone = FluxBackbone(tiny_transformer(in_channels=48), **arguments)
+    backbone = FluxBackbone(tiny_transformer(family=family, in_channels=48), **arguments)
+    if family == "flux.2":
+        backbone.drop_text_stream()
     backbone.add_lora(rank=4)
     perturb(backbone)
     return backbone
@@ -37,7 +39,7 @@ def ftd(**arguments):
     losses = {"mse": ImageTerm(MSELoss()), "adl": FeatureTerm(AttentionDiversificationLoss(), weight=0.1)}
     objective = FlowTrajectoryDistillation(0.25, time_sampler=GridTimes(4))
     checkpointing = arguments.pop("gradient_checkpointing", False)
-    backbone = adapted(gradient_checkpointing=checkpointing)
+    backbone = adapted(arguments.pop("family", "flux.1"), gradient_checkpointing=checkpointing)
     return tiny_module(lora=None, backbone=backbone, losses=losses, objective=objective, **arguments)
 
 
@@ -64,6 +66,7 @@ def image_adversary():
 # name -> (module, arguments of the trainer)
 KINDS = {
     "ftd": (lambda: ftd(gradient_checkpointing=True), {"gradient_clip_val": 1.0}),
+    "ftd, FLUX.2": (lambda: ftd(family="flux.2", gradient_checkpointing=True), {}),
     "ftd, accumulated": (ftd, {"accumulate_grad_batches": 2}),
     "ftd, modulation table": (lambda: ftd(modulation_table=True, gradient_checkpointing=True), {}),
     "ftd, in full": (full, {}),

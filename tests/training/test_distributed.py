@@ -12,7 +12,7 @@ from tests.training.conftest import run_script
 
 pytestmark = pytest.mark.torch("2.11")
 
-SHARDED = ["ftd", "ftd, accumulated", "ftd, modulation table", "ftd, in full", "stage 1", "stage 2"]
+SHARDED = ["ftd", "ftd, FLUX.2", "ftd, accumulated", "ftd, modulation table", "ftd, in full", "stage 1", "stage 2"]
 
 
 def run(photos: Path, folder: Path, devices: int, strategy: str, *more: str) -> dict:
@@ -73,14 +73,14 @@ def test_checkpoints_hold_the_same_tensors_whoever_wrote_them(runs, kind):
         assert {k: v.shape for k, v in states["alone"].items()} == {k: v.shape for k, v in states[name].items()}
 
 
-@pytest.mark.parametrize("kind", ["ftd", "stage 2"])
+@pytest.mark.parametrize("kind", ["ftd", "ftd, FLUX.2", "stage 2"])
 def test_adapters_saved_under_each_strategy_load_in_plain_diffusers(runs, kind):
     from tests.models.conftest import tiny_transformer
 
     files = {name: load_file(folder / kind / "backbone.safetensors") for name, (_, folder) in runs.items()}
     for name, state in files.items():
         agree(files["alone"], state, 1e-4)
-        transformer = tiny_transformer(in_channels=48)
+        transformer = tiny_transformer(family="flux.2" if "FLUX.2" in kind else "flux.1", in_channels=48)
         transformer.load_lora_adapter(dict(state), prefix="transformer")
         loaded = {n: p for n, p in transformer.named_parameters() if ".lora_" in n}
         assert len(loaded) == len(state), name

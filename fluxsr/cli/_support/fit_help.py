@@ -70,8 +70,9 @@ null takes a loss term away.
 
 configurations in examples/configs of the source:
   fluxsr_nano.yaml          FluxSR, small: minutes on two cores, no download
+  fluxsr_klein4b.yaml       FluxSR on FLUX.2-klein-4B, 24 GB; memory/klein_16gb.yaml and klein_12gb.yaml go after it
   fluxsr_flux1dev.yaml      FluxSR as published, on FLUX.1-dev; memory/24gb.yaml, 48gb.yaml and 80gb.yaml go after it
-  flowsr_stage1.yaml, flowsr_stage2.yaml, flowsr_stage1_nano.yaml, flowsr_stage2_nano.yaml
+  flowsr_stage1.yaml, flowsr_stage2.yaml, and the same with _klein4b and _nano
                             FlowSR: a rectified flow from LR to HR, then one step
   teacher_nano.yaml, student_nano.yaml, mixture_nano.yaml
                             how the shipped models were made; FTD and consistency together
