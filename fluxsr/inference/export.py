@@ -14,6 +14,7 @@ from fluxsr.inference.parts import FLUX_WINDOW, NANO_WINDOW
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import PixelAutoencoder, PromptEmbedding, fuse_lora, load_flux, load_folded
 from fluxsr.models.autoencoders import load_fitting_autoencoder
+from fluxsr.models.encoder_lora import copy_encoder_lora, encoder_lora_of
 from fluxsr.models.known_names import model_or_shipped
 from fluxsr.models.licenses import license_of
 from fluxsr.models.load import transformer_class
@@ -106,10 +107,11 @@ def export_model(
     source = ModelSource(model_or_shipped(model, lora), revision)
     stored = StoredWeights(source)
     kind = stored.dtype if dtype == "auto" else dtype
+    # What the adapter says, where there is one, comes before what the base says.
+    told = read_safetensors(lora, "meta")[1] if lora is not None and Path(lora).is_file() else {}
     if start_time is None:
-        # The adapter's own time, where there is one: it was trained for that and not for the base's.
-        told = read_safetensors(lora, "meta")[1] if lora is not None and Path(lora).is_file() else {}
         start_time = float((source.metadata | told).get("start_time", 0.25))
+    encoder = encoder_lora_of(lora, told) if told else encoder_lora_of(source.path, source.metadata)
     base_model = base_model or base_model_of(source.name, stored.config)
     common: dict[str, Any] = {"guidance": guidance, "dtype": kind, "revision": revision}
     if fold:
@@ -120,9 +122,11 @@ def export_model(
     facts = {"start_time": start_time, "base_model": base_model, "trained": trained}
     if single:
         metadata = {**{key: str(value) for key, value in facts.items()}, "license": license_of(base_model).name}
+        if encoder is not None:
+            metadata |= copy_encoder_lora(encoder, target)
         backbone.save(target, dtype=kind, metadata=metadata)
     else:
-        vae: Any = load_fitting_autoencoder(backbone, source, autoencoder, dtype=kind)
+        vae: Any = load_fitting_autoencoder(backbone, source, autoencoder, dtype=kind, encoder_lora=encoder)
         if window is None:
             window = NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW
         pipeline = FluxSRPipeline.from_backbone(backbone, vae, window=window, **facts)

@@ -11,6 +11,7 @@ import torch
 from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
+from fluxsr.models.encoder_lora import encoder_lora_of
 from fluxsr.models.known_names import ASSETS, SHIPPED, model_or_shipped
 from fluxsr.models.prompts import PromptEmbedding
 from fluxsr.models.sources import ModelSource
@@ -99,7 +100,9 @@ def load_parts(
         revision=revision,
         device=place,
     )
-    vae: Any = load_fitting_autoencoder(velocity, source, autoencoder, dtype=dtype, device=place)
+    student = lora if lora is not None else (source.path if source.is_file else None)
+    encoder = encoder_lora_of(student, facts)
+    vae: Any = load_fitting_autoencoder(velocity, source, autoencoder, dtype=dtype, encoder_lora=encoder, device=place)
     if window is None:
         window = int(facts.get("window", NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW))
     time = float(facts["start_time"]) if start_time is None else start_time

@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from fluxsr.models.encoder_lora import (
+    add_encoder_lora,
+    encoder_lora_off,
+    fuse_encoder_lora,
+    is_encoder_lora,
+    load_encoder_lora,
+    rank_in_file,
+)
 from fluxsr.models.families import from_diffusers
 from fluxsr.models.sources import ModelSource, taesd_files
 from fluxsr.models.taesd import load_taesd
@@ -64,9 +72,14 @@ class LatentAutoencoder(nn.Module):
         vae: the diffusers model. Its parameters are frozen.
         checkpoint_decode: recompute the decoder's blocks in the backward pass instead of keeping their activations.
             The decoder in the loss is what fills the memory in training.
+        encoder_lora_rank: Rank of an adapter of the encoder, trained with the student (OMGSR's way; FluxSR freezes it);
+            ``None``: none. LR images are encoded with it, HR targets by :meth:`encode_target` without.
+
+    Raises:
+        ValueError: if the rank is below 1.
     """
 
-    def __init__(self, vae: nn.Module, checkpoint_decode: bool = False) -> None:
+    def __init__(self, vae: nn.Module, checkpoint_decode: bool = False, encoder_lora_rank: int | None = None) -> None:
         super().__init__()
         self.vae = cast("AutoencoderKL | AutoencoderTiny", vae.requires_grad_(False).eval())
         config: Any = self.vae.config
@@ -75,11 +88,20 @@ class LatentAutoencoder(nn.Module):
         self.latent_channels = int(config.latent_channels)
         blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
         self.downsample = 2 ** (len(blocks) - 1)
+        self.encoder_lora_rank = encoder_lora_rank
+        if encoder_lora_rank is not None:
+            add_encoder_lora(self.vae, encoder_lora_rank)
         if checkpoint_decode:
             self.vae.enable_gradient_checkpointing()
 
+    def requires_grad_(self, requires_grad: bool = True) -> LatentAutoencoder:
+        """Switch training of the encoder's adapter, which is all that can be trained."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(requires_grad and is_encoder_lora(name))
+        return self
+
     def train(self, mode: bool = True) -> LatentAutoencoder:
-        """Stay in evaluation mode: the autoencoder is never trained."""
+        """Stay in evaluation mode: training the encoder's adapter is no reason to leave it."""
         return super().train(False)
 
     @property
@@ -97,6 +119,13 @@ class LatentAutoencoder(nn.Module):
         encoded = self.vae.encode((image * 2 - 1).to(self.dtype))
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return self.normalize(latents.float())
+
+    def encode_target(self, image: Tensor) -> Tensor:
+        """Encode as :meth:`encode`, without the encoder's adapter: HR targets stay where the teacher's latents are."""
+        if self.encoder_lora_rank is None:
+            return self.encode(image)
+        with encoder_lora_off(self.vae):
+            return self.encode(image)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Map latents to float32 images, nominally in ``[0, 1]``; the gradient passes through."""
@@ -130,10 +159,11 @@ class Flux2Autoencoder(LatentAutoencoder):
     Args:
         vae: the diffusers model. Its parameters are frozen.
         checkpoint_decode: as in :class:`LatentAutoencoder`.
+        encoder_lora_rank: as in :class:`LatentAutoencoder`.
     """
 
-    def __init__(self, vae: nn.Module, checkpoint_decode: bool = False) -> None:
-        super().__init__(vae, checkpoint_decode)
+    def __init__(self, vae: nn.Module, checkpoint_decode: bool = False, encoder_lora_rank: int | None = None) -> None:
+        super().__init__(vae, checkpoint_decode, encoder_lora_rank)
         statistics: Any = vae.bn
         self.eps = float(self.vae.config["batch_norm_eps"])
         self.mean: Tensor
@@ -162,15 +192,18 @@ class Flux2Autoencoder(LatentAutoencoder):
         return {"kind": type(self.vae).__name__, "downsample": self.downsample, "statistics": digest.hexdigest()[:16]}
 
 
-def wrap_autoencoder(vae: nn.Module, checkpoint_decode: bool = False) -> LatentAutoencoder:
+def wrap_autoencoder(
+    vae: nn.Module, checkpoint_decode: bool = False, encoder_lora_rank: int | None = None
+) -> LatentAutoencoder:
     """Return the latent autoencoder around a model of diffusers, by its kind.
 
     Args:
         vae: ``AutoencoderKL``, ``AutoencoderTiny`` or ``AutoencoderKLFlux2``.
         checkpoint_decode: as in :class:`LatentAutoencoder`.
+        encoder_lora_rank: as in :class:`LatentAutoencoder`.
     """
     kind = Flux2Autoencoder if type(vae).__name__ == "AutoencoderKLFlux2" else LatentAutoencoder
-    return kind(vae, checkpoint_decode)
+    return kind(vae, checkpoint_decode, encoder_lora_rank)
 
 
 def check_image(image: Tensor, multiple: int) -> None:
@@ -196,6 +229,8 @@ def load_autoencoder(
     revision: str | None = None,
     dtype: str = "float32",
     checkpoint_decode: bool = False,
+    encoder_lora_rank: int | None = None,
+    encoder_lora: str | None = None,
     device: torch.device | str | None = None,
 ) -> nn.Module:
     """Load an autoencoder: a :class:`PixelAutoencoder`, a :class:`LatentAutoencoder` or a :class:`Flux2Autoencoder`.
@@ -212,6 +247,8 @@ def load_autoencoder(
         revision: Revision of the hub repository.
         dtype: Name of the weights' torch dtype.
         checkpoint_decode: See :class:`LatentAutoencoder`.
+        encoder_lora_rank: Rank of a new adapter of the encoder, see :class:`LatentAutoencoder`.
+        encoder_lora: File of a trained one, which ``ExportBackbone`` wrote: it is fused into the encoder.
         device: Where the autoencoder goes; ``None``: torch's current default device.
 
     Raises:
@@ -220,10 +257,23 @@ def load_autoencoder(
     place = torch.empty(0).device if device is None else torch.device(device)
     found = ModelSource(source, revision)
     if found.kind == "pixel":
+        if encoder_lora_rank is not None or encoder_lora is not None:
+            raise ValueError(
+                "the pixel autoencoder has no encoder to adapt: leave encoder_lora_rank and encoder_lora out"
+            )
         return PixelAutoencoder()
+    if encoder_lora_rank is not None and encoder_lora is not None:
+        raise ValueError(
+            "encoder_lora_rank makes a new adapter and encoder_lora brings a trained one: give one of them"
+        )
     kind = getattr(torch, dtype)
     files = taesd_files(found.path) if found.kind == "taesd" and found.path is not None else None
     vae = _load_vae(found, subfolder, kind, place) if files is None else load_taesd(*files, kind, place)
+    if encoder_lora is None:
+        return wrap_autoencoder(vae, checkpoint_decode, encoder_lora_rank).to(place)
+    add_encoder_lora(vae, rank_in_file(encoder_lora))
+    load_encoder_lora(vae, encoder_lora)
+    fuse_encoder_lora(vae)
     return wrap_autoencoder(vae, checkpoint_decode).to(place)
 
 
@@ -233,6 +283,7 @@ def load_fitting_autoencoder(
     name: str | None = None,
     *,
     dtype: str = "float32",
+    encoder_lora: str | None = None,
     device: torch.device | str | None = None,
 ) -> nn.Module:
     """Load the autoencoder that was named, or else the one that a model comes with.
@@ -242,6 +293,7 @@ def load_fitting_autoencoder(
         source: Where the model came from.
         name: See :func:`load_autoencoder`; ``None``: the model's own.
         dtype: As in :func:`load_autoencoder`.
+        encoder_lora: As in :func:`load_autoencoder`.
         device: As in :func:`load_autoencoder`.
 
     Raises:
@@ -251,7 +303,7 @@ def load_fitting_autoencoder(
     if name is None:
         name, subfolder = source.own_autoencoder()
         where = {"subfolder": subfolder, "revision": source.revision}
-    autoencoder: Any = load_autoencoder(name, dtype=dtype, device=device, **where)
+    autoencoder: Any = load_autoencoder(name, dtype=dtype, encoder_lora=encoder_lora, device=device, **where)
     if backbone.latent_channels != autoencoder.latent_channels:
         raise ValueError(
             f"the model has {backbone.latent_channels} latent channels and the autoencoder {autoencoder.latent_channels}: "

@@ -76,7 +76,11 @@ class ImageAdversary(Adversary):
         self.discriminator = FeatureDiscriminator([one.shape[-1] for one in features], self.width)
 
     def features(self, samples: Tensor) -> list[Tensor]:
-        """Return what the network makes of images ``(B, 3, H, W)``: ``(B, N, D)`` each, with gradient to them."""
+        """Return what the network makes of images ``(B, 3, H, W)``: ``(B, N, D)`` each, with gradient to them.
+
+        Raises:
+            ValueError: if the network returns something else than maps or tokens.
+        """
         made: Any = self.network(samples)
         maps = [made] if isinstance(made, Tensor) else made
         if not isinstance(maps, Sequence) or not all(isinstance(one, Tensor) and one.ndim in (3, 4) for one in maps):

@@ -50,7 +50,8 @@ class OneStepSR(LightningModule):
 
     Args:
         backbone: a velocity model ``(xt, t) -> v``, usually :class:`fluxsr.models.FluxBackbone`.
-        autoencoder: between images in ``[0, 1]`` and normalized latents; it is frozen.
+        autoencoder: between images in ``[0, 1]`` and normalized latents; it is frozen, but for an adapter of its encoder
+            (``load_autoencoder(encoder_lora_rank=...)``).
         objective: any :class:`fluxsr.flows.FlowObjective`.
         losses: further terms by name; each is logged as ``train/<name>``.
         flow_weight: multiplier of the objective's own loss; 0 trains on the other terms alone (an ablation).
@@ -107,12 +108,14 @@ class OneStepSR(LightningModule):
         super().__init__()
         check_arguments(losses or {}, flow_weight, scale)
         self.backbone = backbone
-        self.autoencoder = cast(Autoencoder, autoencoder.requires_grad_(False))
+        # An adapter of the encoder is trained with the student; all else of an autoencoder is frozen.
+        self.adapted_encoder = getattr(autoencoder, "encoder_lora_rank", None) is not None
+        self.autoencoder = cast(Autoencoder, autoencoder.requires_grad_(self.adapted_encoder))
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
         self.check_lr_time = check_lr_time
         self._table_wanted = modulation_table
-        self._tabulate()
+        self.build_table()
         self.adversary = adversary
         if adversary is not None:
             adversary.judge_with(backbone)
@@ -145,9 +148,9 @@ class OneStepSR(LightningModule):
         """Refuse a precision that would go wrong silently, and settle T_L, before anything is built on it."""
         check_precision(self)
         settle(self, stage)
-        self._tabulate()
+        self.build_table()
 
-    def _tabulate(self) -> None:
+    def build_table(self) -> None:
         """Replace the modulation layers by a table, once, as soon as the objective's times are known."""
         if not self._table_wanted or not self.objective.is_settled:
             return
@@ -212,11 +215,14 @@ class OneStepSR(LightningModule):
         where the objective restores from noise.
         """
         count, rows = len(batch.hr_image), getattr(batch, "pair_rows", None)
+        # Targets stay in the frozen encoder's space, where the teacher's own latents are.
+        encode_target = getattr(self.autoencoder, "encode_target", self.autoencoder.encode)
         with torch.no_grad():
             known = None if batch.hr_latents is None else batch.hr_latents.float()
-            hr = completed(known, rows, count, lambda those: self.autoencoder.encode(rows_of(batch.hr_image, those)))
-            lr = None
-            if not self.objective.starts_from_noise:
+            hr = completed(known, rows, count, lambda those: encode_target(rows_of(batch.hr_image, those)))
+        lr = None
+        if not self.objective.starts_from_noise:
+            with torch.set_grad_enabled(self.adapted_encoder and torch.is_grad_enabled()):
                 lr = self.autoencoder.encode(self.enlarge(batch.lr_image, batch.hr_image.shape[-2:]))
         shape, place = hr.shape[1:], self._place
         noise = completed(batch.noise, rows, count, lambda those: row_noise(those, shape, self.seed, step, *place))
@@ -370,7 +376,7 @@ class OneStepSR(LightningModule):
         """
         check_checkpoint(self, checkpoint)
         take_lr_time(self, checkpoint["state_dict"])  # outside of a Trainer nothing has settled it yet
-        self._tabulate()
+        self.build_table()
 
     def on_train_start(self) -> None:
         """Let the configuration rule the optimizer of a training that goes on."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
+from fluxsr.models.encoder_lora import save_encoder_lora
 from fluxsr.training.callbacks.ema import EMA
 
 
@@ -16,7 +17,8 @@ class ExportBackbone(Callback):
 
     A LoRA is written as plain diffusers loads it; a backbone that was trained in full as one file that
     ``load_flux("file.safetensors")`` and ``Upscaler.from_pretrained`` load. The file is renamed into place, so a reader never
-    sees half of one.
+    sees half of one. An adapter of the autoencoder's encoder is written beside it, ``backbone_encoder.safetensors``, and the
+    backbone's header names it.
 
     Args:
         path: file ending in ``.safetensors``; ``None``: ``backbone.safetensors`` in the trainer's ``default_root_dir``.
@@ -58,4 +60,6 @@ class ExportBackbone(Callback):
             if pl_module.tile is not None:
                 metadata["window"] = str(pl_module.tile)
             path = self.path or Path(trainer.default_root_dir) / "backbone.safetensors"
+            if pl_module.adapted_encoder:
+                metadata |= save_encoder_lora(pl_module.autoencoder.vae, path)
             pl_module.backbone.save(path, dtype=self.dtype, metadata=metadata)

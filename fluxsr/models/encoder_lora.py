@@ -1,0 +1,155 @@
+"""A LoRA adapter of an autoencoder's encoder: trained with the student, kept beside its file, fused for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxsr.digest import file_digest
+from fluxsr.models.adapters import AdapterRoles, is_adapter_parameter, lora_rank
+from fluxsr.models.distributed import is_writer, whole
+from fluxsr.models.weight_files import read_safetensors, write_safetensors
+
+NAME = "encoder"
+FACT = "encoder_lora"  # what the header of a student's file says: the digest of the adapter's file
+
+
+def add_encoder_lora(vae: nn.Module, rank: int) -> None:
+    """Add an adapter to every convolution and linear of a VAE's encoder; it starts without effect and alone is trainable.
+
+    Args:
+        vae: A diffusers autoencoder, with its ``encoder``.
+        rank: Rank of the two matrices.
+
+    Raises:
+        ValueError: if ``rank`` is below 1.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if rank < 1:
+        raise ValueError(f"encoder_lora_rank must be at least 1, got {rank}")
+    targets = [
+        name
+        for name, module in vae.named_modules()
+        if name.startswith("encoder.") and isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
+    # Drawn on the CPU, so that a seed gives the same adapter anywhere; peft moves it to its layer's device.
+    with torch.device("meta" if next(vae.parameters()).is_meta else "cpu"):
+        inject_adapter_in_model(config, vae, adapter_name=NAME)
+    for name, parameter in vae.named_parameters():
+        parameter.requires_grad_(is_encoder_lora(name))
+        if is_encoder_lora(name):
+            parameter.data = parameter.data.float()  # small steps are lost in bfloat16
+    active = [NAME]
+    for layer in AdapterRoles.layers_of(vae):
+        layer._active_adapter = active  # one list for all, as the transformer's adapters have it
+
+
+def is_encoder_lora(name: str) -> bool:
+    """Say whether a parameter belongs to the encoder's adapter."""
+    return is_adapter_parameter(name, NAME)
+
+
+@contextmanager
+def encoder_lora_off(vae: nn.Module) -> Iterator[None]:
+    """Run the body with the frozen encoder alone."""
+    active = next(AdapterRoles.layers_of(vae))._active_adapter
+    active.clear()
+    try:
+        yield
+    finally:
+        active.append(NAME)
+
+
+def encoder_lora_state(vae: nn.Module) -> dict[str, Tensor]:
+    """Return the adapter's tensors under peft's keys, ``encoder.<module>.lora_A.weight``; they share the parameters' memory."""
+    from peft.utils import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(vae, adapter_name=NAME)
+
+
+def encoder_lora_path(student: str | Path) -> Path:
+    """Return where the encoder's adapter lies: beside the student's file, for example ``backbone_encoder.safetensors``."""
+    path = Path(student)
+    return path.with_name(f"{path.stem}_encoder.safetensors")
+
+
+def save_encoder_lora(vae: nn.Module, student: str | Path) -> dict[str, str]:
+    """Write the adapter beside a student's file that is about to be written; return what that one's header must say.
+
+    In a distributed run every process calls it, and the first one writes.
+
+    Args:
+        vae: The autoencoder.
+        student: Path of the student's file.
+    """
+    state = {key: whole(tensor).detach() for key, tensor in encoder_lora_state(vae).items()}
+    if not is_writer():
+        return {}
+    path = encoder_lora_path(student)
+    write_safetensors(path, state, metadata={"format": "pt"})
+    return {FACT: file_digest(path)}
+
+
+def copy_encoder_lora(path: str | Path, student: str | Path) -> dict[str, str]:
+    """Write an adapter's file beside another student's; return what that one's header must say."""
+    state, metadata = read_safetensors(path)
+    write_safetensors(encoder_lora_path(student), state, metadata=metadata)
+    return {FACT: file_digest(encoder_lora_path(student))}
+
+
+def encoder_lora_of(student: str | Path | None, facts: Mapping[str, str]) -> str | None:
+    """Return the file of the encoder's adapter that a student was trained with, ``None`` where it was trained without.
+
+    Args:
+        student: The student's file.
+        facts: Its header.
+
+    Raises:
+        ValueError: if the file is not beside it, or is another one.
+    """
+    if student is None or FACT not in facts:
+        return None
+    path = encoder_lora_path(student)
+    if not path.is_file():
+        raise ValueError(f"{student} was trained with an adapted encoder, and {path} is missing: put it beside")
+    if file_digest(path) != facts[FACT]:
+        raise ValueError(
+            f"{path} is not the encoder's adapter that {student} was trained with: both are written together"
+        )
+    return str(path)
+
+
+def load_encoder_lora(vae: nn.Module, path: str | Path) -> None:
+    """Fill an adapter that was added, from a file.
+
+    Raises:
+        ValueError: if it does not fit, naming the file.
+    """
+    own, state = encoder_lora_state(vae), read_safetensors(path)[0]
+    if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in state.items()}:
+        raise ValueError(f"{path} is no adapter of this encoder, or has another rank")
+    with torch.no_grad():
+        for key, tensor in own.items():
+            tensor.copy_(state[key])
+
+
+def rank_in_file(path: str | Path) -> int:
+    """Return the rank of an adapter's file."""
+    return lora_rank(read_safetensors(path, "meta")[0])
+
+
+def fuse_encoder_lora(vae: nn.Module) -> None:
+    """Put the adapter into the encoder's weights and leave plain layers behind."""
+    encoder: Any = vae.get_submodule("encoder")
+    for name, module in list(encoder.named_modules()):
+        if hasattr(module, "get_base_layer") and hasattr(module, "merge"):
+            module.merge()
+            parent = encoder.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
