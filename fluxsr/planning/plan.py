@@ -164,9 +164,6 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
             f"T_L is auto, measured on the data: {LR_TIME:g} stands in for it, and no size depends on its value"
         )
     module.to("meta")
-    objective: Any = module.objective
-    if not getattr(objective, "is_settled", True):
-        objective.lr_time = 0.5  # measured on the data before the first step; no shape depends on it
     frozen, trained = host_bytes(module)
     accumulate = settings.accumulate if module.adversary is None else module.adversary.accumulate_grad_batches
     settings = replace(settings, accumulate=accumulate)
