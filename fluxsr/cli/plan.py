@@ -34,8 +34,8 @@ COMMAND = Command(
     ("fluxsr.cli.plan:plan",),
     usage="--config FILE [--config PRESET ...] [options] [options of fluxsr fit]",
     examples="""
-    fluxsr plan --config examples/configs/fluxsr_flux1dev.yaml
-    fluxsr plan --config examples/configs/fluxsr_flux1dev.yaml --devices 8 --strategy fsdp2 --memory 48GB
+    fluxsr plan --config fluxsr_flux1dev
+    fluxsr plan --config fluxsr_flux1dev --devices 8 --strategy fsdp2 --memory 48GB
     fluxsr plan --config train.yaml --config preset.yaml --model.backbone.init_args.lora_rank 16 --format json
     """,
     notes=NOTES,
