@@ -13,9 +13,8 @@ from fluxsr.flows.solvers import time_grid
 from fluxsr.images.convert import Pixels, unpack_image
 from fluxsr.images.resize import output_size
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
-from fluxsr.inference.memory import BYTES_PER_PIXEL, affordable_tile, is_out_of_memory
+from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory
 from fluxsr.inference.parts import load_parts
-from fluxsr.models import PixelAutoencoder
 from fluxsr.protocols import Autoencoder, VelocityModel
 
 logger = logging.getLogger(__name__)
@@ -216,18 +215,12 @@ class Upscaler:
             return max(longest, self.window or 0)
         if self.tile != "auto":
             return int(self.tile)
-        kind = "pixel" if isinstance(self.autoencoder, PixelAutoencoder) else "latent"
         # A GPU wants much work at a time; a CPU is no faster for more than a few windows.
         largest = max(self.window or 512, 1024 if self.device.type != "cpu" else 128)
-        # Activations have the weights' dtype.
-        bytes_per_pixel = BYTES_PER_PIXEL[kind] * self._dtype().itemsize // 4
-        tile = affordable_tile(self.device, bytes_per_pixel, 8 * self.smallest, largest)
+        pixel_bytes = bytes_per_pixel(self.velocity, self.autoencoder)
+        tile = affordable_tile(self.device, pixel_bytes, 8 * self.smallest, largest)
         self._tell_window(tile)
         return tile
-
-    def _dtype(self) -> torch.dtype:
-        parameter = next(self.velocity.parameters(), None) if isinstance(self.velocity, nn.Module) else None
-        return torch.float32 if parameter is None or not parameter.is_floating_point() else parameter.dtype
 
     def _tell_window(self, tile: int) -> None:
         """Say, once for each size, that the model sees less at a time than it was trained with."""
