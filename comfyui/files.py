@@ -46,7 +46,9 @@ def path_of(name: str) -> str | None:
             return str(root / name)
     lora = folder_paths.get_full_path("loras", name)
     if lora is None:
-        raise ValueError(f"{name} is not in models/{FOLDER} any more: refresh the node definitions (R), and choose again")
+        raise ValueError(
+            f"{name} is not in models/{FOLDER} any more: refresh the node definitions (R), and choose again"
+        )
     return str(lora)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
-from fluxsr.inference import UpscalerParts
 from torch import nn
+
+from fluxsr.inference import UpscalerParts
 
 
 class Networks(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy_api.latest import io
+
 from fluxsr.inference import load_parts
 
 from . import files

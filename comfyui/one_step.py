@@ -113,8 +113,10 @@ class OneStep(io.ComfyNode):
                 f"the latent is {tuple(samples.shape)}, and this model wants (B, {channels}, h, w): encode the image with the "
                 "model's own VAE"
             )
+        if positive is None:
+            model, positive = _without_text(model)
         guider = comfy.samplers.CFGGuider(model)
-        conditioning = node_helpers.conditioning_set_values(positive or _no_text(model), {"guidance": guidance})
+        conditioning = node_helpers.conditioning_set_values(positive, {"guidance": guidance})
         guider.inner_set_conds({"positive": conditioning})
         restored = guider.sample(
             torch.zeros_like(samples),
@@ -128,8 +130,26 @@ class OneStep(io.ComfyNode):
         return io.NodeOutput({**latent, "samples": restored})
 
 
-def _no_text(model: Any) -> list[Any]:
-    """Return a conditioning of no tokens, and a pooled vector of zeros: what a student without a prompt was trained with."""
+def _without_text(model: Any) -> tuple[Any, list[Any]]:
+    """Return the model and a conditioning with which its image sees no text: what a student without a prompt was trained with.
+
+    ComfyUI's FLUX refuses a text of no tokens. So there is one, of zeros, which no other token attends to.
+    """
     config = model.model.model_config.unet_config
+    patch = config.get("patch_size") or 1
+    model = model.clone()
+    before = model.model_options.get("model_function_wrapper")
+
+    def hide_text(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
+        height, width = arguments["input"].shape[-2:]
+        tokens = 1 + -(-height // patch) * -(-width // patch)
+        mask = torch.zeros(1, tokens, tokens, device=arguments["input"].device)
+        mask[:, 1:, 0] = -torch.inf
+        arguments = {**arguments, "c": {**arguments["c"], "attention_mask": mask}}
+        if before is not None:
+            return before(apply_model, arguments)
+        return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    model.set_model_unet_function_wrapper(hide_text)
     pooled = torch.zeros(1, config.get("vec_in_dim") or 1)
-    return [[torch.zeros(1, 0, config["context_in_dim"]), {"pooled_output": pooled}]]
+    return model, [[torch.zeros(1, 1, config["context_in_dim"]), {"pooled_output": pooled}]]

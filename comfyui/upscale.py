@@ -6,9 +6,10 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy_api.latest import io
+from torch import Tensor
+
 from fluxsr.inference import Upscaler
 from fluxsr.inference.memory import bytes_per_pixel
-from torch import Tensor
 
 from .held import HeldModel
 from .load_model import FluxSRModel
@@ -46,7 +47,10 @@ class Upscale(io.ComfyNode):
                 io.Combo.Input("color_fix", options=["wavelet", "adain", "none"], default="wavelet"),
                 io.Mask.Input("mask", optional=True, tooltip="Transparency, as Load Image gives it; enlarged with it."),
             ],
-            outputs=[io.Image.Output("image_out", display_name="IMAGE"), io.Mask.Output("mask_out", display_name="MASK")],
+            outputs=[
+                io.Image.Output("image_out", display_name="IMAGE"),
+                io.Mask.Output("mask_out", display_name="MASK"),
+            ],
         )
 
     @classmethod
