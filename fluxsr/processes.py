@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -118,9 +119,21 @@ def launch(devices: int | Literal["auto"] = 1, device: str = "auto") -> Iterator
             raise
         raise SystemExit(0) from None
     finally:
-        from torch.distributed import destroy_process_group
+        leave_group()
 
-        destroy_process_group()  # else the interpreter now and then aborts at its end, on gloo's threads
+
+def leave_group() -> None:
+    """Leave torch's process group, if this process is in one; else the interpreter now and then aborts at its end.
+
+    The threads of gloo are what it aborts on. A group of another kind is left only where no error is on its way: it might wait
+    for work that other processes never do.
+    """
+    import torch
+
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    if sys.exc_info()[0] is None or torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 class _Place(NamedTuple):

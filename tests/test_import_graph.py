@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fluxsr"
 
 # Who may import whom, besides itself and the ground floor; `cli` and `app` are known by nobody.
-GROUND = {"", "atomic", "digest", "lazy", "processes", "progress", "protocols", "shipped_configs"}
+GROUND = {"", "atomic", "digest", "lazy", "ledger", "like_gpu", "processes", "progress", "protocols", "shipped_configs"}
 ALLOWED: dict[str, set[str]] = {
     "flows": set(),
     "losses": set(),

@@ -16,7 +16,15 @@ from fluxsr.flows import (
     RectifiedSRFlow,
 )
 from fluxsr.inference import Upscaler
-from fluxsr.losses import CharbonnierLoss, L1Loss, LPIPSLoss, MSELoss, TVLPIPSLoss, patch_artefact_energy
+from fluxsr.losses import (
+    CharbonnierLoss,
+    L1Loss,
+    LPIPSLoss,
+    MSELoss,
+    PeriodicityLoss,
+    TVLPIPSLoss,
+    patch_artefact_energy,
+)
 from fluxsr.models import FluxBackbone, PixelAutoencoder, fold_modulation, tabulate_modulation
 from fluxsr.training import Adversary, psnr_y
 from fluxsr.training.callbacks import EMA, ArtefactMeter, ExportBackbone, PreviewGrid
@@ -161,7 +169,7 @@ def test_the_upscaler():
 
 @pytest.mark.parametrize(
     "loss",
-    [MSELoss(), L1Loss(), CharbonnierLoss(), LPIPSLoss("nano"), TVLPIPSLoss(net="nano")],
+    [MSELoss(), L1Loss(), CharbonnierLoss(), PeriodicityLoss(4), LPIPSLoss("nano"), TVLPIPSLoss(net="nano")],
     ids=lambda x: type(x).__name__,
 )
 def test_losses_and_metrics(loss):

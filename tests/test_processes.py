@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fluxsr.cli.main import main
 from fluxsr.data import PairStore
-from fluxsr.processes import ALONE, Processes, launch
+from fluxsr.processes import ALONE, Processes, launch, leave_group
 
 ROOT = Path(__file__).parents[1]
 WATCHDOG = 120  # seconds
@@ -155,3 +156,22 @@ def test_one_process_loads_no_lightning(devices):
         "assert not {'lightning', 'torch.distributed.fsdp'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_leaving_the_group_is_safe_whether_there_is_one_or_not_and_while_an_error_is_on_its_way(tmp_path):
+    def fail():
+        try:
+            raise KeyError
+        finally:
+            leave_group()
+
+    leave_group()
+    for number in range(2):
+        address = f"file://{tmp_path}/{number}"
+        torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
+        if number:
+            with pytest.raises(KeyError):
+                fail()
+        else:
+            leave_group()
+        assert not torch.distributed.is_initialized()

@@ -13,6 +13,7 @@ from fluxsr.cli._support.interruption import SaveOnInterrupt, Terminated
 from fluxsr.cli._support.library_noise import quiet
 from fluxsr.cli._support.lightning_cli import TRAINER_DEFAULTS, FluxSRCLI
 from fluxsr.cli._support.saved_config import SavedConfig
+from fluxsr.processes import leave_group
 
 
 def main(arguments: list[str]) -> FluxSRCLI:
@@ -43,6 +44,8 @@ def main(arguments: list[str]) -> FluxSRCLI:
         if isinstance(stopped.__context__, KeyboardInterrupt):
             raise SystemExit(143 if isinstance(stopped.__context__, Terminated) else 130) from None
         raise
+    finally:
+        leave_group()
 
 
 def without_checkpoint(arguments: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ from fluxsr.losses.feature import AttentionDiversificationLoss, AttentionMapDive
 from fluxsr.losses.perceptual import LPIPSLoss, MSELPIPSLoss, TVLPIPSLoss, load_network
 from fluxsr.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
 from fluxsr.losses.quality import CLIPQualityLoss, ScoreLoss
-from fluxsr.losses.spectrum import patch_artefact_energy
+from fluxsr.losses.spectrum import PeriodicityLoss, patch_artefact_energy
 
 __all__ = [
     "AttentionDiversificationLoss",
@@ -26,6 +26,7 @@ __all__ = [
     "LPIPSLoss",
     "MSELPIPSLoss",
     "MSELoss",
+    "PeriodicityLoss",
     "ScoreLoss",
     "TVLPIPSLoss",
     "hinge_discriminator_loss",

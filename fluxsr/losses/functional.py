@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from fluxsr.losses._checks import at_least_float32, check_images, check_tensor
 from fluxsr.losses._reduction import Reduction, check_mask, check_reduction, per_image, reduced
+from fluxsr.losses.spectrum import periodicity as periodicity
 
 
 def luma(image: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from fluxsr.losses import (
     LPIPSLoss,
     MSELoss,
     MSELPIPSLoss,
+    PeriodicityLoss,
     ScoreLoss,
     TVLPIPSLoss,
 )
@@ -30,7 +31,7 @@ class Brightness(nn.Module):
 
 LOSSES = [
     *(LPIPSLoss(net="nano"), TVLPIPSLoss(net="nano"), MSELPIPSLoss(net="nano")),
-    *(L1Loss(), MSELoss(), CharbonnierLoss(), ScoreLoss(Brightness())),
+    *(L1Loss(), MSELoss(), CharbonnierLoss(), PeriodicityLoss(2), ScoreLoss(Brightness())),
 ]
 
 

@@ -26,6 +26,7 @@ from fluxsr.losses import (
     LPIPSLoss,
     MSELoss,
     MSELPIPSLoss,
+    PeriodicityLoss,
     ScoreLoss,
     TVLPIPSLoss,
 )
@@ -37,6 +38,7 @@ NAMES = (
         "L1Loss",
         "MSELoss",
         "CharbonnierLoss",
+        "PeriodicityLoss",
         "LPIPSLoss",
         "LPIPSLoss squeeze",
         "TVLPIPSLoss",
@@ -90,6 +92,7 @@ def cases(random_lpips, dists_heads: Path, clip_folder) -> dict[str, Case]:  # n
         "L1Loss": L1Loss,
         "MSELoss": MSELoss,
         "CharbonnierLoss": CharbonnierLoss,
+        "PeriodicityLoss": lambda: PeriodicityLoss(4),
         "LPIPSLoss": lambda: LPIPSLoss("nano"),
         "LPIPSLoss squeeze": lambda: LPIPSLoss("squeeze", squeeze),
         "TVLPIPSLoss": lambda: TVLPIPSLoss(net="nano"),

@@ -14,6 +14,7 @@ from fluxsr.flows import ConsistencySRFlow, FlowTrajectoryDistillation, GridTime
 from fluxsr.losses import AttentionDiversificationLoss, MSELoss
 from fluxsr.models import FluxBackbone
 from fluxsr.models.distributed import is_writer, whole
+from fluxsr.processes import leave_group
 from fluxsr.training import Adversary, AtomicCheckpointIO, FeatureTerm, ImageTerm
 from fluxsr.training.callbacks import EMA, ExportBackbone
 from tests.models.conftest import perturb, tiny_transformer
@@ -123,6 +124,7 @@ def main() -> None:
         results = {kind: train(kind, folder, devices, strategy) for kind in kinds}
     if is_writer():
         torch.save(results, folder / "results.pt")
+    leave_group()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from fluxsr.data import SRDataModule
 from fluxsr.flows import ConsistencySRFlow, FlowMatching, FlowTrajectoryDistillation
 from fluxsr.models import FluxBackbone
 from fluxsr.models.distributed import is_writer, whole
+from fluxsr.processes import leave_group
 from fluxsr.training.callbacks import ArtefactMeter, PreviewGrid
 from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import tiny_module, tiny_trainer
@@ -102,6 +103,7 @@ def main() -> None:
         results["refused"] = str(error)
     if is_writer():
         (folder / "results.json").write_text(json.dumps(results))
+    leave_group()
 
 
 if __name__ == "__main__":

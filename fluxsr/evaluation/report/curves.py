@@ -23,7 +23,8 @@ def read_curves(folder: str | Path) -> Curves:
         _add_csv(curves, path)
     for path in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
         _add_events(curves, path)
-    curves = {name: sorted(points) for name, points in curves.items() if len(points) > 1}
+    longer = any(len(points) > 1 for points in curves.values())  # a training of a single step has but points to show
+    curves = {name: sorted(points) for name, points in curves.items() if len(points) > 1 or not longer}
     if not curves:
         raise ValueError(f"no metrics.csv and no TensorBoard events with curves in {folder}")
     order = sorted(curves, key=lambda name: (not name.startswith("train/loss"), not name.startswith("val/"), name))

@@ -21,6 +21,11 @@ def test_csv_and_tensorboard_logs_are_read(tmp_path):
     assert next(iter(curves)) == "train/loss"
 
 
+def test_a_training_of_one_step_has_points(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n0,1.5\n")
+    assert read_curves(tmp_path) == {"train/loss": [(0, 1.5)]}
+
+
 def test_folders_without_logs_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"no metrics.csv and no TensorBoard events"):
         read_curves(tmp_path)
