@@ -7,7 +7,8 @@ import sys
 from typing import Literal
 
 from fluxsr.cli._support.options import Command
-from fluxsr.cli._support.values import count, memory_size, positive, whole
+from fluxsr.cli._support.values import count, positive, whole
+from fluxsr.sizes import memory_size
 
 NOTES = """\
 All other options are those of fluxsr fit, --config among them.

@@ -7,8 +7,10 @@ import os
 import torch
 from torch import nn
 
+from fluxsr.inference.form import RESERVE
 from fluxsr.models import PixelAutoencoder
 from fluxsr.protocols import Autoencoder, VelocityModel
+from fluxsr.sizes import gigabytes, memory_size
 
 # Bytes of activations per pixel of a tile in float32, above what was measured: 0.7 KB for nano, 5.6 KB for FLUX's autoencoder.
 BYTES_PER_PIXEL = {"pixel": 2048, "latent": 8192}
@@ -25,6 +27,28 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return _UNKNOWN
+
+
+def memory_limit(memory: str, device: torch.device) -> int:
+    """Return how many bytes may be used of a memory, without what is left to the device's own needs.
+
+    Args:
+        memory: A size such as 12GB or 16GiB; or ``auto``, for what is free on the device now.
+        device: The device that computes.
+
+    Raises:
+        ValueError: if it is neither, or nothing is left.
+    """
+    size = free_memory(device) if memory == "auto" else memory_size(memory)
+    limit = size - (RESERVE if device.type == "cuda" else 0)
+    if limit <= 0:
+        raise ValueError(f"a memory of {memory} leaves nothing: {gigabytes(RESERVE)} are the device's own")
+    return limit
+
+
+def measured_peak(device: torch.device) -> int | None:
+    """Return the most bytes of tensors that were on a GPU so far; nothing for devices that don't count them."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def bytes_per_pixel(velocity: VelocityModel, autoencoder: Autoencoder) -> int:

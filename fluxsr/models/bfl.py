@@ -53,7 +53,7 @@ _DOUBLE_JOINED = {
     "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
 }
 _SINGLE_JOINED = {"linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")}
-_BLOCKS = {
+_BLOCKS: dict[str, tuple[str, Mapping[str, str], Mapping[str, tuple[str, ...]]]] = {
     "transformer_blocks": ("double_blocks", _DOUBLE, _DOUBLE_JOINED),
     "single_transformer_blocks": ("single_blocks", _SINGLE, _SINGLE_JOINED),
 }
@@ -74,7 +74,8 @@ def to_bfl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state.items():
         layer, _, kind = key.rpartition(".")
         prefix, inner = "", layer
-        single, joined = _STEM, {}
+        single: Mapping[str, str] = _STEM
+        joined: Mapping[str, tuple[str, ...]] = {}
         if match := _BLOCK.fullmatch(layer):
             home, single, joined = _BLOCKS[match[1]]
             prefix, inner = f"{home}.{match[2]}.", match[3]
