@@ -57,6 +57,14 @@ class HeldModel:
         patcher = WholePatcher(Networks(parts), load_device=device, offload_device=torch.device("cpu"))
         return cls(parts._replace(device=device), patcher)
 
+    @classmethod
+    def fitted(cls, parts: UpscalerParts) -> HeldModel:
+        """Return parts that were made to fit a memory; those whose hooks move their weights are left to them."""
+        plan = parts.memory_plan
+        if plan is not None and plan.form.by_block:
+            return cls(parts, None)
+        return cls.of(parts)
+
     def to_device(self, activations: int) -> None:
         """Have the weights on the device, and ``activations`` bytes beside them free."""
         if self.patcher is not None:

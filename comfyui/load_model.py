@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .held import HeldModel
 
 FluxSRModel = io.Custom("FLUXSR_MODEL")
 AUTO = "auto"
+COMFYUI = "comfyui"  # all of the model on the device when it is used, and off it when ComfyUI needs the room
 
 
 class LoadModel(io.ComfyNode):
@@ -57,12 +59,18 @@ class LoadModel(io.ComfyNode):
                     tooltip="Guidance of bases with a guidance embedding (FLUX.1-dev: 3.5); 0: none.",
                 ),
                 io.Combo.Input("dtype", options=[AUTO, "float32", "bfloat16", "float16"], default=AUTO),
+                io.Combo.Input(
+                    "memory",
+                    options=[COMFYUI, AUTO, "8GB", "12GB", "16GB", "24GB"],
+                    default=COMFYUI,
+                    tooltip="Fold, quantize or bring block by block what is too large for so much memory; auto: what is free.",
+                ),
             ],
             outputs=[FluxSRModel.Output("fluxsr_model", display_name="FLUXSR_MODEL")],
         )
 
     @classmethod
-    def execute(cls, model: str, lora: str, prompt: str, guidance: float, dtype: str) -> io.NodeOutput:
+    def execute(cls, model: str, lora: str, prompt: str, guidance: float, dtype: str, memory: str) -> io.NodeOutput:
         """Load it into main memory; the device gets it when it is used."""
         options: dict[str, Any] = {"lora": files.path_of(lora), "prompt": files.path_of(prompt)}
         options |= {"guidance": guidance or None, "dtype": None if dtype == AUTO else dtype}
@@ -71,4 +79,10 @@ class LoadModel(io.ComfyNode):
         if dtype == AUTO and not on_cpu and path is not None and Path(path).is_dir():
             options["dtype"] = "bfloat16"  # FLUX; single files are small models in float32
         with torch.inference_mode(False):
-            return io.NodeOutput(HeldModel.of(load_parts(path, device="cpu", **options)))
+            if memory == COMFYUI:
+                return io.NodeOutput(HeldModel.of(load_parts(path, device="cpu", **options)))
+            device = str(comfy.model_management.get_torch_device())
+            if not on_cpu:
+                comfy.model_management.free_memory(1e30, torch.device(device))
+            parts = load_parts(path, device=device, memory=memory, say=logging.info, **options)
+        return io.NodeOutput(HeldModel.fitted(parts))

@@ -84,7 +84,9 @@ def main() -> None:
 
         # The pack's own model, in ComfyUI's keeping: loaded, counted, taken off again.
         load, upscale = nodes.NODE_CLASS_MAPPINGS["FluxSRLoadModel"], nodes.NODE_CLASS_MAPPINGS["FluxSRUpscale"]
-        held = load.execute(model="nano-student", lora="none", prompt="none", guidance=0.0, dtype="auto").args[0]
+        held = load.execute(
+            model="nano-student", lora="none", prompt="none", guidance=0.0, dtype="auto", memory="comfyui"
+        ).args[0]
         image = torch.rand(2, 24, 20, 3, generator=torch.Generator().manual_seed(0))
         mask = torch.rand(2, 24, 20, generator=torch.Generator().manual_seed(1))
         options = {

@@ -112,6 +112,7 @@ def modules(models_dir: Path) -> dict[str, ModuleType]:
             "intermediate_device": lambda: torch.device("cpu"),
             "is_device_cpu": lambda device: device.type == "cpu",
             "load_models_gpu": load_models_gpu,
+            "free_memory": lambda size, device: [],
             "throw_exception_if_processing_interrupted": throw,
             "state": state,
         },

@@ -21,7 +21,14 @@ from tests.conftest import ROOT
 from tests.models.conftest import tiny_prompt
 
 DEFAULTS = {"scale": 2.0, "width": 0, "height": 0, "strength": 1.0, "steps": 1, "tile": 0, "color_fix": "wavelet"}
-LOADED = {"model": "nano-student", "lora": "none", "prompt": "none", "guidance": 0.0, "dtype": "auto"}
+LOADED = {
+    "model": "nano-student",
+    "lora": "none",
+    "prompt": "none",
+    "guidance": 0.0,
+    "dtype": "auto",
+    "memory": "comfyui",
+}
 
 
 @pytest.fixture
@@ -129,6 +136,15 @@ def test_a_base_with_an_adapter(nodes, tmp_path):
     student.save_lora(folder / "lora.safetensors", metadata={"start_time": "0.3"})
     held = nodes["FluxSRLoadModel"].execute(**{**LOADED, "model": "nano", "lora": "lora.safetensors"}).args[0]
     assert held.parts.start_time == 0.3
+
+
+def test_a_memory_is_planned_for(nodes, image, caplog):
+    with caplog.at_level("INFO"):
+        held = nodes["FluxSRLoadModel"].execute(**{**LOADED, "memory": "8GB"}).args[0]
+    assert held.parts.memory_plan is not None and any("expected peak" in one.message for one in caplog.records)
+    pixels, _ = nodes["FluxSRUpscale"].execute(held, image, **DEFAULTS).args
+    expected = Upscaler.from_pretrained(device="cpu", memory="8GB")(image.movedim(-1, 1), scale=2)
+    assert torch.equal(pixels, expected.movedim(1, -1))
 
 
 class Flow:
