@@ -7,6 +7,7 @@ from pathlib import Path
 from fluxsr.atomic import write_text
 from fluxsr.cli._support.messages import UsageError, nearest
 from fluxsr.cli._support.options import Command
+from fluxsr.cli._support.printing import ResultLines
 from fluxsr.shipped_configs import headline, shipped_configs
 
 COMMAND = Command(
@@ -46,7 +47,9 @@ def configs(name: list[str] | None = None, *, output: str | None = None) -> None
         if output is not None:
             raise UsageError("names no configuration to copy: `fluxsr configs NAME --output FILE`", "--output")
         width = max(map(len, known)) + 2
-        print("\n".join(f"{one:<{width}}{headline(path)}" for one, path in known.items()))
+        lines = ResultLines()  # which may be cut off, as by `| head`
+        for one, path in known.items():
+            lines.print(f"{one:<{width}}{headline(path)}")
         return
     if len(name) > 1:
         raise UsageError(f"takes one name, got {len(name)}: {', '.join(name)}", "NAME")
