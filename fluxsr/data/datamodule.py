@@ -19,8 +19,8 @@ class SRDataModule(LightningDataModule):
     """Serves photos, paired folders, teacher pairs and images to upscale.
 
     Training batches are `SRBatch`es of the photos and the teacher pairs together, in an order that depends on `seed`
-    and the epoch only: on any number of workers and processes the same global batches come. Only batches that consist
-    of teacher pairs alone have `hr_latents` and `noise`. Validation and test images are degraded the same way each
+    and the epoch only: on any number of workers and processes the same global batches come. The rows of a batch that are
+    teacher pairs bring their `hr_latents` and `noise`. Validation and test images are degraded the same way each
     time; prediction gives `LRBatch`es.
 
     Args:

@@ -41,8 +41,9 @@ class SRBatch(NamedTuple):
         hr_image: `(B, 3, H, W)` float32 in [0, 1].
         lr_image: `(B, 3, H / scale, W / scale)` float32 in [0, 1]; resizing it to the target size is the module's work.
         index: `(B,)` int64.
-        hr_latents: `(B, C, h, w)` float32, or None: see `collate`.
+        hr_latents: `(K, C, h, w)` float32 of the K rows that are teacher pairs, or None where none is.
         noise: as `hr_latents`.
+        pair_rows: the K rows of the batch that `hr_latents` and `noise` belong to, ascending; None: all.
     """
 
     hr_image: Tensor
@@ -50,6 +51,7 @@ class SRBatch(NamedTuple):
     index: Tensor  # type: ignore[assignment]
     hr_latents: Tensor | None = None
     noise: Tensor | None = None
+    pair_rows: tuple[int, ...] | None = None
 
 
 class LRSample(NamedTuple):
@@ -77,8 +79,8 @@ class LRBatch(NamedTuple):
 def collate(samples: Sequence[SRSample]) -> SRBatch:
     """Stack samples of one size into a batch.
 
-    `hr_latents` and `noise` are kept only when every sample has them. In a batch that mixes teacher pairs with photos
-    they are None, and the whole batch is treated as photos.
+    In a batch that mixes teacher pairs with photos, `hr_latents` and `noise` are those of the pairs, and `pair_rows` says which
+    rows these are. A sample that has but one of the two, where others have both, counts as a photo.
 
     Raises:
         ValueError: if the images differ in size.
@@ -86,12 +88,16 @@ def collate(samples: Sequence[SRSample]) -> SRBatch:
     sizes = sorted({tuple(sample.hr_image.shape[-2:]) for sample in samples})
     if len(sizes) > 1:
         raise ValueError(f"images of sizes {sizes} don't fit in one batch: give a crop, or use batch size 1")
+    latents, noise = ([getattr(sample, name) for sample in samples] for name in ("hr_latents", "noise"))
+    kept = [column for column in (latents, noise) if any(one is not None for one in column)]
+    rows = tuple(row for row in range(len(samples)) if kept and all(column[row] is not None for column in kept))
     return SRBatch(
         hr_image=torch.stack([sample.hr_image for sample in samples]),
         lr_image=torch.stack([sample.lr_image for sample in samples]),
         index=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
-        hr_latents=_stack_all([sample.hr_latents for sample in samples]),
-        noise=_stack_all([sample.noise for sample in samples]),
+        hr_latents=_stack_rows(latents, rows),
+        noise=_stack_rows(noise, rows),
+        pair_rows=rows if 0 < len(rows) < len(samples) else None,
     )
 
 
@@ -104,9 +110,9 @@ def collate_lr(samples: Sequence[LRSample]) -> LRBatch:
     )
 
 
-def _stack_all(tensors: list[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.stack(present) if len(present) == len(tensors) else None
+def _stack_rows(tensors: list[Tensor | None], rows: tuple[int, ...]) -> Tensor | None:
+    present = [tensor for row in rows if (tensor := tensors[row]) is not None]
+    return torch.stack(present) if present else None
 
 
 def sample_seed(seed: int, *position: int) -> int:

@@ -23,7 +23,8 @@ class ConsistencySRFlow(RectifiedSRFlow):
         L_hr   = d( f_student(z_s, s), z_H )                      the teacher's error is a mild perturbation
         L      = L_flow + L_cons + hr_weight L_hr
 
-    ``L_flow`` is stage 1's loss. It takes some samples of each batch, the consistency terms take the others. Without
+    At ``s = 0``, where every velocity gives ``f(z_s, 0) = z_s``, ``L_hr`` trains nothing and is left out; its mean stays over
+    all rows. ``L_flow`` is stage 1's loss. It takes some samples of each batch, the consistency terms take the others. Without
     ``L_hr`` the student inherits whatever the teacher does wrong; with it, the student must land on the HR image from
     the teacher's slightly wrong points too.
 
@@ -114,7 +115,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
         distance: Distance = latent_mse,
         generator: torch.Generator | None = None,
     ) -> FlowOutput:
-        """Return the loss, the student's estimates from z_t (every row) and, further, from z_s (the consistency rows).
+        """Return the loss, the student's estimates from z_t (every row) and, further, from z_s (consistency rows with s > 0).
 
         The student is called once, on all its states together. Teacher and target run without gradient.
 
@@ -141,7 +142,9 @@ class ConsistencySRFlow(RectifiedSRFlow):
         # On the CPU, where they were drawn: choosing rows by value costs no wait for a GPU there.
         paired = self._paired(times, len(lr), generator)
         flow_rows, rows = (chosen.nonzero().flatten() for chosen in (paired.flow_rows, ~paired.flow_rows))
-        hr, s_rows = pair.hr[rows], paired.s[rows].to(lr.device, non_blocking=True)
+        s_rows = paired.s[rows].to(lr.device, non_blocking=True)
+        late = (paired.s[rows] > 0).nonzero().flatten()  # of the consistency rows, those whose z_s a velocity can move
+        late_rows, s_late = rows[late], paired.s[rows[late]].to(lr.device, non_blocking=True)
         t = paired.t.to(lr.device, non_blocking=True)
         t_rows = paired.t[rows].to(lr.device, non_blocking=True)
         zt = linear_path(pair.hr, lr, t)
@@ -152,30 +155,31 @@ class ConsistencySRFlow(RectifiedSRFlow):
                 zs = (zs - gap * velocity_at(teacher, zs, t_rows)).to(zs.dtype)
                 x0_consistent = step_to_data(zs, velocity_at(target, zs, s_rows), s_rows)
 
-        states, state_times = torch.cat([zt, zs]), torch.cat([t, s_rows])
+        states, state_times = torch.cat([zt, zs[late]]), torch.cat([t, s_late])
         v = velocity_at(velocity, states, state_times)
-        x0_hat, x0_from_zs = step_to_data(states, v, state_times).split([len(zt), len(zs)])
+        x0_hat, x0_from_zs = step_to_data(states, v, state_times).split([len(zt), len(late)])
 
         # Each term is a mean over the rows that it should have, not over those that it happens to have here: a batch that is
         # spread over processes, or over accumulated steps, then has the gradient of the whole.
         flow_share = self.flow_share if times is None or isinstance(times, PairedTimes) else 0.0
         loss, logs = torch.zeros((), device=lr.device), {}
         if len(flow_rows):
-            v_rows, x0_rows, hr_rows, lr_rows = (one[flow_rows] for one in (v, x0_hat, pair.hr, lr))
-            logs["sr_flow"] = self.flow_loss(v_rows, x0_rows, hr_rows, lr_rows, distance)
+            logs["sr_flow"] = self.flow_loss(v[flow_rows], x0_hat[flow_rows], pair, distance, flow_rows)
             loss = loss + len(flow_rows) / (flow_share * len(lr) or len(flow_rows)) * logs["sr_flow"]
         if len(rows):
             share = len(rows) / ((1 - flow_share) * len(lr))
             logs["consistency"] = self.distance_weight * distance(x0_hat[rows], x0_consistent)
             loss = loss + share * logs["consistency"]
             if self.hr_weight:
-                logs["hr_regularisation"] = self.distance_weight * distance(x0_from_zs, hr)
+                to_hr = pair.distance_to_hr(distance, x0_from_zs, late_rows) if len(late) else loss.new_zeros(())
+                logs["hr_regularisation"] = self.distance_weight * len(late) / len(rows) * to_hr
                 loss = loss + share * self.hr_weight * logs["hr_regularisation"]
         return FlowOutput(
             loss,
             x0_hat,
             pair.hr,
-            estimates=((x0_from_zs, hr),) if len(rows) else (),
+            estimates=((x0_from_zs, pair.hr[late_rows]),) if len(late) else (),
+            estimate_rows=(late_rows,) if len(late) else (),
             logs={name: value.detach() for name, value in logs.items()},
             restoration_pass=0,
         )

@@ -74,4 +74,6 @@ class FlowMatching(FlowObjective):
         t = self.times_for(pair, times, generator)
         xt = linear_path(hr, noise, t)
         v = velocity_at(velocity, xt, t)
-        return FlowOutput(distance(noise - v, hr), x0_hat=step_to_data(xt, v, t), x0_target=hr, restoration_pass=0)
+        return FlowOutput(
+            pair.distance_to_hr(distance, noise - v), x0_hat=step_to_data(xt, v, t), x0_target=hr, restoration_pass=0
+        )

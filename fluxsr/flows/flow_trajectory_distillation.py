@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from fluxsr.flows.calibration import Rule, check_rule
 from fluxsr.flows.objective import Distance, FlowObjective, FlowOutput, LatentPair, Times, latent_mse
 from fluxsr.flows.paths import check_same_shape, check_times, expand_times, mix, velocity_at
 from fluxsr.flows.solvers import euler
@@ -28,12 +30,14 @@ class FlowTrajectoryDistillation(FlowObjective):
     training: it is in the pairs ``(eps, z_0)``.
 
     Args:
-        lr_time: T_L in (0, 1). The paper publishes no value; 0.25 is our default. ``calibrate_lr_time`` finds one
-            from data.
+        lr_time: T_L in (0, 1). The paper publishes no value; 0.25 is our default. With ``auto``
+            :class:`fluxsr.training.OneStepSR` measures it on the first batches of the data; in a loop of your own, set
+            ``objective.lr_time = calibrate_lr_time(pairs).lr_time`` before the first step.
         time_sampler: density of ``(t - T_L) / (1 - T_L)``; uniform as in the paper's algorithm 1.
+        rule: How T_L is measured, ``norm`` or ``snr``: see :func:`fluxsr.flows.calibrate_lr_time`.
 
     Raises:
-        ValueError: if ``lr_time`` lies outside (0, 1).
+        ValueError: if ``lr_time`` lies outside (0, 1), or the rule is unknown.
 
     Example:
         >>> import torch
@@ -47,20 +51,43 @@ class FlowTrajectoryDistillation(FlowObjective):
         True
     """
 
-    def __init__(self, lr_time: float = 0.25, time_sampler: TimeSampler | None = None) -> None:
+    def __init__(
+        self,
+        lr_time: float | Literal["auto"] = 0.25,
+        time_sampler: TimeSampler | None = None,
+        rule: Rule = "norm",
+    ) -> None:
         super().__init__()
-        self.lr_time = lr_time
+        check_rule(rule)
+        self._lr_time: float | None = None
+        if lr_time != "auto":
+            self.lr_time = lr_time
         self.time_sampler = time_sampler if time_sampler is not None else UniformTimes()
+        self.rule: Rule = rule
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether T_L has a value; it has none yet where it is to be measured."""
+        return self._lr_time is not None
 
     @property
     def lr_time(self) -> float:
-        """T_L, the time at which the LR latents stand."""
+        """T_L, the time at which the LR latents stand.
+
+        Raises:
+            ValueError: if it is to be measured and was not.
+        """
+        if self._lr_time is None:
+            raise ValueError(
+                "lr_time is auto and was not measured yet: train with OneStepSR, load a checkpoint, or set "
+                "objective.lr_time = calibrate_lr_time(pairs).lr_time"
+            )
         return self._lr_time
 
     @lr_time.setter
     def lr_time(self, value: float) -> None:
-        if not 0 < value < 1:
-            raise ValueError(f"lr_time must lie in (0, 1), got {value}; 0.25 is a good start")
+        if isinstance(value, str) or not 0 < value < 1:
+            raise ValueError(f"lr_time must lie in (0, 1), got {value!r}; 0.5 is a good start for FLUX's latents")
         self._lr_time = float(value)
 
     @property
@@ -68,17 +95,35 @@ class FlowTrajectoryDistillation(FlowObjective):
         """Restoration starts at the LR latents' own time."""
         return self.lr_time
 
-    def get_extra_state(self) -> dict[str, float]:
-        """Keep a calibrated ``lr_time`` in checkpoints."""
-        return {"lr_time": self.lr_time}
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Keep T_L in state dicts, as a tensor that every file format holds."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.is_settled:
+            # Not a buffer, which .half() and .bfloat16() would round.
+            destination[prefix + "lr_time"] = torch.tensor(self.lr_time, dtype=torch.float64, device="cpu")
 
-    def set_extra_state(self, state: Any) -> None:
-        """Restore ``lr_time`` from a checkpoint."""
-        self.lr_time = state["lr_time"]
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Take T_L from a state dict; one without it loads, too."""
+        self.take_state(state_dict, prefix)
+        for key in ("lr_time", "_extra_state"):
+            state_dict.pop(prefix + key, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def take_state(self, state: Mapping[str, Any], prefix: str = "") -> None:
+        """Set T_L to what a state dict says, where it says something.
+
+        Args:
+            state: The state dict. Version 0.1 kept T_L as extra state.
+            prefix: What its names have before this module's own.
+        """
+        if prefix + "lr_time" in state:
+            self.lr_time = float(state[prefix + "lr_time"])
+        elif prefix + "_extra_state" in state:
+            self.lr_time = float(state[prefix + "_extra_state"]["lr_time"])
 
     def extra_repr(self) -> str:
         """Show T_L."""
-        return f"lr_time={self.lr_time}"
+        return f"lr_time={self._lr_time if self.is_settled else 'auto'}, rule={self.rule}"
 
     def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw times ``(batch_size,)`` in ``[T_L, 1]``."""
@@ -146,5 +191,5 @@ class FlowTrajectoryDistillation(FlowObjective):
         hr, lr, noise = pair.check("lr", "noise")
         t = self.times_for(pair, times, generator)
         v = velocity_at(velocity, self._mixture(lr, noise, t), t)
-        loss = distance(lr - self.lr_time * v, hr)
+        loss = pair.distance_to_hr(distance, lr - self.lr_time * v)
         return FlowOutput(loss, x0_hat=self.restore(velocity, lr), x0_target=hr, restoration_pass=1)

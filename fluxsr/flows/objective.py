@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,19 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """What an objective measures with: two latents ``(B, C, h, w)`` of the data end, to a scalar with gradient."""
 
 
+@runtime_checkable
+class ImageDistance(Protocol):
+    """A distance of latents that decodes them, and that takes photos in the place of decoded HR latents."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the distance of two latents ``(B, C, h, w)``."""
+        ...
+
+    def to_photos(self, estimate: Tensor, hr_image: Tensor) -> Tensor:
+        """Return the distance of latents ``(B, C, h, w)`` to photos ``(B, 3, H, W)`` in ``[0, 1]``."""
+        ...
+
+
 class LatentPair(NamedTuple):
     """What an objective learns from. Every tensor is ``(B, C, h, w)`` in normalized latents.
 
@@ -23,11 +36,26 @@ class LatentPair(NamedTuple):
         hr: The data end: latents of the high-resolution image.
         lr: Latents of the low-resolution image, resized to the target size before encoding.
         noise: The Gaussian end; for a teacher pair the very noise that the teacher turned into ``hr``.
+        hr_image: The photos ``(B, 3, H, W)`` in ``[0, 1]`` behind ``hr``, for an :class:`ImageDistance`: an autoencoder loses
+            details, so images must be compared with the photo and not with its decoded latents.
     """
 
     hr: Tensor
     lr: Tensor | None = None
     noise: Tensor | None = None
+    hr_image: Tensor | None = None
+
+    def distance_to_hr(self, distance: Distance, estimate: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the distance of an estimate to the HR end, or to its photos where the pair brings them.
+
+        Args:
+            distance: Of two latents, to a scalar; only an :class:`ImageDistance` is handed photos.
+            estimate: Of the HR end, ``(b, C, h, w)``.
+            rows: Rows of the batch that it belongs to, ``(b,)``; ``None``: all in order.
+        """
+        if self.hr_image is not None and isinstance(distance, ImageDistance):
+            return distance.to_photos(estimate, self.hr_image if rows is None else self.hr_image[rows])
+        return distance(estimate, self.hr if rows is None else self.hr[rows])
 
     def check(self, *names: str) -> tuple[Tensor, ...]:
         """Check that the named members are there, alike in shape, floating and finite, and return them after ``hr``.
@@ -92,6 +120,8 @@ class FlowOutput(NamedTuple):
         logs: Detached scalars worth a curve of their own.
         restoration_pass: Which call of ``velocity``, counted from 0, made ``x0_hat``. It may be left out where there is only
             one call; feature losses look at that pass.
+        estimate_rows: Which rows of the batch each of ``estimates`` belongs to, as ``rows``, for estimates of photos; without
+            them the images of their targets are decoded.
         rows: Which rows of the batch ``x0_hat`` belongs to, ``(b,)`` integers on the CPU. ``None`` means every row in
             order, and then ``x0_target`` must be ``pair.hr`` itself.
     """
@@ -102,6 +132,7 @@ class FlowOutput(NamedTuple):
     estimates: tuple[tuple[Tensor, Tensor], ...] = ()
     logs: dict[str, Tensor] = {}  # noqa: RUF012  a NamedTuple's default; never written to
     restoration_pass: int | None = None
+    estimate_rows: tuple[Tensor, ...] = ()
     rows: Tensor | None = None
 
     def check(self, pair: LatentPair) -> None:
@@ -114,6 +145,12 @@ class FlowOutput(NamedTuple):
             ValueError: If ``rows`` is missing and needed, or does not fit the estimate.
         """
         batch = len(pair.hr)
+        if self.estimate_rows and len(self.estimate_rows) != len(self.estimates):
+            raise ValueError(
+                f"FlowOutput has {len(self.estimates)} estimates and the rows of {len(self.estimate_rows)}: give those of each"
+            )
+        for (x0_hat, x0_target), rows in zip(self.estimates, self.estimate_rows, strict=False):
+            _check_rows("estimate_rows", rows, batch, x0_hat, x0_target)
         if self.rows is None:
             if self.x0_target is not pair.hr:
                 raise ValueError(
@@ -123,15 +160,20 @@ class FlowOutput(NamedTuple):
             if len(self.x0_hat) != batch:
                 raise ValueError(f"x0_hat has {len(self.x0_hat)} rows and the batch {batch}: return rows=indices, too")
             return
-        if not isinstance(self.rows, Tensor) or self.rows.ndim != 1 or self.rows.dtype != torch.int64:
-            raise ValueError(f"FlowOutput.rows must be a vector of int64 indices, got {self.rows!r}")
-        if not len(self.rows) == len(self.x0_hat) == len(self.x0_target):
-            raise ValueError(
-                f"FlowOutput.rows has {len(self.rows)} entries, x0_hat {len(self.x0_hat)} rows and x0_target "
-                f"{len(self.x0_target)}: they must be equally many"
-            )
-        if not self.rows.is_meta and bool(((self.rows < 0) | (self.rows >= batch)).any()):
-            raise ValueError(f"FlowOutput.rows must lie in 0 .. {batch - 1}, got {self.rows.tolist()}")
+        _check_rows("rows", self.rows, batch, self.x0_hat, self.x0_target)
+
+
+def _check_rows(name: str, rows: Tensor, batch: int, x0_hat: Tensor, x0_target: Tensor) -> None:
+    """Raise ValueError unless these are the rows of an estimate and its target in a batch."""
+    if not isinstance(rows, Tensor) or rows.ndim != 1 or rows.dtype != torch.int64:
+        raise ValueError(f"FlowOutput.{name} must be a vector of int64 indices, got {rows!r}")
+    if not len(rows) == len(x0_hat) == len(x0_target):
+        raise ValueError(
+            f"FlowOutput.{name} has {len(rows)} entries, x0_hat {len(x0_hat)} rows and x0_target {len(x0_target)}: they must "
+            "be equally many"
+        )
+    if not rows.is_meta and bool(((rows < 0) | (rows >= batch)).any()):
+        raise ValueError(f"FlowOutput.{name} must lie in 0 .. {batch - 1}, got {rows.tolist()}")
 
 
 def latent_mse(a: Tensor, b: Tensor) -> Tensor:
@@ -157,6 +199,11 @@ class FlowObjective(nn.Module, ABC):
     def roles(self) -> tuple[Role, ...]:
         """Velocity models beside the student that :meth:`forward` takes as keywords; none by default."""
         return ()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all times are known; they are not while one is still to be measured."""
+        return True
 
     @property
     @abstractmethod

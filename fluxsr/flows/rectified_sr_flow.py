@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -103,13 +105,24 @@ class RectifiedSRFlow(FlowObjective):
         xt = linear_path(hr, lr, t)
         v = velocity_at(velocity, xt, t)
         x0_hat = step_to_data(xt, v, t)
-        return FlowOutput(self.flow_loss(v, x0_hat, hr, lr, distance), x0_hat, hr, restoration_pass=0)
+        return FlowOutput(self.flow_loss(v, x0_hat, pair, distance), x0_hat, hr, restoration_pass=0)
 
-    def flow_loss(self, v: Tensor, x0_hat: Tensor, hr: Tensor, lr: Tensor, distance: Distance) -> Tensor:
-        """Return the loss of velocities ``v`` and the estimates ``x0_hat`` that they make; all five share their rows."""
+    def flow_loss(
+        self, v: Tensor, x0_hat: Tensor, pair: LatentPair, distance: Distance, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of velocities ``v`` and the estimates ``x0_hat`` that they make.
+
+        Args:
+            v: Velocities ``(b, C, h, w)``.
+            x0_hat: Estimates, as ``v``.
+            pair: The batch.
+            distance: Of two latents, to a scalar.
+            rows: Rows of the batch that both belong to, ``(b,)``; ``None``: all in order.
+        """
         loss = torch.zeros((), device=v.device)
         if self.distance_weight:
-            loss = loss + self.distance_weight * distance(x0_hat, hr)
+            loss = loss + self.distance_weight * pair.distance_to_hr(distance, x0_hat, rows)
         if self.velocity_weight:
-            loss = loss + self.velocity_weight * latent_mse(v, lr - hr)
+            wanted = cast(Tensor, pair.lr) - pair.hr
+            loss = loss + self.velocity_weight * latent_mse(v, wanted if rows is None else wanted[rows])
         return loss

@@ -90,7 +90,7 @@ def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledg
             callbacks=[*callbacks, _Bookkeeper(ledger, settings)],
         )  # fmt: skip
         claim(module, ledger)
-        for tensor in (value for value in batch if value is not None):
+        for tensor in (value for value in batch if isinstance(value, torch.Tensor)):
             ledger.own(tensor, "batch")
         if device.type == "meta":
             stack.enter_context(like_device(LikeDevice(settings.cuda)))
@@ -154,15 +154,18 @@ def is_block_modulation(name: str) -> bool:
 
 
 def fullest_draw(module: OneStepSR, batch_size: int) -> int:
-    """Return the seed whose first draw of times makes the dearest step: where rows differ, that with the fewest flow rows.
+    """Return the seed whose first draw of times makes the dearest step: where rows differ, that with the most passes.
 
-    Every other row takes a pass of the teacher, one of the moving average, and a second state of the student.
+    A consistency row takes a pass of the teacher, one of the moving average, and, unless s is 0, a second state of the student.
     """
-    flow_rows = {}
+    passes = {}
     for seed in range(16):
         times = module.objective.sample_times(batch_size, generator=step_generator(seed, 0, "times"))
-        flow_rows[seed] = int(times.flow_rows.sum()) if isinstance(times, PairedTimes) else 0
-    return min(flow_rows, key=flow_rows.__getitem__)
+        passes[seed] = 0
+        if isinstance(times, PairedTimes):
+            consistency = ~times.flow_rows
+            passes[seed] = int(2 * consistency.sum() + (consistency & (times.s > 0)).sum())
+    return max(passes, key=passes.__getitem__)
 
 
 class _Phases(Profiler):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ def as_batch(batch: Any) -> Any:
     """Return a batch as an :class:`fluxsr.data.SRBatch`, or, without HR images, as an :class:`fluxsr.data.LRBatch`.
 
     Args:
-        batch: One of these already, a dictionary with ``lr_image`` and ``hr_image`` (and ``hr_latents``, ``noise``), a pair
-            ``(lr_image, hr_image)``, or, for prediction, ``lr_image`` alone. Images are ``(B, 3, H, W)`` in ``[0, 1]``.
+        batch: One of these already, a dictionary with ``lr_image`` and ``hr_image`` (and ``hr_latents``, ``noise``,
+            ``pair_rows``: see :class:`fluxsr.data.SRBatch`), a pair ``(lr_image, hr_image)``, or, for prediction, ``lr_image``
+            alone. Images are ``(B, 3, H, W)`` in ``[0, 1]``.
 
     Raises:
         ValueError: If it is something else, saying what a batch must be.
@@ -40,7 +41,34 @@ def as_batch(batch: Any) -> Any:
     if lr_image.ndim != 4 or hr_image.ndim != 4 or hr_image.shape[-1] < lr_image.shape[-1]:
         shapes = f"lr_image {tuple(lr_image.shape)} and hr_image {tuple(hr_image.shape)}"
         raise ValueError(_wanted(f"got {shapes}; the LR image comes first"))
-    return SRBatch(hr_image, lr_image, index, given.get("hr_latents"), given.get("noise"))
+    return SRBatch(hr_image, lr_image, index, given.get("hr_latents"), given.get("noise"), given.get("pair_rows"))
+
+
+def completed(
+    known: Tensor | None, rows: Sequence[int] | None, count: int, make: Callable[[list[int]], Tensor]
+) -> Tensor:
+    """Return a tensor of all rows of a batch, of which some are known and the others are made.
+
+    Args:
+        known: What the batch brings ``(K, ...)``; ``None``: nothing.
+        rows: Which rows these are, ascending; ``None``: all.
+        count: Rows of the batch.
+        make: Returns the given rows ``(len(rows), ...)``; called once, if any are missing.
+    """
+    if known is None:
+        return make(list(range(count)))
+    if rows is None:
+        return known
+    missing = [row for row in range(count) if row not in rows]
+    made = make(missing).to(known)
+    # Row by row and not by an index tensor, which would make a GPU wait for the CPU.
+    found = dict(zip((*rows, *missing), (*known, *made), strict=True))
+    return torch.stack([found[row] for row in range(count)])
+
+
+def rows_of(tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return rows of a tensor, the tensor itself where these are all of them."""
+    return tensor if len(rows) == len(tensor) else torch.stack([tensor[row] for row in rows])
 
 
 def _wanted(got: str) -> str:

@@ -18,7 +18,7 @@ from fluxsr.models import FeatureTap, tabulate_modulation
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.alternation import alternate
-from fluxsr.training.batches import as_batch
+from fluxsr.training.batches import as_batch, completed, rows_of
 from fluxsr.training.checkpoints import RandomStates, frozen_names, leave_frozen_out
 from fluxsr.training.checks import (
     check_arguments,
@@ -30,13 +30,14 @@ from fluxsr.training.checks import (
 )
 from fluxsr.training.finite import FiniteGuard
 from fluxsr.training.in_step import InStep, shard
+from fluxsr.training.lr_time import settle, take_lr_time
 from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.randomness import own_rows, row_noise, step_generator
 from fluxsr.training.restoration import restore
 from fluxsr.training.resuming import KEY, check_checkpoint, names_of, take_over
 from fluxsr.training.roles import STUDENT, Roles
 from fluxsr.training.strategies import FSDP2Strategy
-from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, StepOutputs, gradient_norms, on_images
+from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, OnImages, StepOutputs, gradient_norms
 from fluxsr.training.validation import Means, evaluate
 
 
@@ -106,10 +107,8 @@ class OneStepSR(LightningModule):
         self.autoencoder = cast(Autoencoder, autoencoder.requires_grad_(False))
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
-        if modulation_table:
-            times = check_grid(objective)
-            for model in (backbone, *self.roles.models.values()):
-                tabulate_modulation(model, times)
+        self._table_wanted = modulation_table
+        self._tabulate()
         self.adversary = adversary
         if adversary is not None:
             adversary.judge_with(backbone)
@@ -139,8 +138,19 @@ class OneStepSR(LightningModule):
         return [RandomStates()]
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that would go wrong silently."""
+        """Refuse a precision that would go wrong silently, and settle T_L, before anything is built on it."""
         check_precision(self)
+        settle(self, stage)
+        self._tabulate()
+
+    def _tabulate(self) -> None:
+        """Replace the modulation layers by a table, once, as soon as the objective's times are known."""
+        if not self._table_wanted or not self.objective.is_settled:
+            return
+        times = check_grid(self.objective)
+        for model in (self.backbone, *self.roles.models.values()):
+            tabulate_modulation(model, times)
+        self._table_wanted = False
 
     def configure_model(self) -> None:
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
@@ -173,10 +183,8 @@ class OneStepSR(LightningModule):
             pair = self.encode(batch, step)
         with self.phase("flow"):
             output, passes = self.flow(pair, step)
-        hr_image = batch.hr_image if output.rows is None else batch.hr_image[output.rows]
-        outputs = StepOutputs(
-            output, hr_image, self.decode, self.autoencoder.downsample, passes, self.generator(step, "crop")
-        )
+        crops = self.generator(step, "crop")
+        outputs = StepOutputs(output, batch.hr_image, self.decode, self.autoencoder.downsample, passes, crops)
         with self.phase("losses"):
             terms = self.compute_terms(outputs)
         if self.log_gradient_norms and step % self.log_gradient_norms == 0:
@@ -194,15 +202,21 @@ class OneStepSR(LightningModule):
         return total
 
     def encode(self, batch: Any, step: int = 0) -> LatentPair:
-        """Return the latents of a batch; what the batch does not bring (HR latents, noise) is made here.
+        """Return the latents of a batch; what a row does not bring (HR latents, noise) is made here.
 
-        The LR image is resized to the target size (bicubic) and then encoded, so ``lr`` has the shape of ``hr``.
+        The LR image is resized to the target size (bicubic) and then encoded, so ``lr`` has the shape of ``hr``. It is left out
+        where the objective restores from noise.
         """
+        count, rows = len(batch.hr_image), getattr(batch, "pair_rows", None)
         with torch.no_grad():
-            hr = self.autoencoder.encode(batch.hr_image) if batch.hr_latents is None else batch.hr_latents.float()
-            lr = self.autoencoder.encode(self.enlarge(batch.lr_image, batch.hr_image.shape[-2:]))
-        noise = row_noise(hr, self.seed, step, *self._place) if batch.noise is None else batch.noise
-        return LatentPair(hr, lr, noise.to(hr.device, hr.dtype, non_blocking=True))
+            known = None if batch.hr_latents is None else batch.hr_latents.float()
+            hr = completed(known, rows, count, lambda those: self.autoencoder.encode(rows_of(batch.hr_image, those)))
+            lr = None
+            if not self.objective.starts_from_noise:
+                lr = self.autoencoder.encode(self.enlarge(batch.lr_image, batch.hr_image.shape[-2:]))
+        shape, place = hr.shape[1:], self._place
+        noise = completed(batch.noise, rows, count, lambda those: row_noise(those, shape, self.seed, step, *place))
+        return LatentPair(hr, lr, noise.to(hr.device, hr.dtype, non_blocking=True), batch.hr_image)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return the images of latents ``(B, C, h, w)``; the gradient passes through."""
@@ -218,7 +232,7 @@ class OneStepSR(LightningModule):
         passes: list[list[Tensor]] = []
         velocity = self.velocity() if self._tap is None else self._tap.recording(self.velocity(), passes)
         others = {role.name: self.velocity(role.name) for role in self.objective.roles}
-        distance = latent_mse if self.distance is None else on_images(self.distance, self.decode)
+        distance = latent_mse if self.distance is None else OnImages(self.distance, self.decode)
         output = self.objective(velocity, pair, times=times, distance=distance, **others)
         if self._in_step is not None:
             self._in_step.finish()
@@ -334,6 +348,8 @@ class OneStepSR(LightningModule):
             ValueError: naming the first weights that are missing or unknown.
         """
         check_checkpoint(self, checkpoint)
+        take_lr_time(self, checkpoint["state_dict"])  # outside of a Trainer nothing has settled it yet
+        self._tabulate()
 
     def on_train_start(self) -> None:
         """Let the configuration rule the optimizer of a training that goes on."""

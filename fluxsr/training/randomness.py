@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,19 +25,19 @@ def own_rows(drawn: Tensor, rank: int, world: int) -> Tensor:
     return drawn[rank::world]
 
 
-def row_noise(like: Tensor, seed: int, step: int, rank: int, world: int) -> Tensor:
-    """Return noise for the rows of one process, on the CPU: each has a generator of its own, by its place in the global batch.
+def row_noise(rows: Sequence[int], shape: Sequence[int], seed: int, step: int, rank: int, world: int) -> Tensor:
+    """Return noise for rows of one process, on the CPU: each has a generator of its own, by its place in the global batch.
 
     Args:
-        like: Latents ``(B, C, h, w)`` whose shape the noise has.
-        seed: Of the training.
-        step: Its step.
+        rows: Numbers of the rows in the batch of this process.
+        shape: ``(C, h, w)``, the shape of one row.
+        seed: Seed of the training.
+        step: The training's step.
         rank: Number of the process.
         world: Number of processes.
     """
-    places = (rank + row * world for row in range(len(like)))
-    generators = (step_generator(seed, step, f"noise of row {place}") for place in places)
-    return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators])
+    generators = (step_generator(seed, step, f"noise of row {rank + row * world}") for row in rows)
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
 
 
 def rows_counted_here(trainer: Any, stage: str, batch_idx: int, rows: int) -> int:

@@ -20,8 +20,8 @@ class StepOutputs:
 
     Args:
         flow: what the objective returned.
-        hr_image: the target images ``(B, 3, H, W)`` in ``[0, 1]``, row-aligned with ``flow.x0_hat``; ``None``: decoded
-            from ``flow.x0_target`` when asked for.
+        hr_image: The photos of the whole batch, ``(B, 3, H, W)`` in ``[0, 1]``, which every estimate is compared with that says
+            which rows it belongs to; ``None``: targets are decoded when asked for.
         decode: latents to images.
         downsample: image pixels along one side of a latent position.
         passes: Features of each velocity call that was recorded, in their order.
@@ -67,12 +67,21 @@ class StepOutputs:
         Only the crop is decoded, with gradient: the decoder in the loss is what fills the memory.
         """
         if crop not in self._decoded:
-            self._decoded[crop] = self._cropped(self.flow.x0_hat, self.flow.x0_target, self._hr_image, crop)
+            photos = self._hr_image
+            if photos is not None and self.flow.rows is not None:
+                photos = photos[self.flow.rows]
+            self._decoded[crop] = self._cropped(self.flow.x0_hat, self.flow.x0_target, photos, crop)
         return self._decoded[crop]
 
     def estimated_images(self, crop: int | None = None) -> list[tuple[Tensor, Tensor]]:
         """Return ``(sr_image, hr_image)`` of each of the objective's further estimates, as :meth:`images` does."""
-        return [self._cropped(x0_hat, x0_target, None, crop) for x0_hat, x0_target in self.flow.estimates]
+        found = []
+        for number, (x0_hat, x0_target) in enumerate(self.flow.estimates):
+            photos = self._hr_image
+            if photos is not None:
+                photos = photos[self.flow.estimate_rows[number]] if self.flow.estimate_rows else None
+            found.append(self._cropped(x0_hat, x0_target, photos, crop))
+        return found
 
     def _cropped(
         self, x0_hat: Tensor, x0_target: Tensor, hr_image: Tensor | None, crop: int | None
@@ -225,6 +234,22 @@ def gradient_norms(terms: Mapping[str, tuple[float, Tensor]], parameters: Iterab
     return norms
 
 
-def on_images(distance: nn.Module, decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return an image distance as one of latents, which it decodes."""
-    return lambda a, b: distance(decode(a), decode(b))
+class OnImages:
+    """An image distance as one of latents, which it decodes: a :class:`fluxsr.flows.objective.ImageDistance`.
+
+    Args:
+        distance: Two images ``(B, 3, H, W)`` in ``[0, 1]``, to a scalar.
+        decode: Latents to images.
+    """
+
+    def __init__(self, distance: nn.Module, decode: Callable[[Tensor], Tensor]) -> None:
+        self.distance = distance
+        self.decode = decode
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Decode two latents and compare the images."""
+        return self.distance(self.decode(a), self.decode(b))
+
+    def to_photos(self, estimate: Tensor, hr_image: Tensor) -> Tensor:
+        """Decode an estimate and compare it with the photos."""
+        return self.distance(self.decode(estimate), hr_image)

@@ -77,17 +77,22 @@ def test_an_epoch_changes_the_sample_and_a_bare_index_means_epoch_zero(photos) -
         dataset[len(dataset)]
 
 
-def test_collate_keeps_latents_only_where_all_have_them() -> None:
+def test_collate_keeps_the_latents_of_the_rows_that_have_them() -> None:
     image, small, latents = torch.rand(3, 8, 8), torch.rand(3, 2, 2), torch.rand(4, 2, 2)
     pair, photo = SRSample(image, small, 0, latents, latents), SRSample(image, small, 1)
     batch = collate([pair, pair])
     assert isinstance(batch, SRBatch)
     assert batch.hr_image.shape == (2, 3, 8, 8)
     assert batch.hr_latents.shape == batch.noise.shape == (2, 4, 2, 2)
-    assert batch.index.tolist() == [0, 0]
-    mixed = collate([pair, photo])
-    assert mixed.hr_latents is None
-    assert mixed.noise is None
+    assert batch.index.tolist() == [0, 0] and batch.pair_rows is None
+    other = pair._replace(hr_latents=latents + 1, noise=latents + 2)
+    mixed = collate([photo, pair, photo, other, photo._replace(noise=latents)])
+    assert mixed.pair_rows == (1, 3)
+    assert torch.equal(mixed.hr_latents, torch.stack([latents, latents + 1]))
+    assert torch.equal(mixed.noise, torch.stack([latents, latents + 2]))
+    alone = collate([photo, photo])
+    assert alone.hr_latents is None and alone.noise is None and alone.pair_rows is None
+    assert collate([photo._replace(noise=latents)] * 2).noise.shape == (2, 4, 2, 2)
     with pytest.raises(ValueError, match=r"\(8, 8\), \(12, 8\).* don't fit in one batch"):
         collate([photo, photo._replace(hr_image=torch.rand(3, 12, 8))])
 

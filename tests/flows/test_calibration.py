@@ -18,6 +18,15 @@ def test_recovers_the_share_of_the_path(generator):
     assert "from 24 images" in str(estimate)
 
 
+def test_matches_the_noise_that_is_as_strong_beside_the_signal(generator):
+    # At t the path holds t of unit noise to 1 - t of the image: t / (1 - t) = d.
+    estimate = calibrate_lr_time(pairs(0.4, generator), "snr")
+    assert estimate.lr_time == pytest.approx(0.4 / 1.4, rel=0.01) and estimate.rule == "snr"
+    assert float(estimate.per_image.mean()) == pytest.approx(estimate.lr_time, rel=0.01)
+    with pytest.raises(ValueError, match="norm, snr, got 'share'"):
+        calibrate_lr_time(pairs(0.4, generator), "share")
+
+
 def test_is_clamped(generator):
     assert calibrate_lr_time(pairs(1e-4, generator)).lr_time == 0.02
     assert calibrate_lr_time(pairs(10.0, generator)).lr_time == 0.9

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fluxsr.flows import ConsistencySRFlow, FastSlowSchedule, LatentPair, PairedTimes, RectifiedSRFlow, Role
+from fluxsr.flows import ConsistencySRFlow, FastSlowSchedule, LatentPair, PairedTimes, RectifiedSRFlow, Role, latent_mse
 
 
 @pytest.fixture
@@ -52,13 +52,40 @@ def test_equals_the_equations_written_out(pair, generator):
     z_t = (1 - column(t)) * h[3:] + column(t) * low[3:]
     z_s = z_t - column(t - s) * teacher(z_t, t)
     consistency = distance(f(student, z_t, t), f(target, z_s, s))
-    regularization = distance(f(student, z_s, s), h[3:])
+    # The mean over all rows; where s = 0, f(z, 0) = z has no gradient, and the row counts nothing.
+    late = s > 0
+    assert 0 < late.sum() < 3  # as this seed draws them
+    errors = (f(student, z_s, s) - h[3:]).abs().flatten(1).mean(dim=1)
+    regularization = errors[late].sum() / 3
     flow = RectifiedSRFlow(3.0, 0.2)(student, LatentPair(h[:3], low[:3]), times=times.t[:3], distance=distance).loss
     torch.testing.assert_close(output.loss, flow + 3.0 * (consistency + 0.7 * regularization), rtol=1e-6, atol=0)
     torch.testing.assert_close(output.logs["consistency"], 3.0 * consistency.detach(), rtol=1e-6, atol=0)
     ((estimate, truth),) = output.estimates
-    torch.testing.assert_close(estimate, f(student, z_s, s), rtol=1e-6, atol=1e-9)
-    assert torch.equal(truth, h[3:]) and output.x0_target is pair.hr
+    torch.testing.assert_close(estimate, f(student, z_s, s)[late], rtol=1e-6, atol=1e-9)
+    assert torch.equal(truth, h[3:][late]) and output.x0_target is pair.hr
+    assert torch.equal(output.estimate_rows[0], torch.arange(3, 6)[late])
+
+
+def test_rows_at_the_anchor_have_the_gradient_that_they_had(pair):
+    """Leaving the term out at s = 0 changes no gradient: there it had none."""
+    s, t = torch.tensor([0.0, 0.1, 0.0, 0.5, 0.25, 0.0]), torch.tensor([0.2, 0.3, 0.1, 0.6, 0.5, 0.25])
+    calls = {"teacher": Field(0.9), "target": Field(1.1)}
+    student = Field(1.0)
+    output = ConsistencySRFlow()(student, pair, times=(s, t), **calls)
+    (gradient,) = torch.autograd.grad(output.loss, student.weight)
+    column = lambda x: x.to(pair.hr).reshape(-1, 1, 1, 1)
+    f = lambda field, z, t: z - column(t) * field(z, t)
+    z_t = (1 - column(t)) * pair.hr + column(t) * pair.lr
+    z_s = (z_t - column(t - s) * calls["teacher"](z_t, t)).detach()
+    all_rows = latent_mse(f(student, z_t, t), f(calls["target"], z_s, s).detach()) + latent_mse(
+        f(student, z_s, s), pair.hr
+    )
+    (expected,) = torch.autograd.grad(all_rows, student.weight)
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=0)
+    assert output.loss < all_rows
+    assert output.estimate_rows[0].tolist() == [1, 3, 4] and student.calls[0][0] == 6 + 3
+    at_zero = ConsistencySRFlow()(student, pair, times=(torch.zeros(6), t), **calls)
+    assert at_zero.estimates == () and at_zero.logs["hr_regularisation"] == 0 and student.calls[-1][0] == 6
 
 
 def test_no_gradient_reaches_teacher_or_target(pair, generator):
@@ -68,8 +95,9 @@ def test_no_gradient_reaches_teacher_or_target(pair, generator):
     assert student.weight.grad.abs() > 1e-3
     assert teacher.weight.grad is None and target.weight.grad is None
     assert teacher.calls == [(3, False)] and target.calls == [(3, False)]
-    # One pass of the student over all states: 6 on the path and 3 where the teacher went.
-    assert student.calls == [(9, True)]
+    # One pass of the student over all states: 6 on the path, and those of the 3 where the teacher went that are not at s = 0.
+    (rows,) = output.estimate_rows
+    assert student.calls == [(6 + len(rows), True)] and 0 < len(rows) <= 3
 
 
 def test_flow_and_consistency_take_different_rows(pair, generator):

@@ -31,7 +31,7 @@ def test_the_exact_flow_to_noise_is_not_the_oracle(pair, generator):
 def test_equals_the_papers_equations_written_out(pair, generator):
     """Eq. 13 to 18, each as printed, with an arbitrary velocity field."""
     t_l = 0.3
-    z_0, z_l, eps = pair
+    z_0, z_l, eps = pair[:3]
     v_field = lambda z, t: torch.tanh(z) * (1 + t.to(z).reshape(-1, 1, 1, 1))
     objective = FlowTrajectoryDistillation(t_l)
     times = objective.sample_times(4, generator=generator)
@@ -103,6 +103,37 @@ def test_lr_time_survives_a_state_dict():
 def test_lr_time_outside_is_refused(lr_time):
     with pytest.raises(ValueError, match=r"lr_time must lie in \(0, 1\), got"):
         FlowTrajectoryDistillation(lr_time)
+
+
+def test_a_time_that_is_measured_later_is_asked_for_until_then(pair):
+    objective = FlowTrajectoryDistillation("auto")
+    assert not objective.is_settled and "auto" in repr(objective) and "lr_time" not in "".join(objective.state_dict())
+    with pytest.raises(ValueError, match="was not measured yet"):
+        objective(lambda xt, t: xt, pair)
+    objective.lr_time = 0.4
+    assert objective.is_settled and objective.start_time == 0.4
+    with pytest.raises(ValueError, match="got 'auto'"):
+        objective.lr_time = "auto"
+
+
+def test_state_dicts_keep_it_in_full_and_load_with_it_or_without(tmp_path):
+    from safetensors.torch import load_file, load_model, save_model
+
+    make = lambda lr_time: torch.nn.ModuleDict(
+        {"net": torch.nn.Linear(2, 2), "flow": FlowTrajectoryDistillation(lr_time)}
+    )
+    module, fresh = make(0.3), make("auto")
+    save_model(module.half(), str(tmp_path / "all.safetensors"))
+    load_model(fresh.half(), str(tmp_path / "all.safetensors"))
+    assert fresh["flow"].lr_time == 0.3 and float(load_file(tmp_path / "all.safetensors")["flow.lr_time"]) == 0.3
+    state = {name: value for name, value in module.state_dict().items() if name.startswith("net.")}
+    other = make(0.6).half()
+    other.load_state_dict(state)
+    assert other["flow"].lr_time == 0.6
+    other.load_state_dict({**state, "flow._extra_state": {"lr_time": 0.45}})  # as version 0.1 kept it
+    assert other["flow"].lr_time == 0.45
+    with pytest.raises(RuntimeError, match="unknown"):
+        other.load_state_dict({**state, "flow.unknown": torch.zeros(1)})
 
 
 def test_errors(pair):

@@ -36,6 +36,37 @@ def test_a_velocity_that_is_no_tensor_is_named(call, pair):
         call(lambda xt, t: SimpleNamespace(sample=xt), pair)
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), -0.1, 1.1, float("inf")])
+def test_times_that_are_none_are_refused(call, pair, wrong):
+    times = torch.tensor([0.5, wrong])
+    with pytest.raises(ValueError, match="times"):
+        call(lambda xt, t: xt, pair, times=times)
+    with pytest.raises(ValueError, match="times"):
+        call(lambda xt, t: xt, pair, times=(torch.zeros(2), times))
+
+
+def test_only_an_image_distance_is_handed_photos(call, pair):
+    seen = []
+
+    class OnPhotos:
+        def __call__(self, a, b):
+            return (a - b).square().mean()
+
+        def to_photos(self, estimate, hr_image):
+            seen.append(hr_image)
+            return estimate.square().mean()
+
+    generator = lambda: torch.Generator().manual_seed(0)
+    photos = torch.rand(2, 3, 64, 64)
+    with_photos = pair._replace(hr_image=photos)
+    plain = [call(lambda xt, t: xt, one, generator=generator()).loss for one in (pair, with_photos)]
+    assert torch.equal(*plain)
+    assert torch.equal(call(lambda xt, t: xt, pair, distance=OnPhotos(), generator=generator()).loss, plain[0])
+    assert not seen
+    call(lambda xt, t: xt, with_photos, distance=OnPhotos(), generator=generator())
+    assert seen and all((row == photos).flatten(1).all(dim=1).any() for image in seen for row in image)
+
+
 def test_a_teacher_that_returns_no_tensor_is_named(pair):
     def right(xt, t):
         return torch.zeros_like(xt)

@@ -8,11 +8,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from fluxsr.data import SRDataModule
-from fluxsr.flows import FlowMatching, calibrate_lr_time
+from fluxsr.flows import FlowMatching
 from fluxsr.losses import MSELoss
 from fluxsr.models import load_flux
 from fluxsr.training import ImageTerm
-from fluxsr.training.callbacks import EMA, ArtefactMeter, CalibrateLRTime, ExportBackbone, ImageWriter, PreviewGrid
+from fluxsr.training.callbacks import EMA, ArtefactMeter, ExportBackbone, ImageWriter, PreviewGrid
 from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
 
 MSE = {"mse": ImageTerm(MSELoss())}
@@ -149,18 +149,6 @@ def test_artefact_meter_logs_both(tmp_path):
     assert trainer.callback_metrics["val/artefact_db_hr"].isfinite()
 
 
-def test_calibration_sets_lr_time_before_the_first_step(photos):
-    from fluxsr.data import SRDataModule
-
-    make_data = lambda: SRDataModule(photos=photos, crop=32, batch_size=2, samples_per_image=4)
-    module = tiny_module(losses=MSE)
-    tiny_trainer(max_steps=1, callbacks=[CalibrateLRTime(batches=2)]).fit(module, datamodule=make_data())
-    batches = [batch for batch, _ in zip(make_data().train_dataloader(), range(2), strict=False)]
-    expected = calibrate_lr_time(module.encode(batch, i) for i, batch in enumerate(batches)).lr_time
-    assert module.objective.lr_time == pytest.approx(expected, rel=1e-6)
-    assert module.objective.lr_time != 0.25
-
-
 def test_export_writes_the_average(tmp_path):
     module, ema = tiny_module(lora=None, losses=MSE), EMA(decay=0.9)
     tiny_trainer(tmp_path, max_steps=2, callbacks=[ema, ExportBackbone()]).fit(module, loader(2))
@@ -219,19 +207,12 @@ def test_image_writer_names_files_by_their_sources(tmp_path, photos):
         (lambda: EMA(decay=1.0), r"decay must lie in \[0, 1\), got 1.0"),
         (lambda: ArtefactMeter(period=1), "period must be at least 2 pixels, got 1"),
         (lambda: PreviewGrid(images=0), "images and sample_steps must be at least 1"),
-        (lambda: CalibrateLRTime(batches=0), "batches must be at least 1, got 0"),
         (lambda: ExportBackbone("model.ckpt"), r"path must end in .safetensors, got 'model.ckpt'"),
     ],
 )
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_calibrating_an_objective_without_lr_time_is_refused():
-    module = tiny_module(losses={}, objective=FlowMatching())
-    with pytest.raises(ValueError, match="which FlowMatching doesn't have; leave it out"):
-        tiny_trainer(max_steps=1, callbacks=[CalibrateLRTime()]).fit(module, loader(1))
 
 
 @pytest.mark.parametrize("lora", [4, None])

@@ -2,9 +2,18 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from fluxsr.flows import FlowMatching, FlowOutput, FlowTrajectoryDistillation, GridTimes, LatentPair
+from fluxsr.flows import (
+    ConsistencySRFlow,
+    FlowMatching,
+    FlowOutput,
+    FlowTrajectoryDistillation,
+    GridTimes,
+    LatentPair,
+    RectifiedSRFlow,
+)
 from fluxsr.losses import L1Loss, MSELoss
-from fluxsr.training import ImageTerm, OneStepSR, psnr_y
+from fluxsr.models import FluxBackbone, PixelAutoencoder
+from fluxsr.training import ImageTerm, OneStepSR, StepOutputs, psnr_y
 from fluxsr.training.callbacks import EMA
 from fluxsr.training.terms import gradient_norms
 from tests.models.conftest import perturb, tiny_transformer
@@ -13,8 +22,6 @@ from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_traine
 
 def one_step_terms(module: OneStepSR, batch):
     """The terms of one step, outside a trainer."""
-    from fluxsr.training import StepOutputs
-
     pair = module.encode(batch)
     output, passes = module.flow(pair)
     decode = module.autoencoder.decode
@@ -146,6 +153,94 @@ def test_an_image_distance_is_handed_to_the_objective():
     assert seen == [(2, 3, 32, 32)]
 
 
+def adapters() -> FluxBackbone:
+    """A student and a stage-1 teacher, as adapters on one base."""
+    torch.manual_seed(0)
+    backbone = FluxBackbone(tiny_transformer(in_channels=48))
+    backbone.add_lora(rank=2)
+    backbone.add_lora("teacher", rank=2, trainable=False)
+    return backbone
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [RectifiedSRFlow(), FlowTrajectoryDistillation(0.3), ConsistencySRFlow(flow_share=0), ConsistencySRFlow()],
+    ids=["stage 1", "ftd", "consistency", "stage 2"],
+)
+def test_an_image_distance_compares_with_the_photos_of_the_very_rows(objective):
+    """An autoencoder that loses details: its decoded latents are no target."""
+
+    class Lossy(PixelAutoencoder):
+        def encode(self, image):
+            return super().encode((image * 4).round() / 4)
+
+    class Spy(torch.nn.Module):
+        def forward(self, sr_image, hr_image):
+            seen.append(hr_image)
+            return (sr_image - hr_image).square().mean()
+
+    seen: list[torch.Tensor] = []
+    batch = tiny_batch(size=6)
+    module = tiny_module(
+        losses={}, objective=objective, distance=Spy(), autoencoder=Lossy(2), lora=None, backbone=adapters()
+    )
+    _, _ = module.flow(module.encode(batch))
+    of_photos = [image for image in seen if all((row == batch.hr_image).flatten(1).all(dim=1).any() for row in image)]
+    # All but the distance of two estimates, which is the consistency term's.
+    assert len(of_photos) == len(seen) - isinstance(objective, ConsistencySRFlow) > 0
+    assert not torch.equal(module.autoencoder.decode(module.autoencoder.encode(batch.hr_image)), batch.hr_image)
+
+
+def test_further_estimates_are_compared_with_the_photos_of_their_rows():
+    class Spy(torch.nn.Module):
+        def forward(self, sr_image, hr_image):
+            seen.append(hr_image)
+            return (sr_image - hr_image).square().mean()
+
+    seen: list[torch.Tensor] = []
+    term = ImageTerm(Spy(), estimates=True)
+    objective = ConsistencySRFlow(flow_share=0.5)
+    module = tiny_module(losses={"spy": term}, objective=objective, lora=None, backbone=adapters())
+    batch = tiny_batch(size=6)
+    output, passes = module.flow(module.encode(batch))
+    module.compute_terms(StepOutputs(output, batch.hr_image, module.decode, 2, passes))
+    (rows,) = output.estimate_rows
+    assert torch.equal(seen[0], batch.hr_image) and torch.equal(seen[1], batch.hr_image[rows]) and 0 < len(rows) < 6
+
+
+def test_rows_of_a_mixed_batch_are_those_rows_alone():
+    """Teacher pairs keep their noise and latents beside photos, whose noise does not depend on their neighbors."""
+    batch = tiny_batch(size=4)
+    module = tiny_module(losses={})
+    latents, noise = torch.randn(2, 2, 12, 16, 16, generator=torch.Generator().manual_seed(0))
+    encoded: list[int] = []
+    encode = module.autoencoder.encode
+
+    class Counting(PixelAutoencoder):
+        def encode(self, image):
+            encoded.append(len(image))
+            return encode(image)
+
+    module.autoencoder = Counting(2)
+    photos = module.encode(batch, step=5)
+    encoded.clear()
+    mixed = module.encode(batch._replace(hr_latents=latents, noise=noise, pair_rows=(1, 3)), step=5)
+    assert encoded == [2, 4]  # the photos' HR, and all LR
+    for name, own in (("hr", latents), ("noise", noise)):
+        made = getattr(mixed, name)
+        assert torch.equal(made[[1, 3]], own)
+        assert torch.equal(made[[0, 2]], getattr(photos, name)[[0, 2]])
+    assert torch.equal(mixed.lr, photos.lr)
+    encoded.clear()
+    whole = module.encode(batch._replace(hr_latents=latents.repeat(2, 1, 1, 1), noise=noise.repeat(2, 1, 1, 1)), step=5)
+    assert encoded == [4] and torch.equal(whole.hr[:2], latents)
+
+
+def test_a_teacher_encodes_no_lr():
+    pair = tiny_module(losses={}, objective=FlowMatching()).encode(tiny_batch())
+    assert pair.lr is None and pair.noise.shape == pair.hr.shape
+
+
 def test_overfits_one_batch():
     """200 steps on one batch reach 35 dB: the whole chain trains."""
     module = tiny_module(
@@ -236,7 +331,7 @@ def test_checkpoints_hold_what_is_trained_and_resume(tmp_path):
     keep = ModelCheckpoint(tmp_path, save_last=True)
     tiny_trainer(tmp_path, max_epochs=1, enable_checkpointing=True, callbacks=[keep]).fit(module, loader(2))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert set(saved["state_dict"]) == set(module.trainable_state()) | {"objective._extra_state"}
+    assert set(saved["state_dict"]) == set(module.trainable_state()) | {"objective.lr_time"}
     again = tiny_module(objective=FlowTrajectoryDistillation(0.5), seed=0)
     resumed = tiny_trainer(tmp_path, max_epochs=2)
     resumed.fit(again, loader(2), weights_only=True, ckpt_path=tmp_path / "last.ckpt")

@@ -1,10 +1,9 @@
 """Lightning callbacks: averaging, previews, the artefact meter, calibration and files."""
 
 from fluxsr.training.callbacks.artefacts import ArtefactMeter
-from fluxsr.training.callbacks.calibrate import CalibrateLRTime
 from fluxsr.training.callbacks.ema import EMA
 from fluxsr.training.callbacks.export_backbone import ExportBackbone
 from fluxsr.training.callbacks.preview import PreviewGrid
 from fluxsr.training.callbacks.writer import ImageWriter
 
-__all__ = ["EMA", "ArtefactMeter", "CalibrateLRTime", "ExportBackbone", "ImageWriter", "PreviewGrid"]
+__all__ = ["EMA", "ArtefactMeter", "ExportBackbone", "ImageWriter", "PreviewGrid"]

@@ -1,0 +1,164 @@
+"""T_L is measured once, before anything is built on it, and goes where the weights go."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from fluxsr.data import SRDataModule
+from fluxsr.flows import FlowMatching, FlowTrajectoryDistillation, GridTimes, calibrate_lr_time
+from fluxsr.losses import MSELoss
+from fluxsr.models import FluxBackbone
+from fluxsr.training import AtomicCheckpointIO, ImageTerm, OneStepSR
+from fluxsr.training.callbacks import ExportBackbone
+from fluxsr.training.lr_time import FACTOR, IMAGES
+from tests.models.conftest import tiny_transformer
+from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
+
+
+def auto(rule="norm", grid=None, **arguments):
+    objective = FlowTrajectoryDistillation("auto", grid, rule)
+    return tiny_module(losses={"mse": ImageTerm(MSELoss())}, objective=objective, **arguments)
+
+
+def many(batches=20, **arguments) -> DataLoader:
+    return loader(batches, **arguments)
+
+
+@pytest.mark.parametrize("rule", ["norm", "snr"])
+def test_it_is_measured_on_the_first_batches_and_the_training_is_that_of_the_number(rule, caplog):
+    with caplog.at_level(logging.INFO):
+        torch.manual_seed(5)
+        module = auto(rule)
+        tiny_trainer(max_steps=2).fit(module, many())
+    pairs = [module.encode(tiny_batch(seed=number), number) for number in range(IMAGES // 2)]
+    expected = calibrate_lr_time(pairs, rule)
+    assert module.objective.lr_time == pytest.approx(expected.lr_time, rel=1e-6) and len(expected.per_image) == IMAGES
+    assert any("10 %" in record.message and rule in record.message for record in caplog.records)
+
+    torch.manual_seed(5)
+    given = tiny_module(
+        losses={"mse": ImageTerm(MSELoss())}, objective=FlowTrajectoryDistillation(module.objective.lr_time)
+    )
+    tiny_trainer(max_steps=2).fit(given, many())
+    for name, weight in module.trainable_state().items():
+        assert torch.equal(weight, given.trainable_state()[name]), name
+
+
+def test_nothing_is_drawn_from_the_global_generator(photos):
+    """Also by a data module's workers and order."""
+    drawn = []
+    for lr_time in ("auto", 0.2):
+        module = tiny_module(losses={"mse": ImageTerm(MSELoss())}, objective=FlowTrajectoryDistillation(lr_time))
+        torch.manual_seed(7)
+        data = SRDataModule(photos=photos, crop=32, batch_size=2, samples_per_image=4)
+        tiny_trainer(max_steps=1).fit(module, datamodule=data)
+        drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+
+
+def test_a_training_that_goes_on_reads_it_and_never_measures(tmp_path):
+    def go_on(steps, side, checkpoint=None, **arguments):
+        module = auto(**arguments)
+        save = ModelCheckpoint(tmp_path, filename="last")
+        trainer = tiny_trainer(
+            tmp_path, max_steps=steps, callbacks=[save], enable_checkpointing=True, plugins=[AtomicCheckpointIO()]
+        )
+        trainer.fit(module, many(side=side), ckpt_path=checkpoint, weights_only=True)
+        return module
+
+    first = go_on(1, 32)
+    other = go_on(1, 64).objective.lr_time  # other data has another T_L
+    assert abs(other - first.objective.lr_time) > 1e-4
+    (path,) = tmp_path.glob("last.ckpt")
+    second = go_on(2, 64, path)
+    assert second.objective.lr_time == first.objective.lr_time
+    tiny_trainer().validate(module := auto(), many(1), ckpt_path=path, weights_only=True, verbose=False)
+    assert module.objective.lr_time == first.objective.lr_time
+
+
+@pytest.mark.parametrize("through", ["fit", "checkpoint"])
+def test_the_modulation_table_is_built_at_the_measured_time(tmp_path, through):
+    def make():
+        backbone = FluxBackbone.from_transformer(tiny_transformer(in_channels=48))
+        return auto(grid=GridTimes(4), modulation_table=True, backbone=backbone)
+
+    module = make()
+    save = ModelCheckpoint(tmp_path, filename="last")
+    trainer = tiny_trainer(
+        tmp_path, max_steps=1, callbacks=[save], enable_checkpointing=True, plugins=[AtomicCheckpointIO()]
+    )
+    trainer.fit(module, many())
+    if through == "checkpoint":
+        module = make()
+        state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        module.on_load_checkpoint(state)
+        module.load_state_dict(state["state_dict"], strict=module.strict_loading)
+    latents = torch.randn(1, 12, 8, 8, generator=torch.Generator().manual_seed(0))
+    time = torch.tensor([module.objective.lr_time])
+    assert module.backbone(latents, time).isfinite().all()
+    with pytest.raises(ValueError, match="no row for t"):
+        module.backbone(latents, time * 0.5)
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1.0, False), (1.4, False), (1.6, True), (1 / 1.6, True)])
+def test_a_number_far_from_the_measured_one_is_warned_about(factor, warned, recwarn):
+    module = auto()
+    tiny_trainer(max_steps=1).fit(module, many())
+    measured = module.objective.lr_time
+    given = tiny_module(losses={}, objective=FlowTrajectoryDistillation(measured * factor))
+    recwarn.clear()
+    tiny_trainer(max_steps=1).fit(given, many())
+    found = [str(one.message) for one in recwarn.list if "lr_time" in str(one.message)]
+    assert bool(found) == warned and given.objective.lr_time == pytest.approx(measured * factor)
+    assert not warned or f"{measured:.2f}" in found[0]
+    assert FACTOR == 1.5
+
+
+def test_exports_say_it(tmp_path):
+    from safetensors import safe_open
+
+    module = auto()
+    tiny_trainer(tmp_path, max_steps=1, callbacks=[ExportBackbone(str(tmp_path / "out.safetensors"))]).fit(
+        module, many()
+    )
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        assert float(file.metadata()["start_time"]) == module.objective.lr_time
+
+
+def test_where_it_cannot_be_measured_a_number_is_asked_for():
+    same = tiny_batch()
+    same = same._replace(lr_image=torch.full_like(same.lr_image, 0.5), hr_image=torch.full_like(same.hr_image, 0.5))
+    data = DataLoader([same] * 3, batch_size=None)
+    with pytest.raises(ValueError, match=r"lr_time can't be measured: .*nothing to restore"):
+        tiny_trainer(max_steps=1).fit(auto(), data)
+    with pytest.raises(ValueError, match="lr_time is auto and was not measured"):
+        tiny_trainer().validate(auto(), many(1), verbose=False)
+    given = tiny_module(losses={}, objective=FlowTrajectoryDistillation(0.3))
+    tiny_trainer(max_steps=1).fit(given, data)  # a number is a number
+    assert given.objective.lr_time == 0.3
+
+
+def test_other_objectives_are_left_alone():
+    module = tiny_module(losses={}, objective=FlowMatching())
+    tiny_trainer(max_steps=1).fit(module, loader(1))
+    assert module.objective.is_settled
+
+
+def test_load_from_checkpoint_brings_it(tmp_path):
+    module = auto()
+    save = ModelCheckpoint(tmp_path, filename="last")
+    trainer = tiny_trainer(
+        tmp_path, max_steps=1, callbacks=[save], enable_checkpointing=True, plugins=[AtomicCheckpointIO()]
+    )
+    trainer.fit(module, many())
+    parts = auto()
+    again = OneStepSR.load_from_checkpoint(
+        tmp_path / "last.ckpt", weights_only=True, backbone=parts.backbone, autoencoder=parts.autoencoder,
+        objective=parts.objective,
+    )  # fmt: skip
+    assert again.objective.lr_time == module.objective.lr_time
