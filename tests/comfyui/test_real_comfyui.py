@@ -1,6 +1,6 @@
 """The nodes in a running ComfyUI, through its HTTP API.
 
-The recipe: a checkout of ComfyUI (the V3 schema came in summer 2025), an interpreter with its requirements and fluxsr's, then
+The recipe: a checkout of ComfyUI with the V3 schema, an interpreter with its requirements and fluxsr's, then
 
     FLUXSR_COMFYUI=FOLDER FLUXSR_COMFYUI_PYTHON=PYTHON pytest -m slow tests/comfyui
 
