@@ -120,11 +120,6 @@ class ComfyUI:
         image = next(one["images"][0] for one in result["outputs"].values() if "images" in one)
         return self.base / "output" / image["subfolder"] / image["filename"]
 
-    def memory(self) -> int:
-        """Resident bytes of its process."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
     def close(self) -> None:
         """End it."""
         self.process.terminate()
