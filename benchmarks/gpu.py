@@ -1,9 +1,9 @@
-"""All that needs a GPU, and a page of results with the device's name: the tests marked ``gpu``, then benchmarks.flux12b.
+"""All that needs a GPU, and a page of results with the device's name: the tests marked ``gpu``, then a benchmark.
 
     make gpu                                       # or: python -m benchmarks.gpu [--output outputs/gpu] [--minutes 8.5]
 
-Writes OUTPUT/DEVICE.md, and beside it the tests' results as XML and the benchmark's as JSON. Exit code: 0, 1 if a test failed,
-2 where there is no GPU. A rung of the benchmark that fails is a row that says so.
+The benchmark is benchmarks.architecture, of each of MODELS. Writes OUTPUT/DEVICE.md, and beside it the tests' results as XML
+and the benchmarks' as JSON. Exit code: 0, 1 if a test failed, 2 where there is no GPU. A rung that fails is a row that says so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import torch
 from fluxsr.atomic import write_text
 
 ROOT = Path(__file__).parent.parent
+# What is measured, the one that most people train first.
+MODELS = ("flux.2-klein-base-4b", "flux.1-dev")
 
 
 class Tested(NamedTuple):
@@ -78,26 +80,26 @@ def page(device: str, tested: Sequence[Tested], measured: str) -> str:
         why = f": {one.why.replace('|', '/')}" if one.why else ""
         outcome = one.outcome if one.outcome == "passed" else f"**{one.outcome}**{why}"
         lines.append(f"| {one.name} | {outcome} | {one.seconds:.1f} |")
-    return "\n".join([*lines, "", "## FLUX.1-dev's architecture", "", measured])
+    return "\n".join([*lines, "", "## Architectures with random weights", "", measured])
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/gpu"), help="folder of the page")
-    parser.add_argument("--minutes", type=float, default=8.5, help="after so many the benchmark begins no row")
+    parser.add_argument("--minutes", type=float, default=8.5, help="after so many a benchmark begins no row")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("make gpu: there is no CUDA device here, and all of it needs one", file=sys.stderr)
         raise SystemExit(2)
-    from benchmarks import flux12b
+    from benchmarks import architecture
 
     device = torch.cuda.get_device_name()
     name = re.sub(r"\W+", "-", device.lower()).strip("-")
     options.output.mkdir(parents=True, exist_ok=True)
     tested = run_tests(options.output / f"{name}-tests.xml")
-    report = flux12b.run(options.output / f"{name}-flux12b", minutes=options.minutes)
+    reports = [architecture.run(options.output / f"{name}-{model}", model, minutes=options.minutes) for model in MODELS]
     path = options.output / f"{name}.md"
-    write_text(path, page(device, tested, report.markdown()))
+    write_text(path, page(device, tested, "\n".join(report.markdown() for report in reports)))
     print(path)
     if any(one.outcome == "failed" for one in tested):
         raise SystemExit(1)

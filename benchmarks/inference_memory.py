@@ -19,6 +19,10 @@ BASES = [
     ("black-forest-labs/FLUX.1-dev", 3.5, False),
     ("black-forest-labs/FLUX.1-dev", 3.5, True),
     ("black-forest-labs/FLUX.1-schnell", None, False),
+    ("black-forest-labs/FLUX.2-klein-4B", None, False),
+    ("black-forest-labs/FLUX.2-klein-4B", None, True),
+    ("black-forest-labs/FLUX.2-klein-9B", None, False),
+    ("black-forest-labs/FLUX.2-klein-9B", None, True),
 ]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fluxsr.models import FluxBackbone
-from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES
+from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
 from fluxsr.models.quantization import quantization_config
 from fluxsr.training import OneStepSR
 from fluxsr.training.validation import Means
@@ -55,6 +55,8 @@ def materialize(module: OneStepSR, device: torch.device) -> None:
     for name, buffer in module.named_buffers():
         if ".net.head" in name:  # LPIPS's channel weights: with zeros no gradient would reach the decoder
             buffer.uniform_()
+        elif name == "autoencoder.std":  # of FLUX.2's latents: a deviation is positive
+            buffer.uniform_(0.5, 1.5)
     module.to(device)
 
 
@@ -100,14 +102,24 @@ def quantizer(kind: Any) -> Callable[[nn.Module], nn.Module]:
     return to_4bit
 
 
-def tiny_model(folder: Path) -> tuple[str, ...]:
-    """Write the configuration of a tiny FLUX and its autoencoder, and return the arguments of ``fluxsr fit`` that take it."""
-    sizes = {"num_layers": 1, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2}
-    text = {"joint_attention_dim": 32, "pooled_projection_dim": 16, "guidance_embeds": True}
+def tiny_model(folder: Path, model: str) -> tuple[str, ...]:
+    """Write the configuration of a tiny model and its autoencoder, and return the arguments of ``fluxsr fit`` that take it.
+
+    Args:
+        folder: Where the files go.
+        model: Name of the architecture that it is like.
+    """
+    whole = FLUX_ARCHITECTURES[model]
+    head = 16
+    axes = {3: [4, 6, 6], 4: [4, 4, 4, 4]}[len(whole["axes_dims_rope"])]
+    small = {
+        "num_layers": 1, "num_single_layers": 2, "attention_head_dim": head, "num_attention_heads": 2,
+        "joint_attention_dim": 32, "axes_dims_rope": axes,
+    }  # fmt: skip
     configs = {
-        "transformer": {"patch_size": 1, "in_channels": 64, **sizes, **text, "axes_dims_rope": [4, 6, 6]},
+        "transformer": {**whole, **small},
         "vae": {
-            **AUTOENCODER_ARCHITECTURES["flux.1-dev"],
+            **AUTOENCODER_ARCHITECTURES[model],
             "block_out_channels": [8, 8, 8, 8],
             "layers_per_block": 1,
             "norm_num_groups": 4,

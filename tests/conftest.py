@@ -56,6 +56,19 @@ def pipeline(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pipeline2(tmp_path_factory) -> Path:
+    """A tiny FLUX.2-klein-base in diffusers' layout: transformer/, vae/; beside them a prompt file with a negative one."""
+    from tests.models.conftest import tiny_prompt, tiny_transformer
+    from tests.models.test_flux2 import tiny_kl2
+
+    folder = tmp_path_factory.mktemp("pipeline2")
+    tiny_transformer(family="flux.2").save_pretrained(folder / "transformer")
+    tiny_kl2().save_pretrained(folder / "vae")
+    tiny_prompt(family="flux.2").save(folder / "prompt.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def teacher():
     """The shipped teacher."""
     from fluxsr.models import load_flux

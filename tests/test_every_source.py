@@ -18,6 +18,7 @@ from fluxsr.models import FluxBackbone, encode_prompt, load_autoencoder, load_fl
 from fluxsr.training import make_pairs
 from tests.models.conftest import TINY, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
+from tests.models.test_flux2 import tiny_kl2
 
 SMALL = {"num": 1, "steps": 1, "batch_size": 1, "size": 32}
 
@@ -42,6 +43,7 @@ NO_AUTOENCODER = "holds a transformer, and what is wanted here is an autoencoder
 NO_VAE_INSIDE = "has no autoencoder of its own: give one"
 NO_PIPELINE = "and what is wanted here is a FluxSRPipeline"
 NO_TEXT = "has no text encoders"
+OTHER_TEXT = "whose text encoders are not known here"
 NO_WEIGHTS = "names an architecture without shipped weights"
 NO_TIME = "does not say at which time the LR latents stand"
 OTHER_CLASS = "which is not supported here; supported:"
@@ -78,8 +80,8 @@ EXPECTED = {
     "file": row(OK),
     # Of a base, the upscaler must be told the time.
     "base": row(OK, upscale=NO_PIPELINE, evaluate=NO_PIPELINE, load_autoencoder=OK, prompt=INCOMPLETE),
-    "fluxsr pipeline": row(OK, pipeline=OK, load_autoencoder=OK, prompt=INCOMPLETE),
-    "folded pipeline": row(OK, load_folded=FOLDED, export=FOLDED, pipeline=OK, load_autoencoder=OK, prompt=INCOMPLETE,
+    "fluxsr pipeline": row(OK, pipeline=OK, load_autoencoder=OK, prompt=OTHER_TEXT),
+    "folded pipeline": row(OK, load_folded=FOLDED, export=FOLDED, pipeline=OK, load_autoencoder=OK, prompt=OTHER_TEXT,
                            pairs="folded at t"),
     "transformer": row(
         OK, upscale=NO_TIME, evaluate=NO_TIME, upscale_with_start_time=NO_VAE_INSIDE, pairs=NO_VAE_INSIDE,
@@ -89,7 +91,10 @@ EXPECTED = {
     "autoencoder": row(NO_TRANSFORMER, load_autoencoder=OK),
     "taesd": row(NO_TRANSFORMER, load_autoencoder=OK),
     "pixel": row(NO_TRANSFORMER, load_autoencoder=OK),
-    "flux2": row(OTHER_CLASS, load_autoencoder=OTHER_CLASS),
+    "chroma": row(OTHER_CLASS, load_autoencoder=OTHER_CLASS),
+    "klein": row(OK, upscale=NO_PIPELINE, evaluate=NO_PIPELINE, load_autoencoder=OK, prompt=INCOMPLETE),
+    "folded klein": row(OK, load_folded=FOLDED, export=FOLDED, pipeline=OK, load_autoencoder=OK, prompt=OTHER_TEXT,
+                        pairs="folded at t"),
     "hub": row(UNREACHABLE, load_flux_on_meta=OK, pipeline=UNREACHABLE, load_autoencoder=UNREACHABLE, prompt=UNREACHABLE),
 }  # fmt: skip
 
@@ -114,8 +119,11 @@ def sources(tmp_path_factory) -> dict[str, str]:
             for key, tensor in getattr(vae, part).layers.state_dict().items()
         }
         save_file(layers, folder / "taesd" / f"small_{part}.safetensors")
-    (folder / "flux2").mkdir()
-    (folder / "flux2" / "config.json").write_text(json.dumps({"_class_name": "Flux2Transformer2DModel", **TINY}))
+    (folder / "chroma").mkdir()
+    (folder / "chroma" / "config.json").write_text(json.dumps({"_class_name": "ChromaTransformer2DModel", **TINY}))
+    tiny_transformer(family="flux.2").save_pretrained(folder / "klein" / "transformer")
+    tiny_kl2().save_pretrained(folder / "klein" / "vae")
+    export_model(str(folder / "folded klein"), model=str(folder / "klein"))
     return {
         "shipped": "nano-student",
         "file": str(folder / "mine.safetensors"),
@@ -127,7 +135,9 @@ def sources(tmp_path_factory) -> dict[str, str]:
         "autoencoder": str(folder / "vae"),
         "taesd": str(folder / "taesd"),
         "pixel": "pixel",
-        "flux2": str(folder / "flux2"),
+        "chroma": str(folder / "chroma"),
+        "klein": str(folder / "klein"),
+        "folded klein": str(folder / "folded klein"),
         "hub": "black-forest-labs/FLUX.1-schnell",
     }
 

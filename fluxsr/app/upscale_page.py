@@ -169,7 +169,8 @@ def license_line(model: str, upscaler: Upscaler) -> str:
     license = license_of(base_model_of(model, getattr(transformer, "config", {})))
     terms = "commercial use allowed" if license.commercial else "not for commercial use"
     name = html.escape(Path(model).name if Path(model).exists() else model)
-    return f'<p>Model: {name} · License: <a href="{license.link}" rel="noreferrer">{license.name}</a>, {terms}</p>'
+    linked = f'<a href="{license.link}" rel="noreferrer">{license.name}</a>' if license.link else license.name
+    return f"<p>Model: {name} · License: {linked}, {terms}</p>"
 
 
 def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> gr.Blocks:

@@ -14,6 +14,8 @@ COMMAND = Command(
     fluxsr pairs --output pairs --num 128                                # of the shipped nano teacher: half a minute, no GPU
     fluxsr pairs --output pairs --num 2400 --steps 28 --guidance 3.5 --model black-forest-labs/FLUX.1-dev \\
       --prompt prompt.safetensors --dtype bfloat16 --batch_size 4        # as the paper's
+    fluxsr pairs --output pairs --num 2400 --steps 50 --cfg 4.0 --model black-forest-labs/FLUX.2-klein-base-4B \\
+      --prompt prompt.safetensors --dtype bfloat16                       # with classifier-free guidance
     fluxsr pairs --output pairs --num 2400 --steps 28 --devices auto     # on every GPU of this machine
     fluxsr pairs --output pairs --images PHOTOS                          # of your own photos
     """,

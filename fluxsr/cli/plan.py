@@ -25,7 +25,7 @@ With --memory, and if the peak does not fit: what to switch on, each planned lik
 
 what it assumes:
   A GPU, unless trainer.accelerator is cpu: CUDA's autocast rules, attention and norms in fused kernels.
-  A hub id of FLUX.1-dev or -schnell has that architecture; other models need a local folder with its config.json.
+  A hub id of a published FLUX.1 or FLUX.2 has that architecture; other models need a local folder with its config.json.
   A prompt file that does not exist has 512 tokens (--text_tokens says otherwise); an adapter file has rank lora_rank, or 64.
   int8 and fp8 take 1 byte a weight, nf4 0.52; an 8-bit Adam 2 bytes a weight and 8 for every 256 of them. These are formulas.
   Callbacks take nothing, except EMA. Validation is not planned: tile bounds what it takes."""
@@ -35,7 +35,7 @@ COMMAND = Command(
     ("fluxsr.cli.plan:plan",),
     usage="--config FILE [--config PRESET ...] [options] [options of fluxsr fit]",
     examples="""
-    fluxsr plan --config fluxsr_flux1dev
+    fluxsr plan --config fluxsr_klein4b
     fluxsr plan --config fluxsr_flux1dev --devices 8 --strategy fsdp2 --memory 48GB
     fluxsr plan --config train.yaml --config preset.yaml --model.backbone.init_args.lora_rank 16 --format json
     """,

@@ -1,4 +1,4 @@
-"""``fluxsr prompt``: run FLUX's text encoders once and keep the result."""
+"""``fluxsr prompt``: run a model's text encoders once and keep the result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ COMMAND = Command(
     examples="""
     fluxsr prompt --output prompt.safetensors --text "a photo"
     fluxsr prompt --output prompt.safetensors --model black-forest-labs/FLUX.1-schnell --max_tokens 256
+    fluxsr prompt --output prompt.safetensors --text "a photo" --negative "" --model black-forest-labs/FLUX.2-klein-base-4B
     """,
 )
 

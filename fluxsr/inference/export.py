@@ -9,13 +9,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from fluxsr.inference.model_card import base_model_of, license_of
+from fluxsr.inference.model_card import base_model_of
 from fluxsr.inference.parts import FLUX_WINDOW, NANO_WINDOW
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import PixelAutoencoder, PromptEmbedding, fuse_lora, load_flux, load_folded
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.bfl import to_bfl
 from fluxsr.models.known_names import model_or_shipped
+from fluxsr.models.licenses import license_of
 from fluxsr.models.load import transformer_class
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.sources import ModelSource
@@ -71,8 +72,8 @@ def export_model(
 ) -> ExportedModel:
     """Write a super-resolver as one model that diffusers loads: the adapter fused, the modulation layers folded.
 
-    Folding removes 27 % of FLUX.1-dev without changing its output; it is done while loading, so the machine needs memory for
-    the folded model only.
+    Folding removes 27 % of FLUX.1-dev (46 % without text) and 4 % of FLUX.2-klein-4B (21 %) without changing the output; it is
+    done while loading, so the machine needs memory for the folded model only.
 
     Args:
         output: a folder, for FluxSRPipeline.from_pretrained and fluxsr upscale; or a file ending in .safetensors with the

@@ -4,47 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fluxsr.models import FLUX_ARCHITECTURES
 from fluxsr.models.known_names import SHIPPED
+from fluxsr.models.licenses import license_of as license_of  # the app asks here
 
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
-
-
-class License(NamedTuple):
-    """A license as a model hub names it.
-
-    Attributes:
-        identifier: the hub's short name; ``other`` for a license that has none.
-        name: Name of the license.
-        link: to its text.
-        commercial: whether commercial use is free.
-    """
-
-    identifier: str
-    name: str
-    link: str
-    commercial: bool
-
-
-APACHE = License("apache-2.0", "apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", True)
-NON_COMMERCIAL = License(
-    "other",
-    "flux-1-dev-non-commercial-license",
-    f"https://huggingface.co/{FLUX_DEV}/blob/main/LICENSE.md",
-    False,
-)
-
-
-def license_of(base_model: str) -> License:
-    """Return the license of what is made from a base.
-
-    FLUX.1-schnell and this project's nano models are Apache-2.0. FLUX.1-dev, all that is made from it, and every base that
-    is not known here are non-commercial: better too strict than wrong.
-    """
-    free = base_model in SHIPPED or base_model.lower().split("/")[-1] == "flux.1-schnell"
-    return APACHE if free else NON_COMMERCIAL
 
 
 def base_model_of(model: str, config: Mapping[str, Any]) -> str:
@@ -52,14 +18,20 @@ def base_model_of(model: str, config: Mapping[str, Any]) -> str:
 
     Args:
         model: what was loaded, by name or path.
-        config: Configuration of its transformer. With a guidance embedding it is FLUX.1-dev or made from it.
+        config: Configuration of its transformer. With FLUX.1-dev's own, it is that or made from it.
     """
-    nano = FLUX_ARCHITECTURES["nano"]
-    if model in SHIPPED or all(config.get(key) == nano[key] for key in nano):
+    if model in SHIPPED or _is(config, "nano"):
         return "nano"
     if not Path(model).exists():
         return model
-    return FLUX_DEV if config.get("guidance_embeds") else Path(model).resolve().name
+    return FLUX_DEV if _is(config, "flux.1-dev") else Path(model).resolve().name
+
+
+def _is(config: Mapping[str, Any], name: str) -> bool:
+    """Say whether a configuration is the named architecture's."""
+    own = FLUX_ARCHITECTURES[name]
+    found = ((config.get(key), value) for key, value in own.items())
+    return all((list(one) if isinstance(one, tuple) else one) == value for one, value in found)
 
 
 def model_card(
@@ -85,15 +57,10 @@ def model_card(
     header = ["library_name: diffusers", "pipeline_tag: image-to-image", f"license: {license.identifier}"]
     if license.identifier == "other":
         header += [f"license_name: {license.name}", f"license_link: {license.link}"]
+    named = f"[{license.name}]({license.link}), the license of its base. " if license.link else ""
     if "/" in base_model:
         header.append(f"base_model: {base_model}")
     header.append("tags: [fluxsr, super-resolution, one-step]")
-    terms = (
-        "Commercial use is allowed."
-        if license.commercial
-        else "**Commercial use is not allowed** without a license from Black Forest Labs: it is made from FLUX.1-dev, or "
-        "from a base whose license is not known."
-    )
     folding = (
         "\nIts modulation layers are folded: it runs at this one time, with the prompt and guidance stored inside, and "
         "refuses others.\n"
@@ -127,5 +94,5 @@ pipeline(Image.open("photo.jpg"), scale=4).images[0].save("large.png")
 
 ## License
 
-[{license.name}]({license.link}), the license of its base. {terms}
+{named}{license.terms}
 """

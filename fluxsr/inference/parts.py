@@ -208,7 +208,7 @@ def _pipeline_parts(source: ModelSource, window: int | None, place: torch.device
         config = source.read_json("prompt/config.json")
         tensors, _ = read_safetensors(source.file("prompt/diffusion_pytorch_model.safetensors"))
         velocity.set_prompt(
-            PromptEmbedding(tensors["prompt_embeds"], tensors["pooled_prompt_embeds"], config.get("text", ""))
+            PromptEmbedding(tensors["prompt_embeds"], tensors.get("pooled_prompt_embeds"), config.get("text", ""))
         )
     if numbers.get("vae", [None])[0] is not None:
         vae: Any = load_fitting_autoencoder(velocity, source, dtype=dtype, device=place)

@@ -23,8 +23,10 @@ from fluxsr.inference.model_card import model_card
 from fluxsr.inference.parts import UpscalerParts, take_form
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
+from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.devices import choose_device
 from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
+from fluxsr.models.modulation.folding import Folded
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import own_memory
 
@@ -37,31 +39,35 @@ class FixedPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so does dif
     Args:
         tokens: Number of the prompt's tokens; may be 0.
         joint_attention_dim: width of a token's embedding.
-        pooled_projection_dim: width of the pooled embedding.
+        pooled_projection_dim: width of the pooled embedding; ``None`` where the model has none (FLUX.2).
         text: the prompt, for people.
     """
 
     @register_to_config
     def __init__(
-        self, tokens: int = 0, joint_attention_dim: int = 4096, pooled_projection_dim: int = 768, text: str = ""
+        self, tokens: int = 0, joint_attention_dim: int = 4096, pooled_projection_dim: int | None = 768, text: str = ""
     ) -> None:
         super().__init__()
         self.prompt_embeds = nn.Parameter(torch.zeros(1, tokens, joint_attention_dim), requires_grad=False)
-        self.pooled_prompt_embeds = nn.Parameter(torch.zeros(1, pooled_projection_dim), requires_grad=False)
+        pooled = None if pooled_projection_dim is None else torch.zeros(1, pooled_projection_dim)
+        self.pooled_prompt_embeds = None if pooled is None else nn.Parameter(pooled, requires_grad=False)
 
     @classmethod
     def from_embedding(cls, prompt: PromptEmbedding) -> FixedPrompt:
         """Return the component that holds ``prompt``."""
         tokens, width = prompt.prompt_embeds.shape[1:]
-        component = cls(tokens, width, prompt.pooled_prompt_embeds.shape[-1], prompt.text)
+        pooled = prompt.pooled_prompt_embeds
+        component = cls(tokens, width, None if pooled is None else pooled.shape[-1], prompt.text)
         component.prompt_embeds.data = prompt.prompt_embeds.detach().clone()
-        component.pooled_prompt_embeds.data = prompt.pooled_prompt_embeds.detach().clone()
+        if pooled is not None and component.pooled_prompt_embeds is not None:
+            component.pooled_prompt_embeds.data = pooled.detach().clone()
         return component
 
     @property
     def embedding(self) -> PromptEmbedding:
         """The prompt."""
-        return PromptEmbedding(self.prompt_embeds.data, self.pooled_prompt_embeds.data, self.config["text"])
+        pooled = None if self.pooled_prompt_embeds is None else self.pooled_prompt_embeds.data
+        return PromptEmbedding(self.prompt_embeds.data, pooled, self.config["text"])
 
 
 class FluxSRPipeline(DiffusionPipeline):
@@ -71,8 +77,8 @@ class FluxSRPipeline(DiffusionPipeline):
     kind, is the work of :class:`fluxsr.inference.upscaler.Upscaler`.
 
     Args:
-        transformer: diffusers' ``FluxTransformer2DModel``, or a folded one.
-        vae: ``AutoencoderKL`` or ``AutoencoderTiny``; ``None`` for a model that works on pixels.
+        transformer: diffusers' ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``, or a folded one.
+        vae: ``AutoencoderKL``, ``AutoencoderKLFlux2`` or ``AutoencoderTiny``; ``None`` for a model that works on pixels.
         prompt: the fixed prompt; ``None``: no text tokens. A folded transformer brings its own.
         start_time: time of the LR latents that the model was trained with.
         guidance: for a transformer with a guidance embedding.
@@ -275,7 +281,7 @@ class FluxSRPipeline(DiffusionPipeline):
             velocity.register_buffer(name, buffer.to(device), persistent=False)
         autoencoder: Any = PixelAutoencoder(config.pixel_downsample, config.pixel_shift, config.pixel_scale)
         if self.vae is not None:
-            autoencoder = LatentAutoencoder(self.vae)
+            autoencoder = wrap_autoencoder(self.vae)
         plan = getattr(self, "memory_plan", None)
         own = {"window": config.window if plan is None else plan.window, "device": device, "memory_plan": plan}
         return Upscaler(velocity, autoencoder, config.start_time, **{**own, **options})
@@ -336,7 +342,7 @@ class FluxSRPipeline(DiffusionPipeline):
 
 def is_folded(transformer: Any) -> bool:
     """Say whether a transformer's modulation layers were folded."""
-    return isinstance(transformer, FoldedFluxTransformer)
+    return isinstance(transformer, Folded)
 
 
 def _on_meta(velocity: FluxBackbone, autoencoder: Any) -> tuple[FluxBackbone, Any]:
@@ -348,4 +354,4 @@ def _on_meta(velocity: FluxBackbone, autoencoder: Any) -> tuple[FluxBackbone, An
         prompt = PromptEmbedding(embeddings[0], embeddings[1], velocity.prompt_text)
         model = FluxBackbone(empty, prompt, velocity.guidance).eval()
     vae = getattr(autoencoder, "vae", None)
-    return model, autoencoder if vae is None else LatentAutoencoder(deepcopy(vae).to("meta"))
+    return model, autoencoder if vae is None else wrap_autoencoder(deepcopy(vae).to("meta"))

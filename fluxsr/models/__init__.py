@@ -2,7 +2,7 @@
 
 from fluxsr.models.adapters import AdapterRoles
 from fluxsr.models.architectures import FLUX_ARCHITECTURES, flux_architecture
-from fluxsr.models.autoencoders import LatentAutoencoder, PixelAutoencoder, load_autoencoder
+from fluxsr.models.autoencoders import Flux2Autoencoder, LatentAutoencoder, PixelAutoencoder, load_autoencoder
 from fluxsr.models.discriminator import LatentDiscriminator
 from fluxsr.models.features import FeatureTap
 from fluxsr.models.flux import FluxBackbone
@@ -16,6 +16,7 @@ __all__ = [
     "FLUX_ARCHITECTURES",
     "AdapterRoles",
     "FeatureTap",
+    "Flux2Autoencoder",
     "FluxBackbone",
     "LatentAutoencoder",
     "LatentDiscriminator",

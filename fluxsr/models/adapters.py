@@ -6,24 +6,15 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.models.distributed import is_writer, whole
+from fluxsr.models.families import family_of_model
 from fluxsr.models.lora_files import FILE_NAME
 from fluxsr.models.weight_files import write_safetensors
-
-if TYPE_CHECKING:
-    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-
-# Attention and MLP linears of both kinds of blocks; the modulation (norm*.linear) and the embedders stay as they are.
-IMAGE_LINEARS = (
-    r"(single_)?transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2)|proj_mlp|proj_out)"
-)
-# The double-stream blocks' text side: without text tokens its adapters would never get a gradient.
-TEXT_LINEARS = r"transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.(0\.proj|2))"
 
 
 class AdapterRoles:
@@ -37,8 +28,9 @@ class AdapterRoles:
         transformer: a diffusers transformer. Its parameters are frozen when the first adapter is added.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel) -> None:
+    def __init__(self, transformer: Any) -> None:
         self.transformer = transformer
+        self.family = family_of_model(transformer)
         self.active: list[str] = []
         self.names: list[str] = []
         self._layers: list[Any] = []
@@ -74,9 +66,10 @@ class AdapterRoles:
         if name in self.names:
             raise ValueError(f"there is an adapter {name!r} already; choose another name")
         if targets is None:
-            targets = f"{IMAGE_LINEARS}|{TEXT_LINEARS}" if text else IMAGE_LINEARS
+            image, words = self.family.image_linears, self.family.text_linears
+            targets = f"{image}|{words}" if text else image
         # Without double-stream blocks there is nothing to leave out, of which peft warns.
-        text_side = rf"(.*\.)?{TEXT_LINEARS}"
+        text_side = rf"(.*\.)?{self.family.text_linears}"
         leave_out = not text and any(re.fullmatch(text_side, module) for module, _ in self.transformer.named_modules())
         config = LoraConfig(
             r=rank,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from fluxsr.models.families import from_diffusers
 from fluxsr.models.sources import ModelSource, taesd_files
 from fluxsr.models.taesd import load_taesd
 from fluxsr.models.weight_files import own_memory
@@ -68,8 +70,8 @@ class LatentAutoencoder(nn.Module):
         super().__init__()
         self.vae = cast("AutoencoderKL | AutoencoderTiny", vae.requires_grad_(False).eval())
         config: Any = self.vae.config
-        self.scaling_factor = float(config.scaling_factor)
-        self.shift_factor = float(config.shift_factor or 0.0)
+        self.scaling_factor = float(config.get("scaling_factor", 1.0))
+        self.shift_factor = float(config.get("shift_factor") or 0.0)
         self.latent_channels = int(config.latent_channels)
         blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
         self.downsample = 2 ** (len(blocks) - 1)
@@ -94,12 +96,20 @@ class LatentAutoencoder(nn.Module):
         check_image(image, self.downsample)
         encoded = self.vae.encode((image * 2 - 1).to(self.dtype))
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        return (latents.float() - self.shift_factor) * self.scaling_factor
+        return self.normalize(latents.float())
 
     def decode(self, latents: Tensor) -> Tensor:
         """Map latents to float32 images, nominally in ``[0, 1]``; the gradient passes through."""
-        decoded = self.vae.decode((latents / self.scaling_factor + self.shift_factor).to(self.dtype)).sample
+        decoded = self.vae.decode(self.denormalize(latents).to(self.dtype)).sample
         return decoded.float() / 2 + 0.5
+
+    def normalize(self, latents: Tensor) -> Tensor:
+        """Bring what the encoder gives to the scale that the transformer works on."""
+        return (latents - self.shift_factor) * self.scaling_factor
+
+    def denormalize(self, latents: Tensor) -> Tensor:
+        """Undo :meth:`normalize`."""
+        return latents / self.scaling_factor + self.shift_factor
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what teacher pairs must agree on."""
@@ -109,6 +119,58 @@ class LatentAutoencoder(nn.Module):
             "shift": self.shift_factor,
             "scale": self.scaling_factor,
         }
+
+
+class Flux2Autoencoder(LatentAutoencoder):
+    """FLUX.2's latent space: diffusers' ``AutoencoderKLFlux2``, frozen, normalized by its batch norm's running statistics.
+
+    The statistics are of tokens: one mean and deviation for each channel and each of the 2x2 positions in a token. Applied to
+    the latents before they are packed, they leave them ``(B, 32, H / 8, W / 8)``, as everywhere in this library.
+
+    Args:
+        vae: the diffusers model. Its parameters are frozen.
+        checkpoint_decode: as in :class:`LatentAutoencoder`.
+    """
+
+    def __init__(self, vae: nn.Module, checkpoint_decode: bool = False) -> None:
+        super().__init__(vae, checkpoint_decode)
+        statistics: Any = vae.bn
+        self.eps = float(self.vae.config["batch_norm_eps"])
+        self.mean: Tensor
+        self.std: Tensor
+        deviation = (statistics.running_var.float() + self.eps).sqrt()
+        self.register_buffer("mean", statistics.running_mean.float().view(1, -1, 1, 1).clone(), persistent=False)
+        self.register_buffer("std", deviation.view(1, -1, 1, 1), persistent=False)
+
+    def normalize(self, latents: Tensor) -> Tensor:
+        """Subtract the mean and divide by the deviation of each channel and position in a token."""
+        tokens = nn.functional.pixel_unshuffle(latents, 2)
+        return nn.functional.pixel_shuffle((tokens - self.mean) / self.std, 2)
+
+    def denormalize(self, latents: Tensor) -> Tensor:
+        """Undo :meth:`normalize`."""
+        tokens = nn.functional.pixel_unshuffle(latents, 2)
+        return nn.functional.pixel_shuffle(tokens * self.std + self.mean, 2)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what teacher pairs must agree on: a tuned autoencoder may have other statistics."""
+        digest = hashlib.sha256(f"{self.eps}".encode())
+        statistics: Any = self.vae.get_submodule("bn")
+        for tensor in (statistics.running_mean, statistics.running_var):
+            # As coarse as bfloat16, in which the weights may be stored or loaded: in a wider dtype they are the same weights.
+            digest.update(tensor.cpu().bfloat16().float().numpy().tobytes())
+        return {"kind": type(self.vae).__name__, "downsample": self.downsample, "statistics": digest.hexdigest()[:16]}
+
+
+def wrap_autoencoder(vae: nn.Module, checkpoint_decode: bool = False) -> LatentAutoencoder:
+    """Return the latent autoencoder around a model of diffusers, by its kind.
+
+    Args:
+        vae: ``AutoencoderKL``, ``AutoencoderTiny`` or ``AutoencoderKLFlux2``.
+        checkpoint_decode: as in :class:`LatentAutoencoder`.
+    """
+    kind = Flux2Autoencoder if type(vae).__name__ == "AutoencoderKLFlux2" else LatentAutoencoder
+    return kind(vae, checkpoint_decode)
 
 
 def check_image(image: Tensor, multiple: int) -> None:
@@ -136,15 +198,16 @@ def load_autoencoder(
     checkpoint_decode: bool = False,
     device: torch.device | str | None = None,
 ) -> nn.Module:
-    """Load an autoencoder: a :class:`PixelAutoencoder` or a :class:`LatentAutoencoder`.
+    """Load an autoencoder: a :class:`PixelAutoencoder`, a :class:`LatentAutoencoder` or a :class:`Flux2Autoencoder`.
 
     On the ``meta`` device nothing is downloaded and no weight is read: the configuration comes from the folder, the hub's cache
-    on this disk, or a known model's name (FLUX.1's and taef1).
+    on this disk, or a known model's name (FLUX.1's, FLUX.2's and taef1).
 
     Args:
-        source: ``"pixel"`` for the lossless one; else a hub id or a local folder of an ``AutoencoderKL`` or
-            ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with ``subfolder="vae"``, ``madebyollin/taef1``), or a folder
-            with two files in taesd's own layout (``taef1_encoder.safetensors``, ``taef1_decoder.safetensors``).
+        source: ``"pixel"`` for the lossless one; else a hub id or a local folder of an ``AutoencoderKL``,
+            ``AutoencoderKLFlux2`` or ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with ``subfolder="vae"``,
+            ``madebyollin/taef1``), or a folder with two files in taesd's own layout (``taef1_encoder.safetensors`` and
+            ``taef1_decoder.safetensors``).
         subfolder: Folder inside the source; found by itself for a local pipeline folder with a ``vae`` inside.
         revision: Revision of the hub repository.
         dtype: Name of the weights' torch dtype.
@@ -161,7 +224,7 @@ def load_autoencoder(
     kind = getattr(torch, dtype)
     files = taesd_files(found.path) if found.kind == "taesd" and found.path is not None else None
     vae = _load_vae(found, subfolder, kind, place) if files is None else load_taesd(*files, kind, place)
-    return LatentAutoencoder(vae, checkpoint_decode=checkpoint_decode).to(place)
+    return wrap_autoencoder(vae, checkpoint_decode).to(place)
 
 
 def load_fitting_autoencoder(
@@ -199,11 +262,9 @@ def load_fitting_autoencoder(
 
 def _load_vae(source: ModelSource, subfolder: str | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Load an autoencoder in diffusers' layout."""
-    import diffusers
-
     meta = device.type == "meta"
     config = source.autoencoder_config(subfolder, offline=meta)
-    loader: Any = getattr(diffusers, config["_class_name"])
+    loader = from_diffusers(config["_class_name"], "0.36", f"the autoencoder of {source.name}")
     if meta:
         with device:
             # Not the class's own: diffusers warns at every cast.

@@ -1,4 +1,4 @@
-"""A discriminator of latents: light heads on the features of the frozen backbone."""
+"""Discriminators: light heads on the features of a frozen network, of the backbone itself for latents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,33 @@ from fluxsr.models.flux import FluxBackbone
 from fluxsr.protocols import VelocityModel
 
 
-class LatentDiscriminator(nn.Module):
+class FeatureDiscriminator(nn.Module):
+    """Judges features: one logit per position and layer, by a small multilayer perceptron for each layer.
+
+    Args:
+        channels: Channels of each layer's features.
+        width: Hidden units of each head.
+
+    Raises:
+        ValueError: if ``width`` is below 1.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
+        self.heads = nn.ModuleList(_head(one, width) for one in channels)
+
+    def judge(self, features: Sequence[Tensor], *, frozen: bool = False) -> list[Tensor]:
+        """Return the heads' logits ``(B, N)`` on features; ``frozen`` keeps the gradient from the heads' weights."""
+        logits = []
+        for head, feature in zip(self.heads, features, strict=True):
+            weights = {name: weight.detach() if frozen else weight for name, weight in head.named_parameters()}
+            logits.append(functional_call(head, weights, feature).squeeze(-1))
+        return logits
+
+
+class LatentDiscriminator(FeatureDiscriminator):
     """Says of latents whether they are real: one logit per image token and tapped layer.
 
     The features are those of the frozen base, without any adapter; where the backbone is trained in full, of a frozen copy
@@ -34,21 +60,18 @@ class LatentDiscriminator(nn.Module):
     def __init__(
         self, backbone: FluxBackbone, layers: Sequence[int] | None = None, width: int = 64, time: float = 0.0
     ) -> None:
-        super().__init__()
-        if width < 1:
-            raise ValueError(f"width must be at least 1, got {width}")
         if not 0 <= time <= 1:
             raise ValueError(f"time must lie in [0, 1], got {time}; 0 is the data end")
-        self.time = time
         shared = backbone.default_role is not None
-        self.copy = None if shared else deepcopy(backbone).requires_grad_(False)
-        frozen = backbone if self.copy is None else self.copy
-        self._tap = FeatureTap(frozen, layers)
+        frozen = backbone if shared else deepcopy(backbone).requires_grad_(False)
+        tap = FeatureTap(frozen, layers)
+        config: Any = frozen.transformer.config
+        super().__init__([config.num_attention_heads * config.attention_head_dim] * len(tap), width)
+        self.time = time
+        self.copy = None if shared else frozen
+        self._tap = tap
         # The base is found through a closure: as an attribute it would be registered, saved and counted a second time.
         self._base: VelocityModel | None = (lambda xt, t: backbone.as_role(None)(xt, t)) if shared else None
-        config: Any = frozen.transformer.config
-        channels = config.num_attention_heads * config.attention_head_dim
-        self.heads = nn.ModuleList(_head(channels, width) for _ in range(len(self._tap)))
 
     def features(self, latents: Tensor) -> list[Tensor]:
         """Return what each tapped layer makes of ``(B, C, h, w)`` latents: ``(B, N, D)`` each, with gradient to them."""
@@ -57,14 +80,6 @@ class LatentDiscriminator(nn.Module):
         with self._tap.record() as features:
             velocity(latents, torch.full((len(latents),), self.time, device=latents.device))
         return [feature.float() for feature in features]
-
-    def judge(self, features: Sequence[Tensor], *, frozen: bool = False) -> list[Tensor]:
-        """Return the heads' logits ``(B, N)`` on features; ``frozen`` keeps the gradient from the heads' weights."""
-        logits = []
-        for head, feature in zip(self.heads, features, strict=True):
-            weights = {name: weight.detach() if frozen else weight for name, weight in head.named_parameters()}
-            logits.append(functional_call(head, weights, feature).squeeze(-1))
-        return logits
 
     def forward(self, latents: Tensor) -> list[Tensor]:
         """Return the logits ``(B, N)`` of ``(B, C, h, w)`` latents, one tensor per tapped layer; positive means real."""

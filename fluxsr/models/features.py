@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fluxsr.models.families import image_tokens
 from fluxsr.protocols import VelocityModel
 
 BLOCKS = ("transformer_blocks", "single_transformer_blocks")
@@ -32,13 +33,16 @@ class FeatureTap:
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[int] | None = None) -> None:
-        blocks = find_blocks(model)
+        owner = find_transformer(model)
+        blocks = find_blocks(owner)
         chosen = range(len(blocks)) if layers is None else layers
         for layer in chosen:
             if not -len(blocks) <= layer < len(blocks):
                 raise ValueError(f"layer {layer} does not exist: the model has {len(blocks)} blocks")
         self._features: list[Tensor] | None = None
+        self._text_tokens = 0
         self._handles = [blocks[layer].register_forward_hook(self._hear) for layer in chosen]
+        self._count = owner.register_forward_pre_hook(self._count_text, with_kwargs=True)
 
     def __len__(self) -> int:
         """Return how many layers are tapped."""
@@ -71,11 +75,27 @@ class FeatureTap:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._count.remove()
+
+    def _count_text(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        text = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
+        self._text_tokens = 0 if text is None else text.shape[1]
 
     def _hear(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._features is not None:
-            # Both kinds of blocks return (text tokens, image tokens).
-            self._features.append(output[1])
+            self._features.append(image_tokens(output, self._text_tokens))
+
+
+def find_transformer(model: nn.Module) -> nn.Module:
+    """Return the module inside a model that has FLUX's two lists of blocks.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for module in model.modules():
+        if all(isinstance(getattr(module, name, None), nn.ModuleList) for name in BLOCKS):
+            return module
+    raise ValueError(f"{type(model).__name__} has no {' and '.join(BLOCKS)}: FeatureTap taps FLUX transformers")
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
@@ -84,7 +104,5 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: if there are none.
     """
-    for module in model.modules():
-        if all(isinstance(getattr(module, name, None), nn.ModuleList) for name in BLOCKS):
-            return [block for name in BLOCKS for block in getattr(module, name)]
-    raise ValueError(f"{type(model).__name__} has no {' and '.join(BLOCKS)}: FeatureTap taps FLUX transformers")
+    owner = find_transformer(model)
+    return [block for name in BLOCKS for block in getattr(owner, name)]

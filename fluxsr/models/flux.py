@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,30 +14,31 @@ from torch.utils.checkpoint import checkpoint
 
 from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, save_lora
 from fluxsr.models.distributed import is_writer, whole
+from fluxsr.models.families import FAMILIES, Conditions, family_of_model, refuse_other_widths
 from fluxsr.models.lora_files import read_lora
-from fluxsr.models.packing import image_ids, pack, unpack
+from fluxsr.models.packing import pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
+from fluxsr.models.text_stream import drop_text_stream, has_text_stream
 from fluxsr.models.weight_files import write_safetensors
-
-if TYPE_CHECKING:
-    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from fluxsr.protocols import VelocityModel
 
 
 class FluxBackbone(nn.Module):
-    """A velocity model ``(xt, t) -> v`` around diffusers' ``FluxTransformer2DModel``.
+    """A velocity model ``(xt, t) -> v`` around a transformer of diffusers: FLUX.1's or FLUX.2's.
 
     Several roles can live on one frozen base as LoRA adapters (``student``, ``teacher``, an EMA); which one runs is chosen
     per call, and gradient checkpointing recomputes every pass with the role that it ran with.
 
     Args:
-        transformer: the diffusers model.
+        transformer: the diffusers model (:mod:`fluxsr.models.families` lists the classes).
         prompt: cached embeddings; ``None``: no text tokens and a zero pooled vector. A folded transformer has its own.
         guidance: the distilled guidance scale of FLUX.1-dev (3.5 is that model's default); must be ``None`` for a
             model without guidance embedding.
         gradient_checkpointing: recompute each block in the backward pass.
 
     Raises:
-        ValueError: if guidance and model, or prompt and model, don't fit.
+        ValueError: if the transformer is of no known family, makes something else than it takes (an inpainting model), or
+            guidance and model, or prompt and model, don't fit.
 
     Shapes:
         ``xt`` ``(B, C, h, w)`` with even sides, ``t`` ``(B,)`` in ``[0, 1]``; the result as ``xt``, float32 unless ``xt``
@@ -52,7 +53,9 @@ class FluxBackbone(nn.Module):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.family = family_of_model(transformer)
         config: Any = transformer.config
+        refuse_other_widths(config)
         conditions: Any = getattr(transformer, "conditions", None)
         if conditions is not None:  # a folded one brings its guidance, and refuses others
             guidance = conditions(prompt, guidance)[1]
@@ -60,7 +63,7 @@ class FluxBackbone(nn.Module):
             raise ValueError("this model has a guidance embedding (FLUX.1-dev does): give guidance, for example 3.5")
         if not config.guidance_embeds and guidance is not None:
             raise ValueError(f"this model has no guidance embedding, so guidance must be None, got {guidance}")
-        self.transformer = cast("FluxTransformer2DModel", transformer)
+        self.transformer = cast(Any, transformer)
         self.guidance = guidance
         self.latent_channels = config.in_channels // 4
         self.default_role: str | None = None
@@ -69,9 +72,10 @@ class FluxBackbone(nn.Module):
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
         self.prompt_text = ""
         self.prompt_embeds: Tensor
-        self.pooled_prompt_embeds: Tensor
-        self.register_buffer("prompt_embeds", None, persistent=False)
-        self.register_buffer("pooled_prompt_embeds", None, persistent=False)
+        self.pooled_prompt_embeds: Tensor | None
+        self.negative_prompt_embeds: Tensor | None
+        for name in ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds"):
+            self.register_buffer(name, None, persistent=False)
         self.set_prompt(prompt)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing(self._checkpoint)
@@ -95,7 +99,14 @@ class FluxBackbone(nn.Module):
     @property
     def prompt(self) -> PromptEmbedding:
         """The prompt of every image."""
-        return PromptEmbedding(self.prompt_embeds, self.pooled_prompt_embeds, self.prompt_text)
+        return PromptEmbedding(
+            self.prompt_embeds, self.pooled_prompt_embeds, self.prompt_text, self.negative_prompt_embeds
+        )
+
+    @property
+    def conditions(self) -> Conditions:
+        """What every pass is told besides state and time."""
+        return Conditions(self.prompt_embeds, self.pooled_prompt_embeds, self.guidance)
 
     def set_prompt(self, prompt: PromptEmbedding | None) -> None:
         """Replace the prompt, for example by one of another length; it goes to the device of the old one.
@@ -112,17 +123,26 @@ class FluxBackbone(nn.Module):
         conditions: Any = getattr(self.transformer, "conditions", None)
         if conditions is not None:  # a folded one brings its prompt, and refuses others
             prompt = conditions(prompt, None)[0]
-        wanted = (config.joint_attention_dim, config.pooled_projection_dim)
-        if prompt is None:
-            prompt = no_prompt(*wanted)
-        got = (prompt.prompt_embeds.shape[-1], prompt.pooled_prompt_embeds.shape[-1])
+        empty = no_prompt(config)
+        prompt = empty if prompt is None else prompt
+        wanted, got = (tuple(None if one is None else one.shape[-1] for one in both[:2]) for both in (empty, prompt))
         if got != wanted:
             raise ValueError(
                 f"the prompt has widths {got}, the model wants {wanted}; encode it with the model's own encoders"
             )
+        if prompt.prompt_embeds.shape[1] and not has_text_stream(self.transformer):
+            raise ValueError(
+                f"this model was loaded without its text stream, and the prompt has {prompt.prompt_embeds.shape[1]} tokens: "
+                "load it with text_stream=True, or give no prompt"
+            )
         device = None if self.prompt_embeds is None else self.prompt_embeds.device
         self.prompt_embeds = prompt.prompt_embeds.to(device)
-        self.pooled_prompt_embeds = prompt.pooled_prompt_embeds.to(device)
+        self.pooled_prompt_embeds = (
+            None if prompt.pooled_prompt_embeds is None else prompt.pooled_prompt_embeds.to(device)
+        )
+        self.negative_prompt_embeds = (
+            None if prompt.negative_prompt_embeds is None else prompt.negative_prompt_embeds.to(device)
+        )
         self.prompt_text = prompt.text
 
     @property
@@ -143,27 +163,47 @@ class FluxBackbone(nn.Module):
         with self.adapters.use(role):
             return partial(self._run, role)
 
-    def _run(self, role: str | None, xt: Tensor, t: Tensor) -> Tensor:
+    def guided(self, scale: float) -> VelocityModel:
+        """Return the velocity under classifier-free guidance: ``v_negative + scale (v - v_negative)``, two passes for one.
+
+        It is how an undistilled base (FLUX.2-klein-base: 4.0) is sampled; a model with a guidance embedding has ``guidance``.
+
+        Args:
+            scale: 1 is the prompt alone, and a single pass.
+
+        Raises:
+            ValueError: if the prompt holds no negative one.
+        """
+        if scale == 1:
+            return self
+        if self.negative_prompt_embeds is None:
+            raise ValueError(
+                f"classifier-free guidance of {scale:g} needs a negative prompt, and this model's prompt holds none: make its "
+                "file with `fluxsr prompt --negative ''` and a FLUX.2 model, or leave cfg at 1"
+            )
+
+        def velocity(xt: Tensor, t: Tensor) -> Tensor:
+            against = self._run(self.default_role, xt, t, negative=True)
+            return against + scale * (self(xt, t) - against)
+
+        return velocity
+
+    def _run(self, role: str | None, xt: Tensor, t: Tensor, negative: bool = False) -> Tensor:
         if xt.ndim != 4 or xt.shape[1] != self.latent_channels:
             raise ValueError(f"latents must have shape (B, {self.latent_channels}, h, w), got {tuple(xt.shape)}")
         batch, _, height, width = xt.shape
         dtype = self.dtype
-        guidance = None
-        if self.guidance is not None:
-            guidance = torch.full((batch,), self.guidance, device=xt.device, dtype=torch.float32)
-        table: Any = self.transformer.time_text_embed
+        table: Any = getattr(self.transformer, self.family.embedder)
         if hasattr(table, "select"):  # fluxsr.models.modulation.table
             table.select(t)
+        conditions = self.conditions
+        if negative:
+            assert self.negative_prompt_embeds is not None
+            conditions = conditions._replace(prompt_embeds=self.negative_prompt_embeds)
+        arguments = self.family.arguments(conditions, batch, height, width, xt.device, dtype)
         with self.adapters.use(role):
             tokens = self.transformer(
-                hidden_states=pack(xt).to(dtype),
-                timestep=t.to(device=xt.device),
-                guidance=guidance,
-                encoder_hidden_states=self.prompt_embeds.to(dtype).expand(batch, -1, -1),
-                pooled_projections=self.pooled_prompt_embeds.to(dtype).expand(batch, -1),
-                img_ids=image_ids(height, width, xt.device),
-                txt_ids=torch.zeros(self.text_tokens, 3, device=xt.device),
-                return_dict=False,
+                hidden_states=pack(xt).to(dtype), timestep=t.to(device=xt.device), return_dict=False, **arguments
             )[0]
         return unpack(tokens, height, width).to(torch.promote_types(xt.dtype, torch.float32))
 
@@ -201,11 +241,16 @@ class FluxBackbone(nn.Module):
             ValueError: if the file is missing or damaged, or does not fit this base.
         """
         device = "meta" if self.transformer.x_embedder.weight.is_meta else "cpu"
-        state = read_lora(path, device)
+        state = read_lora(path, device, self.family)
         names = lora_targets(state)
         own = {name for name, _ in self.transformer.named_modules()}
         unknown = [name for name in names if name not in own]
         if unknown:
+            for other in FAMILIES:
+                if other is not self.family and other.recognizes(names):
+                    raise ValueError(
+                        f"{path} was made for {other.name}, and this is a {self.family.name}: give its own base"
+                    )
             raise ValueError(
                 f"{path} adapts {unknown[0]!r}, which this model does not have: it was made for another base"
             )
@@ -225,20 +270,36 @@ class FluxBackbone(nn.Module):
             metadata: further strings for the file's header.
 
         Raises:
-            ValueError: if the model has a modulation table and no adapter, or the path does not end in ``.safetensors``.
+            ValueError: if the model has no adapter, and a modulation table or no text stream; or if the path does not end in
+                ``.safetensors``.
         """
         if self.default_role is not None:
             return self.save_lora(path, self.default_role, metadata)
-        if hasattr(self.transformer.time_text_embed, "times"):
-            raise ValueError(
-                "this model has a modulation table and lacks the layers themselves: only its adapters can be saved"
-            )
+        whole_text = has_text_stream(self.transformer) or hasattr(self.transformer, "conditions")
+        if hasattr(getattr(self.transformer, self.family.embedder), "times") or not whole_text:
+            what = "a modulation table" if whole_text else "no text stream"
+            raise ValueError(f"this model has {what} and lacks the layers themselves: only its adapters can be saved")
         config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
         kind = getattr(torch, dtype)
         state = {key: whole(tensor).to(kind) for key, tensor in self.transformer.state_dict().items()}
         if is_writer():
             write_safetensors(path, state, metadata={**(metadata or {}), "architecture": json.dumps(config)})
         return Path(path)
+
+    def drop_text_stream(self) -> None:
+        """Take out, in place, what works on text tokens alone: 18 % of FLUX.2-klein-4B, without a change where there are none.
+
+        The model takes no prompt from then on, and is no longer saved whole; adapters, fusing and folding work as ever.
+
+        Raises:
+            ValueError: if the prompt has tokens, or an adapter is in the text stream.
+        """
+        if self.text_tokens:
+            raise ValueError(f"the text stream can't be left out: the prompt has {self.text_tokens} tokens")
+        if self.adapters.names:
+            raise ValueError("the text stream is left out before adapters are added, and this model has some")
+        if has_text_stream(self.transformer):
+            drop_text_stream(self.transformer, self.family)
 
     def save_lora(self, path: str | Path, role: str = "student", metadata: dict[str, str] | None = None) -> Path:
         """Write a role's adapter as plain diffusers loads it; returns the file's path."""

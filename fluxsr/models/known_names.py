@@ -12,8 +12,13 @@ SHIPPED = {
     "nano-flowsr": "nano_flowsr.safetensors",
 }
 PIXEL = "pixel"  # the autoencoder without weights
-# The hub ids that the configurations and the documentation name.
-HUB_IDS = ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "madebyollin/taef1")
+# The hub ids that the configurations and the documentation name, and their siblings, which are no mistyped ones.
+HUB_IDS = (
+    *(f"black-forest-labs/FLUX.1-{name}" for name in ("dev", "schnell", "Krea-dev", "Kontext-dev")),
+    *(f"black-forest-labs/FLUX.2-{name}" for name in ("klein-base-4B", "klein-4B", "klein-base-9B", "klein-9B", "dev")),
+    "black-forest-labs/FLUX.2-klein-9b-kv",
+    "madebyollin/taef1",
+)
 
 ASSETS = Path(__file__).parent.parent / "assets"
 _FOREIGN = {

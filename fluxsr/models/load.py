@@ -8,8 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from fluxsr.models.families import family_of
 from fluxsr.models.flux import FluxBackbone
-from fluxsr.models.prompts import PromptEmbedding
+from fluxsr.models.modulation.fold import folded_class
+from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import own_memory, read_safetensors
@@ -20,6 +22,7 @@ def load_flux(
     *,
     weights: bool = True,
     prompt: str | None = None,
+    text_stream: bool = True,
     guidance: float | None = None,
     trainable: Literal["lora", "full", "none"] = "lora",
     lora_rank: int = 64,
@@ -46,6 +49,8 @@ def load_flux(
             the name of an architecture. See :class:`fluxsr.models.sources.ModelSource`.
         weights: Whether to load weights. ``False`` gives random ones, to train from scratch; a network is never asked then.
         prompt: File of cached embeddings made by ``fluxsr prompt``; none: no text tokens.
+        text_stream: Whether to keep what works on text tokens alone. Without a prompt nothing flows through it; leaving it out
+            saves 18 % of FLUX.2-klein-4B and changes no output.
         guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
         trainable: ``lora``: a new adapter on a frozen base; ``full``: every weight; ``none``: nothing.
         lora_rank: Rank of the adapter. The paper publishes none; 64 is our default.
@@ -79,6 +84,8 @@ def load_flux(
     with torch.device("meta" if place.type == "meta" else "cpu"):
         embedding = _load_prompt(prompt, transformer, place)
         backbone = FluxBackbone(transformer, embedding, guidance, gradient_checkpointing)
+        if not text_stream:
+            backbone.drop_text_stream()
     backbone.quantization = quantize
     if lora_weights is not None:
         _load_adapter(backbone, lora_weights, "student", trainable == "lora", lora_rank)
@@ -94,14 +101,13 @@ def load_flux(
 
 
 def transformer_class(config: dict[str, Any]) -> Any:
-    """Return the class that a configuration is for: diffusers' own, or a folded one, which has a time."""
-    if "t" in config:
-        from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
+    """Return the class that a configuration is for: diffusers' own of its family, or a folded one, which has a time.
 
-        return FoldedFluxTransformer
-    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-
-    return FluxTransformer2DModel
+    Raises:
+        ValueError: if it is of no known family, or the installed diffusers lacks the class.
+    """
+    family = family_of(config)
+    return folded_class(family) if "t" in config else family.diffusers_class()
 
 
 def _load_transformer(
@@ -136,10 +142,7 @@ def _load_prompt(path: str | None, transformer: nn.Module, device: torch.device)
         return None
     if device.type != "meta" or Path(path).is_file():
         return PromptEmbedding.load(path, "meta" if device.type == "meta" else "cpu")
-    config: Any = transformer.config
-    return PromptEmbedding(
-        torch.empty(1, 512, config.joint_attention_dim), torch.empty(1, config.pooled_projection_dim)
-    )
+    return no_prompt(transformer.config, tokens=512)
 
 
 def _load_adapter(backbone: FluxBackbone, path: str, role: str, trainable: bool, rank: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fluxsr.models.families import FLUX1, Family
 from fluxsr.models.weight_files import read_safetensors
 
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for in a folder
@@ -19,10 +20,11 @@ METADATA = "lora_adapter_metadata"  # where diffusers keeps peft's configuration
 
 # Beginnings of keys that say who wrote a file, and what stands there in diffusers' keys.
 _PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "")
+_BFL = re.compile(r"diffusion_model\.(double|single)_blocks\.")
 _KOHYA = re.compile(r"lora_(unet|transformer|te\d?)_")
 
 
-def read_lora(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def read_lora(path: str | Path, device: torch.device | str = "cpu", family: Family = FLUX1) -> dict[str, Tensor]:
     """Read an adapter file, or a folder that holds one, under diffusers' keys and at the strength that it asks for.
 
     A strength other than 1 (``alpha`` over the rank, from the header or from ``.alpha`` tensors) is multiplied into the second
@@ -32,6 +34,7 @@ def read_lora(path: str | Path, device: torch.device | str = "cpu") -> dict[str,
         path: A ``.safetensors`` file, or a folder with ``pytorch_lora_weights.safetensors``. Its keys may be diffusers',
             peft's, or kohya's (sd-scripts, ComfyUI trainers), which diffusers translates.
         device: Where the tensors go; on ``meta`` the header alone is read.
+        family: Of the base: the same name in another trainer's file is another layer there.
 
     Raises:
         ValueError: If there is no such file, it is damaged, it holds no LoRA, or one in a format that is not read.
@@ -40,8 +43,8 @@ def read_lora(path: str | Path, device: torch.device | str = "cpu") -> dict[str,
     if path.is_dir():
         path = path / FILE_NAME
     state, metadata = read_safetensors(path, device)
-    if any(_KOHYA.match(key) for key in state):
-        state = _from_kohya(path, state)
+    if any(_KOHYA.match(key) or (_BFL.match(key) and family is not FLUX1) for key in state):
+        state = _translated(path, state, family)
     pairs = {_renamed(key): tensor for key, tensor in state.items()}
     alphas = {key.removesuffix(".alpha"): float(tensor) for key, tensor in pairs.items() if _is_alpha(key, tensor)}
     pairs = {key: tensor for key, tensor in pairs.items() if not key.endswith(".alpha")}
@@ -89,12 +92,13 @@ def _scale(header: Mapping[str, Any], module: str, rank: int) -> float:
     return float(alpha) / (math.sqrt(rank) if header.get("use_rslora") else rank)
 
 
-def _from_kohya(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Let diffusers translate kohya's names of FLUX.1's layers, in which BFL's are hidden."""
-    from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
+def _translated(path: Path, state: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Let diffusers translate BFL's names of layers, and kohya's, in which these are hidden."""
+    from diffusers.loaders import lora_pipeline
 
+    loader: Any = getattr(lora_pipeline, family.lora_loader)
     try:
-        translated: Any = FluxLoraLoaderMixin.lora_state_dict(dict(state))
+        translated: Any = loader.lora_state_dict(dict(state))
     except Exception as error:
         raise ValueError(
             f"{path} is a LoRA in kohya's format, and diffusers can't translate it ({type(error).__name__}: {error}): convert "

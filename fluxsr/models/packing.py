@@ -30,9 +30,9 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return torch.nn.functional.pixel_shuffle(grid, 2)
 
 
-def image_ids(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Return the position ids ``(h/2 * w/2, 3)`` of packed latents: zero, row, column."""
+def image_ids(height: int, width: int, device: torch.device | None = None, axes: int = 3) -> Tensor:
+    """Return the position ids ``(h/2 * w/2, axes)`` of packed latents: zero, row, column, and zeros (FLUX.2 has four)."""
     rows = torch.arange(height // 2, device=device, dtype=torch.float32)
     columns = torch.arange(width // 2, device=device, dtype=torch.float32)
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).reshape(-1, 2)
-    return torch.nn.functional.pad(grid, (1, 0))
+    return torch.nn.functional.pad(grid, (1, axes - 3))

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fluxsr.models.devices import DType, check_dtype, choose_device
+from fluxsr.models.families import from_diffusers
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
 
 class PromptEmbedding(NamedTuple):
-    """What FLUX wants to know of a text.
+    """What a model wants to know of a text.
 
     Attributes:
-        prompt_embeds: T5's token features ``(1, T, joint_attention_dim)``; T may be 0.
-        pooled_prompt_embeds: CLIP's pooled feature ``(1, pooled_projection_dim)``.
+        prompt_embeds: The encoder's token features ``(1, T, joint_attention_dim)``; T may be 0.
+        pooled_prompt_embeds: CLIP's pooled feature ``(1, pooled_projection_dim)``; ``None`` for FLUX.2, which has none.
         text: the prompt, for people and fingerprints.
+        negative_prompt_embeds: Features of a second text ``(1, T', joint_attention_dim)``, which classifier-free guidance leads
+            away from.
     """
 
     prompt_embeds: Tensor
-    pooled_prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor | None
     text: str = ""
+    negative_prompt_embeds: Tensor | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the embeddings to a safetensors file, whole or not at all."""
-        tensors = {"prompt_embeds": self.prompt_embeds, "pooled_prompt_embeds": self.pooled_prompt_embeds}
+        tensors = {name: tensor for name, tensor in self._asdict().items() if isinstance(tensor, Tensor)}
         write_safetensors(path, tensors, metadata={"fluxsr_prompt": json.dumps({"text": self.text})})
 
     @classmethod
@@ -46,14 +50,31 @@ class PromptEmbedding(NamedTuple):
         tensors, metadata = read_safetensors(path, device)
         try:
             text = json.loads(metadata["fluxsr_prompt"])["text"]
-            return cls(tensors["prompt_embeds"], tensors["pooled_prompt_embeds"], text)
+            pooled, negative = (tensors.get(f"{name}_prompt_embeds") for name in ("pooled", "negative"))
+            return cls(tensors["prompt_embeds"], pooled, text, negative)
         except KeyError:
             raise ValueError(f"{path} is no prompt file; make one with `fluxsr prompt`") from None
 
 
-def no_prompt(joint_attention_dim: int, pooled_projection_dim: int) -> PromptEmbedding:
-    """Return the empty prompt: no text tokens, a zero pooled vector."""
-    return PromptEmbedding(torch.zeros(1, 0, joint_attention_dim), torch.zeros(1, pooled_projection_dim))
+def no_prompt(config: Any, tokens: int = 0) -> PromptEmbedding:
+    """Return the empty prompt of a model: no text tokens, and a zero pooled vector where the model has one.
+
+    Args:
+        config: Configuration of the transformer.
+        tokens: How many text tokens to stand in for a prompt, all of them zero.
+    """
+    pooled = config.get("pooled_projection_dim")
+    embeds = torch.zeros(1, tokens, config["joint_attention_dim"])
+    return PromptEmbedding(embeds, None if pooled is None else torch.zeros(1, pooled))
+
+
+# The pipelines whose text encoders are known, the class that loads them, and the first release of diffusers that has it.
+_PIPELINES = {
+    "FluxPipeline": ("FluxPipeline", "0.30"),
+    "FluxKontextPipeline": ("FluxPipeline", "0.30"),
+    "Flux2Pipeline": ("Flux2Pipeline", "0.36"),
+    "Flux2KleinPipeline": ("Flux2KleinPipeline", "0.37"),
+}
 
 
 @torch.no_grad()
@@ -61,56 +82,84 @@ def encode_prompt(
     text: str,
     model: str = "black-forest-labs/FLUX.1-dev",
     *,
+    negative: str | None = None,
     revision: str | None = None,
     max_tokens: int = 512,
     trim: bool = True,
     device: str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
 ) -> PromptEmbedding:
-    """Encode one prompt with FLUX's two text encoders (T5-XXL and CLIP-L, about 10 GB).
+    """Encode one prompt with a model's own text encoders.
+
+    FLUX.1 has T5-XXL and CLIP-L (about 10 GB), FLUX.2-klein a Qwen3 of 4 or 8 B, FLUX.2-dev a Mistral of 24 B.
 
     Args:
         text: the prompt.
         model: hub id or local folder in diffusers' layout.
+        negative: a second text, which classifier-free guidance leads away from (FLUX.2-klein-base: empty); FLUX.2 only.
         revision: Revision of the hub repository.
-        max_tokens: T5's length before trimming; FLUX.1-dev was trained with 512, -schnell with 256.
+        max_tokens: the encoder's length before trimming; FLUX.1-dev and FLUX.2 were trained with 512, -schnell with 256.
         trim: keep only the prompt's own tokens. FLUX runs with any number of them, and every token less saves time
-            in each step; the padding that FLUX was trained with changes the result a little, so it is a choice.
+            in each step; the padding that FLUX was trained with changes the result a little, so it is a choice. FLUX.2-dev's
+            are never trimmed.
         device: where the encoders run.
         dtype: Dtype of the encoders.
 
     Raises:
-        ValueError: if the model can't be loaded, with what to do.
+        ValueError: if the model can't be loaded, is no pipeline whose text encoders are known, or takes no negative prompt.
     """
-    from diffusers import FluxPipeline
-
     source = ModelSource(model, revision)
     if source.kind not in ("pipeline", "hub"):
         raise ValueError(
             f"{model} has no text encoders: give a FLUX pipeline's folder in diffusers' layout or its hub id"
         )
+    named = source.read_json("model_index.json").get("_class_name")
+    if named not in _PIPELINES:
+        raise ValueError(
+            f"{model} is a {named}, whose text encoders are not known here; known: {', '.join(_PIPELINES)}"
+        )
+    kind = from_diffusers(*_PIPELINES[named], model)
+    if negative is not None and kind.__name__ == "FluxPipeline":
+        raise ValueError(f"{model} is a FLUX.1, which has its guidance inside: leave the negative prompt out")
     with source.explain():
-        pipeline = FluxPipeline.from_pretrained(
-            model, revision=revision, transformer=None, vae=None, torch_dtype=dtype
-        ).to(device)
-    embeds, pooled, _ = pipeline.encode_prompt(prompt=text, prompt_2=None, max_sequence_length=max_tokens)
-    if trim:
-        length = len(pipeline.tokenizer_2(text, truncation=True, max_length=max_tokens).input_ids)
-        embeds = embeds[:, :length]
-    return PromptEmbedding(embeds.cpu().contiguous(), pooled.cpu().contiguous(), text)
+        pipeline = kind.from_pretrained(model, revision=revision, transformer=None, vae=None, torch_dtype=dtype).to(
+            device
+        )
+    if kind.__name__ == "FluxPipeline":
+        embeds, pooled, _ = pipeline.encode_prompt(prompt=text, prompt_2=None, max_sequence_length=max_tokens)
+        if trim:
+            length = len(pipeline.tokenizer_2(text, truncation=True, max_length=max_tokens).input_ids)
+            embeds = embeds[:, :length]
+        return PromptEmbedding(embeds.cpu().contiguous(), pooled.cpu().contiguous(), text)
+
+    def encode(words: str) -> Tensor:
+        embeds, _ = pipeline.encode_prompt(prompt=words, max_sequence_length=max_tokens)
+        if trim and kind.__name__ == "Flux2KleinPipeline":
+            embeds = embeds[:, : _chat_length(pipeline.tokenizer, words, max_tokens)]
+        return embeds.cpu().contiguous()
+
+    return PromptEmbedding(encode(text), None, text, None if negative is None else encode(negative))
+
+
+def _chat_length(tokenizer: Any, text: str, max_tokens: int) -> int:
+    """Return how many tokens FLUX.2-klein makes of a text, before it pads them: the text is asked as a user's question."""
+    question = [{"role": "user", "content": text}]
+    asked = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return len(tokenizer(asked, truncation=True, max_length=max_tokens).input_ids)
 
 
 def make_prompt(
     output: str,
     text: str = "",
     model: str = "black-forest-labs/FLUX.1-dev",
+    negative: str | None = None,
     revision: str | None = None,
     max_tokens: int = 512,
     trim: bool = True,
     device: str = "cpu",
     dtype: DType = "bfloat16",
 ) -> PromptEmbedding:
-    """Encode one prompt with FLUX's text encoders (T5 and CLIP, about 10 GB) into a small file.
+    """Encode one prompt with a model's own text encoders (8 to 48 GB) into a small file.
 
     Training and upscaling read the file; the encoders are never in memory then.
 
@@ -118,8 +167,9 @@ def make_prompt(
         output: The file, ending in .safetensors.
         text: The prompt; FluxSR uses one fixed prompt for every image, and publishes none.
         model: Hub id or local folder with the text encoders.
+        negative: A second text for classifier-free guidance, which FLUX.2-klein-base is sampled with; usually empty ("").
         revision: Revision of the hub repository.
-        max_tokens: T5's length before trimming; 512 for FLUX.1-dev, 256 for -schnell.
+        max_tokens: The encoder's length before trimming; 512 for FLUX.1-dev and FLUX.2, 256 for FLUX.1-schnell.
         trim: Keep the prompt's own tokens only; every token less saves time in each step.
         device: Device that the encoders run on: cpu, cuda, mps or auto.
         dtype: Dtype of the encoders.
@@ -133,6 +183,7 @@ def make_prompt(
     embedding = encode_prompt(
         text,
         model,
+        negative=negative,
         revision=revision,
         max_tokens=max_tokens,
         trim=trim,

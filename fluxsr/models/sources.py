@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
+from fluxsr.models.families import FAMILIES, family_of
 from fluxsr.models.known_names import ASSETS, EXPECTED, PIXEL, SHIPPED, refuse_foreign
 from fluxsr.models.weight_files import read_header
 
-# The classes of diffusers' layout that are loaded; a missing class name is an old transformer's.
-TRANSFORMERS = ("FluxTransformer2DModel", "FoldedFluxTransformer")
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+# The classes of diffusers' layout that are loaded.
+TRANSFORMERS = tuple(name for family in FAMILIES for name in (family.transformer, family.folded))
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
 
 SourceKind = Literal[
     "pixel", "shipped", "file", "pipeline", "transformer", "autoencoder", "taesd", "architecture", "hub"
@@ -100,8 +101,10 @@ class ModelSource:
                 )
             return dict(FLUX_ARCHITECTURES[self.name])
         config = self._config(self._subfolder("transformer"), FLUX_ARCHITECTURES, offline)
-        self._check_class(config.get("_class_name", TRANSFORMERS[0]), TRANSFORMERS)
-        return {key: value for key, value in config.items() if not key.startswith("_")}
+        try:
+            return family_of(config).complete(config)
+        except ValueError as error:
+            raise ValueError(f"{self.name} is {error}") from None
 
     def autoencoder_config(self, subfolder: str | None = None, offline: bool = False) -> dict[str, Any]:
         """Return the configuration of an autoencoder in diffusers' layout, its ``_class_name`` included.
@@ -135,12 +138,11 @@ class ModelSource:
         if self.kind == "hub" or (self.kind == "pipeline" and self.path is not None and (self.path / "vae").is_dir()):
             return self.name, "vae"
         # A model on pixels has 2x2 packed positions of what space-to-depth by 4 makes of RGB.
-        if self.transformer_config()["in_channels"] == FLUX_ARCHITECTURES["nano"]["in_channels"]:
+        config = self.transformer_config()
+        if config["in_channels"] == FLUX_ARCHITECTURES["nano"]["in_channels"]:
             return PIXEL, None
-        raise ValueError(
-            f"{self.name} has no autoencoder of its own: give one, for example black-forest-labs/FLUX.1-dev or "
-            "madebyollin/taef1"
-        )
+        known = " or ".join(family_of(config).autoencoders)
+        raise ValueError(f"{self.name} has no autoencoder of its own: give one, for example {known}")
 
     def transformer_subfolder(self) -> str | None:
         """Return the folder that a transformer in diffusers' layout is in; ``None``: the source itself."""

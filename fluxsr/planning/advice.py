@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fluxsr.models import FluxBackbone
 from fluxsr.planning.plan import Experiment, Plan, make_plan
 
 
@@ -97,7 +98,11 @@ def possible_changes(experiment: Experiment, plan: Plan) -> list[Change]:
         changes.append(Change("gradient_checkpointing", (f"{prefix}.gradient_checkpointing=true",)))
     if backbone.get("dtype") == "float32" and lora:
         changes.append(Change("the frozen base in bfloat16", (f"{prefix}.dtype=bfloat16",)))
-    if model.get("modulation_table") is False and lora and "time_sampler" in objective:
+    own: Any = experiment.module.backbone
+    if backbone.get("text_stream") is True and not own.text_tokens:
+        changes.append(Change("text_stream left out", (f"{prefix}.text_stream=false",)))
+    tables = isinstance(own, FluxBackbone) and own.family.tables
+    if model.get("modulation_table") is False and lora and tables and "time_sampler" in objective:
         grid = "--model.objective.init_args.time_sampler"
         changes.append(
             Change(

@@ -24,7 +24,6 @@ from fluxsr.planning.step import (
     PHASES,
     TRAINED,
     Settings,
-    is_block_modulation,
     make_batch,
     run_step,
 )
@@ -37,6 +36,7 @@ QUANTIZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 0.127 / 8}
 # Sustained throughput differs that much: 380 to 430 TFLOP/s on H100 in Llama 3's training (arXiv 2407.21783, table 4), which
 # is 38 to 43 % of the data sheet's; small batches and short sequences reach half of it.
 SLOWER, FASTER = 0.5, 1.5
+LR_TIME = 0.5  # what stands in for a T_L that is to be measured
 _SHARDED = (BASE, BASE_LINEARS, MODULATION_LAYERS, TRAINED, FROZEN_ROLES, GRADIENTS, OPTIMIZER, AVERAGE)
 
 
@@ -156,7 +156,17 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
     notes = []
     if quantized is not None and sharding == "fsdp2":
         raise ValueError(f"FSDP2 can't shard {quantized} weights: plan with strategy ddp, or without quantize")
+    module.check_lr_time = False  # there is no data to compare it with
+    objective: Any = module.objective
+    if not objective.is_settled:
+        objective.lr_time = LR_TIME
+        notes.append(
+            f"T_L is auto, measured on the data: {LR_TIME:g} stands in for it, and no size depends on its value"
+        )
     module.to("meta")
+    objective: Any = module.objective
+    if not getattr(objective, "is_settled", True):
+        objective.lr_time = 0.5  # measured on the data before the first step; no shape depends on it
     frozen, trained = host_bytes(module)
     accumulate = settings.accumulate if module.adversary is None else module.adversary.accumulate_grad_batches
     settings = replace(settings, accumulate=accumulate)
@@ -234,10 +244,11 @@ def count_parameters(module: OneStepSR) -> dict[str, int]:
     """Return numbers of parameters, by part."""
     backbone = module.backbone
     base = backbone.transformer if isinstance(backbone, FluxBackbone) else backbone
+    of_blocks = backbone.family.is_block_modulation if isinstance(backbone, FluxBackbone) else lambda name: False
     own = {name: parameter for name, parameter in base.named_parameters() if ".lora_" not in name}
     return {
         "transformer": sum(parameter.numel() for parameter in own.values()),
-        "modulation": sum(parameter.numel() for name, parameter in own.items() if is_block_modulation(name)),
+        "modulation": sum(parameter.numel() for name, parameter in own.items() if of_blocks(name)),
         "norm_out": sum(parameter.numel() for name, parameter in own.items() if name.startswith("norm_out.")),
         "trainable": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
         "autoencoder": sum(parameter.numel() for parameter in module.get_submodule("autoencoder").parameters()),

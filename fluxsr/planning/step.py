@@ -22,7 +22,6 @@ from fluxsr.ledger import Ledger
 from fluxsr.like_gpu import LikeDevice, like_device
 from fluxsr.losses.frozen import FrozenNetwork
 from fluxsr.models import FluxBackbone
-from fluxsr.models.modulation.folded_flux import MODULATION
 from fluxsr.training import OneStepSR
 from fluxsr.training.callbacks import EMA
 from fluxsr.training.randomness import step_generator
@@ -138,7 +137,7 @@ def held(module: OneStepSR) -> Iterator[tuple[Tensor, str]]:
             linears.discard(id(parameter))
         if ".lora_" in name:
             kinds[id(parameter)] = FROZEN_ROLES
-        elif is_block_modulation(name):
+        elif isinstance(backbone, FluxBackbone) and backbone.family.is_block_modulation(name):
             kinds[id(parameter)] = MODULATION_LAYERS
         else:
             kinds[id(parameter)] = BASE_LINEARS if id(parameter) in linears else BASE
@@ -146,11 +145,6 @@ def held(module: OneStepSR) -> Iterator[tuple[Tensor, str]]:
         yield parameter, TRAINED if parameter.requires_grad else kinds.get(id(parameter), FROZEN_ROLES)
     for buffer in module.buffers():
         yield buffer, OTHERS
-
-
-def is_block_modulation(name: str) -> bool:
-    """Say whether a parameter of a FLUX transformer belongs to a block's ``norm*.linear``; the last norm is no block's."""
-    return bool(MODULATION.match(name)) and not name.startswith("norm_out.")
 
 
 def fullest_draw(module: OneStepSR, batch_size: int) -> int:

@@ -3,6 +3,7 @@
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.batches import as_batch
 from fluxsr.training.checkpoints import AtomicCheckpointIO
+from fluxsr.training.image_adversary import ImageAdversary
 from fluxsr.training.module import OneStepSR
 from fluxsr.training.optimizers import AdamW8bit, MuonAdamW
 from fluxsr.training.pair_maker import MadePairs, make_pairs
@@ -16,6 +17,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "FSDP2Strategy",
     "FeatureTerm",
+    "ImageAdversary",
     "ImageTerm",
     "LatentTerm",
     "LossTerm",

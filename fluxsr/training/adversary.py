@@ -1,4 +1,4 @@
-"""The adversarial term of FlowSR: a discriminator of latents that is trained in turn with the student."""
+"""The adversarial terms: FlowSR's discriminator of latents, trained in turn with the student, and what both kinds share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from fluxsr.flows import FlowOutput
 from fluxsr.losses import hinge_discriminator_loss, hinge_generator_loss, r1_penalty
 from fluxsr.models import FluxBackbone, LatentDiscriminator
+from fluxsr.models.discriminator import FeatureDiscriminator
+from fluxsr.training.terms import StepOutputs
 
 ADVERSARIAL = "adversarial"  # the term's name in logs
 
@@ -68,7 +69,7 @@ class Adversary(nn.Module):
         self.make_optimizer = optimizer or (lambda heads: torch.optim.AdamW(heads, lr=1e-4, betas=(0.0, 0.99)))
         self.gradient_clip_val = gradient_clip_val
         self.accumulate_grad_batches = accumulate_grad_batches
-        self.discriminator: LatentDiscriminator | None = None
+        self.discriminator: FeatureDiscriminator | None = None
 
     def judge_with(self, backbone: nn.Module) -> None:
         """Make the discriminator on a backbone's features.
@@ -86,9 +87,20 @@ class Adversary(nn.Module):
         """Yield what the discriminator's optimizer trains."""
         return self._discriminator.heads.parameters()
 
-    def fake_features(self, output: FlowOutput) -> list[Tensor]:
-        """Return the frozen features of all that the student made, with gradient to it."""
-        return self._discriminator.features(torch.cat([output.x0_hat, *(x0_hat for x0_hat, _ in output.estimates)]))
+    def features(self, samples: Tensor) -> list[Tensor]:
+        """Return the frozen features of samples, ``(B, N, D)`` for each head, with gradient to the samples."""
+        judge = self._discriminator
+        assert isinstance(judge, LatentDiscriminator)
+        return judge.features(samples)
+
+    def fakes(self, outputs: StepOutputs) -> Tensor:
+        """Return all that the student made, with gradient to it."""
+        flow = outputs.flow
+        return torch.cat([flow.x0_hat, *(x0_hat for x0_hat, _ in flow.estimates)])
+
+    def reals(self, outputs: StepOutputs) -> Tensor:
+        """Return real samples of the same kind."""
+        return outputs.flow.x0_target
 
     def generator_loss(self, fake_features: list[Tensor]) -> Tensor:
         """Return the student's side, unweighted; the gradient goes through the frozen features into the latents."""
@@ -98,12 +110,12 @@ class Adversary(nn.Module):
         """Return the discriminator's side with its penalty, and what to log; no gradient reaches the student.
 
         Args:
-            fake_features: of :meth:`fake_features`.
-            real: latents ``(B, C, h, w)`` of real images.
+            fake_features: :meth:`features` of :meth:`fakes`.
+            real: Real samples, of :meth:`reals`.
         """
         judge = self._discriminator
         with torch.no_grad():
-            real_features = judge.features(real)
+            real_features = self.features(real)
         if self.r1_weight:
             real_features = [feature.requires_grad_() for feature in real_features]
         fake_logits = judge.judge([feature.detach() for feature in fake_features])
@@ -116,49 +128,49 @@ class Adversary(nn.Module):
             loss = loss + self.r1_weight * penalty
         return loss, {"discriminator": loss.detach(), **logs}
 
-    def losses(self, others: Tensor, output: FlowOutput, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def losses(self, others: Tensor, outputs: StepOutputs, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the student's total, the discriminator's loss, and what to log.
 
         Args:
             others: Sum of the student's other terms.
-            output: What the objective returned.
+            outputs: What the step made.
             step: Optimizer steps so far; in the first ``warmup_steps`` the student's total is ``others`` alone.
         """
         total, logs = others, {}
         warm = step >= self.warmup_steps
         with torch.set_grad_enabled(warm):
-            fake_features = self.fake_features(output)
+            fake_features = self.features(self.fakes(outputs))
         if warm:
             adversarial = self.generator_loss(fake_features)
-            weight = self.effective_weight(others, adversarial, output)
+            weight = self.effective_weight(others, adversarial, outputs.flow.x0_hat)
             total = others + weight * adversarial
             logs = {ADVERSARIAL: adversarial.detach(), "adversarial_weight": torch.as_tensor(weight)}
-        judged, judge_logs = self.discriminator_loss(fake_features, output.x0_target)
+        judged, judge_logs = self.discriminator_loss(fake_features, self.reals(outputs))
         return total, judged, logs | judge_logs
 
-    def effective_weight(self, others: Tensor, adversarial: Tensor, output: FlowOutput) -> float | Tensor:
+    def effective_weight(self, others: Tensor, adversarial: Tensor, x0_hat: Tensor) -> float | Tensor:
         """Return what multiplies the term.
 
         Args:
             others: the sum of the other terms.
             adversarial: the unweighted term.
-            output: whose ``x0_hat`` both depend on.
+            x0_hat: The student's estimate, which both depend on.
 
         Raises:
             ValueError: if it is adaptive and the other terms don't depend on ``x0_hat``.
         """
         if not self.adaptive:
             return self.weight
-        (other_gradient,) = torch.autograd.grad(others, output.x0_hat, retain_graph=True, allow_unused=True)
+        (other_gradient,) = torch.autograd.grad(others, x0_hat, retain_graph=True, allow_unused=True)
         if other_gradient is None:
             raise ValueError(
                 "adaptive=True balances against terms on the student's estimate, and there is none: add an image loss"
             )
-        (gradient,) = torch.autograd.grad(adversarial, output.x0_hat, retain_graph=True)
+        (gradient,) = torch.autograd.grad(adversarial, x0_hat, retain_graph=True)
         return self.weight * (other_gradient.float().norm() / gradient.float().norm().clamp_min(1e-12)).clamp(max=1e4)
 
     @property
-    def _discriminator(self) -> LatentDiscriminator:
+    def _discriminator(self) -> FeatureDiscriminator:
         if self.discriminator is None:
             raise ValueError("the adversary has no discriminator yet: call judge_with(backbone) first")
         return self.discriminator

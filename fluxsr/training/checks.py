@@ -50,8 +50,6 @@ def check_strategy(strategy: Any, module: Any) -> None:
             f"{name} can't shard {quantization} weights (they would fail, or be gathered wrongly, without a word): train with "
             "strategy ddp, where every GPU holds the small base, or without quantize"
         )
-    if module.adversary is not None:
-        raise ValueError(f"{name} does not train an adversary: use strategy ddp_find_unused_parameters_true")
     if isinstance(strategy, FSDPStrategy):
         raise ValueError(
             f"{name} flattens the weights of a unit into one tensor of one dtype, and here float32 adapters lie on a bfloat16 "

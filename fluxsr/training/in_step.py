@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fluxsr.models.distributed import whole
 from fluxsr.models.sharding import shard_backbone
 from fluxsr.protocols import VelocityModel
 from fluxsr.training.roles import STUDENT
@@ -25,6 +27,40 @@ def shard(module: OneStepSR, strategy: FSDP2Strategy) -> InStep:
     others = {role.name: module.roles.velocity(role.name) for role in module.objective.roles}
     models = {STUDENT: module.backbone, **others}
     return InStep(models, module.autoencoder.latent_channels, module.objective.start_time, strategy.root_device)
+
+
+def average_whole(parameters: Iterable[Tensor]) -> None:
+    """Take the mean over processes of gradients that FSDP2 knows nothing of: of weights that every process holds whole.
+
+    These are an adversary's heads and an adapter of the autoencoder's encoder. After a second backward pass of one step the
+    mean of means is taken, which changes nothing.
+
+    Args:
+        parameters: All that is trained, the same in the same order on every process.
+    """
+    from torch import distributed
+
+    for parameter in parameters:
+        if parameter.grad is not None and not hasattr(parameter, "full_tensor"):
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= distributed.get_world_size()
+
+
+def clip_norm(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Scale gradients, some sharded and some whole, down to a norm. Every process must call it.
+
+    torch's own function takes either kind, not both.
+
+    Args:
+        parameters: Those that share the norm.
+        largest: Norm above which they are scaled.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = [whole(torch.linalg.vector_norm(gradient.float())).cpu() for gradient in gradients]
+    scale = largest / (float(torch.stack(norms).norm()) + 1e-6) if norms else 1.0
+    if scale < 1:
+        for gradient in gradients:
+            gradient *= scale
 
 
 class InStep:

@@ -40,7 +40,7 @@ def settle(module: Any, stage: str) -> None:
         if not objective.is_settled and Path(path).is_file():
             take_lr_time(module, torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"])
         return
-    if stage != "fit":
+    if stage != "fit" or (objective.is_settled and not module.check_lr_time):
         return
     try:
         estimate = measure(module)

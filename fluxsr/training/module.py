@@ -29,7 +29,7 @@ from fluxsr.training.checks import (
     check_strategy,
 )
 from fluxsr.training.finite import FiniteGuard
-from fluxsr.training.in_step import InStep, shard
+from fluxsr.training.in_step import InStep, average_whole, clip_norm, shard
 from fluxsr.training.lr_time import settle, take_lr_time
 from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.randomness import own_rows, row_noise, step_generator
@@ -71,6 +71,8 @@ class OneStepSR(LightningModule):
             pass per term.
         modulation_table: replace the backbone's frozen modulation layers, 27 % of FLUX, by their outputs at the objective's
             times, which must come from a grid (``time_sampler=GridTimes(16)``). See :func:`fluxsr.models.tabulate_modulation`.
+        check_lr_time: Before a new training, measure T_L on the data and warn where the given one is far from it. (With
+            ``lr_time: auto`` it is measured anyway.)
 
     Raises:
         ValueError: if a loss has a name of ours (``flow``, ``loss``, ``adversarial``, ``discriminator``), a wanted teacher is
@@ -100,6 +102,7 @@ class OneStepSR(LightningModule):
         seed: int = 0,
         log_gradient_norms: int = 0,
         modulation_table: bool = False,
+        check_lr_time: bool = True,
     ) -> None:
         super().__init__()
         check_arguments(losses or {}, flow_weight, scale)
@@ -107,6 +110,7 @@ class OneStepSR(LightningModule):
         self.autoencoder = cast(Autoencoder, autoencoder.requires_grad_(False))
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
+        self.check_lr_time = check_lr_time
         self._table_wanted = modulation_table
         self._tabulate()
         self.adversary = adversary
@@ -156,7 +160,7 @@ class OneStepSR(LightningModule):
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
 
         Raises:
-            ValueError: if a strategy that shards meets quantized weights, an adversary, or what it can't be used with.
+            ValueError: if a strategy that shards meets quantized weights, or what it can't be used with.
         """
         if self._trainer is None:  # OneStepSR.load_from_checkpoint
             return
@@ -194,7 +198,7 @@ class OneStepSR(LightningModule):
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
         self._guard.watch(self.global_step, {**logs, "loss": total}, self.trainer.strategy)
         if self.adversary is not None:
-            total, adversarial_logs = alternate(self, self.adversary, total, output, batch_idx)
+            total, adversarial_logs = alternate(self, self.adversary, total, outputs, batch_idx)
             logs |= adversarial_logs
         batch_size = len(batch.hr_image)
         self.log_dict({f"train/{name}": value for name, value in logs.items()}, batch_size=batch_size)
@@ -255,6 +259,23 @@ class OneStepSR(LightningModule):
             if term.due(self.global_step):
                 terms[name] = (term.weight, term(outputs))
         return terms
+
+    def on_after_backward(self) -> None:
+        """Under a strategy that shards weights, average the gradients of those that are not sharded."""
+        if self._in_step is not None:
+            average_whole(self.trainable_state().values())
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, or, under a strategy that shards weights, the norm of sharded and whole ones together."""
+        if self._in_step is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            clip_norm((one for group in optimizer.param_groups for one in group["params"]), gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Make Lightning's automatic step, and what follows every step."""

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from fluxsr.data import PairStore
 from fluxsr.data.pair_store import MANIFEST, draw_noise
-from fluxsr.flows import euler, resolution_shift
+from fluxsr.flows import euler
 from fluxsr.images import list_images, read_image
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
@@ -22,6 +22,7 @@ from fluxsr.models.digest import BYTES, weights_digest
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
 from fluxsr.processes import ALONE, Processes
+from fluxsr.protocols import VelocityModel
 
 
 class MadePairs(NamedTuple):
@@ -55,6 +56,7 @@ def make_pairs(
     noise: Literal["inversion", "independent"] = "inversion",
     prompt: str | None = None,
     guidance: float | None = None,
+    cfg: float = 1.0,
     shift: float | None = None,
     autoencoder: str | None = None,
     batch_size: int = 8,
@@ -83,7 +85,9 @@ def make_pairs(
             independent draws noise that has nothing to do with the photo.
         prompt: file of a cached prompt, made by fluxsr prompt.
         guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
-        shift: time shift of the sampling grid; by default 1 for nano and FLUX's own for the size.
+        cfg: scale of classifier-free guidance, two passes a step, for undistilled models (FLUX.2-klein-base: 4.0); the prompt
+            file holds the negative prompt.
+        shift: time shift of the sampling grid; by default 1 for nano and the model's own for the size.
         autoencoder: pixel, a hub id or a folder; by default pixel for nano, else the model's own.
         batch_size: images at a time.
         shard_size: pairs per file.
@@ -119,7 +123,8 @@ def make_pairs(
     if size < 1 or size % (2 * vae.downsample):
         raise ValueError(f"size must be a multiple of {2 * vae.downsample} for this model, got {size}")
     if shift is None:
-        shift = 1.0 if pixel else resolution_shift((side // 2) ** 2)
+        shift = 1.0 if pixel else backbone.family.shift((side // 2) ** 2, steps)
+    velocity = backbone.guided(cfg)
     photos = list_images(images) if images is not None else []
     if photos:
         num = min(num, len(photos))
@@ -130,6 +135,7 @@ def make_pairs(
         "autoencoder": vae.fingerprint(),
         "prompt": backbone.prompt_text,
         "prompt_digest": tensors_digest(backbone.prompt_embeds, backbone.pooled_prompt_embeds),
+        **({} if cfg == 1 else {"cfg": cfg, "negative_prompt_digest": tensors_digest(backbone.negative_prompt_embeds)}),
         "guidance": guidance,
         "steps": steps,
         "shift": shift,
@@ -158,9 +164,9 @@ def make_pairs(
     def make(batch: range) -> tuple[Tensor, Tensor, Tensor | None]:
         if photos:
             chosen = [photos[i] for i in batch]
-            return pair_photos(chosen, batch, seed, noise, size, steps, shift, backbone, vae)
+            return pair_photos(chosen, batch, seed, noise, size, steps, shift, velocity, vae, place)
         start_noise = torch.stack([store.noise(i) for i in batch]).to(place)
-        latents = euler(backbone, start_noise, 1.0, 0.0, steps, shift=shift)
+        latents = euler(velocity, start_noise, 1.0, 0.0, steps, shift=shift)
         return latents, vae.decode(latents), None
 
     def batches(indices: range) -> list[range]:
@@ -187,7 +193,7 @@ def make_pairs(
                 parts.append(make(batch))
                 latents, _, start_noise = parts[-1]
                 if start_noise is not None and noise == "inversion":
-                    back = euler(backbone, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
+                    back = euler(velocity, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
                     apart.append((back - latents).square().flatten(1).mean(dim=1).sqrt().cpu())
                 made += len(batch)
                 report(made, total)
@@ -245,15 +251,15 @@ def pair_photos(
     size: int,
     steps: int,
     shift: float,
-    backbone: Any,
+    velocity: VelocityModel,
     vae: Any,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return latents, images and noise of photos; the noise by inversion or independent of the photo."""
-    device = next(backbone.parameters()).device
     pictures = torch.stack([middle_square(read_image(path), size) for path in paths]).to(device)
     latents = vae.encode(pictures)
     if kind == "inversion":
-        return latents, pictures, euler(backbone, latents, 0.0, 1.0, steps, shift=shift)
+        return latents, pictures, euler(velocity, latents, 0.0, 1.0, steps, shift=shift)
     return latents, pictures, torch.stack([draw_noise(seed, i, tuple(latents.shape[1:])) for i in indices])
 
 
@@ -265,10 +271,10 @@ def middle_square(image: Tensor, size: int) -> Tensor:
     return interpolate(square, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)[0]
 
 
-def tensors_digest(*tensors: Tensor) -> str:
+def tensors_digest(*tensors: Tensor | None) -> str:
     """Return a short digest of small tensors: the same words may have been encoded otherwise."""
     digest = hashlib.sha256()
-    for tensor in tensors:
+    for tensor in (one for one in tensors if one is not None):
         digest.update(f"{tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import flux12b, gpu
+from benchmarks import architecture, gpu
 
 RESULTS = """<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest">
 <testcase classname="tests.a" name="test_good" time="1.5" />
@@ -36,9 +36,11 @@ def test_the_page_has_the_devices_name_the_tests_and_the_tables(monkeypatch, tmp
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB (HBM3)")
     monkeypatch.setattr(gpu.subprocess, "run", pytest_writes)
     measured = SimpleNamespace(markdown=lambda: "| rung | 1 |\n")
-    monkeypatch.setattr(flux12b, "run", lambda output, minutes: measured)
+    ran = []
+    monkeypatch.setattr(architecture, "run", lambda output, model, minutes: ran.append(model) or measured)
     with nullcontext() if good else pytest.raises(SystemExit, match="1"):
         gpu.main(["--output", str(tmp_path)])
+    assert ran == ["flux.2-klein-base-4b", "flux.1-dev"]
     text = (tmp_path / "nvidia-h100-80gb-hbm3.md").read_text()
     assert text.startswith("# NVIDIA H100 80GB (HBM3)\n") and text.endswith("| rung | 1 |\n")
     assert "| tests.a.test_good | passed | 1.5 |" in text

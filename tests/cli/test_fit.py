@@ -57,7 +57,16 @@ def pipeline_pairs(pipeline) -> Path:
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory, photos, pairs, pipeline, pipeline_pairs):
+def pipeline2_pairs(pipeline2) -> Path:
+    """Four pairs of the tiny FLUX.2-klein-base, sampled with classifier-free guidance."""
+    prompt = str(pipeline2 / "prompt.safetensors")
+    return make_pairs(
+        str(pipeline2 / "pairs"), model=str(pipeline2), prompt=prompt, cfg=4.0, num=4, steps=2, size=32
+    ).folder
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, photos, pairs, pipeline, pipeline_pairs, pipeline2, pipeline2_pairs):
     """Each shipped configuration after two steps, run once, when it is asked for."""
     backbone, small = "--model.backbone.init_args", "init_args.crop=16"
     arguments = {
@@ -90,6 +99,18 @@ def runs(tmp_path_factory, photos, pairs, pipeline, pipeline_pairs):
             "--data.crop=32",
             "--data.num_workers=0",
         ),
+        "klein4b": (
+            "fluxsr_klein4b.yaml",
+            f"{backbone}.model={pipeline2}",
+            f"{backbone}.lora_rank=4",
+            f"--model.autoencoder.init_args.source={pipeline2}",
+            f"--model.losses.mse.{small}",
+            f"--model.losses.tv_lpips.{small}",
+            "--model.losses.tv_lpips.init_args.loss.init_args.net=nano",
+            f"--data.pairs={pipeline2_pairs}",
+            "--data.crop=32",
+            "--data.num_workers=0",
+        ),
     }
     done: dict[str, tuple[FluxSRCLI, Path]] = {}
 
@@ -115,6 +136,7 @@ FLUXSR_TERMS = {"flow", "mse", "tv_lpips", "adl"}
         ("teacher", {"flow"}, ""),
         ("student", {"flow", "l1", "tv_lpips", "adl"}, ""),
         ("flux1dev", FLUXSR_TERMS, ".lora_"),
+        ("klein4b", FLUXSR_TERMS, ".lora_"),
     ],
 )
 def test_every_term_of_every_configuration_reaches_what_is_trained(runs, name, terms, trained):

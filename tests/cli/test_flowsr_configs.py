@@ -25,12 +25,11 @@ def stage_one(tmp_path_factory, photos) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def flux_arguments(pipeline, photos) -> list[str]:
-    """What makes FLUX.1-dev's configurations run on a tiny copy of the same format."""
+def tiny_arguments(pipeline, photos, prompt: bool) -> list[str]:
+    """What makes the large models' configurations run on a tiny copy of the same format."""
     return [
         f"{STUDENT}.model={pipeline}",
-        f"{STUDENT}.prompt={pipeline}/prompt.safetensors",
+        *([f"{STUDENT}.prompt={pipeline}/prompt.safetensors"] if prompt else []),
         f"--model.autoencoder.init_args.source={pipeline}",
         "--model.distance.init_args.net=nano",
         f"--data.photos={photos}",
@@ -38,15 +37,6 @@ def flux_arguments(pipeline, photos) -> list[str]:
         "--data.num_workers=0",
         *FEW,
     ]
-
-
-@pytest.fixture(scope="module")
-def flux_stage_one(tmp_path_factory, flux_arguments) -> Path:
-    """The adapter that two steps of FLUX.1-dev's stage 1 leave."""
-    folder = tmp_path_factory.mktemp("flux_stage1")
-    fit(folder, "flowsr_stage1.yaml", *flux_arguments, f"{STUDENT}.lora_rank=4")
-    (file,) = folder.rglob("backbone.safetensors")
-    return file
 
 
 def named(cli: FluxSRCLI) -> set[str]:
@@ -113,9 +103,16 @@ def test_the_mixture_runs(stage_one, photos, tmp_path):
     assert wanted <= named(cli)
 
 
-def test_flux_keeps_three_adapters_on_one_base(flux_stage_one, flux_arguments, tmp_path):
+@pytest.mark.parametrize("suffix", ["", "_klein4b"])
+def test_flux_keeps_three_adapters_on_one_base(suffix, pipeline, pipeline2, photos, tmp_path):
+    """Stage 1 and then stage 2, on FLUX.1-dev and on FLUX.2-klein."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    arguments = tiny_arguments(pipeline2 if suffix else pipeline, photos, prompt=not suffix)
+    fit(tmp_path / "one", f"flowsr_stage1{suffix}.yaml", *arguments, f"{STUDENT}.lora_rank=4")
+    (first,) = (tmp_path / "one").rglob("backbone.safetensors")
     cli = fit(
-        tmp_path, "flowsr_stage2.yaml", *flux_arguments, f"{STUDENT}.lora_weights={flux_stage_one}",
+        tmp_path / "two", f"flowsr_stage2{suffix}.yaml", *arguments, f"{STUDENT}.lora_weights={first}",
         "--model.adversary.init_args.layers=[0, -1]", "--model.adversary.init_args.warmup_steps=0",
         "--model.adversary.init_args.accumulate_grad_batches=1",
     )  # fmt: skip
@@ -125,7 +122,7 @@ def test_flux_keeps_three_adapters_on_one_base(flux_stage_one, flux_arguments, t
     assert {name.split(".")[-2] for name, p in backbone.named_parameters() if p.requires_grad} == {"student"}
     assert {"adversarial", "discriminator", "consistency"} <= named(cli)
     # A checkpoint holds student, target and heads; not the base, the teacher or the autoencoder.
-    keys = torch.load(checkpoint(tmp_path), weights_only=True)["state_dict"]
+    keys = torch.load(checkpoint(tmp_path / "two"), weights_only=True)["state_dict"]
     assert all(".student." in key or ".target." in key or ".heads." in key for key in keys if "objective" not in key)
 
 

@@ -80,7 +80,7 @@ def test_the_command_is_understood(page, arguments, request, monkeypatch):
 # Overrides that stand in the running text of a page, and the configuration that they are meant for.
 CONFIGURATIONS = {
     "README.md": "fluxsr_nano",
-    "docs/train-on-flux.md": "fluxsr_flux1dev",
+    "docs/train-on-flux.md": "fluxsr_klein4b",
     "docs/flowsr.md": "flowsr_stage2",
 }
 OVERRIDES = [

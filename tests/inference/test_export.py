@@ -16,10 +16,12 @@ from fluxsr.inference.export import export_model
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, load_flux
+from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
 from fluxsr.models.weight_files import read_safetensors
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
+from tests.models.test_flux2 import tiny_kl2
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +44,37 @@ def test_a_base_and_its_adapter_become_one_pipeline(tmp_path, pipeline, student,
     out = tmp_path / "out"
     options = {"model": pipeline, "lora": tmp_path / "adapter.safetensors", "prompt": pipeline / "prompt.safetensors"}
     numbers = {"guidance": 3.5, "start_time": 0.3, "window": 48, "fold": fold, "trained": "30k steps"}
+    numbers["base_model"] = "black-forest-labs/FLUX.1-dev"
     main(["export", "--output", str(out), *(f"--{key}={value}" for key, value in (options | numbers).items())])
     loaded = FluxSRPipeline.from_pretrained(out)
     assert isinstance(loaded.transformer, FoldedFluxTransformer) == (fold == "true")
     expected = Upscaler(student, LatentAutoencoder(tiny_kl()), 0.3, window=48)(image, scale=2)
     torch.testing.assert_close(loaded(image, scale=2).images[0], expected, rtol=1e-4, atol=1e-4)
     printed = capsys.readouterr().out
-    assert "flux-1-dev-non-commercial-license" in printed and "not for commercial use" in printed
+    assert "flux-1-dev-non-commercial-license" in printed and "Commercial use is not allowed" in printed
     card = (out / "README.md").read_text()
     assert "license_name: flux-1-dev-non-commercial-license" in card and "30k steps" in card
     assert not [file for file in out.rglob("*.json") if str(tmp_path) in file.read_text()]
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_student_of_klein_may_be_sold(tmp_path, pipeline2, image, fold):
+    """FLUX.2 without text: the folded model has no text stream, and the card says Apache-2.0."""
+    student = FluxBackbone(tiny_transformer(family="flux.2"))
+    student.add_lora(rank=2)
+    perturb(student)
+    student.save_lora(tmp_path / "adapter.safetensors")
+    base = "black-forest-labs/FLUX.2-klein-base-4B"
+    made = export_model(
+        str(tmp_path / "out"), str(pipeline2), str(tmp_path / "adapter.safetensors"), start_time=0.3, window=48, fold=fold,
+        base_model=base,
+    )  # fmt: skip
+    assert (made.exported < 0.6 * made.parameters) == fold
+    expected = Upscaler(student, wrap_autoencoder(tiny_kl2()), 0.3, window=48)(image, scale=2)
+    loaded = FluxSRPipeline.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(loaded(image, scale=2).images[0], expected, rtol=1e-4, atol=1e-4)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "license: apache-2.0" in card and f"base_model: {base}" in card and "Commercial use is allowed" in card
 
 
 def test_an_adapter_brings_its_own_start_time(tmp_path, pipeline, student, capsys):

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from fluxsr.inference.model_card import FLUX_DEV, base_model_of, license_of, model_card
-from fluxsr.models import flux_architecture
+from fluxsr.inference.model_card import FLUX_DEV, base_model_of, model_card
+from fluxsr.models import FLUX_ARCHITECTURES, flux_architecture
+from fluxsr.models.licenses import BASES, license_of
 
 
 def front_matter(card: str) -> dict[str, str]:
@@ -12,7 +13,14 @@ def front_matter(card: str) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in header.splitlines())
 
 
-@pytest.mark.parametrize("base", ["nano", "nano-student", "black-forest-labs/FLUX.1-schnell"])
+FREE = [
+    "nano", "nano-student", "black-forest-labs/FLUX.1-schnell", "black-forest-labs/FLUX.2-klein-4B",
+    "black-forest-labs/FLUX.2-klein-base-4B",
+]  # fmt: skip
+FLUX1, FLUX2 = "flux-1-dev-non-commercial-license", "flux-non-commercial-license"
+
+
+@pytest.mark.parametrize("base", FREE)
 def test_the_free_bases(base):
     assert license_of(base).commercial
     header = front_matter(model_card(base, start_time=0.25))
@@ -21,14 +29,30 @@ def test_the_free_bases(base):
 
 
 @pytest.mark.parametrize(
-    "base", [FLUX_DEV, "somebody/made-from-schnell", "somebody/FLUX.1-dev-turbo", "my-folder", "nano2"]
+    ("base", "license"),
+    [("FLUX.1-dev", FLUX1), ("FLUX.1-Krea-dev", FLUX1), ("FLUX.1-Kontext-dev", FLUX1), ("FLUX.2-dev", FLUX2),
+     ("FLUX.2-klein-9B", FLUX2), ("FLUX.2-klein-base-9B", FLUX2)],
+)  # fmt: skip
+def test_what_may_not_be_sold_says_so_and_links_its_own_license(base, license):
+    card = model_card(f"black-forest-labs/{base}", start_time=0.25)
+    header = front_matter(card)
+    assert header["license"] == "other" and header["license_name"] == license
+    assert header["license_link"].startswith(f"https://huggingface.co/black-forest-labs/{base}")
+    assert "**Commercial use is not allowed**" in card and "Commercial use is allowed" not in card
+
+
+@pytest.mark.parametrize(
+    "base", ["somebody/made-from-schnell", "somebody/FLUX.2-klein-4B", "somebody/FLUX.1-dev", "my-folder", "nano2"]
 )
-def test_flux_dev_and_all_that_is_not_known_are_non_commercial(base):
+def test_what_is_not_known_gets_no_other_models_license(base):
     card = model_card(base, start_time=0.25)
     header = front_matter(card)
-    assert header["license"] == "other" and header["license_name"] == "flux-1-dev-non-commercial-license"
-    assert header["license_link"].startswith("https://huggingface.co/black-forest-labs/FLUX.1-dev/")
-    assert "**Commercial use is not allowed**" in card and "Commercial use is allowed" not in card
+    assert header["license"] == "unknown" and "license_name" not in header and "license_link" not in header
+    assert "**ask whoever made the base**" in card and "Commercial use" not in card
+
+
+def test_every_published_architecture_has_a_license():
+    assert {name for name in FLUX_ARCHITECTURES if not name.startswith("nano")} <= set(BASES)
 
 
 def test_the_card_says_what_was_done():

@@ -18,8 +18,10 @@ from PIL import Image
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, fold_modulation, fuse_lora, load_flux
+from fluxsr.models.autoencoders import wrap_autoencoder
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
+from tests.models.test_flux2 import tiny_kl2
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +39,20 @@ def tiny_parts(folded: bool = False):
     return (fold_modulation(backbone, 0.3, fuse=True) if folded else fuse_lora(backbone)), LatentAutoencoder(tiny_kl())
 
 
+def flux2_parts(folded: bool = False):
+    """A tiny FLUX.2-klein, with a prompt and a fused adapter, and its autoencoder."""
+    backbone = FluxBackbone(tiny_transformer(family="flux.2"), tiny_prompt(family="flux.2"))
+    backbone.add_lora(rank=2)
+    perturb(backbone)
+    return (fold_modulation(backbone, 0.3, fuse=True) if folded else fuse_lora(backbone)), wrap_autoencoder(tiny_kl2())
+
+
 def nano_parts(folded: bool = False):
     backbone = load_flux("nano-student", trainable="none")
     return (fold_modulation(backbone, 0.3, fuse=True) if folded else backbone), PixelAutoencoder()
 
 
-@pytest.mark.parametrize("parts", [tiny_parts, nano_parts])
+@pytest.mark.parametrize("parts", [tiny_parts, flux2_parts, nano_parts])
 @pytest.mark.parametrize("folded", [False, True])
 def test_a_saved_pipeline_gives_the_same_picture(tmp_path, photo, parts, folded):
     backbone, autoencoder = parts(folded)
@@ -54,9 +64,11 @@ def test_a_saved_pipeline_gives_the_same_picture(tmp_path, photo, parts, folded)
     assert np.array_equal(loaded(photo, scale=2).images[0], expected)
     assert (loaded.config.start_time, loaded.config.window, loaded.config.trained) == (0.3, 64, "briefly")
     names = {path.name for path in (tmp_path / "model").iterdir()}
-    assert names == {"README.md", "model_index.json", "transformer"} | ({"vae"} if parts is tiny_parts else set()) | (
-        set() if folded else {"prompt"}
-    )
+    assert names == {"README.md", "model_index.json", "transformer"} | (
+        {"vae"} if parts is not nano_parts else set()
+    ) | (set() if folded else {"prompt"})
+    again = Upscaler.from_pretrained(tmp_path / "model", device="cpu")
+    assert np.array_equal(again(photo, scale=2), expected)
     assert not list((tmp_path / "model").rglob("*.bin"))
 
 

@@ -120,7 +120,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     tiny_transformer().save_pretrained(tmp_path)
     with pytest.raises(
         ValueError,
-        match="'FluxTransformer2DModel', which is not supported here; supported: AutoencoderKL, AutoencoderTiny",
+        match="'FluxTransformer2DModel', which is not supported here; supported: AutoencoderKL, AutoencoderKLFlux2",
     ):
         load_autoencoder(str(tmp_path))
 

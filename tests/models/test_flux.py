@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from fluxsr.models import FluxBackbone, load_flux
-from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
+from tests.models.conftest import both_families, perturb, tiny_prompt, tiny_transformer
 
 
 def by_hand(transformer, xt, t, prompt=None, guidance=None):
@@ -45,6 +45,7 @@ def test_bfloat16_weights_give_a_float32_velocity(state):
     assert (half - full).norm() / full.norm() < 0.05
 
 
+@both_families
 def test_lora_starts_as_the_base_and_trains_alone(backbone, state):
     before = backbone(*state)
     backbone.add_lora(rank=2)
@@ -58,10 +59,11 @@ def test_lora_starts_as_the_base_and_trains_alone(backbone, state):
             assert parameter.grad is None and not parameter.requires_grad, name
 
 
-def test_text_adapters_exist_only_where_there_is_text(state):
+@both_families
+def test_text_adapters_exist_only_where_there_is_text(state, family):
     names = {}
     for tokens in (0, 3):
-        backbone = FluxBackbone.from_transformer(tiny_transformer(), tiny_prompt(tokens))
+        backbone = FluxBackbone.from_transformer(tiny_transformer(family=family), tiny_prompt(tokens, family))
         backbone.add_lora(rank=2)
         perturb(backbone)
         backbone(*state).square().mean().backward()
@@ -79,9 +81,9 @@ def test_a_model_without_a_text_stream_gets_adapters_without_a_warning():
             FluxBackbone.from_transformer(tiny_transformer(num_layers=0)).add_lora(rank=2, targets=targets)
 
 
-def three_passes(checkpointing: bool):
+def three_passes(checkpointing: bool, family: str):
     """Gradients of a student pass, a no-grad teacher pass, a student pass and one that goes *through* the teacher."""
-    backbone = FluxBackbone.from_transformer(tiny_transformer(), gradient_checkpointing=checkpointing)
+    backbone = FluxBackbone.from_transformer(tiny_transformer(family=family), gradient_checkpointing=checkpointing)
     backbone.add_lora("student", rank=2)
     backbone.add_lora("teacher", rank=2, trainable=False)
     perturb(backbone)
@@ -99,16 +101,18 @@ def three_passes(checkpointing: bool):
     return gradients, frozen
 
 
-def test_roles_keep_their_gradients_with_and_without_checkpointing():
-    plain, frozen = three_passes(checkpointing=False)
+@both_families
+def test_roles_keep_their_gradients_with_and_without_checkpointing(family):
+    plain, frozen = three_passes(False, family)
     assert plain and all(".student." in name and gradient.norm() > 0 for name, gradient in plain.items())
     assert all(gradient is None for gradient in frozen.values())
-    recomputed, frozen = three_passes(checkpointing=True)
+    recomputed, frozen = three_passes(True, family)
     assert all(gradient is None for gradient in frozen.values())
     for name, gradient in plain.items():
         torch.testing.assert_close(recomputed[name], gradient, rtol=1e-5, atol=1e-7)
 
 
+@both_families
 def test_roles_are_different_models_on_one_base(backbone, state):
     base = {name: parameter.clone() for name, parameter in backbone.named_parameters()}
     plain = backbone(*state)
@@ -169,8 +173,8 @@ def test_a_foreign_adapter_is_refused(tmp_path):
         backbone.load_lora(tmp_path / "other.safetensors", "more")
 
 
-def test_a_trained_transformer_goes_through_a_file(tmp_path, state):
-    backbone = FluxBackbone.from_transformer(tiny_transformer())
+@both_families
+def test_a_trained_transformer_goes_through_a_file(tmp_path, state, backbone):
     file = backbone.save(tmp_path / "model.safetensors", metadata={"note": "x"})
     loaded = load_flux(str(file), trainable="none")
     assert torch.equal(loaded(*state), backbone(*state))

@@ -80,6 +80,27 @@ def test_kohyas_files_are_translated(tmp_path):
     assert backbone.adapters.names == ["student"]
 
 
+@pytest.mark.parametrize("writer", ["comfyui", "kohya"])
+def test_flux2s_files_of_other_trainers_are_translated(tmp_path, writer):
+    """Their names of layers are BFL's, which mean other layers than FLUX.1's."""
+    from diffusers.loaders import lora_pipeline
+
+    if writer == "kohya" and not hasattr(lora_pipeline, "_convert_kohya_flux2_lora_to_diffusers"):
+        pytest.skip("this diffusers translates no such file")
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, 32, generator=generator), torch.randn(3 * 32, 2, generator=generator)
+    if writer == "comfyui":
+        keys = [f"diffusion_model.double_blocks.0.img_attn.qkv.lora_{side}.weight" for side in "AB"]
+    else:
+        keys = [f"lora_unet_double_blocks_0_img_attn_qkv.lora_{side}.weight" for side in ("down", "up")]
+    save_file(dict(zip(keys, (down, up), strict=True)), tmp_path / "other.safetensors")
+    backbone = FluxBackbone(tiny_transformer(family="flux.2"))
+    backbone.load_lora(tmp_path / "other.safetensors")
+    found = backbone.adapters.state_dict("student")
+    whole = torch.cat([update(found, f"transformer.transformer_blocks.0.attn.to_{part}") for part in "qkv"])
+    torch.testing.assert_close(whole, up @ down)
+
+
 @pytest.mark.parametrize("state", [{"x": torch.zeros(1)}, {"text_model.lora_down.weight": torch.zeros(1, 1)}])
 def test_what_is_no_adapter_of_a_transformer_is_refused(tmp_path, state):
     save_file(state, tmp_path / "other.safetensors")

@@ -33,6 +33,10 @@ def nano(**options) -> FluxBackbone:
     return load_flux("nano", lora_rank=16, **options)
 
 
+def nano2(**options) -> FluxBackbone:
+    return load_flux("nano2", weights=False, lora_rank=16, **options)
+
+
 def hundred_million(checkpointing: bool = False) -> FluxBackbone:
     from diffusers import FluxTransformer2DModel
 
@@ -111,6 +115,18 @@ def test_the_nano_models_peak_is_what_the_profiler_counts(make, precision, accum
     measured, planned = measured_peak(make, **how), planned_peak(make, **how)
     print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
     assert planned == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "options", [{}, {"gradient_checkpointing": True, "text_stream": False}], ids=["plain", "small"]
+)
+def test_flux2s_peak_is_what_the_profiler_counts(options, precision):
+    how = {"batch_size": BATCH, "side": 128, "precision": precision, "accumulate": 1}
+    make = lambda: nano2(**options)
+    measured, planned = measured_peak(make, **how), planned_peak(make, **how)
+    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
+    assert planned == pytest.approx(measured, rel=0.02)
 
 
 @pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])

@@ -48,6 +48,11 @@ def test_what_adam_and_the_average_hold_follows_from_the_trained_weights(nano):
     assert nano.checkpoint_bytes == 2 * trained + nano.held_bytes["optimizer"]
 
 
+def test_a_time_that_is_to_be_measured_changes_nothing(nano):
+    later = plan("fluxsr_nano.yaml", "--model.objective.init_args.lr_time=auto")
+    assert (later.peak_bytes, later.flops_per_step) == (nano.peak_bytes, nano.flops_per_step)
+
+
 def test_the_peak_is_the_largest_phase_and_the_sum_of_its_parts(nano):
     assert nano.peak_bytes == max(phase.peak_bytes for phase in nano.phases)
     assert sum(nano.peak.values()) == pytest.approx(nano.peak_bytes, abs=100)
@@ -198,6 +203,18 @@ def test_what_a_configuration_has_already_is_not_advised(nano):
     assert plain - changes(f"{BACKBONE}.gradient_checkpointing=true") == {"gradient_checkpointing"}
 
 
+def test_flux2_is_advised_to_leave_its_text_stream_out_and_no_table(nano):
+    small = [f"{BACKBONE}.model=nano2", "--model.autoencoder.init_args.source=pixel", f"{BACKBONE}.lora_rank=8"]
+    grid = ["--model.objective.init_args.time_sampler=fluxsr.flows.UniformTimes"]
+
+    def changes(*arguments):
+        return {one.what for one in advice.possible_changes(read("fluxsr_klein4b.yaml", *small, *arguments), nano)}
+
+    assert "text_stream left out" in changes(f"{BACKBONE}.text_stream=true")
+    assert not {"text_stream left out", "modulation_table"} & changes(*grid)
+    assert "modulation_table" in {one.what for one in advice.possible_changes(read("fluxsr_nano.yaml", *grid), nano)}
+
+
 def test_an_8_bit_adam_has_two_bytes_a_weight(nano):
     small = plan("fluxsr_nano.yaml", "--model.optimizer=fluxsr.training.AdamW8bit")
     weights = nano.parameters["trainable"]
@@ -229,6 +246,17 @@ def test_flux1_dev_as_published():
     assert result.parameters["autoencoder"] == 83_819_683
     held = result.held_bytes
     assert held["transformer linears"] + held["transformer"] + held["modulation"] == 2 * 11_901_408_320
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rung", "memory"), [(None, 24e9), ("klein_16gb", 16e9), ("klein_12gb", 12e9)])
+def test_klein_4b_fits_the_card_that_its_rung_is_for(rung, memory):
+    result = plan(
+        "fluxsr_klein4b.yaml", *([] if rung is None else ["--config", str(CONFIGS / "memory" / f"{rung}.yaml")])
+    )
+    assert result.parameters["transformer"] == 3_181_911_552
+    assert result.parameters["autoencoder"] == 84_046_115
+    assert result.peak_bytes < memory - 2e9  # what fluxsr plan leaves to the CUDA context and the libraries
 
 
 def test_host_memory_is_what_a_process_trains_and_the_frozen_files_that_all_share(nano):

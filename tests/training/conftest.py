@@ -20,11 +20,13 @@ from tests.models.conftest import tiny_transformer
 ROOT = Path(__file__).parents[2]
 
 
-def tiny_module(*, backbone=None, lora: int | None = 4, losses=None, seed: int = 0, **arguments) -> OneStepSR:
+def tiny_module(
+    *, backbone=None, lora: int | None = 4, losses=None, seed: int = 0, family: str = "flux.1", **arguments
+) -> OneStepSR:
     """A complete small FluxSR: pixel latents, FTD, MSE + TV-LPIPS + ADL + a latent term."""
     torch.manual_seed(seed)
     if backbone is None:
-        backbone = FluxBackbone.from_transformer(tiny_transformer(in_channels=48))
+        backbone = FluxBackbone.from_transformer(tiny_transformer(family=family, in_channels=48))
     if lora is not None:
         backbone.add_lora(rank=lora)
     if losses is None:

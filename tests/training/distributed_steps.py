@@ -15,17 +15,20 @@ from fluxsr.losses import AttentionDiversificationLoss, MSELoss
 from fluxsr.models import FluxBackbone
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.processes import leave_group
-from fluxsr.training import Adversary, AtomicCheckpointIO, FeatureTerm, ImageTerm
+from fluxsr.training import Adversary, AtomicCheckpointIO, FeatureTerm, ImageAdversary, ImageTerm
 from fluxsr.training.callbacks import EMA, ExportBackbone
 from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import tiny_module, tiny_trainer
 from tests.training.test_adversary import adversarial_module
+from tests.training.test_image_adversary import Maps
 from tests.training.test_roles import stage_two
 
 
-def adapted(**arguments) -> FluxBackbone:
+def adapted(family: str = "flux.1", **arguments) -> FluxBackbone:
     """A backbone whose adapter has no zeros: at B = 0 half of the gradients vanish."""
-    backbone = FluxBackbone(tiny_transformer(in_channels=48), **arguments)
+    backbone = FluxBackbone(tiny_transformer(family=family, in_channels=48), **arguments)
+    if family == "flux.2":
+        backbone.drop_text_stream()
     backbone.add_lora(rank=4)
     perturb(backbone)
     return backbone
@@ -36,7 +39,7 @@ def ftd(**arguments):
     losses = {"mse": ImageTerm(MSELoss()), "adl": FeatureTerm(AttentionDiversificationLoss(), weight=0.1)}
     objective = FlowTrajectoryDistillation(0.25, time_sampler=GridTimes(4))
     checkpointing = arguments.pop("gradient_checkpointing", False)
-    backbone = adapted(gradient_checkpointing=checkpointing)
+    backbone = adapted(arguments.pop("family", "flux.1"), gradient_checkpointing=checkpointing)
     return tiny_module(lora=None, backbone=backbone, losses=losses, objective=objective, **arguments)
 
 
@@ -52,9 +55,18 @@ def adversary():
     return adversarial_module(Adversary(width=8, optimizer=descent), stage_two=True, optimizer=descent)
 
 
+def image_adversary():
+    """As :func:`adversary`, on decoded crops."""
+    descent = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
+    return adversarial_module(
+        ImageAdversary(Maps(), crop=32, width=8, optimizer=descent), stage_two=True, optimizer=descent
+    )
+
+
 # name -> (module, arguments of the trainer)
 KINDS = {
     "ftd": (lambda: ftd(gradient_checkpointing=True), {"gradient_clip_val": 1.0}),
+    "ftd, FLUX.2": (lambda: ftd(family="flux.2", gradient_checkpointing=True), {}),
     "ftd, accumulated": (ftd, {"accumulate_grad_batches": 2}),
     "ftd, modulation table": (lambda: ftd(modulation_table=True, gradient_checkpointing=True), {}),
     "ftd, in full": (full, {}),
@@ -63,7 +75,8 @@ KINDS = {
         {},
     ),
     "stage 2": (lambda: stage_two(objective=ConsistencySRFlow(target_decay=0.9)), {}),
-    "adversary": (adversary, {"enable": ("auto", "ddp_find_unused_parameters_true")}),
+    "adversary": (adversary, {"enable": ("auto", "ddp_find_unused_parameters_true", "fsdp2")}),
+    "image adversary": (image_adversary, {"enable": ("auto", "ddp_find_unused_parameters_true", "fsdp2")}),
 }
 
 

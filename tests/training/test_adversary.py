@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from fluxsr.flows import ConsistencySRFlow, FlowTrajectoryDistillation
 from fluxsr.losses import MSELoss
 from fluxsr.models import FluxBackbone
-from fluxsr.training import Adversary, ImageTerm, OneStepSR
+from fluxsr.training import Adversary, ImageTerm, OneStepSR, StepOutputs
 from tests.models.conftest import perturb, tiny_transformer
 from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
 
@@ -79,12 +79,13 @@ def test_each_side_gets_its_own_gradient_only():
     pair = module.encode(tiny_batch())
     output, _ = module.flow(pair)
     adversary = module.adversary
-    adversary.generator_loss(adversary.fake_features(output)).backward()
+    outputs = StepOutputs(output, None, module.decode, 2)
+    adversary.generator_loss(adversary.features(adversary.fakes(outputs))).backward()
     student = {n: p.grad for n, p in module.backbone.named_parameters() if p.requires_grad}
     assert all(gradient.norm() > 0 for gradient in student.values())
     assert all(p.grad is None for p in adversary.parameters())
     module.zero_grad()
-    adversary.discriminator_loss(adversary.fake_features(output), output.x0_target)[0].backward()
+    adversary.discriminator_loss(adversary.features(adversary.fakes(outputs)), adversary.reals(outputs))[0].backward()
     assert all(p.grad is None for p in module.backbone.parameters())
     assert all(p.grad is not None for p in adversary.heads())
 
@@ -92,12 +93,9 @@ def test_each_side_gets_its_own_gradient_only():
 def test_all_latents_that_the_student_estimates_are_fakes():
     module = adversarial_module(stage_two=True)
     output, _ = module.flow(module.encode(tiny_batch(size=4)))
-    seen = []
-    features = module.adversary.discriminator.features
-    module.adversary.discriminator.features = lambda latents: seen.append(latents) or features(latents)
-    module.adversary.generator_loss(module.adversary.fake_features(output))
+    fakes = module.adversary.fakes(StepOutputs(output, None, module.decode, 2))
     ((estimate, _),) = output.estimates
-    assert torch.equal(seen[0], torch.cat([output.x0_hat, estimate])) and len(seen[0]) == 6
+    assert torch.equal(fakes, torch.cat([output.x0_hat, estimate])) and len(fakes) > 4
 
 
 def test_in_the_warm_up_only_the_discriminator_hears():
@@ -121,12 +119,13 @@ def test_the_adaptive_weight_balances_the_gradients_at_the_latents():
     batch = tiny_batch()
     output, _ = module.flow(module.encode(batch))
     others = 3 * (output.x0_hat - output.x0_target).square().mean()
-    adversarial = module.adversary.generator_loss(module.adversary.fake_features(output))
-    weight = module.adversary.effective_weight(others, adversarial, output)
+    adversary = module.adversary
+    adversarial = adversary.generator_loss(adversary.features(output.x0_hat))
+    weight = adversary.effective_weight(others, adversarial, output.x0_hat)
     norms = [torch.autograd.grad(x, output.x0_hat, retain_graph=True)[0].norm() for x in (others, weight * adversarial)]
     torch.testing.assert_close(norms[1], 0.5 * norms[0], rtol=1e-4, atol=0)
     with pytest.raises(ValueError, match="adaptive=True balances against terms on the student's estimate"):
-        module.adversary.effective_weight(output.loss, adversarial, output)
+        adversary.effective_weight(output.loss, adversarial, output.x0_hat)
 
 
 def test_r1_and_both_losses_are_logged():

@@ -12,7 +12,7 @@ from tests.training.conftest import run_script
 
 pytestmark = pytest.mark.torch("2.11")
 
-SHARDED = ["ftd", "ftd, accumulated", "ftd, modulation table", "ftd, in full", "stage 1", "stage 2"]
+SHARDED = ["ftd", "ftd, FLUX.2", "ftd, accumulated", "ftd, modulation table", "ftd, in full", "stage 1", "stage 2"]
 
 
 def run(photos: Path, folder: Path, devices: int, strategy: str, *more: str) -> dict:
@@ -73,14 +73,14 @@ def test_checkpoints_hold_the_same_tensors_whoever_wrote_them(runs, kind):
         assert {k: v.shape for k, v in states["alone"].items()} == {k: v.shape for k, v in states[name].items()}
 
 
-@pytest.mark.parametrize("kind", ["ftd", "stage 2"])
+@pytest.mark.parametrize("kind", ["ftd", "ftd, FLUX.2", "stage 2"])
 def test_adapters_saved_under_each_strategy_load_in_plain_diffusers(runs, kind):
     from tests.models.conftest import tiny_transformer
 
     files = {name: load_file(folder / kind / "backbone.safetensors") for name, (_, folder) in runs.items()}
     for name, state in files.items():
         agree(files["alone"], state, 1e-4)
-        transformer = tiny_transformer(in_channels=48)
+        transformer = tiny_transformer(family="flux.2" if "FLUX.2" in kind else "flux.1", in_channels=48)
         transformer.load_lora_adapter(dict(state), prefix="transformer")
         loaded = {n: p for n, p in transformer.named_parameters() if ".lora_" in n}
         assert len(loaded) == len(state), name
@@ -102,9 +102,19 @@ def test_a_checkpoint_goes_on_under_another_strategy(runs, photos, tmp_path):
     assert all(not torch.equal(first[name], weight) for name, weight in gathered["weights"].items())
 
 
+@pytest.mark.parametrize("kind", ["adversary", "image adversary"])
+def test_an_adversary_under_fsdp2_makes_the_same_steps(runs, kind):
+    """Its heads are whole on every process, beside a sharded student."""
+    alone, together = runs["alone"][0][kind], runs["fsdp2"][0][kind]
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert any(".heads." in name for name in alone["weights"])
+    agree(alone["weights"], together["weights"], 1e-4)
+
+
 @pytest.mark.slow
-def test_the_adversary_makes_the_same_steps(runs, photos, tmp_path):
-    together = run(photos, tmp_path, 2, "ddp_find_unused_parameters_true")["adversary"]
-    alone = runs["alone"][0]["adversary"]
+@pytest.mark.parametrize("kind", ["adversary", "image adversary"])
+def test_an_adversary_under_ddp_makes_the_same_steps(runs, photos, tmp_path, kind):
+    together = run(photos, tmp_path, 2, "ddp_find_unused_parameters_true")[kind]
+    alone = runs["alone"][0][kind]
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     agree(alone["weights"], together["weights"], 1e-4)

@@ -16,7 +16,7 @@ from fluxsr.models import FluxBackbone, PixelAutoencoder
 from fluxsr.training import ImageTerm, OneStepSR, StepOutputs, psnr_y
 from fluxsr.training.callbacks import EMA
 from fluxsr.training.terms import gradient_norms
-from tests.models.conftest import perturb, tiny_transformer
+from tests.models.conftest import both_families, perturb, tiny_transformer
 from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
 
 
@@ -36,8 +36,9 @@ def test_every_term_gives_the_lora_a_gradient():
     assert all(norm.isfinite() and norm > 0 for norm in norms.values()), norms
 
 
-def test_every_single_lora_tensor_gets_one_and_nothing_frozen_does():
-    module = tiny_module()
+@both_families
+def test_every_single_lora_tensor_gets_one_and_nothing_frozen_does(family):
+    module = tiny_module(family=family)
     perturb(module.backbone)
     terms = one_step_terms(module, tiny_batch())
     sum(weight * value for weight, value in terms.values()).backward()
@@ -432,6 +433,27 @@ def test_a_modulation_table_trains_the_same_steps():
     whole, tabulated = losses(), losses(modulation_table=True)
     assert tabulated[0] == pytest.approx(whole[0], rel=1e-5)
     assert tabulated[1] < 0.7 * whole[1]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_flux2_trains_with_every_term_and_its_text_stream_left_out(tmp_path, checkpointing):
+    """FTD, image losses and ADL on nano2, the same steps with and without what no token ever flows through."""
+    from fluxsr.models import PixelAutoencoder, load_flux
+
+    def train(text_stream: bool):
+        torch.manual_seed(0)
+        backbone = load_flux(
+            "nano2", weights=False, lora_rank=4, text_stream=text_stream, gradient_checkpointing=checkpointing
+        )
+        perturb(backbone)
+        module = tiny_module(lora=None, backbone=backbone, autoencoder=PixelAutoencoder())
+        trainer = tiny_trainer(tmp_path, max_steps=2)
+        trainer.fit(module, loader(2))
+        assert trainer.callback_metrics["train/adl"] > 0
+        return module.trainable_state()
+
+    whole, less = train(True), train(False)
+    assert whole.keys() == less.keys() and all(torch.equal(whole[name], less[name]) for name in whole)
 
 
 def test_a_modulation_table_needs_a_grid():

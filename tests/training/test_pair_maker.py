@@ -16,6 +16,7 @@ from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift
 from fluxsr.models import PromptEmbedding, load_autoencoder, load_flux
 from fluxsr.models.digest import weights_digest
+from fluxsr.models.families import FLUX2
 from fluxsr.models.weight_files import read_safetensors
 from fluxsr.training.pair_maker import make_pairs, middle_square
 from tests.cli.conftest import euler_by_hand, files
@@ -278,6 +279,26 @@ def test_a_local_pipeline_with_prompt_and_guidance(pipeline, tmp_path):
         torch.testing.assert_close(sample.hr_latents, latents[index], rtol=0, atol=1e-5)
         torch.testing.assert_close(sample.hr_image, images[index], rtol=0, atol=0.51 / 255)
         assert sample.noise.equal(noise[index])
+
+
+def test_an_undistilled_flux2_is_sampled_with_classifier_free_guidance(pipeline2, tmp_path):
+    options = {**LOCAL, "guidance": None, "model": str(pipeline2), "prompt": str(pipeline2 / "prompt.safetensors")}
+    folder = make_pairs(str(tmp_path / "pairs"), cfg=4.0, **options).folder
+    opened = PairStore.open(folder)
+    shift = FLUX2.shift(16, 2)
+    assert opened.fingerprint["shift"] == shift and opened.fingerprint["cfg"] == 4.0
+    assert opened.fingerprint["autoencoder"] == load_autoencoder(str(pipeline2)).fingerprint()
+
+    backbone = load_flux(str(pipeline2), trainable="none", prompt=options["prompt"])
+    noise = torch.stack([opened.noise(index) for index in range(3)])
+    with torch.no_grad():
+        latents = euler(backbone.guided(4.0), noise, 1.0, 0.0, 2, shift=shift)
+    for index in range(3):
+        torch.testing.assert_close(TeacherPairs(folder)[index].hr_latents, latents[index], rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"cfg"):
+        make_pairs(str(tmp_path / "pairs"), cfg=3.0, **options)
+    with pytest.raises(ValueError, match="needs a negative prompt"):
+        make_pairs(str(tmp_path / "others"), cfg=4.0, **{**options, "prompt": None})
 
 
 def test_another_prompt_or_guidance_is_refused(pipeline, tmp_path):

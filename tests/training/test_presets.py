@@ -8,6 +8,7 @@ from fluxsr.cli._support.configurations import dotted, take_configs
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 BASE = CONFIGS / "fluxsr_flux1dev.yaml"
+KLEIN = CONFIGS / "fluxsr_klein4b.yaml"
 
 
 def keys(*files: Path) -> dict[str, object]:
@@ -15,9 +16,18 @@ def keys(*files: Path) -> dict[str, object]:
     return dotted(take_configs([word for file in files for word in ("--config", str(file))])[0].merged)
 
 
-@pytest.mark.parametrize(("preset", "crop"), [("80gb", None), ("48gb", 512), ("24gb", 256)])
-def test_a_preset_leaves_every_loss_with_its_weight(preset, crop):
-    base, own = keys(BASE), keys(BASE, CONFIGS / "memory" / f"{preset}.yaml")
+@pytest.mark.parametrize(
+    ("config", "preset", "crop"),
+    [
+        (BASE, "80gb", None),
+        (BASE, "48gb", 512),
+        (BASE, "24gb", 256),
+        (KLEIN, "klein_16gb", 256),
+        (KLEIN, "klein_12gb", 256),
+    ],
+)
+def test_a_preset_leaves_every_loss_with_its_weight(config, preset, crop):
+    base, own = keys(config), keys(config, CONFIGS / "memory" / f"{preset}.yaml")
     losses = {key for key in base if key.startswith("model.losses.")}
     assert losses <= own.keys()
     changed = {key for key in losses if not isinstance(base[key], dict) and own[key] != base[key]}

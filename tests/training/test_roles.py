@@ -10,20 +10,20 @@ from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
 from fluxsr.training import ImageTerm, OneStepSR
 from fluxsr.training.roles import Roles
 from fluxsr.training.terms import gradient_norms
-from tests.models.conftest import perturb, tiny_transformer
+from tests.models.conftest import both_families, perturb, tiny_transformer
 from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
 
 
-def stage_two(*, lora: int | None = 4, decay: float = 0.9, **arguments) -> OneStepSR:
+def stage_two(*, lora: int | None = 4, decay: float = 0.9, family: str = "flux.1", **arguments) -> OneStepSR:
     """A small FlowSR stage 2: adapters on one base, or a model trained in full with copies."""
     torch.manual_seed(0)
-    backbone = FluxBackbone(tiny_transformer(in_channels=48))
+    backbone = FluxBackbone(tiny_transformer(family=family, in_channels=48))
     if lora is not None:
         backbone.add_lora(rank=lora)
         backbone.add_lora("teacher", rank=2, trainable=False)
         perturb(backbone)
     else:
-        arguments.setdefault("teacher", FluxBackbone(tiny_transformer(seed=1, in_channels=48)))
+        arguments.setdefault("teacher", FluxBackbone(tiny_transformer(seed=1, family=family, in_channels=48)))
     arguments.setdefault("objective", ConsistencySRFlow(target_decay=decay))
     return tiny_module(lora=None, losses={}, backbone=backbone, **arguments)
 
@@ -66,9 +66,9 @@ def test_an_alpha_of_its_own_survives_the_copy():
         backbone.adapters.copy("nobody", "other")
 
 
-@pytest.mark.parametrize("lora", [4, None])
-def test_only_the_student_learns_and_the_teacher_stays(lora):
-    module = stage_two(lora=lora)
+@pytest.mark.parametrize(("lora", "family"), [(4, "flux.1"), (None, "flux.1"), (4, "flux.2"), (None, "flux.2")])
+def test_only_the_student_learns_and_the_teacher_stays(lora, family):
+    module = stage_two(lora=lora, family=family)
     teacher = parameters_of(module, "teacher")
     trained = {name: p.detach().clone() for name, p in module.trainable_state().items()}
     assert teacher and not any("teacher" in name or "target" in name for name in trained)
@@ -208,13 +208,15 @@ def test_an_image_term_can_look_at_every_estimate():
     torch.testing.assert_close(both(outputs), expected)
 
 
-def test_objectives_follow_each_other_by_files(tmp_path):
-    """FTD first, then consistency from its weights: any chain of objectives works."""
-    first = tiny_module(lora=4, losses={}, objective=FlowTrajectoryDistillation(0.25))
+@pytest.mark.parametrize("objective", [FlowTrajectoryDistillation(0.25), RectifiedSRFlow(velocity_weight=1.0)])
+@both_families
+def test_objectives_follow_each_other_by_files(tmp_path, objective, family):
+    """FTD, or FlowSR's first stage, then consistency from its weights: any chain of objectives works."""
+    first = tiny_module(lora=4, losses={}, objective=objective, family=family)
     tiny_trainer(max_steps=1).fit(first, loader(1))
-    first.backbone.save(tmp_path / "ftd.safetensors")
-    backbone = FluxBackbone(tiny_transformer(in_channels=48))
-    backbone.load_lora(tmp_path / "ftd.safetensors")
-    backbone.load_lora(tmp_path / "ftd.safetensors", "teacher", trainable=False)
+    first.backbone.save(tmp_path / "first.safetensors")
+    backbone = FluxBackbone(tiny_transformer(family=family, in_channels=48))
+    backbone.load_lora(tmp_path / "first.safetensors")
+    backbone.load_lora(tmp_path / "first.safetensors", "teacher", trainable=False)
     second = tiny_module(lora=None, losses={}, backbone=backbone, objective=ConsistencySRFlow())
     tiny_trainer(max_steps=1).fit(second, loader(1, size=4))

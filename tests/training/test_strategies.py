@@ -8,7 +8,6 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 from fluxsr.training import FSDP2Strategy
 from fluxsr.training.checks import check_strategy
 from tests.training.conftest import tiny_module
-from tests.training.test_adversary import adversarial_module
 
 pytestmark = pytest.mark.torch("2.11")
 
@@ -23,11 +22,6 @@ def test_quantized_weights_are_refused(make, kind):
     ):
         check_strategy(strategy, module)
     check_strategy(DDPStrategy(), module)
-
-
-def test_an_adversary_is_refused():
-    with pytest.raises(ValueError, match="does not train an adversary: use strategy ddp_find_unused_parameters_true"):
-        check_strategy(FSDP2Strategy(), adversarial_module())
 
 
 def test_the_older_strategies_name_the_one_that_works():

@@ -23,7 +23,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
     from fluxsr.cli._support.lightning_cli import FluxSRCLI
     from fluxsr.cli._support.own_classes import arguments_of, derives_from
     from fluxsr.data import SRDataModule
-    from fluxsr.models import PromptEmbedding
+    from fluxsr.models.prompts import no_prompt
     from fluxsr.planning import Experiment, Settings
     from fluxsr.planning.step import quiet
     from fluxsr.training import OneStepSR
@@ -50,9 +50,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
                 built = self.parser.instantiate_classes(whole)[self.subcommand]
                 backbone = built.model.backbone
                 if text_tokens and getattr(backbone, "text_tokens", 0):
-                    of_width = backbone.prompt_embeds.shape[-1]
-                    embeds = torch.zeros(1, text_tokens, of_width)
-                    backbone.set_prompt(PromptEmbedding(embeds, torch.zeros(backbone.pooled_prompt_embeds.shape)))
+                    backbone.set_prompt(no_prompt(backbone.transformer.config, text_tokens))
             trainer = options["trainer"]
             self.experiment = Experiment(
                 module=built.model,

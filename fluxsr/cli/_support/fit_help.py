@@ -70,8 +70,9 @@ null takes a loss term away.
 
 configurations that come with the package, by name (fluxsr configs lists them all, and copies one):
   fluxsr_nano               FluxSR, small: minutes on two cores, no download
+  fluxsr_klein4b            FluxSR on FLUX.2-klein-4B, 24 GB; memory/klein_16gb and memory/klein_12gb go after it
   fluxsr_flux1dev           FluxSR as published, on FLUX.1-dev; memory/24gb, memory/48gb and memory/80gb go after it
-  flowsr_stage1, flowsr_stage2, flowsr_stage1_nano, flowsr_stage2_nano
+  flowsr_stage1, flowsr_stage2, and the same with _klein4b and _nano
                             FlowSR: a rectified flow from LR to HR, then one step
   teacher_nano, student_nano, mixture_nano
                             how the shipped models were made; FTD and consistency together

@@ -25,16 +25,16 @@ def tell_pairs(made: MadePairs) -> None:
 
 def tell_model(made: ExportedModel) -> None:
     """Print what was written."""
-    from fluxsr.inference.model_card import APACHE, license_of
+    from fluxsr.models.licenses import license_of
 
     print(f"{made.model}: {_amount(made.parameters, made.dtype)}")
     folded = f"folded at t = {made.start_time:g}" if made.folded else "not folded"
     print(f"{folded}: {_amount(made.exported, made.dtype)}")
     quantized = "" if made.quantize is None else f", {made.quantize}"
     license = license_of(made.base_model)
-    print(f"{made.path}: {_gigabytes(made.size)} on disk{quantized}, {license.name}")
-    if license != APACHE:
-        print(f"made from {made.base_model}: not for commercial use; its license goes with every copy")
+    print(f"{made.path}: {_gigabytes(made.size)} on disk{quantized}, license: {license.name}")
+    if not license.commercial:
+        print(f"made from {made.base_model}: {license.terms.replace('*', '')}")
 
 
 def _amount(numbers: int, dtype: str) -> str:

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from fluxsr.models.adapters import lora_targets
 from fluxsr.models.devices import check_torch
+from fluxsr.models.families import Conditions, Family, family_of
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.lora_files import read_lora
+from fluxsr.models.modulation.folding import Folded
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
+from fluxsr.models.text_stream import drop_text_stream, has_text_stream
 
 _CONSTANT = ".linear.value"  # how the constants' keys end
 
@@ -40,25 +43,24 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
             keeps it apart, shared with ``backbone``.
 
     Returns:
-        A backbone with a :class:`fluxsr.models.modulation.folded_flux.FoldedFluxTransformer`, which raises ``ValueError`` for
-        any other time, guidance or prompt. It saves and loads as every backbone (``save``, ``load_flux``).
+        A backbone with a folded transformer (:mod:`fluxsr.models.modulation.folding`), which raises ``ValueError`` for any
+        other time, guidance or prompt. It saves and loads as every backbone (``save``, ``load_flux``).
 
     Raises:
         ValueError: if ``t`` is not in ``[0, 1]`` or the backbone is folded already.
     """
-    from fluxsr.models.modulation.folded_flux import MODULATION, FoldedFluxTransformer
-
     transformer: Any = backbone.transformer
-    if isinstance(transformer, FoldedFluxTransformer):
+    if isinstance(transformer, Folded):
         raise ValueError(f"this model is folded already, at t = {transformer.config.t}; fold the one it was made from")
-    _refuse_table(transformer)
+    _refuse_table(backbone)
     role, prompt = backbone.default_role, backbone.prompt
-    folded = _empty(transformer.config, t, prompt, backbone.guidance)
+    family = backbone.family
+    folded = _empty(family, transformer.config, t, prompt, backbone.guidance)
     state = _plain_state(transformer, role if fuse else None)
     with backbone.adapters.use(role):
-        features = modulation_input(transformer.time_text_embed, t, prompt, backbone.guidance, backbone.dtype)
+        features = family.embed(getattr(transformer, family.embedder), t, backbone.conditions, backbone.dtype)
         for name, linear in transformer.named_modules():
-            if MODULATION.fullmatch(name):
+            if family.modulation.fullmatch(name):
                 state[f"{name}.value"] = linear(features)
     _fill(folded, state, prompt, backbone.dtype)
     result = FluxBackbone(folded).eval()
@@ -104,8 +106,6 @@ def load_folded(
     Raises:
         ValueError: if something can't be loaded or doesn't fit, naming it and what to do.
     """
-    from diffusers import FluxTransformer2DModel
-
     checkpoint = StoredWeights(ModelSource(source, revision))
     if "t" in checkpoint.config:
         raise ValueError(f"{source} is folded already, at t = {checkpoint.config['t']}: load it with load_flux")
@@ -117,19 +117,22 @@ def load_folded(
         # A copy: a view of the file would keep all of it mapped, and at an odd address it would round otherwise.
         return (tensor if adapter is None else adapter.add(name, tensor)).to(kind, copy=True)
 
-    if prompt is None:
-        prompt = no_prompt(checkpoint.config["joint_attention_dim"], checkpoint.config["pooled_projection_dim"])
-    folded = _empty(checkpoint.config, t, prompt, guidance)
+    family = family_of(checkpoint.config)
     with torch.device("meta"):
-        whole: Any = FluxTransformer2DModel(**checkpoint.config)
-    embedder = whole.time_text_embed
-    embedder.load_state_dict({key: read(f"time_text_embed.{key}") for key in embedder.state_dict()}, assign=True)
-    features = modulation_input(embedder, t, prompt, guidance, kind)
+        whole: Any = family.diffusers_class()(**checkpoint.config)
+    if prompt is None:
+        prompt = no_prompt(whole.config)
+    folded = _empty(family, whole.config, t, prompt, guidance)
+    embedder = getattr(whole, family.embedder)
+    embedder.load_state_dict({key: read(f"{family.embedder}.{key}") for key in embedder.state_dict()}, assign=True)
+    conditions = Conditions(prompt.prompt_embeds, prompt.pooled_prompt_embeds, guidance)
+    features = family.embed(embedder, t, conditions, kind)
     state = {}
     for key in folded.state_dict():
         if key.endswith(_CONSTANT):
             name = key.removesuffix(".value")
-            state[key] = nn.functional.linear(features, read(f"{name}.weight"), read(f"{name}.bias")).to(device)
+            bias = None if whole.get_submodule(name).bias is None else read(f"{name}.bias")
+            state[key] = nn.functional.linear(features, read(f"{name}.weight"), bias).to(device)
         elif key not in ("prompt_embeds", "pooled_prompt_embeds"):
             state[key] = read(key).to(device)
     _fill(folded, state, prompt, kind)
@@ -144,9 +147,11 @@ def fuse_lora(backbone: FluxBackbone) -> FluxBackbone:
         backbone: A backbone with a default role, whose adapter is added to the weights; it is left as it was.
     """
     transformer: Any = backbone.transformer
-    _refuse_table(transformer)
+    _refuse_table(backbone)
     with torch.device("meta"):
         plain = type(transformer).from_config(transformer.config)
+        if not has_text_stream(transformer) and has_text_stream(plain):
+            drop_text_stream(plain, backbone.family)
     plain.load_state_dict(_plain_state(transformer, backbone.default_role), assign=True)
     return FluxBackbone(plain.requires_grad_(False), backbone.prompt, backbone.guidance).eval()
 
@@ -167,18 +172,18 @@ def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
     return backbone
 
 
-def _refuse_table(transformer: Any) -> None:
-    if hasattr(transformer.time_text_embed, "times"):  # fluxsr.models.modulation.table, which imports this module
+def _refuse_table(backbone: FluxBackbone) -> None:
+    if hasattr(
+        getattr(backbone.transformer, backbone.family.embedder), "times"
+    ):  # fluxsr.models.modulation.table, which imports this module
         raise ValueError(
             "this model has a modulation table, made for training, and lacks the layers themselves: load the base again, with "
             "the adapter (load_flux(..., lora_weights=...)), or fold while loading (load_folded)"
         )
 
 
-def _empty(config: Any, t: float, prompt: PromptEmbedding, guidance: float | None) -> Any:
+def _empty(family: Family, config: Any, t: float, prompt: PromptEmbedding, guidance: float | None) -> Any:
     """Return a folded transformer without memory."""
-    from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
-
     if not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1] (0 is data, 1 is noise), got {t}")
     if config["guidance_embeds"] != (guidance is not None):
@@ -187,26 +192,32 @@ def _empty(config: Any, t: float, prompt: PromptEmbedding, guidance: float | Non
     architecture = {key: value for key, value in config.items() if not key.startswith("_")}
     tokens = prompt.prompt_embeds.shape[1]
     with torch.device("meta"):
-        folded = FoldedFluxTransformer(**architecture, t=t, guidance=guidance, text=prompt.text, text_tokens=tokens)
+        folded = folded_class(family)(**architecture, t=t, guidance=guidance, text=prompt.text, text_tokens=tokens)
     return folded.requires_grad_(False).eval()
 
 
 def _fill(folded: nn.Module, state: dict[str, Tensor], prompt: PromptEmbedding, dtype: torch.dtype) -> None:
     """Give a folded transformer its tensors, without copying them; what it has no place for is left out."""
     state["prompt_embeds"] = prompt.prompt_embeds.to(dtype)
-    state["pooled_prompt_embeds"] = prompt.pooled_prompt_embeds.to(dtype)
+    if prompt.pooled_prompt_embeds is not None:
+        state["pooled_prompt_embeds"] = prompt.pooled_prompt_embeds.to(dtype)
     folded.load_state_dict({key: state[key] for key in folded.state_dict()}, assign=True)
 
 
-def modulation_input(
-    embedder: nn.Module, t: float, prompt: PromptEmbedding, guidance: float | None, dtype: torch.dtype
-) -> Tensor:
-    """Return what every modulation linear sees, ``(1, D)``: by diffusers' own operations, or bits would differ."""
-    # On the embedder's device: a quantized base is loaded onto a GPU before the prompt goes there.
-    pooled = prompt.pooled_prompt_embeds.to(next(embedder.parameters()).device, dtype)
-    numbers = [t] if guidance is None else [t, guidance]
-    times = (torch.full((1,), n, device=pooled.device, dtype=torch.float32).to(dtype) * 1000 for n in numbers)
-    return nn.functional.silu(embedder(*times, pooled))
+def folded_class(family: Family) -> Any:
+    """Return the class of a family's folded transformers.
+
+    Raises:
+        ValueError: if the installed diffusers is too old to have the class that it derives from.
+    """
+    family.diffusers_class()
+    if family.pooled:
+        from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
+
+        return FoldedFluxTransformer
+    from fluxsr.models.modulation.folded_flux2 import FoldedFlux2Transformer
+
+    return FoldedFlux2Transformer
 
 
 def _adapted(transformer: nn.Module) -> dict[str, Any]:
@@ -242,7 +253,7 @@ class _LoraFile:
 
     def __init__(self, path: str | Path, checkpoint: StoredWeights) -> None:
         self.path = path
-        self.state = read_lora(path)
+        self.state = read_lora(path, family=family_of(checkpoint.config))
         for name in lora_targets(self.state):
             if f"{name}.weight" not in checkpoint.files:
                 raise ValueError(

@@ -1,51 +1,20 @@
-"""The transformer that :mod:`fluxsr.models.modulation.fold` makes: FLUX whose modulation layers are constants."""
+"""The transformers that :mod:`fluxsr.models.modulation.fold` makes: FLUX whose modulation layers are constants."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  # pipelines look for it beside a component's class
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from fluxsr.models.prompts import PromptEmbedding
-
-# The AdaLN linears: two in a double-stream block, one in a single-stream block, one before the last projection.
-MODULATION = re.compile(
-    r"(transformer_blocks\.\d+\.norm1(_context)?|single_transformer_blocks\.\d+\.norm|norm_out)\.linear"
-)
-# What works on text tokens alone, inside a double-stream block.
-_TEXT_STREAM = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out", "ff_context")
+from fluxsr.models.families import FLUX1
+from fluxsr.models.modulation.folding import Folded, fold_layers
 
 
-class Constant(nn.Module):
-    """A layer that gives ``value`` ``(1, n)`` whatever comes in."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", torch.zeros(1, features))
-
-    def forward(self, _: Tensor) -> Tensor:
-        """Return the constant."""
-        return self.value
-
-
-class _Nothing(nn.Module):
-    """Stands for an embedder that is not needed: zeros, of ``features`` channels."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, x: Tensor, *_: Tensor) -> Tensor:
-        return x.new_zeros(*x.shape[:2], self.features)
-
-
-class FoldedFluxTransformer(FluxTransformer2DModel):
+class FoldedFluxTransformer(Folded, FluxTransformer2DModel):  # type: ignore[misc]  # so does diffusers combine classes
     """``FluxTransformer2DModel`` at one time, guidance and prompt, without the layers that only depend on these.
 
     A model of diffusers in all else: ``save_pretrained``, ``from_pretrained`` with a ``quantization_config``,
@@ -104,41 +73,8 @@ class FoldedFluxTransformer(FluxTransformer2DModel):
             guidance_embeds=guidance_embeds,
             axes_dims_rope=axes_dims_rope,
         )
-        for name, module in list(self.named_modules()):
-            if MODULATION.fullmatch(name):
-                self.set_submodule(name, Constant(module.out_features))
-        # The constants ignore what is embedded here, so a scalar zero per image will do.
-        self.set_submodule("time_text_embed", _Nothing(1))
-        if text_tokens == 0:
-            self.set_submodule("context_embedder", _Nothing(self.inner_dim))
-            for block in self.transformer_blocks:
-                for name in _TEXT_STREAM:
-                    block.set_submodule(name, nn.Identity())
-        self.prompt_embeds: Tensor
-        self.pooled_prompt_embeds: Tensor
-        self.register_buffer("prompt_embeds", torch.zeros(1, text_tokens, joint_attention_dim))
+        fold_layers(self, FLUX1, text_tokens, joint_attention_dim)
         self.register_buffer("pooled_prompt_embeds", torch.zeros(1, pooled_projection_dim))
-
-    @property
-    def prompt(self) -> PromptEmbedding:
-        """The prompt that the constants were computed with."""
-        return PromptEmbedding(self.prompt_embeds, self.pooled_prompt_embeds, self.config["text"])
-
-    def conditions(
-        self, prompt: PromptEmbedding | None, guidance: float | None
-    ) -> tuple[PromptEmbedding, float | None]:
-        """Return the model's own prompt and guidance; ``None`` means these.
-
-        Raises:
-            ValueError: if others are asked for.
-        """
-        if guidance is not None and guidance != self.config["guidance"]:
-            raise ValueError(
-                f"this model was folded at guidance {self.config['guidance']}, got {guidance}; fold it again"
-            )
-        if prompt is not None:
-            self._check_prompt(prompt.prompt_embeds, prompt.pooled_prompt_embeds)
-        return self.prompt, self.config["guidance"]
 
     def forward(
         self,
@@ -156,14 +92,8 @@ class FoldedFluxTransformer(FluxTransformer2DModel):
         Raises:
             ValueError: for a time, guidance or prompt that the constants were not computed with.
         """
-        # Compared before diffusers casts and multiplies them: neighboring times are one and the same in bfloat16.
-        for name, given, own in (("t", timestep, self.config["t"]), ("guidance", guidance, self.config["guidance"])):
-            wrong = [] if given is None or given.is_meta else given[given != given.new_tensor(own or 0.0)].tolist()
-            if wrong:
-                raise ValueError(
-                    f"this model was folded at {name} = {own}, got {wrong[0]:g}; fold it again for another"
-                )
-        self._check_prompt(encoder_hidden_states, pooled_projections)
+        self.check_numbers(timestep, guidance)
+        self.check_prompt(encoder_hidden_states, pooled_projections)
         return super().forward(
             hidden_states=hidden_states,
             encoder_hidden_states=encoder_hidden_states,
@@ -173,15 +103,3 @@ class FoldedFluxTransformer(FluxTransformer2DModel):
             txt_ids=txt_ids,
             **kwargs,
         )
-
-    def _check_prompt(self, embeds: Tensor, pooled: Tensor) -> None:
-        for given, own in ((embeds, self.prompt_embeds), (pooled, self.pooled_prompt_embeds)):
-            # On meta there is nothing to compare but shapes.
-            same = given.shape[1:] == own.shape[1:] and (
-                given.is_meta or own.is_meta or bool((given.to(own) == own).all())
-            )
-            if not same:
-                raise ValueError(
-                    f"this model was folded with the prompt {self.config['text']!r} ({self.config['text_tokens']} tokens), "
-                    "and another was given; fold it again for another"
-                )

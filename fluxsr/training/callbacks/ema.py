@@ -63,8 +63,11 @@ class EMA(Callback):
         self._seen = trainer.global_step
         current = _trainable(pl_module)
         decay = min(self.decay, (1 + self._seen) / (10 + self._seen))
-        weights = [current[name].detach().float() for name in self.average]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
+        for sharded in (False, True):  # torch takes either kind at a time
+            names = [name for name, average in self.average.items() if hasattr(average, "full_tensor") == sharded]
+            if names:
+                weights = [current[name].detach().float() for name in names]
+                torch._foreach_lerp_([self.average[name] for name in names], weights, 1 - decay)
 
     @contextmanager
     def averaged(self, pl_module: LightningModule) -> Iterator[None]:

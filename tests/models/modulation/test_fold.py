@@ -18,20 +18,28 @@ from fluxsr.models import (
     fuse_lora,
     load_flux,
 )
-from fluxsr.models.modulation.folded_flux import MODULATION, FoldedFluxTransformer
+from fluxsr.models.families import FLUX1
+from fluxsr.models.modulation.folding import Folded
+from fluxsr.models.prompts import no_prompt
 from fluxsr.models.tiling import TiledVelocity
-from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
+from tests.models.conftest import both_families, perturb, tiny_prompt, tiny_transformer
 
 T = 0.3  # no power of two: its float32 is not the float64 of the same name
 # Attention and MLP, and what folding takes away: the modulation linears and the embedders before them.
-ADAPTED = ["to_q", "to_out.0", "proj_mlp", "add_k_proj", "norm1.linear", "norm.linear", "norm_out.linear", "linear_2"]
+ADAPTED = {
+    "flux.1": ["to_q", "to_out.0", "proj_mlp", "add_k_proj", "norm1.linear", "norm.linear", "norm_out.linear", "linear_2"],
+    "flux.2": ["to_q", "to_out.0", "to_qkv_mlp_proj", "add_k_proj", "double_stream_modulation_img.linear",
+               "double_stream_modulation_txt.linear", "single_stream_modulation.linear", "norm_out.linear", "linear_2"],
+}  # fmt: skip
 
 
-def tiny_backbone(tokens: int = 3, guidance: float | None = None, lora: bool = False, **changes) -> FluxBackbone:
-    transformer = tiny_transformer(guidance_embeds=guidance is not None, **changes)
-    backbone = FluxBackbone(transformer, tiny_prompt(tokens), guidance)
+def tiny_backbone(
+    tokens: int = 3, guidance: float | None = None, lora: bool = False, family: str = "flux.1", **changes
+) -> FluxBackbone:
+    transformer = tiny_transformer(family=family, guidance_embeds=guidance is not None, **changes)
+    backbone = FluxBackbone(transformer, tiny_prompt(tokens, family), guidance)
     if lora:
-        backbone.add_lora(rank=2, targets=ADAPTED)
+        backbone.add_lora(rank=2, targets=ADAPTED[family])
         perturb(backbone)
     return backbone
 
@@ -50,13 +58,14 @@ def distance(a, b) -> float:
 @pytest.mark.parametrize("tokens", [0, 3])
 @pytest.mark.parametrize("guidance", [None, 3.5])
 @pytest.mark.parametrize("lora", [False, True])
+@both_families
 @torch.no_grad()
-def test_one_image_gives_the_same_bits(dtype, tokens, guidance, lora):
-    whole = tiny_backbone(tokens, guidance, lora)
+def test_one_image_gives_the_same_bits(dtype, tokens, guidance, lora, family):
+    whole = tiny_backbone(tokens, guidance, lora, family)
     whole.transformer.to(dtype)
     folded = fold_modulation(whole, T, fuse=False)
     assert torch.equal(folded(*state()), whole(*state()))
-    assert not [name for name, _ in folded.named_parameters() if "norm" in name and ".linear" in name]
+    assert not [name for name, _ in folded.named_parameters() if whole.family.modulation.match(name)]
 
 
 @pytest.mark.parametrize("name", ["nano", "nano-student", "nano-flowsr"])
@@ -71,9 +80,10 @@ def test_the_shipped_models_give_the_same_bits(name, lora):
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("tokens", [0, 3])
+@both_families
 @torch.no_grad()
-def test_batches_and_a_fused_adapter_differ_by_rounding(batch, tokens):
-    whole = tiny_backbone(tokens, 3.5, lora=True)
+def test_batches_and_a_fused_adapter_differ_by_rounding(batch, tokens, family):
+    whole = tiny_backbone(tokens, 3.5, lora=True, family=family)
     assert distance(fold_modulation(whole, T, fuse=False)(*state(batch)), whole(*state(batch))) < 1e-5
     assert distance(fold_modulation(whole, T, fuse=True)(*state(batch)), whole(*state(batch))) < 1e-5
     assert distance(fuse_lora(whole)(*state(batch)), whole(*state(batch))) < 1e-5
@@ -104,7 +114,7 @@ def test_what_flux_dev_loses():
         prompt = PromptEmbedding(torch.zeros(1, 8, 4096), torch.zeros(1, 768))
         folded = fold_modulation(FluxBackbone(whole, prompt, 3.5)).transformer
         textless = fold_modulation(FluxBackbone(whole, guidance=3.5)).transformer
-    blocks = parameters(whole, lambda name: bool(MODULATION.match(name)) and not name.startswith("norm_out"))
+    blocks = parameters(whole, lambda name: bool(FLUX1.modulation.match(name)) and not name.startswith("norm_out"))
     last = parameters(whole, lambda name: name.startswith("norm_out.linear"))
     embedders = parameters(whole, lambda name: name.startswith("time_text_embed"))
     assert parameters(whole) == 11_901_408_320
@@ -116,6 +126,21 @@ def test_what_flux_dev_loses():
         whole, lambda name: any(part in name for part in (".add_", "to_add_", "ff_context", "context_emb"))
     )
     assert parameters(textless) == parameters(folded) - text == 6_456_908_864
+
+
+@pytest.mark.parametrize(
+    ("name", "with_text", "without"),
+    [("flux.2-klein-4b", 0.044, 0.208), ("flux.2-klein-9b", 0.033, 0.231), ("flux.2-dev", 0.022, 0.147)],
+)
+def test_what_flux2_loses(name, with_text, without):
+    guidance = 4.0 if name == "flux.2-dev" else None
+    with torch.device("meta"):
+        whole = load_flux(name, trainable="none", guidance=guidance)
+        textless = fold_modulation(whole).transformer
+        whole.set_prompt(no_prompt(whole.transformer.config, tokens=8))
+        folded = fold_modulation(whole).transformer
+    sizes = [parameters(model) / parameters(whole.transformer) for model in (folded, textless)]
+    assert sizes == pytest.approx([1 - with_text, 1 - without], abs=5e-4)
 
 
 def test_the_pages_first_example_runs():
@@ -210,15 +235,16 @@ def test_one_step_in_tiles():
 
 @pytest.mark.parametrize("tokens", [0, 3])
 @pytest.mark.parametrize("guidance", [None, 3.5])
+@both_families
 @torch.no_grad()
-def test_through_a_file_and_a_folder(tmp_path, tokens, guidance):
-    folded = fold_modulation(tiny_backbone(tokens, guidance, lora=True), T, fuse=True)
+def test_through_a_file_and_a_folder(tmp_path, tokens, guidance, family):
+    folded = fold_modulation(tiny_backbone(tokens, guidance, lora=True, family=family), T, fuse=True)
     expected = folded(*state())
     folded.save(tmp_path / "folded.safetensors")
     folded.transformer.save_pretrained(tmp_path / "folder", max_shard_size="20KB")
     for source in ("folded.safetensors", "folder"):
         loaded = load_flux(str(tmp_path / source), trainable="none")
-        assert isinstance(loaded.transformer, FoldedFluxTransformer)
+        assert isinstance(loaded.transformer, Folded)
         assert (loaded.guidance, loaded.prompt_text, loaded.text_tokens) == (guidance, "a photo", tokens)
         assert torch.equal(loaded(*state()), expected)
         with pytest.raises(ValueError, match=r"folded at t = 0.3, got 0.25"):

@@ -10,26 +10,27 @@ import pytest
 import torch
 
 from fluxsr.models import FluxBackbone, fold_modulation, load_flux, load_folded
-from tests.models.conftest import tiny_prompt, tiny_transformer
+from tests.models.conftest import both_families, tiny_prompt, tiny_transformer
 from tests.models.modulation.test_fold import T, distance, state, tiny_backbone
 
 
 @pytest.fixture
-def sharded(tmp_path):
+def sharded(tmp_path, family):
     """A tiny checkpoint in diffusers' layout, of many files."""
-    tiny_transformer(guidance_embeds=True).save_pretrained(tmp_path / "model" / "transformer", max_shard_size="40KB")
+    whole = tiny_transformer(family=family, guidance_embeds=True)
+    whole.save_pretrained(tmp_path / "model" / "transformer", max_shard_size="40KB")
     assert len(list((tmp_path / "model" / "transformer").glob("*.safetensors"))) > 3
     return tmp_path / "model"
 
 
 @pytest.mark.parametrize("tokens", [0, 3])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@both_families
 @torch.no_grad()
-def test_loading_folded_is_loading_and_folding(sharded, tokens, dtype):
-    whole = FluxBackbone(
-        load_flux(str(sharded), guidance=3.5, trainable="none", dtype=dtype).transformer, tiny_prompt(tokens), 3.5
-    )
-    folded = load_folded(str(sharded), t=T, prompt=tiny_prompt(tokens), guidance=3.5, dtype=dtype)
+def test_loading_folded_is_loading_and_folding(sharded, tokens, dtype, family):
+    prompt = tiny_prompt(tokens, family)
+    whole = FluxBackbone(load_flux(str(sharded), guidance=3.5, trainable="none", dtype=dtype).transformer, prompt, 3.5)
+    folded = load_folded(str(sharded), t=T, prompt=prompt, guidance=3.5, dtype=dtype)
     assert torch.equal(folded(*state()), whole(*state()))
     assert torch.equal(folded(*state(3)), fold_modulation(whole, T, fuse=True)(*state(3)))
     assert not [
@@ -37,11 +38,12 @@ def test_loading_folded_is_loading_and_folding(sharded, tokens, dtype):
     ]
 
 
+@both_families
 @torch.no_grad()
-def test_loading_fuses_an_adapter_into_weights_and_constants(sharded, tmp_path):
-    whole = tiny_backbone(guidance=3.5, lora=True)
+def test_loading_fuses_an_adapter_into_weights_and_constants(sharded, tmp_path, family):
+    whole = tiny_backbone(guidance=3.5, lora=True, family=family)
     file = whole.save_lora(tmp_path / "adapter.safetensors")
-    folded = load_folded(str(sharded), t=T, prompt=tiny_prompt(), guidance=3.5, lora=file)
+    folded = load_folded(str(sharded), t=T, prompt=tiny_prompt(family=family), guidance=3.5, lora=file)
     assert distance(folded(*state()), whole(*state())) < 1e-5
     expected = fold_modulation(whole, T, fuse=True).transformer.state_dict()
     for name, tensor in folded.transformer.state_dict().items():

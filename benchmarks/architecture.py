@@ -1,9 +1,10 @@
-"""FLUX.1-dev's architecture with random weights at 1024x1024: seconds, GiB and utilization of each rung of the memory ladder.
+"""An architecture with random weights at 1024x1024: seconds, GiB and utilization of each rung of the memory ladder.
 
-    python -m benchmarks.flux12b [--output outputs/flux12b]      # one GPU with 80 GB or more, at most 10 minutes
-    python -m benchmarks.flux12b --tiny                          # all of it on a tiny model, on the CPU
+    python -m benchmarks.architecture                            # FLUX.2-klein-base-4B; one GPU, at most 10 minutes
+    python -m benchmarks.architecture --model flux.1-dev         # or any other name; this one wants 80 GB
+    python -m benchmarks.architecture --tiny                     # all of it on a tiny model, on the CPU
 
-The rungs are the YAML presets of ``examples/configs/memory``, each also with one thing changed. A training step is FTD's, by
+The rungs are YAML presets of ``examples/configs``, each also with one thing changed. A training step is FTD's, by
 Lightning's trainer and ``OneStepSR``: encode, two backbone passes, decode, MSE, TV-LPIPS and ADL, backward, the optimizer and
 an EMA. Then the latency of one step of restoration, by stage. Nothing is downloaded. A rung that fails (for lack of memory,
 or of a package) is a row that says so.
@@ -29,10 +30,18 @@ from lightning import Callback, Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
-from benchmarks.flux12b_report import LatencyRow, Report, StepRow, describe_machine, stated_peak
+from benchmarks.architecture_report import LatencyRow, Report, StepRow, describe_machine, stated_peak
 from benchmarks.random_weights import materialize, tiny_model
 from fluxsr.cli._support.experiment import read_experiment
-from fluxsr.models import FluxBackbone, compile_blocks, fold_modulation, fuse_lora, tabulate_modulation
+from fluxsr.models import (
+    FLUX_ARCHITECTURES,
+    FluxBackbone,
+    compile_blocks,
+    fold_modulation,
+    fuse_lora,
+    tabulate_modulation,
+)
+from fluxsr.models.families import FLUX2, family_of
 from fluxsr.planning import Experiment, make_plan
 from fluxsr.planning.step import make_batch, quiet
 from fluxsr.training import OneStepSR
@@ -42,36 +51,84 @@ CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
 BACKBONE = "--model.backbone.init_args"
 GRID = "--model.objective.init_args.time_sampler"
 NO_RECOMPUTATION = (f"{BACKBONE}.gradient_checkpointing=false", "--model.autoencoder.init_args.checkpoint_decode=false")
+DEFAULT = "flux.2-klein-base-4b"
 WARM_UP = 2  # steps: the first makes the optimizer's state and chooses kernels
 
 
 class Rung(NamedTuple):
-    """A name, a preset of ``examples/configs/memory``, and what is changed in it: arguments of ``fluxsr fit``."""
+    """A name, a preset of ``examples/configs/memory`` or none, and what is changed in it: arguments of ``fluxsr fit``."""
 
     name: str
-    preset: str
+    preset: str | None
     changes: tuple[str, ...] = ()
 
 
-PRESETS = (Rung("80gb", "80gb"), Rung("48gb", "48gb"), Rung("24gb", "24gb"))
-VARIANTS = (
-    Rung("24gb, base in bfloat16, plain AdamW", "24gb", (f"{BACKBONE}.quantize=null", "--model.optimizer=torch.optim.AdamW")),
-    Rung("80gb, no gradient checkpointing", "80gb", (f"{BACKBONE}.gradient_checkpointing=false",)),
-    Rung(
-        "80gb, modulation table",
-        "80gb",
-        ("--model.modulation_table=true", f"{GRID}=fluxsr.flows.GridTimes", f"{GRID}.init_args.steps=16"),
+class Ladder(NamedTuple):
+    """A configuration of ``examples/configs``, its rungs, these with one thing changed, and the length of the prompt."""
+
+    config: str
+    presets: tuple[Rung, ...]
+    variants: tuple[Rung, ...]
+    text_tokens: int
+
+
+CROPS = "--model.losses.{}.init_args.crop={}"
+WHOLE, SMALL = (tuple(CROPS.format(name, crop) for name in ("mse", "tv_lpips")) for crop in ("null", "512"))
+PLAIN_ADAM = "--model.optimizer=torch.optim.AdamW"
+FLUX1_LADDER = Ladder(
+    "fluxsr_flux1dev",
+    (Rung("80gb", "80gb"), Rung("48gb", "48gb"), Rung("24gb", "24gb")),
+    (
+        Rung("24gb, base in bfloat16, plain AdamW", "24gb", (f"{BACKBONE}.quantize=null", PLAIN_ADAM)),
+        Rung("80gb, no gradient checkpointing", "80gb", (f"{BACKBONE}.gradient_checkpointing=false",)),
+        Rung(
+            "80gb, modulation table",
+            "80gb",
+            ("--model.modulation_table=true", f"{GRID}=fluxsr.flows.GridTimes", f"{GRID}.init_args.steps=16"),
+        ),
+        Rung("80gb, decode not checkpointed", "80gb", ("--model.autoencoder.init_args.checkpoint_decode=false",)),
+        Rung("80gb, decode cropped to 512", "80gb", SMALL),
+        Rung("24gb, base in nf4", "24gb", (f"{BACKBONE}.quantize=nf4",)),
+        Rung("24gb, plain AdamW", "24gb", (PLAIN_ADAM,)),
+        Rung("48gb, 8-bit Adam", "48gb", ("--model.optimizer=fluxsr.training.AdamW8bit",)),
     ),
-    Rung("80gb, decode not checkpointed", "80gb", ("--model.autoencoder.init_args.checkpoint_decode=false",)),
-    Rung(
-        "80gb, decode cropped to 512",
-        "80gb",
-        tuple(f"--model.losses.{name}.init_args.crop=512" for name in ("mse", "tv_lpips")),
+    512,
+)
+KLEIN_LADDER = Ladder(
+    "fluxsr_klein4b",
+    (Rung("24gb", None), Rung("16gb", "klein_16gb"), Rung("12gb", "klein_12gb")),
+    (
+        Rung("24gb, no gradient checkpointing", None, (f"{BACKBONE}.gradient_checkpointing=false",)),
+        Rung("24gb, decode of the whole image", None, WHOLE),
+        Rung("24gb, text stream kept", None, (f"{BACKBONE}.text_stream=true",)),
+        Rung("16gb, plain AdamW", "klein_16gb", (PLAIN_ADAM,)),
+        Rung("12gb, base in nf4", "klein_12gb", (f"{BACKBONE}.quantize=nf4",)),
     ),
-    Rung("24gb, base in nf4", "24gb", (f"{BACKBONE}.quantize=nf4",)),
-    Rung("24gb, plain AdamW", "24gb", ("--model.optimizer=torch.optim.AdamW",)),
-    Rung("48gb, 8-bit Adam", "48gb", ("--model.optimizer=fluxsr.training.AdamW8bit",)),
-)  # fmt: skip
+    0,
+)
+
+
+def ladder_of(model: str) -> Ladder:
+    """Return the ladder of an architecture's family.
+
+    Raises:
+        ValueError: for a name that is not known, with those that are.
+    """
+    known = [name for name in FLUX_ARCHITECTURES if not name.startswith("nano")]
+    if model not in known:
+        raise ValueError(f"unknown architecture {model!r}; known: {', '.join(known)}")
+    return KLEIN_LADDER if family_of(FLUX_ARCHITECTURES[model]) is FLUX2 else FLUX1_LADDER
+
+
+def architecture(model: str) -> tuple[str, ...]:
+    """Return the arguments of ``fluxsr fit`` that take an architecture by its name."""
+    guidance = 3.5 if FLUX_ARCHITECTURES[model]["guidance_embeds"] else "null"
+    source = f"black-forest-labs/{model}"
+    return (
+        f"{BACKBONE}.model={source}",
+        f"{BACKBONE}.guidance={guidance}",
+        f"--model.autoencoder.init_args.source={source}",
+    )
 
 
 @dataclass
@@ -79,32 +136,33 @@ class Setting:
     """What all rungs have in common.
 
     Attributes:
+        ladder: what is measured.
         device: where it runs.
         steps: timed training steps, and passes of inference.
         deadline: ``time.monotonic()`` after which no rung begins.
         changes: further arguments of ``fluxsr fit``.
-        text_tokens: of the random prompt.
     """
 
+    ladder: Ladder
     device: torch.device
     steps: int
     deadline: float
     changes: tuple[str, ...] = ()
-    text_tokens: int = 512
-    model_flops: dict[int | None, float] = field(default_factory=dict)
+    model_flops: dict[tuple[Any, ...], float] = field(default_factory=dict)
 
     def read(self, rung: Rung, *more: str) -> Experiment:
         """Return a rung's run without weights."""
         return read_experiment(
             [
-                *("--config", str(CONFIGS / "fluxsr_flux1dev.yaml")),
-                *("--config", str(CONFIGS / "memory" / f"{rung.preset}.yaml")),
+                *("--config", str(CONFIGS / f"{self.ladder.config}.yaml")),
+                *(("--config", str(CONFIGS / "memory" / f"{rung.preset}.yaml")) if rung.preset else ()),
                 "--trainer.accumulate_grad_batches=1",
+                "--model.objective.init_args.lr_time=0.25",  # there is no data to measure it on
                 *self.changes,
                 *rung.changes,
                 *more,
             ],
-            self.text_tokens,
+            self.ladder.text_tokens,
         )
 
     def synchronize(self) -> float:
@@ -202,14 +260,15 @@ def plan(setting: Setting, rung: Rung, row: StepRow) -> None:
     experiment = setting.read(rung)
     crop: Any = experiment.module.losses["mse"].crop
     row.planned_gib = make_plan(experiment).peak_bytes / 2**30
-    if crop not in setting.model_flops:  # nothing else of the ladder changes them by a thousandth
-        setting.model_flops[crop] = make_plan(setting.read(rung, *NO_RECOMPUTATION)).flops_per_step
-    row.model_tflop = setting.model_flops[crop] / 1e12
+    rank = experiment.options["model"]["backbone"]["init_args"]["lora_rank"]
+    if (crop, rank) not in setting.model_flops:  # nothing else of the ladder changes them by a thousandth
+        setting.model_flops[crop, rank] = make_plan(setting.read(rung, *NO_RECOMPUTATION)).flops_per_step
+    row.model_tflop = setting.model_flops[crop, rank] / 1e12
 
 
 def infer(setting: Setting, report: Report) -> None:
     """Measure one step of restoration: encode, the backbone's pass, decode; the model as trained, fused, folded, compiled."""
-    experiment = setting.read(PRESETS[0], *NO_RECOMPUTATION)
+    experiment = setting.read(setting.ladder.presets[0], *NO_RECOMPUTATION)
     module: OneStepSR = experiment.module
     torch.manual_seed(0)
     materialize(module, setting.device)
@@ -254,40 +313,48 @@ def infer(setting: Setting, report: Report) -> None:
 
 
 def run(
-    output: Path, tiny: bool = False, steps: int = 3, minutes: float = 8.5, peak_tflops: float | None = None
+    output: Path,
+    model: str = DEFAULT,
+    tiny: bool = False,
+    steps: int = 3,
+    minutes: float = 8.5,
+    peak_tflops: float | None = None,
 ) -> Report:
     """Measure everything, writing ``output`` with ``.json`` and ``.md`` after every row.
 
     Args:
         output: path without a suffix.
+        model: Name of the architecture.
         tiny: a tiny model on the CPU.
         steps: timed, per row.
         minutes: after so many no row is begun.
         peak_tflops: of the device in dense bfloat16; by default what its maker states, where it is known.
     """
     device = torch.device("cpu" if tiny else "cuda:0")
-    setting = Setting(device, steps, time.monotonic() + 60 * minutes)
+    ladder = ladder_of(model)
+    setting = Setting(ladder, device, steps, time.monotonic() + 60 * minutes, architecture(model))
     machine = describe_machine(device)
-    report = Report(output, machine, peak_tflops or stated_peak(machine["device"]), tiny)
+    report = Report(output, model, machine, peak_tflops or stated_peak(machine["device"]), tiny)
     with ExitStack() as stack:
         if tiny:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            setting.changes, setting.text_tokens = (*tiny_model(folder), "--data.crop=64"), 8
+            setting.ladder = ladder._replace(text_tokens=min(ladder.text_tokens, 8))
+            setting.changes = (*setting.changes, *tiny_model(folder, model), "--data.crop=64")
 
-        def ladder(rungs: tuple[Rung, ...]) -> None:
+        def climb(rungs: tuple[Rung, ...]) -> None:
             for rung in rungs:
                 row = StepRow(rung.name)
                 row.error = setting.attempt(partial(train, setting, rung, row))
                 report.add(row)
 
         # What matters most comes first; planning needs no device and comes last.
-        ladder(PRESETS)
+        climb(ladder.presets)
         failed = setting.attempt(lambda: infer(setting, report))
         if failed:
             report.add(LatencyRow("all", error=failed))
         torch.compiler.reset()  # it holds on to what it compiled
-        ladder(VARIANTS)
-        for rung, row in zip((*PRESETS, *VARIANTS), report.steps, strict=True):
+        climb(ladder.variants)
+        for rung, row in zip((*ladder.presets, *ladder.variants), report.steps, strict=True):
             failed = setting.attempt(partial(plan, setting, rung, row))
             row.error = row.error or (failed and f"no plan: {failed}")
             report.write()
@@ -297,17 +364,24 @@ def run(
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--output", type=Path, default=Path("outputs/flux12b"), help="without a suffix: .json and .md are written")
+    add("--model", default=DEFAULT, help=f"name of the architecture (default: {DEFAULT})")
+    add("--output", type=Path, help="without a suffix: .json and .md are written (default: outputs/MODEL)")
     add("--tiny", action="store_true", help="a tiny random model on the CPU: tries the script, measures nothing of use")
     add("--steps", type=int, default=3, help="timed steps of each row, after a warm-up of two (default: 3)")
     add("--minutes", type=float, default=8.5, help="after so many no row is begun (default: 8.5)")
     add("--peak-tflops", type=float, help="of the device, dense bfloat16 (default: as its maker states, where known)")
     options = parser.parse_args(arguments)
     if not options.tiny and not torch.cuda.is_available():
-        parser.error("this needs a CUDA device with 80 GB; --tiny tries the script on the CPU")
+        parser.error("this needs a CUDA device; --tiny tries the script on the CPU")
     if options.steps < 1:
         parser.error(f"--steps must be at least 1, got {options.steps}")
-    print(run(options.output, options.tiny, options.steps, options.minutes, options.peak_tflops).markdown())
+    output = options.output or Path("outputs") / options.model
+    try:
+        ladder_of(options.model)
+    except ValueError as error:
+        parser.error(str(error))
+    report = run(output, options.model, options.tiny, options.steps, options.minutes, options.peak_tflops)
+    print(report.markdown())
 
 
 if __name__ == "__main__":

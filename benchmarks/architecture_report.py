@@ -1,4 +1,4 @@
-"""What benchmarks.flux12b measured, as JSON and as a Markdown table."""
+"""What benchmarks.architecture measured, as JSON and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -79,12 +79,14 @@ class Report:
 
     Args:
         output: path of the files without a suffix.
+        model: Name of the architecture.
         machine: device, date and versions.
         peak_tflops: the device's stated peak; ``None``: unknown, and no utilization.
         tiny: whether the model was the tiny one, and the numbers mean nothing.
     """
 
     output: Path
+    model: str
     machine: dict[str, Any]
     peak_tflops: float | None
     tiny: bool = False
@@ -114,7 +116,9 @@ class Report:
         """Return the tables."""
         versions = ", ".join(f"{name} {number}" for name, number in self.machine["versions"].items())
         size = (
-            "tiny model, 64x64: the numbers mean nothing" if self.tiny else "12 B parameters, random weights, 1024x1024"
+            f"tiny {self.model}, 64x64: the numbers mean nothing"
+            if self.tiny
+            else f"{self.model}, random weights, 1024x1024"
         )
         peak = "unknown" if self.peak_tflops is None else f"{self.peak_tflops:g} TFLOP/s, dense bfloat16, as stated"
         lines = [
