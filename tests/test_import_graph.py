@@ -11,7 +11,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fluxsr"
 
 # Who may import whom, besides itself and the ground floor; `cli` and `app` are known by nobody.
-GROUND = {"", "atomic", "digest", "lazy", "processes", "progress", "protocols"}
+GROUND = {
+    "",
+    "atomic",
+    "digest",
+    "lazy",
+    "ledger",
+    "like_gpu",
+    "processes",
+    "progress",
+    "protocols",
+    "shipped_configs",
+    "sizes",
+}
 ALLOWED: dict[str, set[str]] = {
     "flows": set(),
     "losses": set(),

@@ -18,7 +18,7 @@ EMULATION = {
     "lazy.py": {"setattr(sys.modules[package], name, value)"},
     # Pillow's limit on pixels is a setting, which has no other place; the reader has a limit of its own.
     "images/read.py": {"Image.MAX_IMAGE_PIXELS", "PngImagePlugin.MAX_TEXT_CHUNK"},
-    "planning/gpu.py": {"torch.autocast", "torch.clear_autocast_cache", "autograd.has_torch_function"},
+    "like_gpu.py": {"torch.autocast", "torch.clear_autocast_cache", "autograd.has_torch_function"},
 }
 
 

@@ -1,7 +1,7 @@
 """Distills LPIPS-VGG into the small network of ``net="nano"``, from random weights.
 
     python -m examples.perceptual.make_targets --photos PHOTOS --output STORE --groups 8000
-    fluxsr fit --config examples/configs/perceptual_nano.yaml --data.store STORE
+    fluxsr fit --config perceptual_nano --data.store STORE
 
 ``fluxsr fit`` trains any LightningModule that a configuration names; this one is an example of that, too.
 """

@@ -10,7 +10,7 @@ COMMAND = Command(
     "ablation",
     ("fluxsr.evaluation.ablation:run_ablation",),
     examples="""
-    fluxsr ablation --grid examples/configs/ablation_nano.yaml --output outputs/ablation --photos PHOTOS --hr HELD_OUT_PHOTOS
+    fluxsr ablation --grid ablation_nano --output outputs/ablation --photos PHOTOS --hr HELD_OUT_PHOTOS
     """,
     values={"metrics": commas},
     shown={"metrics": "A,B,..."},

@@ -12,6 +12,7 @@ from fluxsr.cli._support.fit_help import WHAT
 from fluxsr.cli._support.interruption import SaveOnInterrupt, Terminated
 from fluxsr.cli._support.library_noise import quiet
 from fluxsr.cli._support.lightning_cli import TRAINER_DEFAULTS, FluxSRCLI
+from fluxsr.cli._support.saved_config import SavedConfig
 from fluxsr.processes import leave_group
 
 
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> FluxSRCLI:
             return FluxSRCLI(
                 arguments,
                 seed_everything_default=0,
+                save_config_callback=SavedConfig,
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,  # OneStepSR takes its optimizer as an argument
                 trainer_defaults={

@@ -12,6 +12,7 @@ COMMANDS = {
     "app": ("fluxsr.cli.app", "a page in the browser: drop a photo, compare, download"),
     "demo": ("fluxsr.cli.demo", "the whole of it in six minutes, on any machine, with a report"),
     "fit": ("fluxsr.cli.fit", "train"),
+    "configs": ("fluxsr.cli.configs", "list the configurations that come with the package, or copy one"),
     "plan": ("fluxsr.cli.plan", "what a training run takes, in memory and time, before it is paid for"),
     "validate": ("fluxsr.cli.fit", "measure on the validation images"),
     "test": ("fluxsr.cli.fit", "measure on the test images"),

@@ -7,7 +7,8 @@ import sys
 from typing import Literal
 
 from fluxsr.cli._support.options import Command
-from fluxsr.cli._support.values import count, memory_size, positive, whole
+from fluxsr.cli._support.values import count, positive, whole
+from fluxsr.sizes import memory_size
 
 NOTES = """\
 All other options are those of fluxsr fit, --config among them.
@@ -34,8 +35,8 @@ COMMAND = Command(
     ("fluxsr.cli.plan:plan",),
     usage="--config FILE [--config PRESET ...] [options] [options of fluxsr fit]",
     examples="""
-    fluxsr plan --config examples/configs/fluxsr_klein4b.yaml
-    fluxsr plan --config examples/configs/fluxsr_flux1dev.yaml --devices 8 --strategy fsdp2 --memory 48GB
+    fluxsr plan --config fluxsr_klein4b
+    fluxsr plan --config fluxsr_flux1dev --devices 8 --strategy fsdp2 --memory 48GB
     fluxsr plan --config train.yaml --config preset.yaml --model.backbone.init_args.lora_rank 16 --format json
     """,
     notes=NOTES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from fluxsr.cli._support import model_options
 from fluxsr.cli._support.options import Command
@@ -12,6 +13,9 @@ from fluxsr.cli._support.values import count, positive, width_and_height
 from fluxsr.inference.batch import Watcher, upscale_files
 from fluxsr.inference.tally import Tally
 from fluxsr.processes import launch
+
+if TYPE_CHECKING:
+    from fluxsr.inference import Upscaler
 
 COMMAND = Command(
     "upscale",
@@ -56,10 +60,16 @@ def main(arguments: list[str]) -> None:
     devices = options.pop("devices")
     model = model_options.take_model(options)
     lines, tally = ResultLines(), Tally()
+    loaded: list[Upscaler] = []
+
+    def load() -> Upscaler:
+        loaded.append(model_options.load_upscaler(**model))
+        return loaded[-1]
+
     try:
         with launch(devices, model["device"]) as processes, progress_bars() as bars:
             options |= {"watcher": bars if processes.first else Watcher(), "processes": processes}
-            for outcome in upscale_files(**options, load=lambda: model_options.load_upscaler(**model)):
+            for outcome in upscale_files(**options, load=load):
                 tally.add(outcome)
                 if outcome.warning:
                     tell(f"fluxsr: warning: {' '.join(outcome.warning.split())}")
@@ -74,6 +84,8 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(130) from None
     if tally.done + tally.failed > 1 and processes.first:
         tell(f"fluxsr: {tally.line()}")
+    for upscaler in loaded:
+        model_options.tell_peak(upscaler)
     if lines.problem:
         tell(f"fluxsr: error: can't write to stdout: {lines.problem}; the pictures are done")
     if processes.first and (tally.failed or lines.problem):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxsr.atomic import write_text
 from fluxsr.digest import file_digest
+from fluxsr.shipped_configs import config_path
 
 if TYPE_CHECKING:
     from fluxsr.evaluation.document import Results
@@ -115,7 +116,7 @@ def run_ablation(
     finished trainings are kept, an unfinished one goes on from its last checkpoint, no image is measured twice.
 
     Args:
-        grid: The YAML file, for example examples/configs/ablation_nano.yaml.
+        grid: The YAML file, or a shipped one by its name, for example ablation_nano.
         output: Folder of the trainings, table.md and table.json.
         photos: Folder of photos to train on.
         hr: Folder of HR photos to measure on; none: only train.
@@ -153,7 +154,7 @@ def read_grid(grid: str, output: str, photos: str) -> list[Variant]:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    path = Path(grid)
+    path = config_path(grid)
     if not path.is_file():
         raise ValueError(f"the grid {grid} does not exist")
     try:

@@ -14,6 +14,7 @@ from fluxsr.inference.parts import FLUX_WINDOW, NANO_WINDOW
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import PixelAutoencoder, PromptEmbedding, fuse_lora, load_flux, load_folded
 from fluxsr.models.autoencoders import load_fitting_autoencoder
+from fluxsr.models.bfl import to_bfl
 from fluxsr.models.encoder_lora import copy_encoder_lora, encoder_lora_of
 from fluxsr.models.known_names import model_or_shipped
 from fluxsr.models.licenses import license_of
@@ -21,7 +22,7 @@ from fluxsr.models.load import transformer_class
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
-from fluxsr.models.weight_files import read_safetensors
+from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
 
 class ExportedModel(NamedTuple):
@@ -62,6 +63,7 @@ def export_model(
     start_time: float | None = None,
     window: int | None = None,
     fold: bool = True,
+    layout: Literal["diffusers", "bfl"] = "diffusers",
     quantize: Quantization | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     base_model: str | None = None,
@@ -87,6 +89,8 @@ def export_model(
         window: side in pixels of what the model sees at a time; by default 128 for models on pixels and 1024 for others.
         fold: replace the modulation layers by their constant outputs: the model then runs at this time, with this prompt
             and guidance only.
+        layout: names of the weights in a .safetensors file: diffusers', or bfl for those that FLUX.1's authors gave them, which
+            ComfyUI and the converters to GGUF read; bfl is never folded.
         quantize: int8 or fp8 (torchao) or nf4 (bitsandbytes) weights, of folders only; needs the extra quant.
         dtype: Dtype of the weights; auto keeps the checkpoint's.
         base_model: public name of the base, for the model card and its license; by default found from the model.
@@ -103,6 +107,11 @@ def export_model(
         raise ValueError(f"{output} exists; give another output, or --overwrite")
     if quantize is not None and single:
         raise ValueError(f"quantized models are written as folders, but the output is {output!r}: give a folder")
+    if layout == "bfl" and not single:
+        raise ValueError(
+            f"the layout bfl is one file, but the output is {output!r}: give a name ending in .safetensors"
+        )
+    fold = fold and layout == "diffusers"  # BFL's layout has the modulation layers themselves
     quantization = None if quantize is None else quantization_config(quantize)
     source = ModelSource(model_or_shipped(model, lora), revision)
     stored = StoredWeights(source)
@@ -124,7 +133,11 @@ def export_model(
         metadata = {**{key: str(value) for key, value in facts.items()}, "license": license_of(base_model).name}
         if encoder is not None:
             metadata |= copy_encoder_lora(encoder, target)
-        backbone.save(target, dtype=kind, metadata=metadata)
+        if layout == "bfl":
+            state = {key: tensor.to(getattr(torch, kind)) for key, tensor in backbone.transformer.state_dict().items()}
+            write_safetensors(target, to_bfl(state), metadata=metadata)
+        else:
+            backbone.save(target, dtype=kind, metadata=metadata)
     else:
         vae: Any = load_fitting_autoencoder(backbone, source, autoencoder, dtype=kind, encoder_lora=encoder)
         if window is None:

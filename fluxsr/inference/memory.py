@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 
 import torch
+from torch import nn
+
+from fluxsr.inference.form import RESERVE
+from fluxsr.models import PixelAutoencoder
+from fluxsr.protocols import Autoencoder, VelocityModel
+from fluxsr.sizes import gigabytes, memory_size
 
 # Bytes of activations per pixel of a tile in float32, above what was measured: 0.7 KB for nano, 5.6 KB for FLUX's autoencoder.
 BYTES_PER_PIXEL = {"pixel": 2048, "latent": 8192}
@@ -23,17 +29,46 @@ def free_memory(device: torch.device) -> int:
         return _UNKNOWN
 
 
-def affordable_tile(device: torch.device, bytes_per_pixel: int, smallest: int, largest: int) -> int:
+def memory_limit(memory: str, device: torch.device) -> int:
+    """Return how many bytes may be used of a memory, without what is left to the device's own needs.
+
+    Args:
+        memory: A size such as 12GB or 16GiB; or ``auto``, for what is free on the device now.
+        device: The device that computes.
+
+    Raises:
+        ValueError: if it is neither, or nothing is left.
+    """
+    size = free_memory(device) if memory == "auto" else memory_size(memory)
+    limit = size - (RESERVE if device.type == "cuda" else 0)
+    if limit <= 0:
+        raise ValueError(f"a memory of {memory} leaves nothing: {gigabytes(RESERVE)} are the device's own")
+    return limit
+
+
+def measured_peak(device: torch.device) -> int | None:
+    """Return the most bytes of tensors that were on a GPU so far; nothing for devices that don't count them."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def bytes_per_pixel(velocity: VelocityModel, autoencoder: Autoencoder) -> int:
+    """Return the bytes of activations for each pixel of a tile; activations have the weights' dtype."""
+    parameter = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
+    dtype = torch.float32 if parameter is None or not parameter.is_floating_point() else parameter.dtype
+    return BYTES_PER_PIXEL["pixel" if isinstance(autoencoder, PixelAutoencoder) else "latent"] * dtype.itemsize // 4
+
+
+def affordable_tile(device: torch.device, pixel_bytes: int, smallest: int, largest: int) -> int:
     """Return the side in pixels of the largest square tile, ``smallest`` doubled so many times, for half the free memory.
 
     Args:
         device: Device that computes.
-        bytes_per_pixel: Bytes of activations, in the dtype of the weights.
+        pixel_bytes: Bytes of activations for each pixel.
         smallest: Side in pixels to begin with.
         largest: Side in pixels that is not exceeded.
     """
     side = smallest
-    while side * 2 <= largest and (side * 2) ** 2 * bytes_per_pixel <= free_memory(device) // 2:
+    while side * 2 <= largest and (side * 2) ** 2 * pixel_bytes <= free_memory(device) // 2:
         side *= 2
     return side
 

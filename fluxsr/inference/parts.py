@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
+from fluxsr.inference.form import MemoryPlan, choose_form, is_folded, set_tiling
+from fluxsr.inference.memory import memory_limit
+from fluxsr.models import FluxBackbone, PixelAutoencoder, fold_modulation, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.encoder_lora import encoder_lora_of
 from fluxsr.models.known_names import ASSETS, SHIPPED, model_or_shipped
 from fluxsr.models.prompts import PromptEmbedding
+from fluxsr.models.quantization import quantize_int8
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
+
+logger = logging.getLogger(__name__)
 
 # What a model sees at a time, in pixels: the crops that nano students and the images that FLUX were trained on.
 NANO_WINDOW = 128
@@ -30,7 +37,8 @@ class UpscalerParts(NamedTuple):
         autoencoder: The autoencoder that it was trained with.
         start_time: Time of the LR latents.
         window: Side in pixels of what the model sees at a time; ``None``: as much as fits.
-        device: Where they are.
+        device: Where they are, or where they compute.
+        memory_plan: What was chosen for a limited memory; ``None`` without a limit.
     """
 
     velocity: FluxBackbone
@@ -38,6 +46,7 @@ class UpscalerParts(NamedTuple):
     start_time: float
     window: int | None
     device: torch.device
+    memory_plan: MemoryPlan | None = None
 
 
 def load_parts(
@@ -51,7 +60,9 @@ def load_parts(
     window: int | None = None,
     device: str = "auto",
     dtype: DType | None = None,
+    memory: str | None = None,
     revision: str | None = None,
+    say: Callable[[str], None] = logger.info,
 ) -> UpscalerParts:
     """Load what an upscaler is made of.
 
@@ -62,13 +73,15 @@ def load_parts(
         lora: Adapter file that training exported; ``model`` must name its base then.
         prompt: File of cached embeddings made by ``fluxsr prompt``, the one that was trained with.
         guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
-        autoencoder: ``pixel``, a hub id or a folder (default: the model's own).
+        autoencoder: ``pixel``, a hub id or a folder (default: its own).
         start_time: Time of the LR latents (``lr_time`` in training); by default what the file or pipeline says.
         window: Side in pixels of what the model sees at a time; by default what the file or pipeline says, else 128 for models
             on pixels and 1024 for those on FLUX's latents.
-        device: Device to run on: auto, cuda, mps or cpu.
+        device: Where to run: auto, cuda, mps or cpu.
         dtype: Dtype of the weights; by default float32 for single files and on the CPU, bfloat16 for FLUX on a GPU.
+        memory: Memory to fit into: 12GB, or auto for what is free.
         revision: Revision of the hub repository.
+        say: Is told, before anything is loaded, what was chosen for ``memory``, and the expected peak.
 
     Raises:
         ValueError: if something can't be loaded, doesn't fit, or is not known, with what to do.
@@ -77,6 +90,34 @@ def load_parts(
     source = ModelSource(model_or_shipped(model, lora), revision)
     dtype = dtype or ("bfloat16" if place.type != "cpu" and not source.is_file else "float32")
     check_dtype(dtype)
+    parts = partial(
+        _load, source, lora=lora, prompt=prompt, guidance=guidance, autoencoder=autoencoder, start_time=start_time,
+        window=window, dtype=dtype,
+    )  # fmt: skip
+    if memory is None:
+        return parts(place)
+    limit = memory_limit(memory, place)
+    planned = parts(torch.device("meta"))
+    plan = choose_form(
+        planned.velocity, planned.autoencoder, planned.start_time, planned.window, limit, cuda=place.type == "cuda"
+    )
+    say(plan.words())
+    return take_form(parts(torch.device("cpu")), plan, place)
+
+
+def _load(
+    source: ModelSource,
+    place: torch.device,
+    *,
+    lora: str | Path | None,
+    prompt: str | Path | None,
+    guidance: float | None,
+    autoencoder: str | None,
+    start_time: float | None,
+    window: int | None,
+    dtype: str,
+) -> UpscalerParts:
+    """Load the parts onto a device; on ``meta`` without a weight."""
     if source.kind in ("pipeline", "hub") and lora is None and start_time is None:
         if prompt is not None or guidance is not None or autoencoder is not None:
             raise ValueError(
@@ -97,7 +138,7 @@ def load_parts(
         prompt=None if prompt is None else str(prompt),
         guidance=guidance,
         dtype=dtype,
-        revision=revision,
+        revision=source.revision,
         device=place,
     )
     student = lora if lora is not None else (source.path if source.is_file else None)
@@ -107,6 +148,35 @@ def load_parts(
         window = int(facts.get("window", NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW))
     time = float(facts["start_time"]) if start_time is None else start_time
     return UpscalerParts(velocity.eval(), vae.eval(), time, window, place)
+
+
+def take_form(parts: UpscalerParts, plan: MemoryPlan, place: torch.device) -> UpscalerParts:
+    """Return parts that lie in main memory in the form that was planned, on the device that computes.
+
+    Args:
+        parts: The networks, on the CPU.
+        plan: What :func:`fluxsr.inference.form.choose_form` chose for them.
+        place: The device.
+    """
+    velocity, autoencoder, form = parts.velocity, parts.autoencoder, plan.form
+    if form.folded and not is_folded(velocity):
+        velocity = fold_modulation(velocity, parts.start_time, fuse=True)
+    parts = parts._replace(velocity=velocity)  # the whole one is free to go
+    if form.quantize is not None:
+        quantize_int8(velocity.transformer)
+        velocity.quantization = form.quantize
+    set_tiling(autoencoder, form.tiled)
+    if form.by_block:
+        from diffusers.hooks.group_offloading import apply_group_offloading
+
+        stream = place.type == "cuda"
+        how: dict[str, Any] = {"num_blocks_per_group": 1, "use_stream": stream, "non_blocking": stream}
+        apply_group_offloading(velocity.transformer, onload_device=place, offload_type="block_level", **how)
+        for name, buffer in list(velocity.named_buffers(recurse=False)):
+            velocity.register_buffer(name, buffer.to(place), persistent=False)
+    else:
+        velocity.to(place)
+    return parts._replace(autoencoder=autoencoder.to(place), window=plan.window, device=place, memory_plan=plan)
 
 
 def _refuse_teacher(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,20 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from torch import nn
 
+from fluxsr.inference.form import MemoryPlan, choose_form
+from fluxsr.inference.memory import memory_limit
 from fluxsr.inference.model_card import model_card
+from fluxsr.inference.parts import UpscalerParts, take_form
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
 from fluxsr.models.autoencoders import wrap_autoencoder
+from fluxsr.models.devices import choose_device
 from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
 from fluxsr.models.modulation.folding import Folded
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import own_memory
+
+logger = logging.getLogger(__name__)
 
 
 class FixedPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so does diffusers combine the two
@@ -232,6 +241,35 @@ class FluxSRPipeline(DiffusionPipeline):
                 )
             )
 
+    def fit_memory(self, memory: str, device: str = "auto", *, say: Callable[[str], None] = logger.info) -> MemoryPlan:
+        """Bring a pipeline that lies in main memory into a form that fits a device's memory, and onto the device.
+
+        Args:
+            memory: Memory to fit into: 8GB, 12GB, 16GB, 24GB, any size, or auto for what is free.
+            device: Device to run on: auto, cuda, mps or cpu.
+            say: Is told what was chosen, and the expected peak.
+
+        Raises:
+            ValueError: if not even the leanest form fits.
+        """
+        place = choose_device(device)
+        own = self.upscaler()
+        velocity: Any = own.velocity
+        config: Any = self.config
+        parts = UpscalerParts(velocity, own.autoencoder, config.start_time, config.window, place)
+        plan = choose_form(
+            *_on_meta(velocity, own.autoencoder),
+            config.start_time,
+            config.window,
+            memory_limit(memory, place),
+            cuda=place.type == "cuda",
+        )
+        say(plan.words())
+        fitted = take_form(parts, plan, place)
+        self.register_modules(transformer=fitted.velocity.transformer)
+        self.memory_plan: MemoryPlan | None = plan
+        return plan
+
     def upscaler(self, **options: Any) -> Upscaler:
         """Return the upscaler of these parts; ``options`` (``tile``, ``color_fix``) are those of its class."""
         device = self._execution_device
@@ -244,9 +282,9 @@ class FluxSRPipeline(DiffusionPipeline):
         autoencoder: Any = PixelAutoencoder(config.pixel_downsample, config.pixel_shift, config.pixel_scale)
         if self.vae is not None:
             autoencoder = wrap_autoencoder(self.vae)
-        return Upscaler(
-            velocity, autoencoder, config.start_time, **{"window": config.window, "device": device, **options}
-        )
+        plan = getattr(self, "memory_plan", None)
+        own = {"window": config.window if plan is None else plan.window, "device": device, "memory_plan": plan}
+        return Upscaler(velocity, autoencoder, config.start_time, **{**own, **options})
 
     def __call__(
         self,
@@ -305,3 +343,15 @@ class FluxSRPipeline(DiffusionPipeline):
 def is_folded(transformer: Any) -> bool:
     """Say whether a transformer's modulation layers were folded."""
     return isinstance(transformer, Folded)
+
+
+def _on_meta(velocity: FluxBackbone, autoencoder: Any) -> tuple[FluxBackbone, Any]:
+    """Return the same networks without contents."""
+    transformer: Any = velocity.transformer
+    with torch.device("meta"):
+        empty = nn.Module.to(type(transformer).from_config(transformer.config), velocity.dtype)
+        embeddings: Any = [None if one is None else one.to("meta") for one in velocity.prompt[:2]]
+        prompt = PromptEmbedding(embeddings[0], embeddings[1], velocity.prompt_text)
+        model = FluxBackbone(empty, prompt, velocity.guidance).eval()
+    vae = getattr(autoencoder, "vae", None)
+    return model, autoencoder if vae is None else wrap_autoencoder(deepcopy(vae).to("meta"))

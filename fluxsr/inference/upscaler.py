@@ -13,9 +13,9 @@ from fluxsr.flows.solvers import time_grid
 from fluxsr.images.convert import Pixels, unpack_image
 from fluxsr.images.resize import output_size
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
-from fluxsr.inference.memory import BYTES_PER_PIXEL, affordable_tile, is_out_of_memory
+from fluxsr.inference.form import MemoryPlan
+from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory
 from fluxsr.inference.parts import load_parts
-from fluxsr.models import PixelAutoencoder
 from fluxsr.protocols import Autoencoder, VelocityModel
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Upscaler:
             channel; both look at the image as a whole. With ``"wavelet"``, the default, the shipped student gains 0.08 dB on
             Set14 under bicubic reduction and 0.06 dB on camera pairs, and loses 0.02 dB under Real-ESRGAN's degradation.
         device: where the parts run; by default where the velocity model's parameters are.
+        memory_plan: what was chosen for a limited memory (:func:`fluxsr.inference.load_parts`); its tile is ``"auto"``'s.
 
     Raises:
         ValueError: if a number is out of range or ``color_fix`` unknown.
@@ -64,6 +65,7 @@ class Upscaler:
         tile: int | Literal["auto"] | None = "auto",
         color_fix: ColorFix = "wavelet",
         device: torch.device | str | None = None,
+        memory_plan: MemoryPlan | None = None,
     ) -> None:
         if not 0 < start_time <= 1:
             raise ValueError(f"start_time must lie in (0, 1], got {start_time}")
@@ -77,7 +79,8 @@ class Upscaler:
         self.autoencoder = autoencoder
         self.start_time = start_time
         self.window = window
-        self.tile = tile
+        self.memory_plan = memory_plan
+        self.tile = memory_plan.tile if memory_plan is not None and tile == "auto" else tile
         self.color_fix = color_fix
         self._told: set[int] = set()
         parameter = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
@@ -99,7 +102,7 @@ class Upscaler:
             tile: Side in pixels of what is computed at a time; off sets no limit.
             color_fix: What keeps the input's colors: wavelet its low frequencies, adain its mean and deviation.
             **source: Further options of :func:`fluxsr.inference.load_parts`: ``lora``, ``prompt``, ``guidance``,
-                ``autoencoder``, ``start_time``, ``window``, ``device``, ``dtype``, ``revision``.
+                ``autoencoder``, ``start_time``, ``window``, ``device``, ``dtype``, ``memory``, ``revision``, ``say``.
 
         Raises:
             ValueError: if something can't be loaded, doesn't fit, or is not known, with what to do.
@@ -216,18 +219,12 @@ class Upscaler:
             return max(longest, self.window or 0)
         if self.tile != "auto":
             return int(self.tile)
-        kind = "pixel" if isinstance(self.autoencoder, PixelAutoencoder) else "latent"
         # A GPU wants much work at a time; a CPU is no faster for more than a few windows.
         largest = max(self.window or 512, 1024 if self.device.type != "cpu" else 128)
-        # Activations have the weights' dtype.
-        bytes_per_pixel = BYTES_PER_PIXEL[kind] * self._dtype().itemsize // 4
-        tile = affordable_tile(self.device, bytes_per_pixel, 8 * self.smallest, largest)
+        pixel_bytes = bytes_per_pixel(self.velocity, self.autoencoder)
+        tile = affordable_tile(self.device, pixel_bytes, 8 * self.smallest, largest)
         self._tell_window(tile)
         return tile
-
-    def _dtype(self) -> torch.dtype:
-        parameter = next(self.velocity.parameters(), None) if isinstance(self.velocity, nn.Module) else None
-        return torch.float32 if parameter is None or not parameter.is_floating_point() else parameter.dtype
 
     def _tell_window(self, tile: int) -> None:
         """Say, once for each size, that the model sees less at a time than it was trained with."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 Quantization = Literal["int8", "fp8", "nf4"]
 
@@ -45,3 +46,20 @@ def quantization_config(kind: Quantization, keep: Sequence[str] = ()) -> Any:
         return TorchAoConfig(weights(), modules_to_not_convert=[*_KEPT, f"{_LAST}.weight", *keep])
     except ImportError as error:
         raise ValueError(f"{kind} weights need the extra quant: pip install 'fluxsr[quant]' ({error})") from None
+
+
+def quantize_int8(transformer: nn.Module) -> None:
+    """Give the linears of a loaded transformer int8 weights, in place, with a scale for each row; the first and last stay.
+
+    Raises:
+        ValueError: if torchao is missing.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise ValueError(f"int8 weights need the extra quant: pip install 'fluxsr[quant]' ({error})") from None
+
+    def wanted(module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.Linear) and not name.startswith(_KEPT) and name != _LAST
+
+    quantize_(transformer, Int8WeightOnlyConfig(), filter_fn=wanted)

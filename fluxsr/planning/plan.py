@@ -10,9 +10,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from fluxsr.data import SRDataModule
+from fluxsr.ledger import ACTIVATIONS, Ledger, NotPlannable, Peak
 from fluxsr.models import FluxBackbone
 from fluxsr.models.features import find_blocks
-from fluxsr.planning.ledger import ACTIVATIONS, Ledger, NotPlannable, Peak
 from fluxsr.planning.step import (
     AVERAGE,
     BASE,

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 
 from fluxsr.data import SRBatch, SRDataModule
 from fluxsr.flows import PairedTimes
+from fluxsr.ledger import Ledger
+from fluxsr.like_gpu import LikeDevice, like_device
 from fluxsr.losses.frozen import FrozenNetwork
 from fluxsr.models import FluxBackbone
-from fluxsr.planning.gpu import LikeDevice, like_device
-from fluxsr.planning.ledger import Ledger
 from fluxsr.training import OneStepSR
 from fluxsr.training.callbacks import EMA
 from fluxsr.training.randomness import step_generator

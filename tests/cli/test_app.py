@@ -345,6 +345,32 @@ def test_in_a_browser(address, browser, tmp_path):
     assert len(requests) > 10 and not outside and not crashes
 
 
+@pytest.mark.slow
+def test_the_space_in_a_browser(browser, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    root = Path(server.__file__).parents[2]
+    environment = {**os.environ, "PORT": str(port), "FLUXSR_MAX_PIXELS": "100000", "PYTHONPATH": str(root)}
+    command = [sys.executable, str(root / "space" / "app.py")]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert f":{port}" in process.stdout.readline()
+        tab = browser.new_page()
+        tab.set_default_timeout(60_000)
+        tab.goto(f"http://127.0.0.1:{port}")
+        photo(60, 44).save(good := tmp_path / "good.png")
+        assert submit(tab, good, 2).inner_text().startswith("good.png: 60x44 became 120x88 in ")
+        with tab.expect_download() as waiting:
+            tab.get_by_role("button", name="Download PNG").click()
+        waiting.value.save_as(tmp_path / "result.png")
+        assert Image.open(tmp_path / "result.png").size == (120, 88)
+        assert "would become" in submit(tab, good, 8).inner_text()
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 @pytest.mark.parametrize("kind", ["heic", "avif", "16-bit TIFF", "transparent PNG", "texts"])
 def test_what_phones_and_cameras_write(page, still, tmp_path, kind):
     """Shown and downloaded as :func:`fluxsr.images.read_picture` has it: upright, at full depth, with all that is told."""

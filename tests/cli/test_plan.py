@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxsr.cli._support.values import memory_size
 from fluxsr.cli.main import main
 from fluxsr.cli.plan import COMMAND
 from fluxsr.planning.advice import Change
 from fluxsr.planning.text import operations
+from fluxsr.sizes import memory_size
 
 CHECKPOINTING = ("gradient_checkpointing", ("--model.backbone.init_args.gradient_checkpointing=true",))
 CONFIG = Path(__file__).parent.parent.parent / "examples" / "configs" / "fluxsr_nano.yaml"

@@ -29,8 +29,8 @@ SENTENCES = [
     ("report run.json --output r.pdf", "--output: the name must end in .html, got 'r.pdf'" + HELP.format("report")),
     ("pairs --config p.yaml", "p.yaml: nmu: there is no such key; did you mean num?"),
     ("pairs --config q.yaml", "--config q.yaml: there is no such file; did you mean p.yaml?" + HELP.format("pairs")),
-    ("fit", "a configuration is needed: fluxsr fit --config FILE (examples/configs of the source has some; "
-     "`fluxsr fit --help` lists them)"),
+    ("fit", "a configuration is needed: fluxsr fit --config FILE (`fluxsr configs` lists those that come with the package, "
+     "by name)"),
     ("fit --config c.yaml --config wrong.yaml", "wrong.yaml: trainer.max_stepz: there is no such key; did you mean "
      "trainer.max_steps?"),
     ("fit --config c.yaml --model.objective.lr_tiem 1", "--model.objective.lr_tiem: FlowTrajectoryDistillation has no option "

@@ -395,3 +395,11 @@ def test_ctrl_c_says_how_to_go_on(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Upscaler, "upscale_pixels", interrupted)
     assert run(folder, "-o", tmp_path / "out") == 130
     assert "--skip-existing" in capsys.readouterr().err and not list((tmp_path / "out").glob("**/.tmp-*"))
+
+
+def test_a_memory_is_planned_and_said_before_the_model_is_loaded(folder, tmp_path, capsys):
+    assert run(folder / "a.png", "-o", tmp_path / "out.png", "--memory", "8GB", "--device", "cpu") == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "expected peak" in first and "8.0 GB" in first
+    assert run(folder / "a.png", "-o", tmp_path / "out.png", "--memory", "1KB", "--overwrite", "--device", "cpu") == 2
+    assert "at least" in capsys.readouterr().err

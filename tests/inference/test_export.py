@@ -213,3 +213,21 @@ def test_quantized_weights_are_close(tmp_path, kind):
     assert 0 < np.square(results[0] - results[1]).mean() < 255**2 / 10**4.5  # 45 dB
     sizes = [sum(f.stat().st_size for f in (tmp_path / name).rglob("*.safetensors")) for name in ("half", kind)]
     assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_a_file_in_bfls_layout_is_whole_and_fused(tmp_path, pipeline, student):
+    out = tmp_path / "bfl.safetensors"
+    options = {"model": str(pipeline), "lora": str(tmp_path / "adapter.safetensors"), "guidance": 3.5}
+    options["prompt"] = str(pipeline / "prompt.safetensors")
+    made = export_model(str(out), layout="bfl", **options)
+    state, metadata = read_safetensors(out)
+    assert not made.folded and metadata["start_time"] == "0.25"
+    fused = export_model(str(tmp_path / "diffusers.safetensors"), fold=False, **options)
+    theirs = read_safetensors(fused.path)[0]
+    assert sum(tensor.numel() for tensor in state.values()) == sum(tensor.numel() for tensor in theirs.values())
+    assert torch.equal(state["single_blocks.1.linear2.weight"], theirs["single_transformer_blocks.1.proj_out.weight"])
+
+
+def test_bfls_layout_is_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="one file"):
+        export_model(str(tmp_path / "folder"), layout="bfl")

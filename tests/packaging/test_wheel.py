@@ -25,6 +25,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
+CONFIGS = ROOT / "examples" / "configs"
 UV = shutil.which("uv")
 
 
@@ -111,6 +112,8 @@ def test_the_wheel_holds_weights_tables_types_and_licenses(wheel):
         for path in here.rglob("*")
         if path.suffix in (".safetensors", ".csv", ".js", ".css")
     }
+    configs = {f"fluxsr/configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")}
+    assert "fluxsr/configs/memory/48gb.yaml" in configs and configs <= names
     assert len(data) >= 7 and data | {"fluxsr/py.typed"} <= names
     licenses = f"fluxsr-{fluxsr.__version__}.dist-info/licenses/"
     assert {licenses + name for name in ("LICENSE", "NOTICE", "LICENSES/LPIPS-BSD-2-Clause.txt")} <= names
@@ -132,6 +135,28 @@ def test_upscale_works_cut_off(cut_off):
     cut_off("fluxsr", "upscale", "photo.png", "-o", "out.png")
     with Image.open(cut_off.folder / "out.png") as image:
         assert image.size == (124, 96)
+
+
+def test_training_by_a_bare_name_works_cut_off(cut_off):
+    photos = cut_off.folder / "photos"
+    photos.mkdir()
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f"{seed}.png")
+    assert "memory/48gb" in cut_off("fluxsr", "configs")
+    cut_off("fluxsr", "configs", "fluxsr_nano", "-o", "mine.yaml")
+    assert (cut_off.folder / "mine.yaml").read_bytes() == (CONFIGS / "fluxsr_nano.yaml").read_bytes()
+    options = "--data.photos photos --data.val_photos photos --data.val_crop 64 --data.batch_size 2 --make_pairs.num 2"
+    options += " --trainer.max_steps 1 --trainer.val_check_interval 1"
+    cut_off("fluxsr", "fit", "--config", "fluxsr_nano", *options.split())
+    outputs = cut_off.folder / "outputs" / "fluxsr_nano"
+    assert (outputs / "backbone.safetensors").is_file()
+    assert list((outputs / "previews").glob("*.png"))
+    if importlib.util.find_spec("tensorboard"):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(next(outputs.rglob("events.out.*")).parent))
+        assert events.Reload().Tags()["images"] == ["preview"]
 
 
 def test_the_demo_works_cut_off(cut_off):

@@ -7,9 +7,9 @@ import torch
 
 from fluxsr.data import SRDataModule
 from fluxsr.flows import FlowOutput, FlowTrajectoryDistillation
+from fluxsr.ledger import NotPlannable
 from fluxsr.losses import MSELoss
 from fluxsr.planning import Experiment, Settings, make_plan
-from fluxsr.planning.ledger import NotPlannable
 from fluxsr.training import ImageTerm
 from tests.training.conftest import loader, tiny_batch, tiny_module, tiny_trainer
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fluxsr.cli._support.class_arguments import class_arguments, class_named
 from fluxsr.cli._support.messages import UsageError, nearest
+from fluxsr.shipped_configs import config_path, shipped_configs
 
 # Keys whose values are classes by a name of the user's own; null there takes a name away.
 NAMED = (("model", "losses"), ("model", "val_losses"))
@@ -102,7 +102,7 @@ def read_config(name: str, sections: bool = True) -> dict[str, Any]:
     """Return the content of a YAML file.
 
     Args:
-        name: The file.
+        name: The file, or the name of a configuration that comes with the package.
         sections: Whether a text as ``model``, ``data`` or ``trainer`` is a file with that section, or its class.
 
     Raises:
@@ -111,13 +111,14 @@ def read_config(name: str, sections: bool = True) -> dict[str, Any]:
     import yaml
     from jsonargparse import get_loader
 
-    path = Path(name).expanduser()
+    path = config_path(name)
     if path.is_dir():
         raise UsageError("is a folder: name a YAML file in it", f"--config {name}")
     if not path.is_file():
         near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
-        hint = "" if near else ": check the path, which starts in this folder"
-        raise UsageError(f"there is no such file{hint}", f"--config {name}", near and str(path.parent / near))
+        near = str(path.parent / near) if near else nearest(name.removesuffix(".yaml"), shipped_configs())
+        hint = "" if near else ": check the path, which starts in this folder, or take a name of `fluxsr configs`"
+        raise UsageError(f"there is no such file{hint}", f"--config {name}", near)
     try:
         text = path.read_text("utf-8")
         content = get_loader("yaml")(text)

@@ -13,9 +13,9 @@ WHAT = {
 
 _EXAMPLES = {
     "fit": """\
-  fluxsr fit --config examples/configs/fluxsr_nano.yaml                          # no download, no GPU
-  fluxsr fit --config examples/configs/fluxsr_nano.yaml --data.photos PHOTOS --trainer.max_steps 2000
-  fluxsr fit --config examples/configs/fluxsr_flux1dev.yaml --config examples/configs/memory/48gb.yaml
+  fluxsr fit --config fluxsr_nano                                                # no download, no GPU
+  fluxsr fit --config fluxsr_nano --data.photos PHOTOS --trainer.max_steps 2000
+  fluxsr fit --config fluxsr_flux1dev --config memory/48gb
   fluxsr fit --config FILE --model.losses.tv_lpips.weight 2 --model.losses.adl null  # null takes a term away
   fluxsr fit --config FILE --ckpt_path last                                      # go on, or start
   fluxsr fit --config FILE --print_config                                        # all of it, with defaults""",
@@ -25,11 +25,11 @@ _EXAMPLES = {
     "test": """\
   fluxsr test --config FILE --ckpt_path last --data.val_photos HELD_OUT_PHOTOS""",
     "predict": """\
-  fluxsr predict --config examples/configs/fluxsr_nano.yaml --ckpt_path last --data.predict PHOTOS""",
+  fluxsr predict --config fluxsr_nano --ckpt_path last --data.predict PHOTOS""",
 }
 
 _OPTIONS = """\
-  --config FILE             YAML file; given again, the later file wins, key by key (-c FILE is the same)
+  --config FILE             YAML file, or a name (below); given again, the later file wins, key by key (-c FILE is the same)
   --print_config            print the configuration as it would be used, and stop
   --ckpt_path FILE|last     checkpoint to load; last: the newest last.ckpt below trainer.default_root_dir
   --seed_everything N       of new weights (default: 0)
@@ -68,15 +68,15 @@ Classes of your own are found in the folder that you are in; model and data may 
 Files merge by key, a list (trainer.callbacks) is replaced as a whole; options win over files. In a file and as an option,
 null takes a loss term away.
 
-configurations in examples/configs of the source:
-  fluxsr_nano.yaml          FluxSR, small: minutes on two cores, no download
-  fluxsr_klein4b.yaml       FluxSR on FLUX.2-klein-4B, 24 GB; memory/klein_16gb.yaml and klein_12gb.yaml go after it
-  fluxsr_flux1dev.yaml      FluxSR as published, on FLUX.1-dev; memory/24gb.yaml, 48gb.yaml and 80gb.yaml go after it
-  flowsr_stage1.yaml, flowsr_stage2.yaml, and the same with _klein4b and _nano
+configurations that come with the package, by name (fluxsr configs lists them all, and copies one):
+  fluxsr_nano               FluxSR, small: minutes on two cores, no download
+  fluxsr_klein4b            FluxSR on FLUX.2-klein-4B, 24 GB; memory/klein_16gb and memory/klein_12gb go after it
+  fluxsr_flux1dev           FluxSR as published, on FLUX.1-dev; memory/24gb, memory/48gb and memory/80gb go after it
+  flowsr_stage1, flowsr_stage2, and the same with _klein4b and _nano
                             FlowSR: a rectified flow from LR to HR, then one step
-  teacher_nano.yaml, student_nano.yaml, mixture_nano.yaml
+  teacher_nano, student_nano, mixture_nano
                             how the shipped models were made; FTD and consistency together
-  perceptual_nano.yaml      the small perceptual network: classes of examples/perceptual, in the root of the source
+  perceptual_nano           the small perceptual network: classes of examples/perceptual, in the root of the source
 
 Ctrl-C ends after the step at hand, with a checkpoint. Exit code: 0, 2 for a mistake, 130 after Ctrl-C.
 """

@@ -72,8 +72,8 @@ class FluxSRCLI(LightningCLI):
         wants_help = any("help" in one for one in rest)
         if not self.configuration.files and not wants_help and not any(one.startswith("--model.") for one in rest):
             raise UsageError(
-                f"a configuration is needed: fluxsr {name} --config FILE (examples/configs of the source has some; "
-                f"`fluxsr {name} --help` lists them)"
+                f"a configuration is needed: fluxsr {name} --config FILE (`fluxsr configs` lists those that come with "
+                "the package, by name)"
             )
         keys = {action.dest for action in self._parser(name)._actions}
         known = {*(f"--{key}" for key in {*keys, *dotted(self.configuration.merged)}), *self.further}

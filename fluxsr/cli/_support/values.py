@@ -133,12 +133,3 @@ def tile(text: str) -> int | str | None:
     if not text.isdecimal():
         raise ValueError(f"must be auto, off or a number of pixels, got {text!r}")
     return count(text)
-
-
-def memory_size(text: str) -> int:
-    """Read a number of bytes, such as ``24GB`` (10^9) or ``80GiB`` (2^30)."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
-    if match is None:
-        raise ValueError(f"must be a size with its unit, such as 24GB or 80GiB, got {text!r}")
-    power = "KMGT".find(match[2].upper()) + 1
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)

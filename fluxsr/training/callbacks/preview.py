@@ -13,10 +13,12 @@ from torch.nn.functional import interpolate
 
 from fluxsr.images import write_image
 from fluxsr.training.batches import as_batch
+from fluxsr.training.callbacks.logged_image import log_image
 
 
 class PreviewGrid(Callback):
-    """Writes rows of LR, bicubic, SR and HR after each validation, to disk and to TensorBoard.
+    """Writes rows of LR, bicubic, SR and HR after each validation, to disk and to every logger that
+    takes pictures (TensorBoard, W&B, MLflow, Comet).
 
     The pictures are those of the validation: where there is none (no ``data.val_photos``) it says so once.
     A teacher's grid holds samples from fixed noise instead. Files are ``previews/step-00000500.png`` below the trainer's
@@ -75,9 +77,7 @@ class PreviewGrid(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, grid)
         for logger in trainer.loggers:
-            experiment: Any = getattr(logger, "experiment", None)
-            if hasattr(experiment, "add_image"):
-                experiment.add_image("preview", grid, trainer.global_step)
+            log_image(logger, "preview", grid, trainer.global_step)
 
     def _samples(self, pl_module: Any, batch: Any) -> list[Tensor]:
         like = pl_module.encode(batch).hr[:1]

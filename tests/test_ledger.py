@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fluxsr.planning.ledger import Ledger, NotPlannable
+from fluxsr.ledger import Ledger, NotPlannable
 
 
 def test_live_bytes_rise_and_fall_with_the_tensors():

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fluxsr.planning.gpu import LikeDevice, like_device
-from fluxsr.planning.ledger import Ledger
+from fluxsr.ledger import Ledger
+from fluxsr.like_gpu import LikeDevice, like_device
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32, grad: bool = False) -> torch.Tensor:
