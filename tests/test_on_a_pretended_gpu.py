@@ -129,7 +129,8 @@ def test_a_training_with_every_callback(make, tmp_path):
 def test_a_step_in_training_waits_only_where_it_says(tmp_path):
     def waits(make, steps):
         with pretend_gpu() as machine:
-            tiny_trainer(tmp_path, strategy=OnPretendedGPU(), max_steps=steps).fit(make(), loader(5))  # T_L is measured on as many batches
+            trainer = tiny_trainer(tmp_path, strategy=OnPretendedGPU(), max_steps=steps)
+            trainer.fit(make(), loader(5))  # T_L is measured on as many batches, before the first step
             return {line: count for line, count in machine.waits.items() if "elsewhere" not in line}
 
     for make in (
