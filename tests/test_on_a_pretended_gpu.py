@@ -160,12 +160,15 @@ def test_folding_and_the_table_on_the_device(prompt):
 
 
 def test_the_upscaler():
-    with pretend_gpu():
+    with pretend_gpu() as machine:
         upscaler = Upscaler(adapted().eval().to("cuda"), PixelAutoencoder(2), 0.25, window=32, device="cuda", tile=32)
+        machine.copies.clear(), machine.waits.clear()
         for pixels in (np.full((20, 24, 3), 99, np.uint8), np.full((20, 24, 4), 999, np.uint16)):
             for fix in ("wavelet", "adain", "none"):
                 upscaler.color_fix = fix
                 assert upscaler(pixels, scale=2).shape == (40, 48, pixels.shape[2])
+    assert machine.copies["pinned"] and not machine.copies["pageable"]
+    assert not [line for line in machine.waits if "copy to the GPU" in line]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from fluxsr.images.resize import Resized
 from fluxsr.inference.color import Moments, adain, wavelet_rows
 from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.strips import RowBuffer, RowSource, blended
+from fluxsr.inference.transfers import to_device, to_host
 from fluxsr.models import PixelAutoencoder
 from fluxsr.models.tiling import spans
 from fluxsr.protocols import Autoencoder, VelocityModel
@@ -124,9 +125,9 @@ class StripRun:
         """Return the strips of ``function`` applied in windows, on the device and with the image the right way round."""
 
         def on_device(windows: Tensor) -> Tensor:
-            windows = windows.to(self.device)
+            windows = to_device(windows, self.device)
             result = function(windows.mT.contiguous()).mT if self.turned else function(windows)
-            return result.float().cpu()
+            return to_host(result.float())
 
         # What is exact position by position needs no blending.
         exact = reads * writes > 1 and isinstance(self.autoencoder, PixelAutoencoder)

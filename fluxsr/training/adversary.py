@@ -20,7 +20,7 @@ class Adversary(nn.Module):
 
     With it :class:`OneStepSR` optimizes by hand: each batch makes one step of the student, then one of the discriminator on the
     same latents. Lightning then refuses the trainer's ``gradient_clip_val`` and ``accumulate_grad_batches``, so they are set
-    here. With DDP take ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights. FSDP2 takes it, too.
+    here. With DDP take ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights.
 
     Args:
         weight: multiplier of the term in the student's loss; 0.1 is our default (the paper publishes none).

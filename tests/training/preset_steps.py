@@ -1,4 +1,4 @@
-"""Run by test_preset_matrix.py: the command ``fluxsr fit`` with each preset and strategy, a step each, in one process or two."""
+"""Run by test_preset_matrix.py: ``fluxsr fit`` with each preset and strategy, a step each, in one process or two."""
 
 import contextlib
 import io
