@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fluxsr.inference.checks import check_numbers
 from fluxsr.inference.jobs import Job, plan_files, writable
 from fluxsr.inference.one_file import (
     Outcome,
@@ -108,8 +109,7 @@ def upscale_files(
     watcher = watcher or Watcher()
     sizes = Sizes(scale, size, longest, width, height)
     sizes.of(100, 100)  # numbers that are wrong are so for all
-    if not 0 <= strength <= 2:
-        raise ValueError(f"strength must lie in [0, 2], got {strength}")
+    check_numbers(steps, strength)
     if skip_existing and overwrite:
         raise ValueError("skip_existing and overwrite contradict each other: give one of them")
     check_quality(quality, format, output)
