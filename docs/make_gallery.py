@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from skimage import data, io as photos
+from skimage import data
+from skimage import io as photos
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -50,11 +51,11 @@ class Case(NamedTuple):
     detail: tuple[int, int] = (0, 0)
 
 
-SHRUNK = Damage("shrunk to a quarter, JPEG 90", quality=90)
-MESSENGER = Damage("shrunk to a quarter, JPEG 50", quality=50)
-SOFT = Damage("out of focus, shrunk to a quarter, JPEG 80", sigma=3.0, quality=80)
-GRAINY = Damage("shrunk to a quarter, grain, JPEG 75", noise=0.04, quality=75)
-BAD = Damage("out of focus, shrunk to a quarter, grain, JPEG 40", sigma=2.5, noise=0.03, quality=40)
+SHRUNK = Damage("Shrunk to a quarter, JPEG 90", quality=90)
+MESSENGER = Damage("Shrunk to a quarter, JPEG 50", quality=50)
+SOFT = Damage("Out of focus, shrunk to a quarter, JPEG 80", sigma=3.0, quality=80)
+GRAINY = Damage("Shrunk to a quarter, grain, JPEG 75", noise=0.04, quality=75)
+BAD = Damage("Out of focus, shrunk to a quarter, grain, JPEG 40", sigma=2.5, noise=0.03, quality=40)
 
 HERO = "coffee"
 CASES = (
@@ -111,7 +112,8 @@ def hero(case: Case, before: Image.Image, after: Image.Image) -> None:
     sheet = Image.new("RGB", (2 * size + 2 * gap + side, size + title), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(17)
     top, left = case.detail
-    names = (f"before: {before.width // SCALE} x {before.height // SCALE} pixels, JPEG 50", "after: one step of the shipped model")
+    small = f"{before.width // SCALE} x {before.height // SCALE}"
+    names = (f"before: {small} pixels, JPEG 50", "after: one step of the shipped model")
     for number, (picture, name) in enumerate(zip((before, after), names, strict=True)):
         start = max(0, min(picture.width - size, left + seen // 2 - size // 2))
         shown = picture.crop((start, 0, start + size, min(size, picture.height)))
@@ -131,15 +133,19 @@ SLIDER = """\
 <img class="before" src="images/gallery/{name}_before.webp" alt="{caption}: before" loading="lazy">
 <input type="range" min="0" max="100" value="50" aria-label="{caption}: how much of the picture is before"
  oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
-<figcaption><b>{caption}.</b> {damage}; PSNR-Y {bicubic[0]:.1f} → {restored[0]:.1f} dB, LPIPS {bicubic[1]:.2f} → {restored[1]:.2f}. <small>{credit}</small></figcaption>
+<figcaption><b>{caption}.</b> {damage};
+PSNR-Y {bicubic[0]:.1f} → {restored[0]:.1f} dB, LPIPS {bicubic[1]:.2f} → {restored[1]:.2f}.
+<small>{credit}</small></figcaption>
 </figure>
 """
 
 PAGE = """\
 # Gallery
 
-Move a slider: left of it is the photo before, enlarged by bicubic interpolation, right of it one step of the shipped student at x4.
-The student has 2.5 million parameters and runs on a CPU; it shows that the method works, and it is no match for a model of 12 billion.
+Move a slider: left of it is the photo before, right of it the photo after.
+Before means enlarged by bicubic interpolation, and after means one step of the shipped student at x4.
+The student has 2.5 million parameters and runs on a CPU.
+It shows that the method works, and it is no match for a model of 12 billion.
 
 <div class="gallery" markdown="0">
 {sliders}</div>

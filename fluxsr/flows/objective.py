@@ -1,4 +1,4 @@
-"""The contract that every flow-trajectory objective keeps: what it is given, what it returns, and who checks it."""
+"""Defines the contract of every flow-trajectory objective: its inputs, its outputs, and their checks."""
 
 from __future__ import annotations
 

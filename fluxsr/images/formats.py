@@ -1,4 +1,4 @@
-"""The one list of picture formats: their endings, what each can hold, and how others are told by their first bytes."""
+"""Lists the picture formats: their endings, what each can hold, and the first bytes by which others are recognized."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Format(NamedTuple):
 
     Attributes:
         name: Pillow's name of the format.
-        written: whether it is written, and not read alone.
-        lossy: whether it has a quality.
-        sixteen_bit: whether it holds 16 bit a channel.
-        alpha: whether it holds an alpha channel.
-        gray: whether it holds gray pictures as such, or as RGB.
-        keeps: what it holds beside the pixels.
-        largest_side: most pixels along a side.
-        largest_file: most bytes of pixels.
-        extra: the extra of this package that reads it.
+        written: Whether it is written, and not read alone.
+        lossy: Whether it has a quality.
+        sixteen_bit: Whether it holds 16 bit a channel.
+        alpha: Whether it holds an alpha channel.
+        gray: Whether it holds gray pictures as such, or as RGB.
+        keeps: What it holds beside the pixels.
+        largest_side: Most pixels along a side.
+        largest_file: Most bytes of pixels.
+        extra: The extra of this package that reads it.
     """
 
     name: str
@@ -126,7 +126,7 @@ def format_of(path: Path) -> Format:
     """Return the format that is written under a name.
 
     Raises:
-        ValueError: if the ending is unknown, or of a format that is only read.
+        ValueError: If the ending is unknown, or of a format that is only read.
     """
     kind = FORMATS.get(path.suffix.lower())
     if kind is None or not kind.written:
@@ -150,7 +150,7 @@ def check_format(path: Path, height: int, width: int, bytes_per_pixel: int = 1) 
         bytes_per_pixel: Bytes that a pixel takes before compression.
 
     Raises:
-        ValueError: if the ending is unknown, or the format takes fewer pixels.
+        ValueError: If the ending is unknown, or the format takes fewer pixels.
     """
     kind = format_of(path)
     if max(height, width) > kind.largest_side:

@@ -1,4 +1,4 @@
-"""Which picture belongs to which: folders are matched by name, and whatever is missing, extra or ambiguous is an error."""
+"""Matches the pictures of folders by name; whatever is missing, extra or ambiguous is an error."""
 
 from __future__ import annotations
 

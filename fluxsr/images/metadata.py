@@ -1,4 +1,4 @@
-"""What a file tells about a picture beside its pixels: orientation, EXIF, XMP, resolution, text."""
+"""Reads and writes what a file holds beside the pixels of a picture: orientation, EXIF, XMP, resolution, text."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def resolution(info: Mapping[Any, Any], exif: Image.Exif) -> tuple[float, float]
     """Return dots per inch along x and y, if the file or its EXIF says so and the numbers make sense.
 
     Args:
-        info: What Pillow tells of the file.
+        info: Pillow's record of the file.
         exif: The file's EXIF.
     """
     told = info.get("dpi")

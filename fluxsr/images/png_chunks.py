@@ -1,4 +1,4 @@
-"""What a PNG says beside its pixels: the color chunks that Pillow leaves out, and texts to write."""
+"""Reads the color chunks of a PNG that Pillow leaves out, and makes text chunks to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIFF where Pillow falls short: 16-bit colors, gray with alpha, planes apart are read, and 16 bit with EXIF is written."""
+"""Reads TIFFs that Pillow can't (16-bit colors, gray with alpha, planes apart), and writes 16 bit with EXIF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of the user's own data: dictionaries and tuples become what the module works on."""
+"""Converts batches of the user's own data, dictionaries and tuples, to what the module works on."""
 
 from __future__ import annotations
 

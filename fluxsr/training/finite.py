@@ -1,4 +1,4 @@
-"""Stopping before NaN reaches a file: the losses of each step and the weights are looked at before anything is written."""
+"""Stops before NaN reaches a file: it checks the losses of each step, and the weights before anything is written."""
 
 from __future__ import annotations
 

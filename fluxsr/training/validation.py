@@ -1,4 +1,4 @@
-"""What validation and test measure, as means over the images of all processes."""
+"""Measures in validation and test, as means over the images of all processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files after ``--config``: read, checked and merged by key, before a parser sees them."""
+"""Reads the files after ``--config``, checks them and merges them by key, before a parser sees them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Configuration(NamedTuple):
     """What ``--config`` files say.
 
     Attributes:
-        files: each file's name, as it was typed, and its content, in the order given.
-        merged: all of them, by key.
+        files: Each file's name, as it was typed, and its content, in the order given.
+        merged: All of them, by key.
     """
 
     files: list[tuple[str, dict[str, Any]]]
@@ -49,7 +49,7 @@ class Configuration(NamedTuple):
         """Refuse a key that the command does not have.
 
         Raises:
-            UsageError: naming the file, the key and the one that was probably meant.
+            UsageError: Naming the file, the key and the one that was probably meant.
         """
         known = {name for name in known if name.rpartition(".")[2] not in ("help", "config", "print_config")}
         groups = {name.rsplit(".", count)[0] for name in known for count in range(1, name.count(".") + 1)}
@@ -64,13 +64,13 @@ def take_configs(arguments: list[str], sections: bool = True) -> tuple[Configura
     Files merge by key, the later one wins; a list is replaced as a whole.
 
     Args:
-        arguments: The command's.
+        arguments: Arguments of the command.
         sections: Whether ``model``, ``data`` and ``trainer`` are the sections of ``fluxsr fit``, and no plain values. Then
-            ``--model.losses.NAME null`` among the arguments takes a term away, as ``null`` in a file does; and where a file or
-            an option gives ``model`` or ``data`` a ``class_path``, all that is said of it becomes that class' ``init_args``.
+            ``--model.losses.NAME null`` among the arguments removes a term, as ``null`` in a file does. Where a file or an
+            option gives ``model`` or ``data`` a ``class_path``, all its other keys become that class' ``init_args``.
 
     Raises:
-        UsageError: if a file is missing or no mapping in YAML, or a term is changed that there isn't.
+        UsageError: If a file is missing or no mapping in YAML, or a term is changed that there isn't.
     """
     class_options = _CLASS_OPTIONS if sections else {}
     files: list[tuple[str, dict[str, Any]]] = []
@@ -106,7 +106,7 @@ def read_config(name: str, sections: bool = True) -> dict[str, Any]:
         sections: Whether a text as ``model``, ``data`` or ``trainer`` is a file with that section, or its class.
 
     Raises:
-        UsageError: naming the file, and the line in it where there is one.
+        UsageError: Naming the file, and the line in it where there is one.
     """
     import yaml
     from jsonargparse import get_loader

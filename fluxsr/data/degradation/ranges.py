@@ -1,4 +1,4 @@
-"""The ranges that a degradation draws from (`StageRanges`), and what it has drawn for one image (`Recipe`)."""
+"""Defines the ranges that a degradation draws from (`StageRanges`), and what it has drawn for one image (`Recipe`)."""
 
 import math
 from dataclasses import dataclass

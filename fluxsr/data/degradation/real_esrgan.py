@@ -1,4 +1,4 @@
-"""From a sharp image to the low-resolution one that a camera, a chat program and a web page would have made of it."""
+"""Degrades a sharp image as a camera, a chat program and a web page would, in two stages (Real-ESRGAN)."""
 
 import math
 from collections.abc import Iterator, Sequence
