@@ -183,9 +183,14 @@ class FluxSRPipeline(DiffusionPipeline):
         """Return ``model_index.json`` as diffusers does, with the present modules of the components.
 
         A folder names the module of each class that is not diffusers' own, and ours have moved since version 0.1.
+
+        Raises:
+            ValueError: if it is another pipeline's.
         """
         loaded = super().load_config(*args, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if config.get("_class_name") != cls.__name__:
+            raise ValueError(f"this is a {config.get('_class_name')}, not a {cls.__name__}, as fluxsr export writes it")
         for name, entry in config.items():
             if isinstance(entry, (list, tuple)) and len(entry) == 2 and entry[1] == FoldedFluxTransformer.__name__:
                 config[name] = [FoldedFluxTransformer.__module__, entry[1]]

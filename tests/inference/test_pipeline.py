@@ -214,3 +214,11 @@ def test_strength_and_sizes_are_those_of_the_upscaler():
         assert np.array_equal(np.asarray(pipeline(image, **options).images[0]), np.asarray(upscaler(image, **options)))
     with pytest.raises(ValueError, match="strength"):
         pipeline(image, strength=3)
+
+
+def test_the_configuration_of_another_pipeline_is_refused_wherever_it_comes_from(tmp_path):
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "FluxPipeline", "_diffusers_version": "0.37"})
+    )
+    with pytest.raises(ValueError, match="is a FluxPipeline, not a FluxSRPipeline"):
+        FluxSRPipeline.load_config(str(tmp_path))
