@@ -4,4 +4,4 @@ Each package can be imported alone. ``fluxsr.flows`` and ``fluxsr.losses`` need 
 ``fluxsr.data`` and ``fluxsr.training`` load diffusers, peft and lightning when one of their names is used.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -18,7 +18,7 @@ from tests.docs.pages import ROOT, SNIPPET, Block, blocks
 LITERAL = re.compile(r"^( *)(\S.*)?::[ ]*\n((?:[ ]*\n)+)((?:\1[ ]+\S.*\n?|[ ]*\n)+)", re.MULTILINE)
 # What only Python has at the start of a line, and no formula, table or sketch of a layout.
 PYTHON = re.compile(
-    r"^\s*(for .+ in .+:|with .+:|def .+\(|class \w+.*:|return .+|from \S+ import|import \w+|\w{3,} = [\w.]+\(.*)",
+    r"^\s*(for .+ in .+:|with .+:|def .+\(|class \w+.*:|return .+|from \S+ import|import \w+|\w{3,} = [\w.]+\((\S.*)?$)",
     re.MULTILINE,
 )
 
