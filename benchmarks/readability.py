@@ -18,7 +18,7 @@ SHORT_FORMS = re.compile(r"\b(e\.g|i\.e|eq|eqs|et al|vs|cf|approx|Fig|no)\.", re
 END = re.compile(r"(?<=[.!?:])[)\"'*_]*\s+(?=[A-Z0-9*`\"'(\[_])")
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Shapes|Logs|Examples?|Note|Source):$")
 ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): +(.*)$")
-OPENING = re.compile(r"^(of|to|at|in|for|from|with|by|on|between|as|that|whose|which)\b")
+OPENING = re.compile(r"^(of|to|at|in|for|from|with|by|on|between|as|that|whose|which)\b", re.IGNORECASE)
 # Words that describe code as if it were a building, a card game or a conversation.
 METAPHOR = re.compile(r"\b(house|rooms?|dealt|dealer|deals|dealing|hears?|heard|so-manieth|lives in)\b", re.IGNORECASE)
 

@@ -85,7 +85,7 @@ def launch(devices: int | Literal["auto"] = 1, device: str = "auto") -> Iterator
     Args:
         devices: Devices of this machine to use, a process for each: a number, or auto for every GPU; torchrun's and
             srun's processes are found.
-        device: Auto, cuda or cpu.
+        device: Where to run: auto, cuda or cpu.
 
     Yields:
         The processes.

@@ -116,7 +116,7 @@ class RectifiedSRFlow(FlowObjective):
             v: Velocities ``(b, C, h, w)``.
             x0_hat: Estimates, as ``v``.
             pair: The batch.
-            distance: Of two latents, to a scalar.
+            distance: Distance of two latents, a scalar.
             rows: Rows of the batch that both belong to, ``(b,)``; ``None``: all in order.
         """
         loss = torch.zeros((), device=v.device)

@@ -27,7 +27,7 @@ def hinge_discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> 
 
     Args:
         real: The logits of real samples, one tensor of any shape per discriminator head.
-        fake: Those of generated samples.
+        fake: Logits of generated samples.
 
     Raises:
         ValueError: If there is no head.

@@ -1,7 +1,7 @@
 """Builds the ImageNet feature networks under LPIPS and DISTS: VGG16, AlexNet, SqueezeNet 1.1.
 
 Layer positions and parameter names are torchvision's (``features.N.weight``), so its checkpoints load strictly.
-torchvision itself isn't needed: it takes a second to import, and its constructors fill classifiers that nobody uses.
+torchvision itself isn't needed: its import takes a second, and it fills classifiers that nobody uses.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def build_tower(
     Args:
         name: ``"vgg"``, ``"alex"`` or ``"squeeze"``.
         state: Torchvision's names to tensors; names outside ``features.`` (a classifier's) are left alone.
-        pool: For VGG only: makes the layer that replaces a maximum pooling of so many channels (DISTS).
+        pool: Maker, for VGG only: it makes the layer that replaces a maximum pooling of so many channels (DISTS).
 
     Raises:
         ValueError: The names or shapes are not those of this network.

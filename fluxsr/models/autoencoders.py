@@ -292,9 +292,9 @@ def load_fitting_autoencoder(
         backbone: The model, with its ``latent_channels``.
         source: Where the model came from.
         name: See :func:`load_autoencoder`; ``None``: the model's own.
-        dtype: As in :func:`load_autoencoder`.
-        encoder_lora: As in :func:`load_autoencoder`.
-        device: As in :func:`load_autoencoder`.
+        dtype: Name of the dtype, as in :func:`load_autoencoder`.
+        encoder_lora: File of an adapter, as in :func:`load_autoencoder`.
+        device: Place of the weights, as in :func:`load_autoencoder`.
 
     Raises:
         ValueError: If the model comes with none, or the two work on different latents.

@@ -111,7 +111,7 @@ class ModelSource:
 
         Args:
             subfolder: Folder inside the source; found by itself for a pipeline's.
-            offline: As for :meth:`transformer_config`.
+            offline: Whether no hub is asked, as for :meth:`transformer_config`.
 
         Raises:
             ValueError: If it holds no autoencoder, one of a class that is not known, or can't be asked.

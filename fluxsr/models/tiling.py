@@ -89,7 +89,7 @@ def in_tiles(
     """Apply a function to overlapping tiles and blend the results with smooth weights; what is one tile passes through whole.
 
     Args:
-        function: From ``(B, C, reads h, reads w)`` to ``(B, D, writes h, writes w)``.
+        function: Function from ``(B, C, reads h, reads w)`` to ``(B, D, writes h, writes w)``.
         x: The whole input, ``(B, C, reads H, reads W)``.
         tile: Side of a tile in positions.
         overlap: Least overlap of neighboring tiles in positions.

@@ -61,7 +61,7 @@ class FiniteGuard:
         Args:
             strategy: The trainer's.
             weights: What is about to be written.
-            step: Of the trainer.
+            step: Step of the trainer.
 
         Raises:
             NotFinite: If something is not finite, on any process.

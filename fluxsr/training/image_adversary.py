@@ -32,7 +32,7 @@ class ImageAdversary(Adversary):
             ``(B, C, h, w)``, tokens ``(B, N, D)``, or a list of these.
         crop: Side in pixels of the crops; an image term with the same crop shares the decoding.
         weight: See :class:`Adversary`; so are all that follow.
-        layers: Which of the network's maps are looked at; all by default.
+        layers: Numbers of the network's maps that are used; all by default.
         width: Hidden units of each head.
         r1_weight: Weight of the R1 penalty.
         warmup_steps: Steps in which only the discriminator learns.

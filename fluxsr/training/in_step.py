@@ -52,7 +52,7 @@ def clip_norm(parameters: Iterable[nn.Parameter], largest: float) -> None:
     torch's own function takes either kind, not both.
 
     Args:
-        parameters: Those that share the norm.
+        parameters: Parameters that share the norm.
         largest: Norm above which they are scaled.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -67,8 +67,8 @@ class InStep:
     """Lets every process make the passes that any of them makes.
 
     FSDP2 gathers a block's weights from all processes in each forward pass, so a process that makes a pass alone would wait
-    for ever. That would happen in validation on photos of different sizes in tiles, in an objective that skips a call for
-    the rows that it got, and in pictures that the first process makes. So the processes exchange before each call what they
+    for ever. That would happen in validation on photos of different sizes in tiles, and in pictures that the first process
+    makes. An objective that skips a call for the rows that it got is a third case. So the processes exchange before each call what they
     want to call. A pass without gradient is made by all: those that want another one, or none any more, make it on zeros and
     discard the result. A pass with gradient waits until all want it, since its backward pass needs all of them, too.
 

@@ -81,18 +81,18 @@ def make_pairs(
         steps: Euler steps of the teacher. The paper publishes none; FLUX.1-dev is usually sampled with 28 to 50.
         size: Side of the images in pixels; 128 for nano, 1024 for FLUX (the paper's).
         images: Folder of photos to pair instead of the teacher's own images; the middle square of each is used.
-        noise: For photos: inversion runs the teacher's ODE backwards to the noise and prints the round trip's error;
+        noise: Noise of photos: inversion runs the teacher's ODE backwards to the noise and prints the round trip's error;
             independent draws noise that has nothing to do with the photo.
         prompt: File of a cached prompt, made by fluxsr prompt.
         guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
         cfg: Scale of classifier-free guidance, two passes a step, for undistilled models (FLUX.2-klein-base: 4.0); the prompt
             file holds the negative prompt.
         shift: Time shift of the sampling grid; by default 1 for nano and the model's own for the size.
-        autoencoder: Pixel, a hub id or a folder; by default pixel for nano, else the model's own.
+        autoencoder: Autoencoder: pixel, a hub id or a folder; by default pixel for nano, else the model's own.
         batch_size: Images at a time.
         shard_size: Pairs per file.
         dtype: Dtype of the teacher's weights, for example bfloat16.
-        device: Auto, cpu, cuda or mps.
+        device: Where to run: auto, cpu, cuda or mps.
         revision: Revision of the hub repository.
         progress: Called with the number of pairs done and of all pairs; of several processes' work with its own part.
         processes: The processes that share the shards; each of them makes the same call. The store is that of one.
