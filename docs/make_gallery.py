@@ -129,8 +129,10 @@ def hero(case: Case, before: Image.Image, after: Image.Image) -> None:
 
 SLIDER = """\
 <figure class="slider" style="--cut: 50%">
+<div class="pair">
 <img src="images/gallery/{name}_after.webp" alt="{caption}: after" loading="lazy" width="{width}" height="{height}">
 <img class="before" src="images/gallery/{name}_before.webp" alt="{caption}: before" loading="lazy">
+</div>
 <input type="range" min="0" max="100" value="50" aria-label="{caption}: how much of the picture is before"
  oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
 <figcaption><b>{caption}.</b> {damage};

@@ -52,8 +52,9 @@ def r1_penalty(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
     Raises:
         ValueError: If there is no head.
 
-    Source: Mescheder et al. 2018 (arXiv 1801.04406), eq. 9; by the heads' inputs and not the image as in
-        adversarial diffusion distillation (arXiv 2311.17042), which spares a second pass through the frozen features.
+    Source: Mescheder et al. 2018 (arXiv 1801.04406), eq. 9. The gradient is by the heads' inputs and not
+        the image, as in adversarial diffusion distillation (arXiv 2311.17042). That spares a second pass through the
+        frozen features.
     """
     gradients = torch.autograd.grad([one.float().sum() for one in logits], list(inputs), create_graph=True)
     return _mean([gradient.float().square().flatten(1).sum(dim=1) / 2 for gradient in gradients])

@@ -68,9 +68,10 @@ class InStep:
 
     FSDP2 gathers a block's weights from all processes in each forward pass, so a process that makes a pass alone would wait
     for ever. That would happen in validation on photos of different sizes in tiles, and in pictures that the first process
-    makes. An objective that skips a call for the rows that it got is a third case. So the processes exchange before each call what they
-    want to call. A pass without gradient is made by all: those that want another one, or none any more, make it on zeros and
-    discard the result. A pass with gradient waits until all want it, since its backward pass needs all of them, too.
+    makes. An objective that skips a call for the rows that it got is a third case. So the processes exchange, before each
+    call, what they want to call. A pass without gradient is made by all: those that want another one, or none any more, make
+    it on zeros and discard the result. A pass with gradient waits until all want it, since its backward pass needs all of
+    them, too.
 
     Args:
         models: The velocity models by name.

@@ -71,5 +71,8 @@ def test_a_line_holds_one_sentence(page):
 def test_what_is_wrong_is_found():
     assert crowded("One sentence. Another one.\n") and not crowded("One (a note. It is long) sentence.\n")
     assert readability.OPENING.match("of the noise") and not readability.OPENING.match("Seed of the noise")
-    assert readability.METAPHOR.search("the sampler deals") and len(readability.sentences("One, two. Three is `four`.")) == 2
+    assert (
+        readability.METAPHOR.search("the sampler deals")
+        and len(readability.sentences("One, two. Three is `four`.")) == 2
+    )
     assert [entry[0] for entry in readability.split_docstring("Do.\n\nArgs:\n    seed: of it.\n")[1]] == ["seed"]
