@@ -43,19 +43,22 @@ def settle(module: Any, stage: str) -> None:
     if stage != "fit" or (objective.is_settled and not module.check_lr_time):
         return
     try:
-        estimate = measure(module)
+        own: Any = measure(module)
     except ValueError as error:
-        if not objective.is_settled:
-            raise ValueError(f"lr_time can't be measured: {error}; or give a number, 0.5 for FLUX's latents") from error
-        return
-    measured = trainer.strategy.broadcast(estimate.lr_time)
+        own = str(error)
+    # Every process saw its own images, and one value must rule; also where only some could measure.
+    found: LRTimeEstimate | str = trainer.strategy.broadcast(own)
+    if isinstance(found, str):
+        if objective.is_settled:
+            return
+        raise ValueError(f"lr_time can't be measured: {found}; or give a number, 0.5 for FLUX's latents")
     if not objective.is_settled:
-        objective.lr_time = measured
-        rank_zero_info(f"measured {estimate}")
-    elif not 1 / FACTOR <= objective.lr_time / measured <= FACTOR:
+        objective.lr_time = found.lr_time
+        rank_zero_info(f"measured {found}")
+    elif not 1 / FACTOR <= objective.lr_time / found.lr_time <= FACTOR:
         rank_zero_warn(
-            f"lr_time is {objective.lr_time:g}, and this data asks for {measured:.2f}, by the rule {objective.rule} on "
-            f"{len(estimate.per_image)} images. Set lr_time: auto to take that"
+            f"lr_time is {objective.lr_time:g}, and this data asks for {found.lr_time:.2f}, by the rule {objective.rule} on "
+            f"{len(found.per_image)} images. Set lr_time: auto to take that"
         )
 
 

@@ -54,6 +54,13 @@ def test_uneven_prediction_and_previews_end(runs, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_one_measured_time_rules_on_every_process(runs, strategy):
+    assert len(runs["alone"]["lr_times"]) == 1
+    first, second = runs[strategy]["lr_times"]
+    assert first == second and 0.02 <= first <= 0.9
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_rows_that_call_other_models_make_the_same_steps(runs, strategy):
     assert runs[strategy]["losses"] == pytest.approx(runs["alone"]["losses"], rel=1e-4)
     assert runs[strategy]["weights"] == pytest.approx(runs["alone"]["weights"], rel=1e-5)

@@ -94,6 +94,14 @@ def main() -> None:
     weights = {name: whole(p) for name, p in module.trainable_state().items()}
     results["weights"] = float(sum(weight.double().norm() ** 2 for weight in weights.values()))
 
+    # T_L is measured: each process sees other photos, and one value rules.
+    module = tiny_module(lora=None, losses={}, backbone=adapted(), objective=FlowTrajectoryDistillation("auto"))
+    _, run = trainer("measured", max_steps=1)
+    run.fit(module, datamodule=data(batch_size=2 // devices))
+    results["lr_times"] = [
+        float(one) for one in run.strategy.all_gather(torch.tensor([module.objective.lr_time])).flatten()
+    ]
+
     # The first process trains on one state more than the others: no order of calls brings them together.
     module = tiny_module(lora=None, losses={}, backbone=adapted(), objective=OneMore())
     _, run = trainer("one more", max_steps=1)
