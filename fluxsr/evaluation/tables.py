@@ -1,4 +1,4 @@
-"""The results as tables: Markdown, CSV, and on the terminal, with the published rows below one's own."""
+"""Prints the results as tables: Markdown, CSV, and on the terminal, with the published rows below one's own."""
 
 from __future__ import annotations
 

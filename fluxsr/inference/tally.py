@@ -1,4 +1,4 @@
-"""What a batch came to: counts, speed and memory."""
+"""Counts what a batch did: images, speed and memory."""
 
 from __future__ import annotations
 

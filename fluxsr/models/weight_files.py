@@ -97,7 +97,7 @@ def own_memory(module: ModuleT) -> ModuleT:
     A view lies at any address, and a matrix product at an odd one rounds otherwise: the same weights would not give the
     same bits. Nor does it bear that somebody writes the file anew. Quantized tensors are left alone.
 
-    Where there is an accelerator, nothing is copied: the weights are on their way to it, and until then all processes of
+    Where there is an accelerator, nothing is copied. The weights are on their way to it, and until then all processes of
     a machine read the same pages of the file. Eight private copies of 24 GB would not fit into most machines.
     """
     if torch.accelerator.is_available():

@@ -1,4 +1,4 @@
-"""Bradley-Terry scores of systems that were compared in pairs, with bootstrap intervals over people and images."""
+"""Computes Bradley-Terry scores of systems compared in pairs, with bootstrap intervals over people and images."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def score_votes(
         seed: Seed of the resampling.
 
     Raises:
-        ValueError: without votes.
+        ValueError: Without votes.
     """
     if not votes:
         raise ValueError("there is no vote to count" + (": everybody failed the sanity pairs" if left_out else ""))
