@@ -112,8 +112,8 @@ def run_ablation(
     """Train every variant of a grid, then measure all of them on the same photos, into one table.
 
     The grid is a YAML file: config names a configuration of fluxsr fit beside it, overrides are keys that every training
-    changes, runs are named sets of further changes. An interrupted command goes on where it was when it is given again:
-    finished trainings are kept, an unfinished one goes on from its last checkpoint, no image is measured twice.
+    changes, runs are named sets of further changes. The same command resumes after an interruption. Finished trainings are
+    kept, an unfinished one resumes from its last checkpoint, and no image is measured twice.
 
     Args:
         grid: The YAML file, or a shipped one by its name, for example ablation_nano.

@@ -79,8 +79,8 @@ def export_model(
     Args:
         output: A folder, for FluxSRPipeline.from_pretrained and fluxsr upscale; or a file ending in .safetensors with the
             transformer alone.
-        model: Model: nano-student (shipped, the default), a .safetensors file that training exported, or an adapter's base: a hub
-            id or a local folder in diffusers' layout.
+        model: Model: nano-student (shipped, the default), a .safetensors file that training exported, or an adapter's base: a
+            hub id or a local folder in diffusers' layout.
         lora: Adapter file that training exported.
         prompt: File of cached embeddings made by fluxsr prompt, the one that was trained with.
         guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
