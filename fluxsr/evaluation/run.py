@@ -64,8 +64,8 @@ def evaluate(
         testset: See :mod:`fluxsr.evaluation.testset`.
         systems: Systems with different names.
         metrics: Metrics by name, see :func:`fluxsr.evaluation.metrics.load_metric`. Those that need a reference or LR images
-            are refused where there are none. One that is computed from others (``ntire``) adds them, and is itself added where all
-            of them are measured.
+            are refused where there are none. One that is computed from others (``ntire``) adds them, and is itself added
+            where all of them are measured.
         settings: Crop, period and so on.
         output: JSON file. As long as the run goes on, each image is appended to a file beside it, ending in ``.part``. Where
             one of them is there already, what it says of the same files, measured by the same protocol and versions, is taken

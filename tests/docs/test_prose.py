@@ -42,7 +42,7 @@ def test_a_page_of_github_holds_the_readme():
 
 def test_every_module_says_with_a_verb_what_it_does():
     for path in sorted((ROOT / "fluxsr").rglob("*.py")):
-        first = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split(" ")[0]
+        first = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split(" ")[0].rstrip(",")
         assert re.fullmatch(r"[A-Z][a-z]+s", first), f"{path.relative_to(ROOT)} begins with {first!r}"
 
 
