@@ -39,7 +39,9 @@ def spans(length: int, tile: int, overlap: int, resolution: int = 1) -> list[Spa
         resolution: Weights per position, for an output that is finer than the positions (decoded pixels).
     """
     size = min(tile, length)
+    # The least number of tiles that overlap by `overlap`: each but the first adds tile - overlap positions.
     count = -(-(length - overlap) // (tile - overlap)) if length > size else 1
+    # Rounded in steps of 2, since a tile that began at an odd position would cut FLUX's 2x2 patches in two.
     starts = [2 * round((length - size) * i / (2 * max(count - 1, 1))) for i in range(count)]
     # sin^2 and its mirror image sum to one with a continuous slope; the division below settles wider overlaps.
     ramp_length = max(overlap, 1) * resolution

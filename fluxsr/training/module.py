@@ -236,6 +236,8 @@ class OneStepSR(LightningModule):
     def flow(self, pair: LatentPair, step: int = 0) -> tuple[FlowOutput, list[list[Tensor]]]:
         """Return the objective's output, and the features of each velocity call if a term wants them."""
         rank, world = self._place
+        # Drawn for the global batch, of which each process takes its rows: the times of a sample do not depend on how many
+        # processes train.
         drawn = self.objective.sample_times(len(pair.hr) * world, generator=self.generator(step, "times"))
         # They stay on the CPU, where objectives check them and choose rows by them without waiting for a GPU.
         times = apply_to_collection(drawn, Tensor, lambda rows: own_rows(rows, rank, world))

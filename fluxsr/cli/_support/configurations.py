@@ -84,9 +84,12 @@ def take_configs(arguments: list[str], sections: bool = True) -> tuple[Configura
         if not value:
             raise UsageError(f"names no {'class' if name in class_options else 'file'}: give one after it", name)
         if name in class_options:
+            # A class among the options takes its turn among the files, so that what comes after it still overrides it.
             files.append((name, {class_options[name]: {"class_path": value}}))
         else:
             files.append((value, read_config(value, sections)))
+    # One file may name the class of a section and another, older one give its keys plainly. All of them have to be below
+    # init_args before the merge, or the same key would stand in two places.
     for section in _OWN if sections else ():
         if any(names_class(content.get(section)) for _, content in files):
             files = [(name, _below_init_args(content, section)) for name, content in files]
@@ -152,6 +155,7 @@ def merge(base: Any, change: Any) -> Any:
 
     Where the class changes, the new one keeps the old one's ``init_args`` that it takes, as an option on the command line does.
     """
+    # A class may be written short, as its path alone; both sides are brought to the long form before they are compared.
     if isinstance(base, Mapping) and "class_path" in base and isinstance(change, str) and class_named(change):
         change = {"class_path": change}
     if isinstance(base, str) and isinstance(change, Mapping) and "init_args" in change and "class_path" not in change:
@@ -160,6 +164,7 @@ def merge(base: Any, change: Any) -> Any:
         return change
     new_class = change.get("class_path")
     if "class_path" in base and new_class not in (None, base["class_path"]):
+        # Arguments that the new class lacks would be refused as unknown keys, though nobody wrote them for this class.
         found = class_named(new_class)
         taken = () if found is None else class_arguments(found)[0]
         kept = {key: value for key, value in (base.get("init_args") or {}).items() if key in taken}
@@ -201,6 +206,8 @@ def _settle(
         term, _, inner = name.removeprefix(named).partition(".")
         if not sign and (value := next(options, "")):
             option = f"{option}={value}"
+        # An option may add a term if it also says the class. Without one it can only mean a term that is there: a mistyped
+        # name would otherwise become a term without a class, and the parser's message would not name it.
         if term not in terms and (value in ("null", "~") or (inner and f"{named}{term}" not in names)):
             near = nearest(term, terms)
             there = "" if near else f"; there are: {', '.join(terms)}" if terms else "; there is none"
@@ -217,6 +224,7 @@ def _settle(
                 "" if near else "; write its class_path"
             )
             raise UsageError(what, f"{file}: {group}.{term}", near)
+    # Only now: a later file may have brought a term back that an earlier one took away.
     for term in [term for term, value in terms.items() if value is None]:
         del terms[term]
     return left

@@ -58,6 +58,8 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
     folded = _empty(family, transformer.config, t, prompt, backbone.guidance)
     state = _plain_state(transformer, role if fuse else None)
     with backbone.adapters.use(role):
+        # The layers themselves make their constants, in the dtype and with the adapter that they run with: computed in a
+        # wider type the constants would be better and the output no longer the same bits.
         features = family.embed(getattr(transformer, family.embedder), t, backbone.conditions, backbone.dtype)
         for name, linear in transformer.named_modules():
             if family.modulation.fullmatch(name):
@@ -123,6 +125,7 @@ def load_folded(
     if prompt is None:
         prompt = no_prompt(whole.config)
     folded = _empty(family, whole.config, t, prompt, guidance)
+    # Of the whole model the time embedder alone gets weights, since the constants are made from its output.
     embedder = getattr(whole, family.embedder)
     embedder.load_state_dict({key: read(f"{family.embedder}.{key}") for key in embedder.state_dict()}, assign=True)
     conditions = Conditions(prompt.prompt_embeds, prompt.pooled_prompt_embeds, guidance)
