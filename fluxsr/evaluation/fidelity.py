@@ -101,7 +101,7 @@ def on_inner(score: Score, convert: Callable[[Tensor], Tensor], crop: int) -> Sc
 def consistency(sr_image: Tensor, lr_image: Tensor, degrade: Degrade | None = None) -> tuple[Tensor, Tensor]:
     """Return the PSNR in dB between a picture degraded again and the LR image, and its spread: mean and deviation over draws.
 
-    Without a reference it tells whether a picture is one that could have become the LR image; it says nothing of beauty.
+    Without a reference it shows whether a picture is one that could have become the LR image; it says nothing of beauty.
 
     Args:
         sr_image: The picture, ``(1, 3, H, W)``.

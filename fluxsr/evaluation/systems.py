@@ -33,7 +33,7 @@ class System:
     Attributes:
         name: Name as results are filed.
         source: Folder, file or model id, for the reader.
-        identity: Changes when the system does; ``""`` for folders, whose files tell.
+        identity: Changes when the system does; ``""`` for folders, whose files are compared.
         files: The results by image, for a folder.
         how: How they were matched.
         restore: ``restore(lr_image, (height, width))``, both images ``(1, 3, H, W)`` in ``[0, 1]``, for all others.
@@ -244,7 +244,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _identity(model: str) -> str:
-    """Return what tells a model from a later one of the same name: its files' contents, or a hub id as it is."""
+    """Return what distinguishes a model from a later one of the same name: its files' contents, or a hub id as it is."""
     path = Path(model)
     if path.is_file():
         return file_digest(path)

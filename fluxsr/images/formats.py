@@ -110,7 +110,7 @@ _SIGNATURES = (
 
 
 def told_format(start: bytes) -> str:
-    """Return the format that a file's first 16 bytes tell, or an empty text."""
+    """Return the format that a file's first 16 bytes show, or an empty text."""
     # An AVIF may have the general brand first, and its own among those that follow.
     if start[4:12] == b"ftypmif1" and b"avif" in start:
         return "AVIF"

@@ -18,7 +18,7 @@ _UNKNOWN = 4 * 2**30
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device now, a cautious guess where the system does not tell."""
+    """Return the bytes that are free on a device now, a cautious guess where the system does not report it."""
     if device.type == "cuda":
         # What torch holds back for later tensors is free to us as well.
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

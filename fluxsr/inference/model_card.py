@@ -50,7 +50,7 @@ def model_card(
         start_time: Time of the LR latents that the model was trained with.
         trained: How: data, steps, settings.
         folded: Whether its modulation layers were folded.
-        dtype: Dtype of the weights, which loading has to be told.
+        dtype: Dtype of the weights, which loading needs.
         name: Name of the repository or folder, for the example.
     """
     license = license_of(base_model)

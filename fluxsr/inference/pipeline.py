@@ -252,7 +252,7 @@ class FluxSRPipeline(DiffusionPipeline):
         Args:
             memory: Memory to fit into: 8GB, 12GB, 16GB, 24GB, any size, or auto for what is free.
             device: Device to run on: auto, cuda, mps or cpu.
-            say: Is told what was chosen, and the expected peak.
+            say: Called with what was chosen, and the expected peak.
 
         Raises:
             ValueError: If not even the leanest form fits.

@@ -227,7 +227,7 @@ def _check_same_teacher(
     batches: Callable[[range], list[range]],
     missing: list[range],
 ) -> None:
-    """Make the first batch of a finished shard again: a digest of sums can't tell whether the teacher is the same.
+    """Make the first batch of a finished shard again: a digest of sums can't show whether the teacher is the same.
 
     Raises:
         ValueError: If it comes out otherwise.

@@ -78,7 +78,7 @@ class StudyScores:
             the cases or more.
         votes: Number of votes that count, sanity pairs aside.
         images: Number of images that were judged.
-        left_share: Share of the left side among the votes that were no ties; far from 0.5 it tells of inattention.
+        left_share: Share of the left side among the votes that were no ties; far from 0.5 it hints at inattention.
         note: What a reader must know; empty if nothing.
     """
 
