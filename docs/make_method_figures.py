@@ -3,6 +3,8 @@
 python docs/make_method_figures.py        # needs the extra demo, for the photos of scikit-image
 """
 
+import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from skimage import data
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
 from fluxsr.data import RealESRGANDegradation
 from fluxsr.flows import FlowTrajectoryDistillation
@@ -43,32 +46,47 @@ def show(axis: Axes, image: Tensor, title: str, **options: Any) -> None:
     axis.axis("off")
 
 
+def corner(image: Tensor, side: int = 120) -> str:
+    """Return an image ``(1, 3, H, W)`` as the address of a small JPEG file inside an SVG."""
+    file = io.BytesIO()
+    to_pil_image(image[0].clamp(0, 1)).resize((side, side)).save(file, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def triangle() -> None:
     """The three flows: noise to image is noise to LR and LR to image, in the shares of their times."""
-    ends = {"noise": (1.0, 0.72), "LR": (0.25, 0.62), "HR": (0.0, 0.0)}
-    figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
-    arrows = (
-        ("HR", "noise", BLUE, "u = ε - z₀\nthe teacher's flow, t from 1 to 0", (0.60, 0.22)),
-        ("LR", "noise", GRAY, "(1 - T_L) u_L = ε - z_L\nnoise to LR: known", (0.60, 0.80)),
-        ("HR", "LR", ORANGE, "T_L v = z_L - z₀\nLR to HR: what the student learns", (-0.34, 0.36)),
-    )
-    for start, end, color, text, place in arrows:
-        style = {"arrowstyle": "-|>", "color": color, "lw": 2.2, "shrinkA": 7, "shrinkB": 7}
-        axis.annotate("", ends[end], ends[start], arrowprops=style)
-        axis.text(*place, text, color=color, fontsize=10.5, ha="center", va="center")
-    labels = {
-        "noise": ("noise ε\nt = 1", (12, 0)),
-        "LR": ("LR latents z_L\nt = T_L", (-10, 16)),
-        "HR": ("HR latents z₀, t = 0", (12, -4)),
+    hr_image = photo("chelsea", 10, 100)
+    noise = torch.randn(hr_image.shape, generator=torch.Generator().manual_seed(0))
+    pictures = {
+        (40, 250): (hr_image, "HR latents z\u2080, t = 0"),
+        (40, 20): (degraded(hr_image, seed=3), "LR latents z_L, t = T_L"),
+        (600, 90): ((noise * 0.25 + 0.5).clamp(0, 1), "noise \u03b5, t = 1"),
     }
-    for name, (text, offset) in labels.items():
-        axis.plot(*ends[name], "o", color="black", ms=8)
-        side = "right" if name == "LR" else "left"
-        axis.annotate(text, ends[name], offset, textcoords="offset points", fontsize=10.5, ha=side, va="center")
-    axis.set(xlim=(-0.68, 1.2), ylim=(-0.1, 0.9), aspect="equal")
-    axis.axis("off")
-    figure.savefig(IMAGES / "ftd_triangle.png", dpi=110)
-    plt.close(figure)
+    arrows = (
+        ((600, 175), (168, 320), BLUE, "u: the teacher's flow from noise to HR", (470, 292)),
+        ((600, 130), (168, 85), GRAY, "u_L: from noise to LR, known", (400, 74)),
+        ((100, 166), (100, 246), ORANGE, "u_SR: from LR to HR, what the student learns", (116, 208)),
+    )
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 400" font-family="sans-serif" font-size="15">',
+        '<rect width="760" height="400" fill="white"/>',
+    ]
+    for number, (start, end, color, text, place) in enumerate(arrows):
+        parts.append(
+            f'<marker id="m{number}" markerWidth="9" markerHeight="9" refX="7" refY="4" orient="auto">'
+            f'<path d="M0,0 L8,4 L0,8 z" fill="{color}"/></marker>'
+            f'<line x1="{start[0]}" y1="{start[1]}" x2="{end[0]}" y2="{end[1]}" stroke="{color}" stroke-width="3" '
+            f'marker-end="url(#m{number})"/>'
+            f'<text x="{place[0]}" y="{place[1]}" fill="{color}" '
+            f'text-anchor="{"start" if number == 2 else "middle"}">{text}</text>'
+        )
+    for (left, top), (image, text) in pictures.items():
+        below = top + 138
+        parts.append(f'<image x="{left}" y="{top}" width="120" height="120" href="{corner(image)}"/>')
+        place = (left + 130, top + 16, "start") if left < 100 else (left + 60, below, "middle")
+        parts.append(f'<text x="{place[0]}" y="{place[1]}" text-anchor="{place[2]}">{text}</text>')
+    parts.append('<text x="520" y="365" text-anchor="middle">u = (1 - T_L) u_L + T_L u_SR</text></svg>')
+    (IMAGES / "ftd_triangle.svg").write_text("\n".join(parts), "utf-8")
 
 
 def noise_to_lr() -> None:

@@ -1,7 +1,7 @@
-"""One-step real-world image super-resolution by flow distillation on FLUX.
+"""Trains and runs one-step image super-resolution by flow distillation on FLUX.
 
-Each room can be imported alone: ``fluxsr.flows`` and ``fluxsr.losses`` need torch only; ``fluxsr.models``,
-``fluxsr.data`` and ``fluxsr.training`` bring diffusers, peft and lightning when they are asked for.
+Each package can be imported alone. ``fluxsr.flows`` and ``fluxsr.losses`` need torch only. ``fluxsr.models``,
+``fluxsr.data`` and ``fluxsr.training`` load diffusers, peft and lightning when one of their names is used.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

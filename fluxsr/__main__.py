@@ -1,4 +1,4 @@
-"""``python -m fluxsr`` is the ``fluxsr`` command."""
+"""Runs the ``fluxsr`` command for ``python -m fluxsr``."""
 
 from fluxsr.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The demo: teacher pairs, a short training, one-step upscaling of held-out photos and a report, in a few minutes."""
+"""Runs the demo: teacher pairs, a short training, one-step upscaling of held-out photos and a report, in a few minutes."""
 
 from __future__ import annotations
 

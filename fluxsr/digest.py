@@ -1,4 +1,4 @@
-"""What tells a file from another of the same name."""
+"""Computes digests, which distinguish a file from another of the same name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file's contents in hexadecimal; however large it is, little memory is taken.
 
     Raises:
-        OSError: if it can't be read.
+        OSError: If it can't be read.
     """
     digest = hashlib.sha256()
     with open(path, "rb") as file:

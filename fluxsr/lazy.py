@@ -1,4 +1,4 @@
-"""Packages whose names are imported on first use, so that importing the package alone loads nothing heavy."""
+"""Imports a package's names on first use, so that importing the package alone loads nothing heavy."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -10,8 +10,8 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], A
     """Return ``__getattr__`` and ``__dir__`` for a package.
 
     Args:
-        package: its ``__name__``.
-        home: the module below it that each public name lives in.
+        package: Its ``__name__``.
+        home: Public name -> the module of the package that defines it.
     """
 
     def get(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Which tensors are alive at each moment of a training step, in bytes, and how many FLOPs it takes."""
+"""Records which tensors are alive at each moment of a training step, in bytes, and how many FLOPs it takes."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Peak:
 class Ledger(TorchDispatchMode):
     """Keeps account of every storage that an operation hands out, from then until it is freed.
 
-    Views share their storage and count once. What a kernel takes and frees inside itself is not seen. Works on real tensors
-    and on the meta device, where an operation that needs values raises :class:`NotPlannable`; while ``answers`` is set, a
-    single number that is asked for is ``answer`` instead, 1.
+    Views share their storage and count once. What a kernel takes and frees inside itself is not seen. It works on real
+    tensors and on the meta device. There an operation that needs values raises :class:`NotPlannable`; but while ``answers`` is
+    set, a single number that is asked for is ``answer`` instead, 1.
 
     Args:
-        shares: kind -> the part of it that this process holds (sharded, quantized); 1 for the others.
+        shares: Kind -> the part of it that this process holds (sharded, quantized); 1 for the others.
     """
 
     def __init__(self, shares: Mapping[str, float] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How a GPU would run it: CUDA's autocast rules and fused kernels, on tensors of the meta device."""
+"""Applies a GPU's rules to the meta device: CUDA's autocast rules and fused kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process for each device of a machine or a job: how they start, who does what, and how they tell each other.
+"""Starts one process for each device of a machine or a job, and lets them share work and results.
 
 Lightning Fabric's launcher starts them, or finds those that torchrun or SLURM's ``srun`` started. They exchange small Python
 objects over gloo, on whatever device they compute; it is loaded only where there is more than one process.
@@ -51,7 +51,7 @@ class Processes:
         """Return every process's value in the order of their ranks; all wait here for each other.
 
         Raises:
-            ValueError: if another process failed, with what it said.
+            ValueError: If another process failed, with what it said.
         """
         values, errors = self._exchange(value, "")
         if any(errors):
@@ -85,13 +85,13 @@ def launch(devices: int | Literal["auto"] = 1, device: str = "auto") -> Iterator
     Args:
         devices: Devices of this machine to use, a process for each: a number, or auto for every GPU; torchrun's and
             srun's processes are found.
-        device: auto, cuda or cpu.
+        device: Where to run: auto, cuda or cpu.
 
     Yields:
         The processes.
 
     Raises:
-        ValueError: if there are not so many devices, or another process failed.
+        ValueError: If there are not so many devices, or another process failed.
     """
     place = _find_started(devices) or _Place(_count(devices, device))
     if place.devices * place.nodes == 1:
@@ -154,7 +154,7 @@ def _find_started(devices: int | Literal["auto"]) -> _Place | None:
     """Return the processes that torchrun or srun started, or None.
 
     Raises:
-        ValueError: if ``devices`` says otherwise, or machines have different numbers of them.
+        ValueError: If ``devices`` says otherwise, or machines have different numbers of them.
     """
     given = os.environ
     if {"GROUP_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"} <= given.keys():
@@ -177,7 +177,7 @@ def _count(devices: int | Literal["auto"], device: str) -> int:
     """Return how many processes there are to be on this machine.
 
     Raises:
-        ValueError: if there are not so many devices, or ``device`` is a single one.
+        ValueError: If there are not so many devices, or ``device`` is a single one.
     """
     if devices == 1:
         return 1

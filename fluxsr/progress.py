@@ -1,4 +1,4 @@
-"""A progress bar for work that takes minutes."""
+"""Shows a progress bar for work that takes minutes."""
 
 from __future__ import annotations
 

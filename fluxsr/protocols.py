@@ -1,4 +1,4 @@
-"""The two things that the library calls without knowing what they are: a velocity model and an autoencoder.
+"""Declares the two things that the library only calls: a velocity model and an autoencoder.
 
 Both are plain protocols: nothing has to inherit from them. A lambda in a test, somebody's UNet and
 :class:`fluxsr.models.FluxBackbone` are all velocity models.
@@ -31,8 +31,8 @@ class Autoencoder(Protocol):
     """The map between images and normalized latents.
 
     Attributes:
-        downsample: image pixels along one side of a latent position (8 for FLUX's autoencoder).
-        latent_channels: channels of the latents (16 for FLUX's autoencoder).
+        downsample: Image pixels along one side of a latent position (8 for FLUX's autoencoder).
+        latent_channels: Channels of the latents (16 for FLUX's autoencoder).
     """
 
     downsample: int

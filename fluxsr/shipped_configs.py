@@ -1,4 +1,4 @@
-"""The configurations that come with the package, by name: ``fluxsr_nano``, ``memory/48gb``.
+"""Finds the configurations that come with the package by name: ``fluxsr_nano``, ``memory/48gb``.
 
 Their one home is ``examples/configs`` of the repository; the wheel carries a copy of that folder as ``fluxsr/configs``.
 """

@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them."""
+"""Reads and prints sizes of memory as people write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def memory_size(text: str) -> int:
     """Read a number of bytes, such as ``24GB`` (10^9) or ``80GiB`` (2^30).
 
     Raises:
-        ValueError: if it is no such text.
+        ValueError: If it is no such text.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
     if match is None:

@@ -1,1 +1,1 @@
-"""The page that `fluxsr app` serves. Needs the extra app."""
+"""Makes the page that `fluxsr app` serves. It needs the extra app."""

@@ -1,4 +1,4 @@
-"""Serving the page of `fluxsr app` from this computer."""
+"""Serves the page of `fluxsr app` from this computer."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def serve_upscaling(
         load: Returns the upscaler, once the page is known to be possible.
 
     Raises:
-        ValueError: if Gradio is missing.
-        OSError: if the port is taken or the address not this computer's.
+        ValueError: If Gradio is missing.
+        OSError: If the port is taken or the address not this computer's.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read on import: nothing is counted or looked up elsewhere
     try:
@@ -60,7 +60,7 @@ def serve(page: gr.Blocks, host: str, number: int | None, max_pixels: int) -> No
     """Serve a page until Ctrl-C or SIGTERM.
 
     Raises:
-        OSError: if the port is taken or the address not this computer's.
+        OSError: If the port is taken or the address not this computer's.
     """
     from fluxsr.app.upscale_page import CSS, THEME
 

@@ -1,4 +1,4 @@
-"""The page of ``fluxsr app``: a photo in, before and after side by side, the whole result to download."""
+"""Builds the page of ``fluxsr app``: it takes a photo, shows before and after, and offers the whole result."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class Result(NamedTuple):
     """What an upscaled photo left in its folder.
 
     Attributes:
-        before: the bicubic enlargement, as large as ``after``.
-        after: the result as it is shown: ``download`` itself, or reduced to :data:`VIEW_PIXELS`.
-        download: the whole result.
-        text: one sentence on what was done.
+        before: The bicubic enlargement, as large as ``after``.
+        after: The result as it is shown: ``download`` itself, or reduced to :data:`VIEW_PIXELS`.
+        download: The whole result.
+        text: One sentence on what was done.
     """
 
     before: Path
@@ -88,17 +88,17 @@ def upscale_upload(
     """Upscale an uploaded file into PNGs in a new folder below ``folder``.
 
     Args:
-        upscaler: what upscales.
-        upload: the file; ``None`` if there is none.
+        upscaler: What upscales.
+        upload: The file; ``None`` if there is none.
         scale: 1 to :data:`LARGEST_SCALE`.
         steps: 1 to :data:`MOST_STEPS`.
-        folder: where results go.
+        folder: Where results go.
         max_pixels: Most pixels of the photo and of the result.
-        progress: called with the number of windows done and of all windows.
+        progress: Called with the number of windows done and of all windows.
         strength: 0 to 2.
 
     Raises:
-        ValueError: if there is no file, it is damaged, a number is out of range, or the result would be too large.
+        ValueError: If there is no file, it is damaged, a number is out of range, or the result would be too large.
     """
     if upload is None or not Path(upload).exists():
         raise ValueError("There is no photo: drop one. Uploads are deleted after an hour.")
@@ -177,8 +177,8 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
     """Return the page, not launched yet.
 
     Args:
-        upscaler: what upscales, one photo at a time.
-        model: name or path that it was loaded from, for the license.
+        upscaler: What upscales, one photo at a time.
+        model: Name or path that it was loaded from, for the license.
         folder: Gradio's cache (``GRADIO_TEMP_DIR``): it serves files from there alone.
         max_pixels: Most pixels of a photo and of a result.
     """

@@ -1,1 +1,1 @@
-"""The ``fluxsr`` commands, one per file. Nothing else imports them."""
+"""Holds the ``fluxsr`` commands, one per file. Nothing else imports them."""

@@ -1,4 +1,4 @@
-"""``fluxsr app``: a page in the browser, served from this computer."""
+"""Runs ``fluxsr app``: a page in the browser, served from this computer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fluxsr configs``: the configurations that come with the package, listed, and one of them copied."""
+"""Runs ``fluxsr configs``: it lists the configurations that come with the package, or copies one of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def configs(name: list[str] | None = None, *, output: str | None = None) -> None
         output: File to copy it to; one that is there is left as it is.
 
     Raises:
-        UsageError: if there is no such configuration, or ``output`` is there already.
+        UsageError: If there is no such configuration, or ``output`` is there already.
     """
     known = shipped_configs()
     if not name:

@@ -1,4 +1,4 @@
-"""``fluxsr demo``: the whole of FluxSR in a few minutes on any machine, ending in a report."""
+"""Runs ``fluxsr demo``: the whole of FluxSR in a few minutes on any machine, ending in a report."""
 
 from __future__ import annotations
 

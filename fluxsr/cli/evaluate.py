@@ -1,4 +1,4 @@
-"""``fluxsr evaluate``: metrics of models and of folders of results, with the protocol written down."""
+"""Runs ``fluxsr evaluate``: it measures models and folders of results, and writes the protocol down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fluxsr export``: a base and its adapter as one model, in the format of diffusers."""
+"""Runs ``fluxsr export``: it writes a base and its adapter as one model, in the format of diffusers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fluxsr fit | validate | test | predict``: one file, for they are one parser."""
+"""Runs ``fluxsr fit``, ``validate``, ``test`` and ``predict``, which share one parser."""
 
 from __future__ import annotations
 

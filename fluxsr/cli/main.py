@@ -1,4 +1,4 @@
-"""The ``fluxsr`` command: finds the subcommand before anything heavy is imported."""
+"""Runs the ``fluxsr`` command: it finds the subcommand before anything heavy is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fluxsr pairs``: make teacher pairs, resumable after any interruption."""
+"""Runs ``fluxsr pairs``: it makes teacher pairs, resumable after any interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fluxsr plan``: what a training run takes, before anything is downloaded or rented."""
+"""Runs ``fluxsr plan``: it computes what a training run takes, before anything is downloaded or rented."""
 
 from __future__ import annotations
 

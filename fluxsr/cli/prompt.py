@@ -1,4 +1,4 @@
-"""``fluxsr prompt``: run a model's text encoders once and keep the result."""
+"""Runs ``fluxsr prompt``: it runs a model's text encoders once and keeps the result."""
 
 from __future__ import annotations
 

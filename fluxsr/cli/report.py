@@ -1,4 +1,4 @@
-"""``fluxsr report``: one HTML page from evaluations."""
+"""Runs ``fluxsr report``: it makes one HTML page from evaluations."""
 
 from __future__ import annotations
 

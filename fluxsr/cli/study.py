@@ -1,4 +1,4 @@
-"""``fluxsr study``: a page for a blind comparison by people, and the scores that their votes come to."""
+"""Runs ``fluxsr study``: it makes a page for a blind comparison by people, and computes scores from their votes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fluxsr upscale``: photos in, larger photos out."""
+"""Runs ``fluxsr upscale``: it enlarges and restores photos."""
 
 from __future__ import annotations
 

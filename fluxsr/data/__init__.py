@@ -1,6 +1,6 @@
-"""Degradation, photo folders, teacher pairs and the datamodule that serves them.
+"""Makes training data: degradation, photo folders, teacher pairs and the datamodule that serves them.
 
-This package knows `fluxsr.images` and no other room of fluxsr. Names are imported on first use, so that
+Of fluxsr's other packages this one imports `fluxsr.images` alone. Names are imported on first use, so that
 `import fluxsr.data` alone loads neither torch nor lightning.
 """
 

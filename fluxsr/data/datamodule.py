@@ -1,4 +1,4 @@
-"""All data of an experiment behind one LightningDataModule whose arguments are plain values."""
+"""Provides all data of an experiment through one LightningDataModule whose arguments are plain values."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,36 +19,36 @@ class SRDataModule(LightningDataModule):
     """Serves photos, paired folders, teacher pairs and images to upscale.
 
     Training batches are `SRBatch`es of the photos and the teacher pairs together, in an order that depends on `seed`
-    and the epoch only: on any number of workers and processes the same global batches come. The rows of a batch that are
+    and the epoch only. Any number of workers and processes gets the same global batches. The rows of a batch that are
     teacher pairs bring their `hr_latents` and `noise`. Validation and test images are degraded the same way each
     time; prediction gives `LRBatch`es.
 
     Args:
-        photos: folder, or several, of HR photos to train on.
-        paired_lr: folder of LR counterparts of `photos`, then one folder; None: photos are degraded on the fly.
-        pairs: folder of teacher pairs to train on, alone or with the photos.
-        val_photos: as `photos`, for validation; none: no validation.
-        val_paired_lr: as `paired_lr`, for validation.
-        test_photos: as `photos`, for the test.
-        test_paired_lr: as `paired_lr`, for the test.
-        predict: images to upscale: a folder, a file, or several.
-        scale: magnification.
-        crop: side of training crops in HR pixels; None: whole images, which then must be of one size.
-        val_crop: side of validation crops, the same each time; None: whole images, one at a time.
-        val_multiple_of: what both sides of whole validation and test images are cut to multiples of; None: `scale`.
-        degradation: makes LR from HR; None: `RealESRGANDegradation(scale)`.
-        flip: mirror every other training crop of photos.
-        batch_size: images per step and process.
-        num_workers: worker processes per process.
-        seed: seed of order, crops and degradations.
-        samples_per_image: training crops of each photo in one epoch.
-        cache: keep decoded photos in memory (3 bytes a pixel, in each worker process).
+        photos: Folder, or several, of HR photos to train on.
+        paired_lr: Folder of LR counterparts of `photos`, then one folder; None: photos are degraded on the fly.
+        pairs: Folder of teacher pairs to train on, alone or with the photos.
+        val_photos: The same as `photos`, for validation; none: no validation.
+        val_paired_lr: The same as `paired_lr`, for validation.
+        test_photos: The same as `photos`, for the test.
+        test_paired_lr: The same as `paired_lr`, for the test.
+        predict: Images to upscale: a folder, a file, or several.
+        scale: Magnification.
+        crop: Side of training crops in HR pixels; None: whole images, which then must be of one size.
+        val_crop: Side of validation crops, the same each time; None: whole images, one at a time.
+        val_multiple_of: What both sides of whole validation and test images are cut to multiples of; None: `scale`.
+        degradation: Makes LR from HR; None: `RealESRGANDegradation(scale)`.
+        flip: Mirror every other training crop of photos.
+        batch_size: Images per step and process.
+        num_workers: Worker processes per process.
+        seed: Seed of order, crops and degradations.
+        samples_per_image: Training crops of each photo in one epoch.
+        cache: Keep decoded photos in memory (3 bytes a pixel, in each worker process).
         on_error: "raise", or "skip" photos that can't be read, with a warning.
-        pairs_expect: what the manifest of `pairs` must say, as in `TeacherPairs`.
-        verify_pairs: check the checksums of `pairs` at the start.
+        pairs_expect: What the manifest of `pairs` must say, as in `TeacherPairs`.
+        verify_pairs: Check the checksums of `pairs` at the start.
 
     Raises:
-        ValueError: when a set is set up: for folders, images or pair stores that can't be used, and for fewer training
+        ValueError: When a set is set up: for folders, images or pair stores that can't be used, and for fewer training
             samples than one global batch.
     """
 
@@ -112,7 +112,7 @@ class SRDataModule(LightningDataModule):
         """Open the sets of a stage ("fit", "validate", "test", "predict"; None: all that are configured).
 
         Raises:
-            ValueError: if what the stage needs is not configured, missing or unfit.
+            ValueError: If what the stage needs is not configured, missing or unfit.
         """
         trains = stage == "fit" or (stage is None and bool(self.photos or self.pairs))
         if trains and self.train_set is None:
@@ -136,7 +136,7 @@ class SRDataModule(LightningDataModule):
         """Shuffled `SRBatch`es of `batch_size`; the last incomplete one is dropped.
 
         Raises:
-            ValueError: if there are fewer samples than a batch for every process.
+            ValueError: If there are fewer samples than a batch for every process.
         """
         dataset = self.train_set if self.train_set is not None else self._training_set()
         world_size = self.trainer.world_size if self.trainer else 1

@@ -1,4 +1,4 @@
-"""Datasets over folders of images: photos degraded on the fly, pairs of folders, and images to upscale."""
+"""Reads datasets from folders of images: photos degraded on the fly, pairs of folders, and images to upscale."""
 
 from pathlib import Path
 
@@ -39,22 +39,22 @@ class PhotoFolder(Dataset[SRSample]):
     0.
 
     Args:
-        path: a folder, searched with its subfolders, or several; a photo that is found twice counts once.
-        crop: side of the random square crop in HR pixels, a multiple of `scale`; None: the whole photo, unflipped, cut
+        path: A folder, searched with its subfolders, or several; a photo that is found twice counts once.
+        crop: Side of the random square crop in HR pixels, a multiple of `scale`; None: the whole photo, unflipped, cut
             at the right and bottom to multiples of `multiple_of`: for validation.
-        scale: magnification.
-        degradation: makes LR from HR; None: `RealESRGANDegradation(scale)`.
-        flip: mirror every other crop.
-        samples_per_image: crops taken of each photo in one epoch.
-        cache: keep decoded photos in memory (3 bytes a pixel, in each worker process).
-        seed: seed of crops, flips and degradations.
+        scale: Magnification.
+        degradation: Makes LR from HR; None: `RealESRGANDegradation(scale)`.
+        flip: Mirror every other crop.
+        samples_per_image: Crops taken of each photo in one epoch.
+        cache: Keep decoded photos in memory (3 bytes a pixel, in each worker process).
+        seed: Seed of crops, flips and degradations.
         on_error: "raise", or "skip": leave out photos that are too small or can't be read, with a warning that names
             them. A photo found damaged only when it is its turn is replaced by the next good one.
-        multiple_of: what both sides of a whole photo are made multiples of, itself a multiple of `scale`; None:
+        multiple_of: What both sides of a whole photo are made multiples of, itself a multiple of `scale`; None:
             `scale`.
 
     Raises:
-        ValueError: if a folder is missing or empty, an argument makes no sense, photos are smaller than the crop, or
+        ValueError: If a folder is missing or empty, an argument makes no sense, photos are smaller than the crop, or
             (on access) a photo can't be read.
     """
 
@@ -111,19 +111,19 @@ class PairedFolders(Dataset[SRSample]):
     size already.
 
     Args:
-        hr_path: folder of HR images, searched with its subfolders.
-        lr_path: folder of LR images.
-        crop: as in `PhotoFolder`; both images are cropped alike.
-        scale: magnification between the folders.
-        flip: mirror every other crop, both images alike.
-        samples_per_image: crops taken of each pair in one epoch.
-        cache: keep decoded images in memory (3 bytes a pixel, in each worker process).
-        seed: seed of crops and flips.
-        on_error: as in `PhotoFolder`; names and sizes that don't match always raise.
-        multiple_of: as in `PhotoFolder`.
+        hr_path: Folder of HR images, searched with its subfolders.
+        lr_path: Folder of LR images.
+        crop: Side of the crop, as in `PhotoFolder`; both images are cropped alike.
+        scale: Magnification between the folders.
+        flip: Mirror every other crop, both images alike.
+        samples_per_image: Crops taken of each pair in one epoch.
+        cache: Keep decoded images in memory (3 bytes a pixel, in each worker process).
+        seed: Seed of crops and flips.
+        on_error: What an unreadable file does, as in `PhotoFolder`; names and sizes that don't match always raise.
+        multiple_of: Divisor of the sides, as in `PhotoFolder`.
 
     Raises:
-        ValueError: if names or sizes don't match, or as `PhotoFolder`.
+        ValueError: If names or sizes don't match, or as `PhotoFolder`.
     """
 
     def __init__(
@@ -184,10 +184,10 @@ class LRFolder(Dataset[LRSample]):
     """Images to upscale, of any size, in the order of their names.
 
     Args:
-        path: a folder, searched with its subfolders, an image file, or several of both.
+        path: A folder, searched with its subfolders, an image file, or several of both.
 
     Raises:
-        ValueError: if one is missing or a folder has no image, or (on access) an image can't be read.
+        ValueError: If one is missing or a folder has no image, or (on access) an image can't be read.
     """
 
     def __init__(self, path: Paths) -> None:

@@ -1,13 +1,15 @@
-"""A folder of teacher pairs on disk: written shard by shard, resumed after any interruption, never mixed or half read.
+"""Writes a folder of teacher pairs shard by shard, resumes it after any interruption, and never mixes two stores.
 
-Layout:
-    manifest.json               what made the pairs (the fingerprint), how they are stored, a checksum per finished
-    shard pairs-00000.safetensors     pairs 0 .. shard_size - 1, and so on:
+Layout::
+
+    manifest.json               what made the pairs (the fingerprint), how they are stored, checksums
+    pairs-00000.safetensors     pairs 0 .. shard_size - 1, and so on:
         latents   (n, C, h, w)  float32, bfloat16 or float16, scaled and shifted
         images    (n, 3, H, W)  uint8 (rounded to 8 bit) or float16
         noise     (n, C, h, w)  float32; only where it can't be drawn again from its seed
-A shard in the making has a name that starts with `.tmp-`, which no reader looks at. Of several processes one writes the
-manifest; the others leave the checksum of each shard in a file that starts with `.done-`, until it is taken over there.
+
+The name of an unfinished shard starts with `.tmp-`, and no reader opens it. Of several processes one writes the manifest.
+The others leave the checksum of each shard in a file that starts with `.done-`, until that one copies it to the manifest.
 """
 
 import errno
@@ -37,21 +39,24 @@ _IMAGE_DTYPES = {"uint8": torch.uint8, "float16": torch.float16}
 class PairStore:
     """Writer of teacher pairs; it takes tensors and never runs a model. `TeacherPairs` reads what it wrote.
 
-    Which pairs a shard holds and what it is called follow from the indices alone, and nothing of the time of writing is
-    recorded, so a resumed store is file for file equal to an uninterrupted one (given equal tensors). Use one writer at
-    a time; or several that write different shards, of which one writes the manifest (`write_shard(..., aside=True)` is
-    for the others, `take_over` for the one).
+    The content and the name of a shard follow from the indices alone, and no time of writing is recorded. So a resumed
+    store equals an uninterrupted one file for file (given equal tensors). Use one writer at a time, or several that
+    write different shards. Of several, one writes the manifest and calls `take_over`; the others call
+    `write_shard(..., aside=True)`.
 
-    Usage:
-        store = PairStore.create_or_resume(folder, fingerprint, num_pairs=2400, shard_size=16, latent_shape=(16, 128,
-        128)) for indices in store.missing_shards():
+    Usage::
+
+        store = PairStore.create_or_resume(
+            folder, fingerprint, num_pairs=2400, shard_size=16, latent_shape=(16, 128, 128)
+        )
+        for indices in store.missing_shards():
             noise = torch.stack([store.noise(index) for index in indices])
             latents, images = teacher(noise)
             store.write_shard(indices.start // store.shard_size, latents, images)
 
     Args:
-        path: the store's folder.
-        manifest: the content of its `manifest.json`; use `create_or_resume` or `open`.
+        path: The store's folder.
+        manifest: The content of its `manifest.json`; use `create_or_resume` or `open`.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -75,19 +80,19 @@ class PairStore:
         """Make a new store, or open the one that the same call has begun.
 
         Args:
-            path: folder, made if missing; it must be empty or a store.
-            fingerprint: everything that the tensors depend on, such as model, revision, autoencoder, scaling and shift,
+            path: Folder, made if missing; it must be empty or a store.
+            fingerprint: Everything that the tensors depend on, such as model, revision, autoencoder, scaling and shift,
                 prompt hash, guidance, steps, image size: JSON values.
-            num_pairs: number of pairs.
-            shard_size: pairs per file.
+            num_pairs: Number of pairs.
+            shard_size: Pairs per file.
             latent_shape: (C, h, w) of one pair's latents and noise.
-            seed: seed of the noise.
+            seed: Seed of the noise.
             noise: "seed": `noise(index)` is the noise, nothing is stored; "stored": `write_shard` is given it.
             latent_dtype: "float32", "bfloat16" or "float16".
             image_dtype: "uint8" or "float16".
 
         Raises:
-            ValueError: for arguments that make no sense, a folder with other things in it, or a store of another
+            ValueError: For arguments that make no sense, a folder with other things in it, or a store of another
                 fingerprint or layout: the keys that differ are named with both values.
         """
         path = Path(path)
@@ -129,7 +134,7 @@ class PairStore:
         """Open an existing store, finished or not.
 
         Raises:
-            ValueError: if the folder holds no manifest, one that can't be read, or one of another format version.
+            ValueError: If the folder holds no manifest, one that can't be read, or one of another format version.
         """
         path = Path(path)
         manifest_path = path / MANIFEST
@@ -184,7 +189,7 @@ class PairStore:
         """Return the indices of a shard's pairs.
 
         Raises:
-            ValueError: if there is no such shard.
+            ValueError: If there is no such shard.
         """
         if not 0 <= shard_index < self.num_shards:
             raise ValueError(f"there is no shard {shard_index}: the store has {self.num_shards}")
@@ -204,7 +209,7 @@ class PairStore:
         """Return the noise `(C, h, w)` float32 of a pair: a function of the seed, the index and the shape.
 
         Raises:
-            ValueError: if the index is out of range, or the store keeps its noise in the shards.
+            ValueError: If the index is out of range, or the store keeps its noise in the shards.
         """
         if not 0 <= index < self.num_pairs:
             raise ValueError(f"there is no pair {index}: the store has {self.num_pairs}")
@@ -216,7 +221,7 @@ class PairStore:
         """Raise a ValueError unless this machine draws the noise that the pairs were made from.
 
         Raises:
-            ValueError: if it draws other noise.
+            ValueError: If it draws other noise.
         """
         if not self.noise_is_stored and _digest(self.noise(0)) != self._manifest["noise_digest"]:
             raise ValueError(
@@ -230,14 +235,14 @@ class PairStore:
         """Write one shard, all or nothing.
 
         Args:
-            shard_index: which; writing a finished one again replaces it.
+            shard_index: Index of the shard; writing a finished one again replaces it.
             latents: `(n, C, h, w)`, scaled and shifted.
             images: `(n, 3, H, W)` in [0, 1], a whole multiple of the latents' size; values outside are clamped.
             noise: `(n, C, h, w)`, for a store with `noise="stored"` only.
-            aside: whether another process writes the manifest; its `take_over` finishes the shard.
+            aside: Whether another process writes the manifest; its `take_over` finishes the shard.
 
         Raises:
-            ValueError: for wrong shapes, values that aren't finite, or a full disk. Finished shards are not touched.
+            ValueError: For wrong shapes, values that aren't finite, or a full disk. Finished shards are not touched.
         """
         count = len(self.shard_indices(shard_index))
         self._check_tensors(f"shard {shard_index}", count, latents, images, noise)

@@ -1,4 +1,4 @@
-"""What the folder datasets share: which files are fit for use, how they are read, and what a bad one leads to."""
+"""Provides what the folder datasets share: which files are fit for use, how they are read, and what a bad one leads to."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ def usable_sizes(paths: Sequence[Path], least: int, what: str, on_error: OnError
     """Return (H, W) of the images whose both sides have `least` pixels, read from their headers.
 
     Raises:
-        ValueError: if one is smaller or unreadable and `on_error` is "raise", or if none is left. `what` says in the
+        ValueError: If one is smaller or unreadable and `on_error` is "raise", or if none is left. `what` says in the
             message where `least` comes from.
     """
     sizes: dict[Path, tuple[int, int]] = {}
@@ -103,7 +103,7 @@ def match_pairs(hr_path: Path, lr_path: Path) -> list[tuple[Path, Path]]:
     """Return the HR and LR files of two folders that belong together, sorted by the HR files' names.
 
     Raises:
-        ValueError: if an image has no counterpart, or two of one folder have the same name.
+        ValueError: If an image has no counterpart, or two of one folder have the same name.
     """
     hr_files = images_by_name(hr_path)
     lr_files = match_names(list(hr_files), lr_path, "LR images").files
@@ -126,7 +126,7 @@ def checked_index(index: SampleIndex, length: int) -> tuple[int, int]:
     """Return (epoch, index) with negative indices counted from the end.
 
     Raises:
-        IndexError: if the index is out of range; Python's iteration over a dataset ends by it.
+        IndexError: If the index is out of range; Python's iteration over a dataset ends by it.
     """
     epoch, position = split_index(index)
     if not -length <= position < length:

@@ -1,4 +1,4 @@
-"""What the datasets give, how it is batched, and in which order: the same on any number of workers and ranks."""
+"""Defines what the datasets return, how it is batched, and the order, which no number of workers or ranks changes."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,9 @@ class SRSample(NamedTuple):
     Args:
         hr_image: `(3, H, W)` float32 in [0, 1].
         lr_image: `(3, H / scale, W / scale)` float32 in [0, 1], at its own size.
-        index: the sample's position in its dataset.
+        index: The sample's position in its dataset.
         hr_latents: `(C, h, w)` float32, scaled and shifted; only teacher pairs have them.
-        noise: as `hr_latents`; the noise from which the teacher made them.
+        noise: Noise, shaped as `hr_latents`; the noise from which the teacher made them.
     """
 
     hr_image: Tensor
@@ -42,8 +42,8 @@ class SRBatch(NamedTuple):
         lr_image: `(B, 3, H / scale, W / scale)` float32 in [0, 1]; resizing it to the target size is the module's work.
         index: `(B,)` int64.
         hr_latents: `(K, C, h, w)` float32 of the K rows that are teacher pairs, or None where none is.
-        noise: as `hr_latents`.
-        pair_rows: the K rows of the batch that `hr_latents` and `noise` belong to, ascending; None: all.
+        noise: Noise, shaped as `hr_latents`.
+        pair_rows: The K rows of the batch that `hr_latents` and `noise` belong to, ascending; None: all.
     """
 
     hr_image: Tensor
@@ -68,7 +68,7 @@ class LRBatch(NamedTuple):
     Attributes:
         lr_image: `(B, 3, h, w)` in [0, 1].
         index: `(B,)` int64, each image's place in its set.
-        paths: of the files, B of them.
+        paths: Paths of the B files.
     """
 
     lr_image: Tensor
@@ -83,7 +83,7 @@ def collate(samples: Sequence[SRSample]) -> SRBatch:
     rows these are. A sample that has but one of the two, where others have both, counts as a photo.
 
     Raises:
-        ValueError: if the images differ in size.
+        ValueError: If the images differ in size.
     """
     sizes = sorted({tuple(sample.hr_image.shape[-2:]) for sample in samples})
     if len(sizes) > 1:
@@ -124,8 +124,8 @@ def sample_seed(seed: int, *position: int) -> int:
     probability of about n**2 / 2**33: 0.07 % for 2,400.
 
     Args:
-        seed: of the whole run.
-        *position: whole numbers that tell this sample from the others.
+        seed: Seed of the whole run.
+        *position: Whole numbers that tell this sample from the others.
     """
     text = ",".join(str(int(number)) for number in (seed, *position))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
@@ -148,18 +148,18 @@ class EpochSampler(DistributedSampler[int]):
     the global batch at a step is the same for any split of one global batch size over ranks. Because the epoch travels
     with the index, persistent workers see it too.
 
-    With `batches_done` the position follows from it alone: a training that goes on from a checkpoint in the middle of an
-    epoch sees the very samples that it would have seen, and epochs that are cut short (`limit_train_batches`) go on with
-    the samples that are left, each of the same length. Without it, `set_epoch` says the epoch, and each further iteration
-    is the next epoch.
+    With `batches_done` the position follows from it alone. A training that resumes in the middle of an epoch then sees
+    the samples that it would have seen. Epochs that are cut short (`limit_train_batches`) continue with the samples that
+    are left, and each has the same length. Without it, `set_epoch` sets the epoch, and each further iteration is the
+    next epoch.
 
     Args:
-        length: number of samples in the dataset.
-        num_replicas: number of processes.
-        rank: this process, in [0, num_replicas).
-        seed: seed of the order.
-        batch_size: of a process; the last incomplete batch of an epoch is taken to be dropped.
-        batches_done: tells how many batches this process has had, over all epochs.
+        length: Number of samples in the dataset.
+        num_replicas: Number of processes.
+        rank: This process, in [0, num_replicas).
+        seed: Seed of the order.
+        batch_size: Batch size of a process; the last incomplete batch of an epoch is taken to be dropped.
+        batches_done: Returns how many batches this process has had, over all epochs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The dataset over a store of teacher pairs."""
+"""Reads a store of teacher pairs as a dataset."""
 
 import hashlib
 import math
@@ -35,19 +35,19 @@ class TeacherPairs(Dataset[SRSample]):
     latents. Sample `(epoch, index)` depends on `(seed, epoch, index)` and the store only; `index` alone means epoch 0.
 
     Args:
-        path: the store's folder, made by `fluxsr pairs`.
-        degradation: makes LR from HR; None: `RealESRGANDegradation(scale)`.
-        scale: magnification.
-        crop: side of a random square crop in image pixels, aligned to the latents and cut from them and the noise, too:
-            a multiple of `scale` and of the autoencoder's factor; None: the whole image.
-        seed: seed of crops and degradations.
-        expect: entries that the store's fingerprint must have, such as the autoencoder's scaling, so that nobody trains
+        path: The store's folder, made by `fluxsr pairs`.
+        degradation: Makes LR from HR; None: `RealESRGANDegradation(scale)`.
+        scale: Magnification.
+        crop: Side of a random square crop in image pixels, a multiple of `scale` and of the autoencoder's factor. The
+            latents and the noise are cropped alike. None: the whole image.
+        seed: Seed of crops and degradations.
+        expect: Entries that the store's fingerprint must have, such as the autoencoder's scaling, so that nobody trains
             on pairs of another model.
-        verify: compare the shards with their checksums; without it only their sizes are checked.
+        verify: Compare the shards with their checksums; without it only their sizes are checked.
 
     Raises:
-        ValueError: if the store is missing, unfinished, damaged, made otherwise than `expect` says, or from noise that
-            this torch version doesn't draw; if `crop` doesn't fit; or (on access) if latents aren't finite.
+        ValueError: If the store is missing, unfinished, damaged, made otherwise than `expect` says, or from noise that
+            this torch version doesn't draw. If `crop` doesn't fit. On access, if latents aren't finite.
     """
 
     def __init__(

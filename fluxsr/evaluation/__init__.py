@@ -1,4 +1,4 @@
-"""Measuring super-resolution so that numbers compare: metrics, benchmarks, the papers' tables, and a report.
+"""Measures super-resolution so that numbers compare: metrics, benchmarks, the papers' tables, and a report.
 
 Names are imported on first use; `import fluxsr.evaluation` alone loads nothing heavy.
 """

@@ -1,4 +1,4 @@
-"""A grid of trainings, one after the other, each resumable and in a process of its own, for one table."""
+"""Runs a grid of trainings, one after the other, each resumable and in a process of its own, for one table."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Variant:
         """Say whether this very training ended already.
 
         Raises:
-            ValueError: if the folder holds one with other arguments.
+            ValueError: If the folder holds one with other arguments.
         """
         now = self._settings()
         for record in (self._record, self._begun):  # an unfinished one does not go on under other settings, either
@@ -80,7 +80,7 @@ class Variant:
         """Run the training in a process of its own, from its last checkpoint if there is one.
 
         Raises:
-            ValueError: if it fails, with the last line that it said.
+            ValueError: If it fails, with the last line that it said.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self._begun, json.dumps(self._settings(), indent=2))
@@ -112,8 +112,8 @@ def run_ablation(
     """Train every variant of a grid, then measure all of them on the same photos, into one table.
 
     The grid is a YAML file: config names a configuration of fluxsr fit beside it, overrides are keys that every training
-    changes, runs are named sets of further changes. An interrupted command goes on where it was when it is given again:
-    finished trainings are kept, an unfinished one goes on from its last checkpoint, no image is measured twice.
+    changes, runs are named sets of further changes. The same command resumes after an interruption. Finished trainings are
+    kept, an unfinished one resumes from its last checkpoint, and no image is measured twice.
 
     Args:
         grid: The YAML file, or a shipped one by its name, for example ablation_nano.
@@ -123,14 +123,14 @@ def run_ablation(
         lr: Folder of their LR images; by default they are degraded by Real-ESRGAN's pipeline.
         metrics: Names of metrics, as for fluxsr evaluate.
         seed: Seed of that degradation.
-        say: Is told which training begins.
+        say: Called with the name of each training that begins.
         progress: Is called with how many pictures are measured, and how many there are.
 
     Returns:
         The table, ``None`` without ``hr``.
 
     Raises:
-        ValueError: if the grid is wrong, or a training fails.
+        ValueError: If the grid is wrong, or a training fails.
     """
     say = say or (lambda line: None)
     if hr is None and lr is not None:
@@ -148,7 +148,7 @@ def read_grid(grid: str, output: str, photos: str) -> list[Variant]:
     """Return the variants of a grid file.
 
     Raises:
-        ValueError: if the file is missing or not such a grid, naming what is wrong.
+        ValueError: If the file is missing or not such a grid, naming what is wrong.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException

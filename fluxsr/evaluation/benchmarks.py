@@ -1,4 +1,4 @@
-"""The field's benchmarks, declared: where their files lie, at which scale and crop they are measured, who has them."""
+"""Declares the field's benchmarks: their files, their scale and crop, and where to get them."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        name: as ``--benchmark`` takes it.
-        title: as papers write it.
-        folders: names of its folder below ``--root``; the root itself may be it, too.
-        layouts: how it is packed, each packing that is in circulation.
-        images: how many there are.
-        scale: magnification.
-        crop: pixels cut off each side for PSNR and SSIM.
-        metrics: what makes sense to compare.
-        source: where users get it.
-        published: dataset and setting of the published rows that belong beside it, see ``published_results.csv``.
-        sha256: of all its files, by :func:`digest`; ``None``: not known to us, so it can't be checked.
+        name: Name, as ``--benchmark`` takes it.
+        title: Title, as papers write it.
+        folders: Names of its folder below ``--root``; the root itself may be it, too.
+        layouts: How it is packed, each packing that is in circulation.
+        images: How many there are.
+        scale: Magnification.
+        crop: Pixels cut off each side for PSNR and SSIM.
+        metrics: What makes sense to compare.
+        source: Where users get it.
+        published: Dataset and setting of the published rows that belong beside it, see ``published_results.csv``.
+        sha256: Checksum of all its files, by :func:`digest`; ``None``: not known to us, so it can't be checked.
     """
 
     name: str
@@ -239,11 +239,11 @@ def find_benchmark(name: str, root: str | Path | None) -> tuple[Benchmark, str |
     """Return a benchmark and the patterns of its HR and LR files below ``root``.
 
     Args:
-        name: a key of :data:`BENCHMARKS`.
-        root: the benchmark's own folder, or that of several.
+        name: A key of :data:`BENCHMARKS`.
+        root: The benchmark's own folder, or that of several.
 
     Raises:
-        ValueError: if the name is unknown, or the files aren't there; it says where users get them.
+        ValueError: If the name is unknown, or the files aren't there; it says where users get them.
     """
     key = name.lower().replace("-", "_")
     if key not in BENCHMARKS:

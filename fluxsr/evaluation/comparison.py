@@ -1,4 +1,4 @@
-"""Models and folders of results on one test set: what `fluxsr evaluate` is given, made into the parts that are measured."""
+"""Compares models and folders of results on one test set, from the arguments of `fluxsr evaluate`."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def compare(
         device: Device to run on: auto, cuda, mps or cpu.
         save_images: Folder in which the models' pictures are kept, for fluxsr report.
         progress: Is called with how many pictures are measured, and how many this process has to measure.
-        processes: Those among whom the images are dealt out; all of them make the same call.
+        processes: The processes that share the images; each of them makes the same call.
 
     Raises:
-        ValueError: if arguments contradict each other, something is missing or can't be measured.
+        ValueError: If arguments contradict each other, something is missing or can't be measured.
     """
     # Before the seconds that the libraries take.
     if not (results or model or bicubic):
@@ -136,7 +136,7 @@ def open_own_images(
         restores: Whether a system has to restore something.
 
     Raises:
-        ValueError: if the arguments contradict each other, or the images don't fit.
+        ValueError: If the arguments contradict each other, or the images don't fit.
     """
     from fluxsr.evaluation.testset import open_folders
 
@@ -175,7 +175,7 @@ def gather_systems(
     """Return the systems: folders first, which are checked before any model is loaded.
 
     Raises:
-        ValueError: if a folder has no name or doesn't fit, or a model can't be loaded.
+        ValueError: If a folder has no name or doesn't fit, or a model can't be loaded.
     """
     from fluxsr.evaluation import systems as known
     from fluxsr.evaluation.run import folder_system

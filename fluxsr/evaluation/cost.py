@@ -1,4 +1,4 @@
-"""What restoring an image costs: seconds, peak memory and multiplications, by stage."""
+"""Measures the cost of restoring an image: seconds, peak memory and multiplications, by stage."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class CostMeter:
     for around each stage, so that the stages add up; the waiting costs a little itself.
 
     Attributes:
-        seconds: by stage.
-        peak_bytes: by stage; empty where the system doesn't tell.
+        seconds: Seconds by stage.
+        peak_bytes: Peak memory by stage; empty where the system doesn't report it.
         macs: Multiply-accumulates by stage, of what runs inside :meth:`counting`.
     """
 

@@ -1,4 +1,4 @@
-"""The file of an evaluation: what it says of the protocol, the versions and the machine, and how it is read and written."""
+"""Reads and writes the file of an evaluation, with its protocol, versions and machine."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def read_results(path: str | Path) -> Results:
     """Read the JSON file of an evaluation, finished or not: what an interrupted run left beside it counts.
 
     Raises:
-        ValueError: if it is missing or something else.
+        ValueError: If it is missing or something else.
     """
     found = _read_journals(path)
     if found is not None:

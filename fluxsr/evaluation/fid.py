@@ -1,4 +1,4 @@
-"""FID, by pyiqa, on sets that are large enough for it to mean something."""
+"""Computes FID with pyiqa, on sets that are large enough for it to mean something."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def fid(results: Iterable[Path], references: Iterable[Path], device: str = "cpu"
     """Return the Frechet inception distance between two sets of image files; lower is better.
 
     Raises:
-        ValueError: if a set has fewer than 50 images, or pyiqa is not installed.
+        ValueError: If a set has fewer than 50 images, or pyiqa is not installed.
     """
     sets = [list(results), list(references)]
     check_set(min(map(len, sets)))
@@ -35,7 +35,7 @@ def check_set(images: int) -> None:
     """Check that FID can be measured on so many images.
 
     Raises:
-        ValueError: if they are fewer than 50, or pyiqa is not installed.
+        ValueError: If they are fewer than 50, or pyiqa is not installed.
     """
     if images < SMALLEST_SET:
         raise ValueError(

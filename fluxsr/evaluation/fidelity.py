@@ -1,4 +1,4 @@
-"""How close pictures are: PSNR, SSIM in two forms, and whether a picture degraded again is the LR image that it was made of."""
+"""Measures fidelity: PSNR, SSIM in two forms, and whether a picture degraded again is its LR image."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def ssim(sr_image: Tensor, hr_image: Tensor) -> Tensor:
 def ssim_tables(sr_image: Tensor, hr_image: Tensor) -> Tensor:
     """Return SSIM as the tables of recent papers have it (those made with pyiqa), of RGB images in ``[0, 1]``.
 
-    Three things differ from :func:`ssim` on the luma: the luma is rounded to whole levels, only windows that lie inside the
-    image count, and where structures oppose each other their similarity is taken for 0.
+    Three things differ from :func:`ssim` on the luma. The luma is rounded to whole levels. Only windows that lie inside the
+    image count. Where structures oppose each other, their similarity is taken for 0.
     """
     _check_window(sr_image, WINDOW)
     x, y = ((luma(image.double()) * 255).round() for image in (sr_image, hr_image))
@@ -101,7 +101,7 @@ def on_inner(score: Score, convert: Callable[[Tensor], Tensor], crop: int) -> Sc
 def consistency(sr_image: Tensor, lr_image: Tensor, degrade: Degrade | None = None) -> tuple[Tensor, Tensor]:
     """Return the PSNR in dB between a picture degraded again and the LR image, and its spread: mean and deviation over draws.
 
-    Without a reference it tells whether a picture is one that could have become the LR image; it says nothing of beauty.
+    Without a reference it shows whether a picture is one that could have become the LR image; it says nothing of beauty.
 
     Args:
         sr_image: The picture, ``(1, 3, H, W)``.

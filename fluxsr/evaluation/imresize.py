@@ -1,4 +1,4 @@
-"""MATLAB's ``imresize(image, "bicubic")``: what made the field's LR images, its bicubic rows, and NIQE's second scale."""
+"""Resizes as MATLAB's ``imresize(image, "bicubic")``, which made the field's LR images, its bicubic rows, and NIQE's scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's parts with their calls metered, to be handed to an upscaler in their place."""
+"""Meters the calls of a model's parts, which an upscaler then uses in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics by name. Each takes 8-bit images as ``(1, 3, H, W)`` in ``[0, 1]`` and gives one number for one image.
+"""Computes the metrics by name. Each takes 8-bit images as ``(1, 3, H, W)`` in ``[0, 1]`` and gives one number for one image.
 
 A metric is one row of :data:`METRICS`. What is not in the table goes to pyiqa by its own name; ``NAME=module:function`` is a
 metric of one's own.
@@ -25,10 +25,10 @@ class Settings(NamedTuple):
     """What a protocol says of the metrics.
 
     Attributes:
-        crop: pixels cut off each side for PSNR and SSIM; other metrics see the whole image.
-        period: of the artefact meter, in pixels.
-        weights: file or folder of measured weights; ``None``: ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
-        device: where networks run.
+        crop: Pixels cut off each side for PSNR and SSIM; other metrics see the whole image.
+        period: Period of the artefact meter, in pixels.
+        weights: File or folder of measured weights; ``None``: ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
+        device: Where networks run.
         degrade: Degradation that made the LR images, for ``consistency``; ``None``: bicubic, as for those of unknown origin.
     """
 
@@ -43,11 +43,11 @@ class Metric(NamedTuple):
     """A metric ready to be used.
 
     Attributes:
-        name: as the user spelt it, and as results are filed.
+        name: Name as the user spelt it, and as results are filed.
         score: ``score(sr_image, hr_image)``; the second is ``None`` without reference, and the LR image where that is needed.
-        lower_is_better: which way it points.
-        needs_reference: whether there must be an HR image.
-        decimals: how many are printed.
+        lower_is_better: Whether a lower value is better.
+        needs_reference: Whether there must be an HR image.
+        decimals: How many are printed.
         source: Who measures it: ``fluxsr``, ``pyiqa``, or ``module:function`` with a checksum of the module's file.
         needs_lr: Whether there must be an LR image.
     """
@@ -68,7 +68,7 @@ class Row(NamedTuple):
         load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or, on the whole set,
             :mod:`fluxsr.evaluation.fid`.
         family: What it judges; the report plots perception against fidelity.
-        lower_is_better: Which way it points.
+        lower_is_better: Whether a lower value is better.
         needs_reference: Whether there must be an HR image.
         decimals: How many are printed.
         column: Column of the published tables that means the same.
@@ -212,14 +212,14 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
     """Make a metric ready.
 
     Args:
-        name: a key of :data:`METRICS`; ``NAME=module:function``, see :mod:`fluxsr.evaluation.own_metric`; or a metric of pyiqa,
-            by its name there or with ``pyiqa:`` before it, which also gets pyiqa's own version of a metric that is in the
-            table. pyiqa's license forbids commercial use.
-        settings: what the protocol says.
+        name: Name of the metric. It is a key of :data:`METRICS`, or ``NAME=module:function`` (see
+            :mod:`fluxsr.evaluation.own_metric`), or a metric of pyiqa by its name there. With ``pyiqa:`` before it, it is
+            pyiqa's own version of a metric that is in the table. pyiqa's license forbids commercial use.
+        settings: What the protocol says.
 
     Raises:
-        ValueError: if nobody knows the metric, or pyiqa isn't there to be asked.
-        FileNotFoundError: if its weights are nowhere; the message lists the places.
+        ValueError: If nobody knows the metric, or pyiqa isn't there to be asked.
+        FileNotFoundError: If its weights are nowhere; the message lists the places.
     """
     settings = settings or Settings()
     if "=" in name:
@@ -244,11 +244,11 @@ def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list
     """Make several metrics ready, and say of all that lack something at once.
 
     Args:
-        names: as :func:`load_metric` takes them; each is loaded once.
-        settings: what the protocol says.
+        names: Names, as :func:`load_metric` takes them; each is loaded once.
+        settings: What the protocol says.
 
     Raises:
-        ValueError: naming every metric that can't be measured with what it wants, and those that can.
+        ValueError: Naming every metric that can't be measured with what it wants, and those that can.
     """
     ready, wanting = [], []
     for name in dict.fromkeys(names):

@@ -1,4 +1,4 @@
-"""NIQE (Mittal, Soundararajan, Bovik 2013, "Making a 'Completely Blind' Image Quality Analyzer").
+"""Computes NIQE (Mittal, Soundararajan, Bovik 2013, "Making a 'Completely Blind' Image Quality Analyzer").
 
 How far the statistics of an image's blocks are from those of pristine photos: no reference is needed, and lower is better.
 The equations below are the paper's; block size, window and table are those of the authors' release.
@@ -37,8 +37,8 @@ def load_pristine(path: str | Path | None = None) -> Pristine:
     """Read ``niqe_pris_params.npz``: an explicit file or folder, or at any depth below ``FLUXSR_WEIGHTS``.
 
     Raises:
-        FileNotFoundError: if it is in none of these places.
-        ValueError: if the file holds something else.
+        FileNotFoundError: If it is in none of these places.
+        ValueError: If the file holds something else.
     """
     found = find_weights(PRISTINE, path)
     if found is None:
@@ -59,13 +59,13 @@ def niqe(image: Tensor, pristine: Pristine) -> Tensor:
 
     Args:
         image: ``(B, 3, H, W)`` in ``[0, 1]``; what lies beyond whole blocks of 96 pixels, right and below, is not seen.
-        pristine: see :func:`load_pristine`.
+        pristine: See :func:`load_pristine`.
 
     Returns:
         ``(B,)`` float64; about 3 for a good photo, above 10 for an odd one. On images of few blocks it says little.
 
     Raises:
-        ValueError: if the image has fewer than two blocks that aren't flat, of which there would be no covariance.
+        ValueError: If the image has fewer than two blocks that aren't flat, of which there would be no covariance.
     """
     rows, columns = image.shape[-2] // BLOCK, image.shape[-1] // BLOCK
     if rows * columns < 2:

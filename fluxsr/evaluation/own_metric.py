@@ -1,4 +1,4 @@
-"""``NAME=module:function``: a metric of one's own, from any module that Python can import, the current folder included.
+"""Loads ``NAME=module:function``, a metric of one's own, from any module that Python can import or the current folder.
 
 The function is called with images ``(1, 3, H, W)`` in ``[0, 1]`` on the device that is measured on, and returns one number.
 How it is written says what it needs::
@@ -40,7 +40,7 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
         device: Where the images go, and a module of torch.
 
     Raises:
-        ValueError: if there is no such module or function, it can't be called with one or two images, or it gives no number.
+        ValueError: If there is no such module or function, it can't be called with one or two images, or it gives no number.
     """
     module_name, sign, attribute = place.partition(":")
     if not (spec.partition("=")[0] and module_name and sign and attribute):

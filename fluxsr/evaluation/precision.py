@@ -1,4 +1,4 @@
-"""Full single precision while something is measured, so that a GPU's table is the CPU's."""
+"""Sets full single precision while something is measured, so that a GPU's table is the CPU's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The papers' tables, as they printed them, and what keeps them from being compared with one's own numbers."""
+"""Reads the papers' tables as they printed them, and says when they do not compare with one's own numbers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def published_results(dataset: str | None = None, setting: str | None = None) ->
     """Return the published rows, of one dataset and setting if these are given; ablations are left out.
 
     Args:
-        dataset: as the column of that name in ``published_results.csv`` has it.
-        setting: likewise: full images or crops.
+        dataset: Name of the dataset, as the column of that name in ``published_results.csv`` has it.
+        setting: Likewise: full images or crops.
     """
     rows = []
     for row in _read("published_results.csv"):

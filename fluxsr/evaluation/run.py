@@ -1,4 +1,4 @@
-"""One evaluation: every metric of every system on every image, kept as it goes, so that an interrupted run goes on."""
+"""Runs one evaluation of every metric of every system on every image, saved as it goes and resumable."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def folder_system(name: str, folder: str | Path, testset: TestSet) -> System:
     """Return a folder of results as a system, after checking that it is complete and of the right sizes.
 
     Args:
-        name: of the system, in tables.
-        folder: of results, named as the test set's images.
-        testset: that they are results on.
+        name: Name of the system, in tables.
+        folder: Folder of results, named as the test set's images.
+        testset: Test set that they are results on.
 
     Raises:
-        ValueError: naming the images that are missing, extra, ambiguous or of another size.
+        ValueError: Naming the images that are missing, extra, ambiguous or of another size.
     """
     matching = match_names(list(testset.items), folder, name)
     check_sizes(matching.files, {key: item.size for key, item in testset.items.items()}, name)
@@ -61,25 +61,25 @@ def evaluate(
     """Measure systems on a test set.
 
     Args:
-        testset: see :mod:`fluxsr.evaluation.testset`.
-        systems: with different names.
-        metrics: by name, see :func:`fluxsr.evaluation.metrics.load_metric`; those that need a reference or LR images are
-            refused where there are none. One that is computed of others (``ntire``) brings them along, and is there, asked for
-            or not, where they all are.
-        settings: crop, period and so on.
+        testset: See :mod:`fluxsr.evaluation.testset`.
+        systems: Systems with different names.
+        metrics: Metrics by name, see :func:`fluxsr.evaluation.metrics.load_metric`. Those that need a reference or LR images
+            are refused where there are none. One that is computed from others (``ntire``) adds them, and is itself added
+            where all of them are measured.
+        settings: Crop, period and so on.
         output: JSON file. As long as the run goes on, each image is appended to a file beside it, ending in ``.part``. Where
             one of them is there already, what it says of the same files, measured by the same protocol and versions, is taken
             over.
-        save_images: folder that the pictures of models are written to, as PNG; the report shows them.
-        progress: called with the number of images that were done, one per image and system.
-        processes: those among whom the images are dealt out; all of them make the same call.
+        save_images: Folder that the pictures of models are written to, as PNG; the report shows them.
+        progress: Called with the number of images that were done, one per image and system.
+        processes: The processes that share the images; each of them makes the same call.
 
     Returns:
         What is in the JSON file: ``systems.NAME.images.FILE.METRIC``, ``systems.NAME.mean.METRIC`` and so on.
 
     Raises:
-        ValueError: for names that are there twice, metrics that can't be measured here (all are named before anything is
-            measured), an image that one can't be measured on, or an ``output`` that is something else.
+        ValueError: If a name is there twice, or a metric can't be measured here (all are named before anything is measured).
+            If one can't be measured on an image, or ``output`` is another file.
     """
     settings = settings or Settings()
     if settings.degrade is None:

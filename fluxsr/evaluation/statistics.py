@@ -1,4 +1,4 @@
-"""How sure a mean over images is, and whether two systems differ: bootstrap intervals and a paired permutation test."""
+"""Computes how sure a mean is, and whether two systems differ: bootstrap intervals and a paired permutation test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: 
     """Return the percentile bootstrap interval of the mean, over images; 10,000 resamples, seeded.
 
     Raises:
-        ValueError: without values.
+        ValueError: Without values.
     """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.size == 0:
@@ -44,8 +44,8 @@ def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
     """Return the two-sided p-value of "the two systems are alike", from the paired differences of the images.
 
     If they are alike, each difference could as well have the other sign. The p-value is the share of sign patterns whose mean
-    is at least as far from 0 as the measured one: of all of them up to 12 images, of 10,000 random ones (and the measured one)
-    beyond.
+    is at least as far from 0 as the measured one. Up to 12 images all patterns are counted, beyond that 10,000 random ones
+    and the measured one.
     """
     numbers = np.asarray(differences, dtype=np.float64)
     # Differences that are equal but for rounding must count as equal.

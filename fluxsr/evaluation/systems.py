@@ -1,4 +1,4 @@
-"""What can be measured: a folder of somebody's results, bicubic, a model of ours, or any that spandrel loads."""
+"""Defines what can be measured: a folder of results, bicubic, a model of ours, or any that spandrel loads."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class System:
     """One system.
 
     Attributes:
-        name: as results are filed.
-        source: folder, file or model id, for the reader.
-        identity: changes when the system does; ``""`` for folders, whose files tell.
-        files: the results by image, for a folder.
-        how: by what they were matched.
+        name: Name as results are filed.
+        source: Folder, file or model id, for the reader.
+        identity: Changes when the system does; ``""`` for folders, whose files are compared.
+        files: The results by image, for a folder.
+        how: How they were matched.
         restore: ``restore(lr_image, (height, width))``, both images ``(1, 3, H, W)`` in ``[0, 1]``, for all others.
-        meter: of what ``restore`` costs, if that is worth telling.
+        meter: Meter of what ``restore`` costs, if that matters.
         parameters: Number of the networks' parameters, if they are known.
     """
 
@@ -56,7 +56,7 @@ class System:
         """Return the system's picture of an image, ``(1, 3, H, W)`` rounded to 8 bit, and what it cost.
 
         Raises:
-            ValueError: if LR images are missing, or the picture has another size than it should.
+            ValueError: If LR images are missing, or the picture has another size than it should.
         """
         if self.restore is None:
             return read_image(self.files[image])[None], None
@@ -109,15 +109,15 @@ def load_model(
     """Load a model as a system.
 
     Args:
-        model: what :meth:`fluxsr.inference.Upscaler.from_pretrained` takes, or a file of weights that the package spandrel
+        model: What :meth:`fluxsr.inference.Upscaler.from_pretrained` takes, or a file of weights that the package spandrel
             knows: ``.pth``, ``.pt``, ``.ckpt``, or ``.safetensors`` that isn't ours.
-        name: as results are filed; by default the file's or folder's own.
-        device: auto, cpu, cuda or mps.
-        steps: of the solver, for models of ours.
-        color_fix: wavelet, adain or none, for models of ours; others are measured without.
+        name: Name as results are filed; by default the file's or folder's own.
+        device: Where to run: auto, cpu, cuda or mps.
+        steps: Steps of the solver, for models of ours.
+        color_fix: Color fix: wavelet, adain or none, for models of ours; others are measured without.
 
     Raises:
-        ValueError: if it can't be loaded, spandrel is not installed, or a model that knows no steps is to take several.
+        ValueError: If it can't be loaded, spandrel is not installed, or a model that knows no steps is to take several.
     """
     name = name or _name_of(Path(model))
     (system,) = load_variants(model, name, device, [steps], [color_fix])
@@ -136,14 +136,14 @@ def load_variants(
     What spandrel loads has neither, and is one system.
 
     Args:
-        model: as for :func:`load_model`.
-        name: of all of them; what tells them apart is added, unless it is one step and wavelet alone.
-        device: auto, cpu, cuda or mps.
-        steps: of the solver.
-        color_fixes: wavelet, adain or none.
+        model: Model, as for :func:`load_model`.
+        name: Name of all of them; what distinguishes them is added, unless it is one step and wavelet alone.
+        device: Where to run: auto, cpu, cuda or mps.
+        steps: Steps of the solver.
+        color_fixes: Color fixes: wavelet, adain or none.
 
     Raises:
-        ValueError: as :func:`load_model`.
+        ValueError: As :func:`load_model`.
     """
     for number in steps:
         if number < 1:
@@ -244,7 +244,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _identity(model: str) -> str:
-    """Return what tells a model from a later one of the same name: its files' contents, or a hub id as it is."""
+    """Return what distinguishes a model from a later one of the same name: its files' contents, or a hub id as it is."""
     path = Path(model)
     if path.is_file():
         return file_digest(path)

@@ -1,4 +1,4 @@
-"""The results as tables: Markdown, CSV, and on the terminal, with the published rows below one's own."""
+"""Prints the results as tables: Markdown, CSV, and on the terminal, with the published rows below one's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxsr.evaluation.published import SETTINGS, PublishedRow, beside, differen
 
 
 class Row(NamedTuple):
-    """One row: who, and the cells by metric; ``published`` tells whose numbers they are."""
+    """One row: who, and the cells by metric; ``published`` says whose numbers they are."""
 
     name: str
     cells: dict[str, str]

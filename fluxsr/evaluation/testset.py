@@ -1,4 +1,4 @@
-"""The images of one evaluation: a benchmark's or a folder's, paired, with the sizes that results must have."""
+"""Pairs the images of one evaluation, a benchmark's or a folder's, and knows the sizes that results must have."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class TestSet:
     """What systems are measured on.
 
     Attributes:
-        items: by the HR file's name (the LR file's where there is no HR).
-        scale: magnification; ``None`` where only results are compared with HR images, at any scale.
-        lr: where LR images come from: ``files``, ``bicubic``, another degradation's name, or ``none``.
-        how: by what HR and LR files were matched.
-        facts: of the benchmark, as they go into the results.
-        degrade: makes the LR image where there is no file; its number is the image's place among all.
+        items: Items by the HR file's name (the LR file's where there is no HR).
+        scale: Magnification; ``None`` where only results are compared with HR images, at any scale.
+        lr: Where LR images come from: ``files``, ``bicubic``, another degradation's name, or ``none``.
+        how: How HR and LR files were matched.
+        facts: Facts of the benchmark, as they go into the results.
+        degrade: Makes the LR image where there is no file; its number is the image's place among all.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -91,11 +91,11 @@ def open_benchmark(name: str, root: str | Path | None) -> tuple[TestSet, Benchma
     """Open a benchmark below ``root``; its files are checked against the checksum, where one is known.
 
     Args:
-        name: a key of :data:`BENCHMARKS`.
-        root: the benchmark's own folder, or that of several; ``None``: see :func:`find_benchmark`.
+        name: A key of :data:`BENCHMARKS`.
+        root: The benchmark's own folder, or that of several; ``None``: see :func:`find_benchmark`.
 
     Raises:
-        ValueError: as :func:`find_benchmark` and :func:`open_folders`.
+        ValueError: As :func:`find_benchmark` and :func:`open_folders`.
     """
     benchmark, hr, lr = find_benchmark(name, root)
     opened = open_folders(hr, lr, benchmark.scale)
@@ -123,14 +123,14 @@ def open_folders(
     """Open folders (or patterns) of one's own.
 
     Args:
-        hr: the reference images; ``None``: there are none.
-        lr: the images to restore; ``None``: ``degrade`` makes them, or only results are compared.
-        scale: magnification; by default what HR and LR sizes say, or 4 without HR.
-        degrade: makes LR images from HR images.
-        lr_name: what to call its results.
+        hr: The reference images; ``None``: there are none.
+        lr: The images to restore; ``None``: ``degrade`` makes them, or only results are compared.
+        scale: Magnification; by default what HR and LR sizes say, or 4 without HR.
+        degrade: Makes LR images from HR images.
+        lr_name: What to call its results.
 
     Raises:
-        ValueError: naming images that are missing, extra or of a wrong size; if there is neither ``hr`` nor ``lr``.
+        ValueError: Naming images that are missing, extra or of a wrong size; if there is neither ``hr`` nor ``lr``.
     """
     if hr is None and lr is None:
         raise ValueError("there is nothing to measure on: give --benchmark, --hr or --lr")

@@ -1,4 +1,4 @@
-"""Flow trajectories: paths, times, solvers and objectives. Needs torch alone."""
+"""Defines flow trajectories: paths, times, solvers and objectives. It needs torch alone."""
 
 from fluxsr.flows.calibration import LRTimeEstimate, calibrate_lr_time
 from fluxsr.flows.consistency_sr_flow import ConsistencySRFlow

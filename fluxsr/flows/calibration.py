@@ -1,4 +1,4 @@
-"""Finding T_L, the time at which low-resolution latents stand on the noise-to-image path, from data."""
+"""Estimates T_L, the time at which low-resolution latents lie on the noise-to-image path, from data."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class LRTimeEstimate(NamedTuple):
     """A calibrated T_L.
 
     Attributes:
-        lr_time: the estimate over all images, clamped to ``[0.02, 0.9]``.
-        per_image: the same for every image ``(N,)``, unclamped; its spread tells how much one number hides.
+        lr_time: The estimate over all images, clamped to ``[0.02, 0.9]``.
+        per_image: The same for every image ``(N,)``, unclamped; its spread shows how much one number hides.
         rule: How it was measured.
     """
 
@@ -45,8 +45,8 @@ def calibrate_lr_time(pairs: Iterable[LatentPair], rule: Rule = "norm") -> LRTim
 
     * ``norm``: the share of the noise-to-HR path that is as long, ``rms(z_L - z_0) / rms(eps - z_0)``. There the student has
       to put out a velocity about as strong as its teacher's.
-    * ``snr``: the time whose noise is as strong beside the signal as the damage is, ``d / (1 + d)`` with
-      ``d = rms(z_L - z_0)``: at t the path holds ``t`` of unit noise to ``1 - t`` of the image.
+    * ``snr``: the time whose noise is as strong beside the signal as the damage is: ``d / (1 + d)``, ``d = rms(z_L - z_0)``.
+      At t the path holds ``t`` of unit noise to ``1 - t`` of the image.
 
     (The least-squares ``argmin_t || z_t - z_L ||`` is no alternative: LR latents are not noisy, so it collapses to 0.)
 
@@ -55,7 +55,7 @@ def calibrate_lr_time(pairs: Iterable[LatentPair], rule: Rule = "norm") -> LRTim
         rule: ``norm`` or ``snr``.
 
     Raises:
-        ValueError: if there is no batch, a member is missing or not finite, LR equals HR everywhere, or for an unknown rule.
+        ValueError: If there is no batch, a member is missing or not finite, LR equals HR everywhere, or for an unknown rule.
     """
     check_rule(rule)
     to_lr: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""FlowSR's second stage: consistency distillation of an SR flow, held to the real HR image."""
+"""Implements FlowSR's second stage: consistency distillation of an SR flow, with a loss to the real HR image."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class ConsistencySRFlow(RectifiedSRFlow):
     the teacher's slightly wrong points too.
 
     Args:
-        schedule: draws the adjacent times; ``FastSlowSchedule(4, 1000)`` by default.
-        hr_weight: of the HR regularization; 1 is our default, 0 leaves it out (an ablation).
-        flow_share: share in ``[0, 1)`` of each batch's samples that train ``L_flow``. The paper says "different samples" but
+        schedule: Draws the adjacent times; ``FastSlowSchedule(4, 1000)`` by default.
+        hr_weight: Weight of the HR regularization; 1 is our default, 0 leaves it out (an ablation).
+        flow_share: Share in ``[0, 1)`` of each batch's samples that train ``L_flow``. The paper says "different samples" but
             no share: one half is our default.
-        target_decay: of the moving average that is the target: ``target = decay * target + (1 - decay) * student`` after every
-            step. It is applied by whoever owns the weights (:class:`fluxsr.training.OneStepSR`). Not published; 0.95 is ours.
-        distance_weight: of every distance; see :class:`RectifiedSRFlow`.
-        velocity_weight: of the latent velocity loss within ``L_flow``.
-        time_sampler: of ``L_flow``'s times.
+        target_decay: Decay of the moving average that is the target. After every step :class:`fluxsr.training.OneStepSR` sets
+            ``target = decay * target + (1 - decay) * student``. It is not published; 0.95 is our default.
+        distance_weight: Weight of every distance; see :class:`RectifiedSRFlow`.
+        velocity_weight: Weight of the latent velocity loss within ``L_flow``.
+        time_sampler: Sampler of ``L_flow``'s times.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: If a number is out of range.
 
     Example:
         >>> import torch
@@ -90,8 +90,8 @@ class ConsistencySRFlow(RectifiedSRFlow):
     def sample_times(self, batch_size: int, *, generator: torch.Generator | None = None) -> PairedTimes:
         """Draw adjacent times ``s < t`` and say which rows train the flow term, at ``t``. Each is ``(batch_size,)``.
 
-        The flow rows come first. Where ``flow_share`` of the batch is no whole number it is rounded up or down by chance,
-        so that one sample per step (on a large model) trains both terms in turn.
+        The flow rows come first. If ``flow_share`` of the batch is no whole number, it is rounded up or down at random.
+        So a batch of one sample (on a large model) trains both terms in turn.
         """
         s, t = self.schedule.sample(batch_size, generator=generator)
         flow_times = self.time_sampler(batch_size, generator=generator)
@@ -120,17 +120,17 @@ class ConsistencySRFlow(RectifiedSRFlow):
         The student is called once, on all its states together. Teacher and target run without gradient.
 
         Args:
-            velocity: the student.
+            velocity: The student.
             pair: ``hr`` and ``lr`` are needed.
-            teacher: the frozen stage-1 velocity model.
-            target: the student's moving average.
+            teacher: The frozen stage-1 velocity model.
+            target: The student's moving average.
             times: A :class:`PairedTimes`, as :meth:`sample_times` draws it, or the plain pair ``(s, t)`` that the schedule
                 draws: then every row trains the consistency terms.
-            distance: of two latents, to a scalar.
-            generator: for the times, when they are drawn here.
+            distance: Distance of two latents, a scalar.
+            generator: Source of the times, when they are drawn here.
 
         Raises:
-            ValueError: if teacher, target or ``lr`` is missing, shapes differ, values are not finite, or some s is not
+            ValueError: If teacher, target or ``lr`` is missing, shapes differ, values are not finite, or some s is not
                 before its t.
         """
         if teacher is None or target is None:

@@ -1,4 +1,4 @@
-"""FlowSR's fast-slow schedule: pairs of times, one from a coarse grid and the other near it on a fine one."""
+"""Draws FlowSR's fast-slow pairs of times: one from a coarse grid and the other near it on a fine one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fluxsr.flows.timesteps import shift_times
 class FastSlowSchedule:
     """Draws adjacent times ``s < t`` alternately from a fast and a slow grid (FlowSR, arXiv 2605.12377).
 
-    Plain consistency training compares neighbors on one grid: many steps on a fine grid, each with a tiny signal, or few on a
-    coarse one, each with a large teacher error. Here every pair has one end on the fast grid, where few-step sampling will
-    stop, and the other anywhere on the slow grid within the fast interval next to it::
+    Plain consistency training compares neighbors on one grid. A fine grid has many steps, each with a tiny signal; a coarse
+    one has few, each with a large teacher error. Here every pair has one end on the fast grid, where few-step sampling will
+    stop. The other end is anywhere on the slow grid within the fast interval next to it::
 
         with probability fast_share   t on the fast grid, s on the slow grid in [t - interval, t)
         otherwise                     s on the fast grid, t on the slow grid in (s, s + interval]
@@ -24,13 +24,13 @@ class FastSlowSchedule:
     give plain consistency training on that grid.
 
     Args:
-        fast_steps: intervals of the fast grid, or its times themselves, ascending from 0 to 1. The paper has 4.
-        slow_steps: the same of the slow grid, which must hold every time of the fast one. The paper has 1,000.
-        fast_share: probability in ``[0, 1]`` that the later time is the one on the fast grid.
-        shift: moves the times of grids given by number towards t = 1 by :func:`fluxsr.flows.shift_times`; 1 leaves them even.
+        fast_steps: Intervals of the fast grid, or its times themselves, ascending from 0 to 1. The paper has 4.
+        slow_steps: The same of the slow grid, which must hold every time of the fast one. The paper has 1,000.
+        fast_share: Probability in ``[0, 1]`` that the later time is the one on the fast grid.
+        shift: Moves the times of grids given by number towards t = 1 by :func:`fluxsr.flows.shift_times`; 1 leaves them even.
 
     Raises:
-        ValueError: if a grid is empty or not ascending from 0 to 1, the grids don't nest, or a number is out of range.
+        ValueError: If a grid is empty or not ascending from 0 to 1, the grids don't nest, or a number is out of range.
 
     Example:
         >>> import torch
@@ -90,7 +90,7 @@ def _nested(fast: Tensor, slow: Tensor) -> Tensor:
     """Return the position of every fast time on the slow grid.
 
     Raises:
-        ValueError: naming the first fast time that is not on it.
+        ValueError: Naming the first fast time that is not on it.
     """
     gaps, position = (fast[:, None] - slow[None, :]).abs().min(dim=1)
     if bool((gaps > 1e-6).any()):

@@ -1,4 +1,4 @@
-"""Flow matching: trains the multi-step teacher that everything else is distilled from."""
+"""Implements flow matching, which trains the multi-step teacher that everything else is distilled from."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class FlowMatching(FlowObjective):
     """Noise-to-image flow matching, ``E || v(xt, t) - (noise - hr) ||^2`` (FluxSR eq. 8).
 
     Args:
-        time_sampler: the density of t; logit-normal by default, as in the training of FLUX's family
+        time_sampler: The density of t; logit-normal by default, as in the training of FLUX's family
             (Esser et al. 2024).
         shift: FLUX's time shift of the sampling grid in :meth:`restore`; 1 is an even grid.
 
     Raises:
-        ValueError: if ``shift`` is not positive.
+        ValueError: If ``shift`` is not positive.
 
     Example:
         >>> import torch

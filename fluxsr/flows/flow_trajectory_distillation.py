@@ -1,4 +1,4 @@
-"""FluxSR's flow trajectory distillation: the teacher's noise-to-image flow, turned into one step from LR to HR."""
+"""Implements FluxSR's flow trajectory distillation: it turns the teacher's flow into one step from LR to HR."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class FlowTrajectoryDistillation(FlowObjective):
         lr_time: T_L in (0, 1). The paper publishes no value; 0.25 is our default. With ``auto``
             :class:`fluxsr.training.OneStepSR` measures it on the first batches of the data; in a loop of your own, set
             ``objective.lr_time = calibrate_lr_time(pairs).lr_time`` before the first step.
-        time_sampler: density of ``(t - T_L) / (1 - T_L)``; uniform as in the paper's algorithm 1.
+        time_sampler: Density of ``(t - T_L) / (1 - T_L)``; uniform as in the paper's algorithm 1.
         rule: How T_L is measured, ``norm`` or ``snr``: see :func:`fluxsr.flows.calibrate_lr_time`.
 
     Raises:
-        ValueError: if ``lr_time`` lies outside (0, 1), or the rule is unknown.
+        ValueError: If ``lr_time`` lies outside (0, 1), or the rule is unknown.
 
     Example:
         >>> import torch
@@ -75,7 +75,7 @@ class FlowTrajectoryDistillation(FlowObjective):
         """T_L, the time at which the LR latents stand.
 
         Raises:
-            ValueError: if it is to be measured and was not.
+            ValueError: If it is to be measured and was not.
         """
         if self._lr_time is None:
             raise ValueError(
@@ -147,7 +147,7 @@ class FlowTrajectoryDistillation(FlowObjective):
         The paper's figure prints the second term with a minus; only the plus gives the noise at t = 1.
 
         Raises:
-            ValueError: if shapes differ or a time lies before T_L, where this path does not exist.
+            ValueError: If shapes differ or a time lies before T_L, where this path does not exist.
         """
         check_same_shape(lr=lr, noise=noise)
         check_times(t, len(lr), self.lr_time)
@@ -186,7 +186,7 @@ class FlowTrajectoryDistillation(FlowObjective):
         The velocity model is called twice: at ``(z_t, t)`` for the loss, then at ``(z_L, T_L)`` for the restoration.
 
         Raises:
-            ValueError: if a member is missing, shapes differ, values are not finite, or a time lies before T_L.
+            ValueError: If a member is missing, shapes differ, values are not finite, or a time lies before T_L.
         """
         hr, lr, noise = pair.check("lr", "noise")
         t = self.times_for(pair, times, generator)

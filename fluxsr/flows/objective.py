@@ -1,4 +1,4 @@
-"""The contract that every flow-trajectory objective keeps: what it is given, what it returns, and who checks it."""
+"""Defines the contract of every flow-trajectory objective: its inputs, its outputs, and their checks."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class LatentPair(NamedTuple):
         """Return the distance of an estimate to the HR end, or to its photos where the pair brings them.
 
         Args:
-            distance: Of two latents, to a scalar; only an :class:`ImageDistance` is handed photos.
-            estimate: Of the HR end, ``(b, C, h, w)``.
+            distance: Distance of two latents, a scalar; only an :class:`ImageDistance` gets photos.
+            estimate: Estimate of the HR end, ``(b, C, h, w)``.
             rows: Rows of the batch that it belongs to, ``(b,)``; ``None``: all in order.
         """
         if self.hr_image is not None and isinstance(distance, ImageDistance):
@@ -118,11 +118,11 @@ class FlowOutput(NamedTuple):
         x0_target: What ``x0_hat`` should be, row by row.
         estimates: Further ``(x0_hat, x0_target)`` pairs, for objectives that make several.
         logs: Detached scalars worth a curve of their own.
-        restoration_pass: Which call of ``velocity``, counted from 0, made ``x0_hat``. It may be left out where there is only
-            one call; feature losses look at that pass.
-        estimate_rows: Which rows of the batch each of ``estimates`` belongs to, as ``rows``, for estimates of photos; without
+        restoration_pass: Number of the call of ``velocity``, counted from 0, that made ``x0_hat``. Feature losses look at that
+            pass. It may be left out where there is only one call.
+        estimate_rows: Rows of the batch that each of ``estimates`` belongs to, as ``rows``, for estimates of photos; without
             them the images of their targets are decoded.
-        rows: Which rows of the batch ``x0_hat`` belongs to, ``(b,)`` integers on the CPU. ``None`` means every row in
+        rows: Rows of the batch that ``x0_hat`` belongs to, ``(b,)`` integers on the CPU. ``None`` means every row in
             order, and then ``x0_target`` must be ``pair.hr`` itself.
     """
 
@@ -239,8 +239,8 @@ class FlowObjective(nn.Module, ABC):
 
         Args:
             pair: The latents.
-            times: As :meth:`forward` got them.
-            generator: As :meth:`forward` got it.
+            times: Times, as :meth:`forward` got them.
+            generator: Source of the times, as :meth:`forward` got it.
 
         Raises:
             ValueError: If ``times`` are not one finite number in ``[0, 1]`` per row.
@@ -265,7 +265,7 @@ class FlowObjective(nn.Module, ABC):
             velocity: The student, any callable ``velocity(xt, t) -> v``.
             pair: The latents; which members are needed is the subclass's to say.
             times: What :meth:`sample_times` draws; drawn here when not given.
-            distance: Of two latents, to a scalar; both arguments live in the space of the data end.
+            distance: Distance of two latents, a scalar; both arguments are in the space of the data end.
             generator: Source of the times, when they are drawn here.
         """
 

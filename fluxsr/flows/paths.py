@@ -1,4 +1,4 @@
-"""The straight path between two latents, and the check of what comes in.
+"""Computes the straight path between two latents, and checks its inputs.
 
 One convention, FLUX's own: ``t = 0`` is data, ``t = 1`` is the other end (noise, or the low-resolution image).
 """
@@ -16,7 +16,7 @@ from fluxsr.protocols import VelocityModel
 def expand_times(t: Tensor, like: Tensor) -> Tensor:
     """Reshape times ``(B,)`` to broadcast over ``like`` ``(B, ...)``, on its device.
 
-    The result is float32 even beside bfloat16 latents (float64 beside float64 ones): bfloat16 knows only 256 times between
+    The result is float32 even beside bfloat16 latents (float64 beside float64 ones). bfloat16 has only 128 values between
     0.5 and 1, so paths are computed in the wider type and their result is rounded once.
 
     Args:
@@ -24,7 +24,7 @@ def expand_times(t: Tensor, like: Tensor) -> Tensor:
         like: ``(B, ...)``, the latents that the times belong to.
 
     Raises:
-        ValueError: if ``t`` is not one number per sample of ``like``.
+        ValueError: If ``t`` is not one number per sample of ``like``.
     """
     check_tensor_times(t)
     if t.ndim != 1 or t.shape[0] != like.shape[0]:
@@ -38,12 +38,12 @@ def linear_path(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
     """Return the state ``xt = (1 - t) x0 + t x1`` of the straight path.
 
     Args:
-        x0: the data end, ``(B, ...)``.
-        x1: the other end, shaped as ``x0``.
-        t: times ``(B,)`` in ``[0, 1]``.
+        x0: The data end, ``(B, ...)``.
+        x1: The other end, shaped as ``x0``.
+        t: Times ``(B,)`` in ``[0, 1]``.
 
     Raises:
-        ValueError: if the shapes of the ends differ, or ``t`` is not one number per sample.
+        ValueError: If the shapes of the ends differ, or ``t`` is not one number per sample.
 
     Source: rectified flow's straight path; FluxSR (arXiv 2502.01993), section 3.
     """
@@ -68,12 +68,12 @@ def velocity_at(velocity: VelocityModel, xt: Tensor, t: Tensor) -> Tensor:
     """Return ``velocity(xt, t)``, checked: it must be a tensor shaped as ``xt``.
 
     Args:
-        velocity: the model.
-        xt: the state, ``(B, C, h, w)``.
-        t: times ``(B,)``.
+        velocity: The model.
+        xt: The state, ``(B, C, h, w)``.
+        t: Times ``(B,)``.
 
     Raises:
-        ValueError: if something else comes back, with what to return instead.
+        ValueError: If something else comes back, with what to return instead.
     """
     v: Any = velocity(xt, t)
     if not isinstance(v, Tensor):
@@ -129,7 +129,7 @@ def check_same_shape(**tensors: Tensor) -> None:
     """Check that all named tensors are tensors, share one shape and have a floating dtype.
 
     Raises:
-        ValueError: naming the tensors and their shapes or dtypes.
+        ValueError: Naming the tensors and their shapes or dtypes.
     """
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
@@ -149,7 +149,7 @@ def check_finite(**tensors: Tensor) -> None:
     in every step; :class:`fluxsr.training.OneStepSR` stops there at a loss that is not finite.
 
     Raises:
-        ValueError: naming the tensor and the rows of the batch that hold NaN or infinity.
+        ValueError: Naming the tensor and the rows of the batch that hold NaN or infinity.
     """
     if torch.compiler.is_compiling():
         return

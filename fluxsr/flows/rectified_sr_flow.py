@@ -1,4 +1,4 @@
-"""FlowSR's first stage: a rectified flow whose two ends are the low- and the high-resolution image."""
+"""Implements FlowSR's first stage: a rectified flow whose two ends are the low- and the high-resolution image."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class RectifiedSRFlow(FlowObjective):
         L   = w_d d(f, z_H) + w_v || v - (z_L - z_H) ||^2
 
     With a distance of decoded images (l2 + LPIPS) the first term is the paper's stage 1, whose form we infer from its
-    description; the second alone is plain rectified flow, and cheap: nothing is decoded. The restoration goes from LR to
+    description. The second alone is plain rectified flow, and cheap, since nothing is decoded. The restoration goes from LR to
     HR in one Euler step, ``z_L - v(z_L, 1)``, or in several.
 
     Args:
         distance_weight: w_d; 1 is our default.
         velocity_weight: w_v; 0 is our default.
-        time_sampler: density of the times; uniform by default (ours: the paper publishes none).
+        time_sampler: Density of the times; uniform by default (ours: the paper publishes none).
 
     Raises:
-        ValueError: if a weight is negative, or both are zero.
+        ValueError: If a weight is negative, or both are zero.
 
     Example:
         >>> import torch
@@ -98,7 +98,7 @@ class RectifiedSRFlow(FlowObjective):
         """Return the loss and the one-step estimates from everywhere on the path; needs ``hr`` and ``lr``.
 
         Raises:
-            ValueError: if ``lr`` is missing, shapes differ, or values are not finite.
+            ValueError: If ``lr`` is missing, shapes differ, or values are not finite.
         """
         hr, lr = pair.check("lr")
         t = self.times_for(pair, times, generator)
@@ -116,7 +116,7 @@ class RectifiedSRFlow(FlowObjective):
             v: Velocities ``(b, C, h, w)``.
             x0_hat: Estimates, as ``v``.
             pair: The batch.
-            distance: Of two latents, to a scalar.
+            distance: Distance of two latents, a scalar.
             rows: Rows of the batch that both belong to, ``(b,)``; ``None``: all in order.
         """
         loss = torch.zeros((), device=v.device)

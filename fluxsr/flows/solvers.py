@@ -1,4 +1,4 @@
-"""Euler's method along a velocity field: one step restores, many steps sample."""
+"""Integrates a velocity field by Euler's method: one step restores, many steps sample."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def euler(
     Gradients flow if the caller leaves them on.
 
     Args:
-        velocity: any callable ``velocity(xt, t) -> v``.
-        x: the state at ``t_start``, ``(B, C, h, w)``.
-        t_start: in ``[0, 1]``.
-        t_end: in ``[0, 1]``; equal to ``t_start`` returns ``x`` unchanged.
-        steps: how many, at least 1. First order: twice the steps, half the error.
+        velocity: Any callable ``velocity(xt, t) -> v``.
+        x: The state at ``t_start``, ``(B, C, h, w)``.
+        t_start: Time to start from, in ``[0, 1]``.
+        t_end: Time to end at, in ``[0, 1]``; equal to ``t_start`` returns ``x`` unchanged.
+        steps: How many, at least 1. First order: twice the steps, half the error.
         shift: FLUX's time shift of the inner grid points (:func:`fluxsr.flows.shift_times`); 1 is an even grid.
 
     Returns:
         The state at ``t_end``, shaped as ``x``.
 
     Raises:
-        ValueError: if ``steps`` is below 1, a time lies outside ``[0, 1]``, or ``velocity`` returns no tensor shaped as ``x``.
+        ValueError: If ``steps`` is below 1, a time lies outside ``[0, 1]``, or ``velocity`` returns no tensor shaped as ``x``.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")

@@ -1,4 +1,4 @@
-"""Time samplers: how often training visits each time of the path."""
+"""Samples times: how often training visits each time of the path."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def shift_times(t: Tensor, shift: float) -> Tensor:
     """Move times towards the noise: ``t' = shift t / (1 + (shift - 1) t)``.
 
     Args:
-        t: times of any shape in ``[0, 1]``; 0 and 1 stay where they are.
-        shift: above 1 towards 1 (more noise), 1 changes nothing.
+        t: Times of any shape in ``[0, 1]``; 0 and 1 stay where they are.
+        shift: Above 1 towards 1 (more noise), 1 changes nothing.
 
     Raises:
-        ValueError: if ``shift`` is not positive.
+        ValueError: If ``shift`` is not positive.
 
     Source: Esser et al. 2024 (arXiv 2403.03206), eq. 23; FLUX's schedulers.
     """
@@ -32,10 +32,10 @@ def resolution_shift(image_tokens: int) -> float:
     ``mu`` is 0.5 at 256 tokens (256x256 pixels) and 1.15 at 4,096 (1024x1024).
 
     Args:
-        image_tokens: of the whole image, a token for each 2x2 latent positions; at least 1.
+        image_tokens: Tokens of the whole image, a token for each 2x2 latent positions; at least 1.
 
     Raises:
-        ValueError: if ``image_tokens`` is not positive.
+        ValueError: If ``image_tokens`` is not positive.
 
     Source: FLUX.1-dev's scheduler configuration (``base_shift``, ``max_shift``).
     """
@@ -48,11 +48,11 @@ class TimeSampler(nn.Module, ABC):
     """Draws times in ``[0, 1]`` for a batch.
 
     Args:
-        shift: moves every drawn time towards the noise by :func:`shift_times`; 1 leaves them.
+        shift: Moves every drawn time towards the noise by :func:`shift_times`; 1 leaves them.
             ``resolution_shift(tokens)`` gives FLUX's own value.
 
     Raises:
-        ValueError: if ``shift`` is not positive.
+        ValueError: If ``shift`` is not positive.
     """
 
     def __init__(self, shift: float = 1.0) -> None:
@@ -82,10 +82,10 @@ class UniformTimes(TimeSampler):
     """Uniform times: every part of the path counts alike (FluxSR, algorithm 1).
 
     Args:
-        shift: see :class:`TimeSampler`; 1 is uniform.
+        shift: See :class:`TimeSampler`; 1 is uniform.
 
     Raises:
-        ValueError: if ``shift`` is not positive.
+        ValueError: If ``shift`` is not positive.
     """
 
     def draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
@@ -97,12 +97,12 @@ class LogitNormalTimes(TimeSampler):
     """Logit-normal times: the middle of the path, where the velocity is hardest, is visited more often.
 
     Args:
-        mean: of the normal variable before the sigmoid; above 0 leans towards noise.
-        std: of the same; small values concentrate the times.
-        shift: as in :class:`TimeSampler`.
+        mean: Mean of the normal variable before the sigmoid; above 0 leans towards noise.
+        std: Standard deviation of the same variable; small values concentrate the times.
+        shift: Shift of the times towards noise, as in :class:`TimeSampler`.
 
     Raises:
-        ValueError: if ``std`` or ``shift`` is not positive.
+        ValueError: If ``std`` or ``shift`` is not positive.
 
     Source: Esser et al. 2024 (arXiv 2403.03206), section 3.1; mean 0 and std 1 are their best.
     """
@@ -127,11 +127,11 @@ class GridTimes(TimeSampler):
     (:func:`fluxsr.models.tabulate_modulation`).
 
     Args:
-        steps: how many times, both ends included. 16 is our default.
-        shift: as in :class:`TimeSampler`; it moves the inner times.
+        steps: How many times, both ends included. 16 is our default.
+        shift: Shift of the times towards noise, as in :class:`TimeSampler`; it moves the inner times.
 
     Raises:
-        ValueError: if ``steps`` is below 2 or ``shift`` is not positive.
+        ValueError: If ``steps`` is below 2 or ``shift`` is not positive.
 
     Source: ours; FLUX itself is sampled on such grids.
     """

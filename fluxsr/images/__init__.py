@@ -1,7 +1,7 @@
-"""Pictures: reading, writing, listing and matching files, converting and resizing pixels.
+"""Reads, writes, lists and matches picture files, and converts and resizes pixels.
 
-The ground floor of the library: it knows no other room, and all that touch pictures stand on it. Names are imported on first
-use, so that `import fluxsr.images` alone loads neither torch nor Pillow.
+It imports no other package of the library, and every package that handles pictures uses it. Names are imported on first use,
+so that `import fluxsr.images` alone loads neither torch nor Pillow.
 """
 
 from typing import TYPE_CHECKING

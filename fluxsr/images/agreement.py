@@ -1,4 +1,4 @@
-"""Whether two readers of one file see the same picture."""
+"""Checks whether two readers of one file see the same picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels of one kind to another: PIL, numpy and torch images, 8 and 16 bit, CMYK, palettes, gray and alpha."""
+"""Converts pixels of one kind to another: PIL, numpy and torch images, 8 and 16 bit, CMYK, palettes, gray and alpha."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def from_pil(image: Image.Image) -> tuple[Pixels, bool]:
     Bilevel images become gray, palettes RGB or RGBA, CMYK and the like RGB (through the profile, where a CMYK image has one).
 
     Raises:
-        ValueError: for pixels of unknown range (floating point, or integers of more than 16 bit).
+        ValueError: For pixels of unknown range (floating point, or integers of more than 16 bit).
     """
     key = image.info.get("transparency")  # of gray, the value that is transparent
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
@@ -104,7 +104,7 @@ def to_pil(pixels: Pixels) -> Image.Image:
     """Return a Pillow image of mode L, LA, RGB, RGBA or I;16.
 
     Raises:
-        ValueError: for 16-bit colors, which Pillow has no mode for.
+        ValueError: For 16-bit colors, which Pillow has no mode for.
     """
     if pixels.dtype == np.uint16 and pixels.shape[2] > 1:
         raise ValueError("Pillow has no mode for 16-bit colors")
@@ -115,8 +115,8 @@ def unpack_image(image: Any) -> tuple[list[Pixels], Callable[[list[Pixels]], Any
     """Return the pixels of each image that was given, and a function that makes the same kind of other pixels.
 
     Raises:
-        TypeError: for what is neither a PIL image, an array nor a tensor.
-        ValueError: for a shape, dtype or range that is not an image's.
+        TypeError: For what is neither a PIL image, an array nor a tensor.
+        ValueError: For a shape, dtype or range that is not an image's.
     """
     if isinstance(image, Image.Image):
         return _unpack_pil(image)
@@ -133,7 +133,7 @@ def check_pixels(pixels: Pixels) -> None:
     """Check that an array holds an image.
 
     Raises:
-        ValueError: naming what is wrong.
+        ValueError: Naming what is wrong.
     """
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or min(pixels.shape) < 1:
         raise ValueError(f"an image has shape (H, W) or (H, W, 1 to 4), with H and W at least 1, got {pixels.shape}")

@@ -1,4 +1,4 @@
-"""The one list of picture formats: their endings, what each can hold, and how others are told by their first bytes."""
+"""Lists the picture formats: their endings, what each can hold, and the first bytes by which others are recognized."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Format(NamedTuple):
 
     Attributes:
         name: Pillow's name of the format.
-        written: whether it is written, and not read alone.
-        lossy: whether it has a quality.
-        sixteen_bit: whether it holds 16 bit a channel.
-        alpha: whether it holds an alpha channel.
-        gray: whether it holds gray pictures as such, or as RGB.
-        keeps: what it holds beside the pixels.
-        largest_side: most pixels along a side.
-        largest_file: most bytes of pixels.
+        written: Whether it is written, and not read alone.
+        lossy: Whether it has a quality.
+        sixteen_bit: Whether it holds 16 bit a channel.
+        alpha: Whether it holds an alpha channel.
+        gray: Whether it holds gray pictures as such, or as RGB.
+        keeps: What it holds beside the pixels.
+        largest_side: Most pixels along a side.
+        largest_file: Most bytes of pixels.
     """
 
     name: str
@@ -106,7 +106,7 @@ _SIGNATURES = (
 
 
 def told_format(start: bytes) -> str:
-    """Return the format that a file's first 16 bytes tell, or an empty text."""
+    """Return the format that a file's first 16 bytes show, or an empty text."""
     # An AVIF may have the general brand first, and its own among those that follow.
     if start[4:12] == b"ftypmif1" and b"avif" in start:
         return "AVIF"
@@ -122,7 +122,7 @@ def format_of(path: Path) -> Format:
     """Return the format that is written under a name.
 
     Raises:
-        ValueError: if the ending is unknown, or of a format that is only read.
+        ValueError: If the ending is unknown, or of a format that is only read.
     """
     kind = FORMATS.get(path.suffix.lower())
     if kind is None or not kind.written:
@@ -146,7 +146,7 @@ def check_format(path: Path, height: int, width: int, bytes_per_pixel: int = 1) 
         bytes_per_pixel: Bytes that a pixel takes before compression.
 
     Raises:
-        ValueError: if the ending is unknown, or the format takes fewer pixels.
+        ValueError: If the ending is unknown, or the format takes fewer pixels.
     """
     kind = format_of(path)
     if max(height, width) > kind.largest_side:

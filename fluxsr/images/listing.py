@@ -1,4 +1,4 @@
-"""Which pictures a folder or a pattern holds."""
+"""Lists the pictures of a folder or a pattern."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Survey(NamedTuple):
     """What a folder holds.
 
     Attributes:
-        images: the picture files, sorted by their path below the folder.
-        left_out: what else is there, by its path below the folder, with the reason where that isn't its ending.
-        unreadable: subfolders that can't be looked into, with the reason.
+        images: The picture files, sorted by their path below the folder.
+        left_out: What else is there, by its path below the folder, with the reason where that isn't its ending.
+        unreadable: Subfolders that can't be looked into, with the reason.
     """
 
     images: list[Path]

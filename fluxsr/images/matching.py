@@ -1,4 +1,4 @@
-"""Which picture belongs to which: folders are matched by name, and whatever is missing, extra or ambiguous is an error."""
+"""Matches the pictures of folders by name; whatever is missing, extra or ambiguous is an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fluxsr.images.formats import is_picture_name
 from fluxsr.images.listing import images_by_name, named
 from fluxsr.images.read import read_size
 
-# Endings that tell what a file is and not which: _HR, _LR4, _SR, x4, _x4, _out, in any number (img_001_SRF_4_HR).
+# Endings that say what a file is and not which: _HR, _LR4, _SR, x4, _x4, _out, in any number (img_001_SRF_4_HR).
 _MARK = re.compile(
     r"(?:[-_ ]?x\d|(?:[-_ ]|(?<=\d))(?:(?:HR|LR|SR|GT|LQ|HQ|SRF)(?:[-_]?\d+)?|out|output|restored|bicubic))$",
     re.IGNORECASE,
@@ -78,7 +78,7 @@ def stem(name: str) -> str:
 
 
 def core(name: str) -> str:
-    """Return a name without its format and the endings that tell what the file is."""
+    """Return a name without its format and the endings that say what the file is."""
     name = stem(name)
     while (shorter := _MARK.sub("", name)) not in (name, "") and not shorter.endswith("/"):
         name = shorter

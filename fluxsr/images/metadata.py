@@ -1,4 +1,4 @@
-"""What a file tells about a picture beside its pixels: orientation, EXIF, XMP, resolution, text."""
+"""Reads and writes what a file holds beside the pixels of a picture: orientation, EXIF, XMP, resolution, text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXIF_WIDTH, _EXIF_HEIGHT = 0xA002, 0xA003
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _INCHES, _CENTIMETERS = 2, 3
 _MAKER_NOTE = 0x927C
-# Of a TIFF, EXIF is the whole directory, with where its pixels lie: only what tells about the photo is carried over.
+# Of a TIFF, EXIF is the whole directory, with where its pixels lie: only what describes the photo is carried over.
 _TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 _DESCRIPTION = 0x010E
 # Descriptions that scientific writers make for themselves: they say how the file's pixels lie, and no longer do.
@@ -62,7 +62,7 @@ def resolution(info: Mapping[Any, Any], exif: Image.Exif) -> tuple[float, float]
     """Return dots per inch along x and y, if the file or its EXIF says so and the numbers make sense.
 
     Args:
-        info: What Pillow tells of the file.
+        info: Pillow's record of the file.
         exif: The file's EXIF.
     """
     told = info.get("dpi")
@@ -166,7 +166,7 @@ def _raw(value: Any) -> Any:
 
 
 def xmp_to_write(xmp: bytes | None, height: int, width: int) -> bytes | None:
-    """Return the XMP of a result: orientation 1, the new size; ``None`` where it tells of data that followed the picture."""
+    """Return the XMP of a result: orientation 1, the new size; ``None`` where it describes data that followed the picture."""
     if not xmp or any(word in xmp for word in _XMP_OF_FOLLOWING_DATA):
         return None
     xmp = _with_property(xmp, b"tiff:Orientation", 1)

@@ -1,4 +1,4 @@
-"""A picture with what belongs to it."""
+"""Defines a picture with its metadata."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Picture:
 
     Attributes:
         pixels: ``(H, W, C)``, uint8 or uint16, C from gray (1) to RGB and alpha (4).
-        icc_profile: the profile that describes the pixels, if any.
-        exif: what the camera wrote; its orientation has been applied.
-        dpi: resolution along x and y, in dots per inch.
-        frames: how many the file had; ``pixels`` is the first.
-        xmp: captions, ratings and keywords, as XML.
-        text: named texts, such as the ``parameters`` that a generated picture was made with.
-        cicp: primaries, transfer, matrix and range of the colors as video has them; they go before the profile.
-        lossless: whether the file kept its pixels exactly, in a format that also can lose some.
+        icc_profile: The profile that describes the pixels, if any.
+        exif: What the camera wrote; its orientation has been applied.
+        dpi: Resolution along x and y, in dots per inch.
+        frames: How many the file had; ``pixels`` is the first.
+        xmp: Captions, ratings and keywords, as XML.
+        text: Named texts, such as the ``parameters`` that a generated picture was made with.
+        cicp: Primaries, transfer, matrix and range of the colors as video has them; they go before the profile.
+        lossless: Whether the file kept its pixels exactly, in a format that also can lose some.
     """
 
     pixels: Pixels

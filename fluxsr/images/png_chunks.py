@@ -1,4 +1,4 @@
-"""What a PNG says beside its pixels: the color chunks that Pillow leaves out, and texts to write."""
+"""Reads the color chunks of a PNG that Pillow leaves out, and makes text chunks to write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def png_depth(file: IO[bytes]) -> int:
 
 
 def color_chunks(file: IO[bytes]) -> dict[bytes, bytes]:
-    """Return the chunks before the pixels that tell about colors: cICP, iCCP, sRGB, gAMA and cHRM; of iCCP, an empty body."""
+    """Return the chunks before the pixels that describe colors: cICP, iCCP, sRGB, gAMA and cHRM; of iCCP, an empty body."""
     found: dict[bytes, bytes] = {}
     file.seek(8)
     while len(head := file.read(8)) == 8:

@@ -1,4 +1,4 @@
-"""ICC profiles: made of what a file says in numbers (gamma, primaries, cICP), and of a gray one for colors."""
+"""Makes ICC profiles from numbers in a file (gamma, primaries, cICP), and a color profile from a gray one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def gamma_profile(exponent: float, chromaticities: Sequence[float] | None, gray:
 
     Args:
         exponent: 2.2 for usual pictures, 1 for linear ones.
-        chromaticities: x and y of white, red, green and blue; sRGB's by default.
+        chromaticities: X and y of white, red, green and blue; sRGB's by default.
         gray: Whether the pixels are gray.
 
     Returns:
@@ -58,7 +58,7 @@ def cicp_profile(cicp: bytes, gray: bool) -> bytes | None:
     """Return the profile that says what a cICP chunk says; ``None`` where that is sRGB.
 
     Raises:
-        ValueError: for high dynamic range (PQ, HLG), and for codes without such a profile.
+        ValueError: For high dynamic range (PQ, HLG), and for codes without such a profile.
     """
     primaries, transfer = cicp[0], cicp[1]
     if _is_srgb(primaries, transfer):

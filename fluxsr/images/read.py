@@ -1,4 +1,4 @@
-"""The one reader of picture files: whatever the format, upright, at full depth, with profile, EXIF and resolution."""
+"""Reads picture files of every format: upright, at full depth, with profile, EXIF and resolution."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
     """Open with Pillow; ``None`` for a TIFF of a kind that Pillow doesn't know.
 
     Raises:
-        ValueError: saying whether the file is damaged, of a format that isn't read, or of none.
+        ValueError: Saying whether the file is damaged, of a format that isn't read, or of none.
     """
     start = file.read(64)
     file.seek(0)
@@ -237,7 +237,7 @@ def _register(name: str) -> None:
     """Make Pillow know a format of :data:`FURTHER`.
 
     Raises:
-        ValueError: if its library is missing, with what to install.
+        ValueError: If its library is missing, with what to install.
     """
     extra = FURTHER[name]
     try:

@@ -1,4 +1,4 @@
-"""Bicubic resizing, strip by strip: any range of rows, as the resize of the whole would have it."""
+"""Resizes bicubically, strip by strip: any range of rows equals that of the whole image's resize."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def output_size(
         to_height: Height.
 
     Raises:
-        ValueError: for a scale or a size that is not positive, or more than one size.
+        ValueError: For a scale or a size that is not positive, or more than one size.
     """
     sizes = {"size": size, "longest": longest, "width": to_width, "height": to_height}
     given = {name: value for name, value in sizes.items() if value is not None}
@@ -72,9 +72,9 @@ class Resized:
     kernel by the factor, since samples would alias.
 
     Args:
-        read: gives the original's rows ``[top, bottom)`` as ``(C, bottom - top, W)`` in ``[0, 1]``.
-        original: its (height, width).
-        size: the result's.
+        read: Gives the original's rows ``[top, bottom)`` as ``(C, bottom - top, W)`` in ``[0, 1]``.
+        original: Its (height, width).
+        size: The result's.
         padded: (height, width) up to which the last row and column are repeated; ``size`` by default.
     """
 

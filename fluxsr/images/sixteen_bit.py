@@ -1,4 +1,4 @@
-"""16-bit colors in PNG, for which Pillow has no mode: OpenCV reads them, and zlib writes them."""
+"""Reads and writes 16-bit colors in PNG, for which Pillow has no mode: OpenCV reads, and zlib writes."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def write_png(
 ) -> None:
     """Write ``(H, W, C)`` uint16 pixels as PNG, a few rows at a time.
 
-    OpenCV's imencodeWithMetadata takes as much memory again as three copies of the pixels, keeps no resolution, knows no
-    gray with alpha, and fails over a profile that libpng finds odd: what is told about a picture must not cost the picture.
+    OpenCV's imencodeWithMetadata is not used. It needs the memory of three more copies of the pixels, keeps no resolution and
+    writes no gray with alpha. It also fails on a profile that libpng rejects, and metadata must not cost the picture.
 
     Args:
         file: File to write to.

@@ -1,4 +1,4 @@
-"""TIFF where Pillow falls short: 16-bit colors, gray with alpha, planes apart are read, and 16 bit with EXIF is written."""
+"""Reads TIFFs that Pillow can't (16-bit colors, gray with alpha, planes apart), and writes 16 bit with EXIF."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def read_page(file: IO[bytes], check_size: Callable[[int, int], None]) -> Pictur
         profile, xmp = page.tags.valueof(_PROFILE), page.tags.valueof(_XMP)
         frames = len(tiff.pages)
     exif = Image.Exif()
-    with suppress(Exception):  # what a TIFF tells in its directory, as far as it is readable
+    with suppress(Exception):  # what a TIFF says in its directory, as far as it is readable
         file.seek(0)
         exif.load_from_fp(file)
     return Picture(

@@ -1,4 +1,4 @@
-"""The one writer of picture files: whole or not at all, with all that belongs to a picture, as far as the format has it."""
+"""Writes picture files whole or not at all, with all metadata that the format can hold."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def check_colors(path: Path, picture: Picture) -> None:
     """Check, before the work, that the format of a name can say what a picture's colors are.
 
     Raises:
-        ValueError: if it can't.
+        ValueError: If it can't.
     """
     _profile(path, picture, format_of(path), picture.pixels.shape[2])
 

@@ -1,4 +1,4 @@
-"""Upscaling photos with what was trained: any size, any scale, bounded memory. Knows models and flows, not training.
+"""Upscales photos: any size, any scale, bounded memory. It imports models and flows, not training.
 
 Names are imported on first use. Reading and writing picture files is `fluxsr.images`.
 """

@@ -1,4 +1,4 @@
-"""Color fixes: the restored image keeps its detail and takes its colors from the enlarged original."""
+"""Fixes colors: the restored image keeps its detail and takes its colors from the enlarged original."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REACH = 2**LEVELS - 1
 def lowpass(image: Tensor) -> Tensor:
     """Return the low frequencies of ``(C, H, W)``: the residual of an a-trous wavelet transform of five levels.
 
-    Each level is the kernel (1, 2, 1) / 4 along both sides, its taps 1, 2, 4, 8 and 16 pixels apart; the last row and column
+    Each level is the kernel (1, 2, 1) / 4 along both sides, its taps 1, 2, 4, 8 and 16 pixels apart. The last row and column
     are repeated beyond the border.
     """
     for level in range(LEVELS):

@@ -1,4 +1,4 @@
-"""One image on its way through the stages, strip by strip: resize, encode, flow, decode, color."""
+"""Passes one image through the stages strip by strip: resize, encode, flow, decode, color."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _finite(strip: Tensor) -> Tensor:
     """Return a strip of the restored image, if it is one.
 
     Raises:
-        ValueError: if it has NaN or infinite values, which would be black or white in the result.
+        ValueError: If it has NaN or infinite values, which would be black or white in the result.
     """
     if not bool(strip.isfinite().all()):
         raise ValueError(

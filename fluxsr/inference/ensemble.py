@@ -15,7 +15,7 @@ _SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1))
 class ShiftedMean(nn.Module):
     """The mean velocity of four passes, each with the borders of the tokens in another place.
 
-    What a model does differently from token to token averages out, and so does some of the detail that it adds: on six camera
+    What a model does differently from token to token averages out, and so does some of the detail that it adds. On six camera
     pairs the grid fell from 4.8 to 1.6 dB on our meter and PSNR-Y rose by 0.29 dB, but LPIPS rose from 0.266 to 0.294.
 
     Args:

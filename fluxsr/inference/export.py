@@ -1,4 +1,4 @@
-"""A base and its adapter as one model: fused, folded and quantized, in the format of diffusers."""
+"""Exports a base and its adapter as one model: fused, folded and quantized, in the format of diffusers."""
 
 from __future__ import annotations
 
@@ -77,29 +77,29 @@ def export_model(
     done while loading, so the machine needs memory for the folded model only.
 
     Args:
-        output: a folder, for FluxSRPipeline.from_pretrained and fluxsr upscale; or a file ending in .safetensors with the
+        output: A folder, for FluxSRPipeline.from_pretrained and fluxsr upscale; or a file ending in .safetensors with the
             transformer alone.
-        model: nano-student (shipped, the default), a .safetensors file that training exported, or the base of an adapter: a hub
-            id or a local folder in diffusers' layout.
-        lora: adapter file that training exported.
-        prompt: file of cached embeddings made by fluxsr prompt, the one that was trained with.
-        guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
-        autoencoder: pixel, or hub id or local folder of an autoencoder; by default the model's own.
-        start_time: time of the LR latents (lr_time in training); by default what the file's header says, else 0.25.
-        window: side in pixels of what the model sees at a time; by default 128 for models on pixels and 1024 for others.
-        fold: replace the modulation layers by their constant outputs: the model then runs at this time, with this prompt
+        model: Model: nano-student (shipped, the default), a .safetensors file that training exported, or an adapter's base: a
+            hub id or a local folder in diffusers' layout.
+        lora: Adapter file that training exported.
+        prompt: File of cached embeddings made by fluxsr prompt, the one that was trained with.
+        guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
+        autoencoder: Autoencoder: pixel, or hub id or local folder of an autoencoder; by default the model's own.
+        start_time: Time of the LR latents (lr_time in training); by default what the file's header says, else 0.25.
+        window: Side in pixels of what the model sees at a time; by default 128 for models on pixels and 1024 for others.
+        fold: Replace the modulation layers by their constant outputs: the model then runs at this time, with this prompt
             and guidance only.
-        layout: names of the weights in a .safetensors file: diffusers', or bfl for those that FLUX.1's authors gave them, which
+        layout: Names of the weights in a .safetensors file: diffusers', or bfl for those that FLUX.1's authors gave them, which
             ComfyUI and the converters to GGUF read; bfl is never folded.
         quantize: int8 or fp8 (torchao) or nf4 (bitsandbytes) weights, of folders only; needs the extra quant.
         dtype: Dtype of the weights; auto keeps the checkpoint's.
-        base_model: public name of the base, for the model card and its license; by default found from the model.
-        trained: how it was trained, for the model card.
+        base_model: Public name of the base, for the model card and its license; by default found from the model.
+        trained: How it was trained, for the model card.
         revision: Revision of the hub repository.
-        overwrite: replace the output if it is there.
+        overwrite: Replace the output if it is there.
 
     Raises:
-        ValueError: if the output is there already, or something can't be loaded or doesn't fit, with what to do.
+        ValueError: If the output is there already, or something can't be loaded or doesn't fit, with what to do.
     """
     target = Path(output)
     single = target.suffix == ".safetensors"

@@ -1,4 +1,4 @@
-"""Which form of a model fits a memory, planned on tensors without contents before a weight is loaded."""
+"""Chooses the form of a model that fits a memory, planned on tensors without contents before a weight is loaded."""
 
 from __future__ import annotations
 

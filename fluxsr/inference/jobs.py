@@ -1,4 +1,4 @@
-"""Which files a batch is to upscale, what each result is called, and what is left out of it."""
+"""Lists the files that a batch will upscale, names each result, and says what is left out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Plan(NamedTuple):
     """What a batch does.
 
     Attributes:
-        jobs: one for each result.
-        problems: what is wrong with single inputs.
-        left_out: what a folder holds and the batch does not take, a line for each folder.
+        jobs: One for each result.
+        problems: What is wrong with single inputs.
+        left_out: What a folder holds and the batch does not take, a line for each folder.
     """
 
     jobs: list[Job]
@@ -36,8 +36,8 @@ class Plan(NamedTuple):
 def plan_files(inputs: Sequence[str], output: str | Path, suffix: str = "", kind: str | None = None) -> Plan:
     """Return what to do.
 
-    A file that is named twice is done once. What this very call would make of another of its inputs is a result of an earlier
-    run and is left out, and so is what lies in an output folder inside of an input folder.
+    A file that is named twice is done once. Results of an earlier run are left out: files that this call would make of another
+    of its inputs, and what lies in an output folder inside of an input folder.
 
     Args:
         inputs: Files, folders, patterns.
@@ -46,7 +46,7 @@ def plan_files(inputs: Sequence[str], output: str | Path, suffix: str = "", kind
         kind: Ending of the results, without its dot; by default that of each input.
 
     Raises:
-        ValueError: if ``output`` can't hold the results, or says something else than ``suffix`` and ``kind``.
+        ValueError: If ``output`` can't hold the results, or says something else than ``suffix`` and ``kind``.
     """
     from fluxsr.images.formats import FORMATS
     from fluxsr.images.listing import expand_pattern
@@ -103,7 +103,7 @@ def _names_a_file(output: str | Path, suffix: str, kind: str | None) -> bool:
     """Whether ``output`` is a file's name, and not a folder's.
 
     Raises:
-        ValueError: if it is a name that can't be written, or says something else than the other options.
+        ValueError: If it is a name that can't be written, or says something else than the other options.
     """
     from fluxsr.images.formats import FORMATS, WRITTEN
 
@@ -157,7 +157,7 @@ def writable(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
     Known before the work: a file without a name is made and gone.
 
     Raises:
-        ValueError: if there are jobs, and none of their folders can be written.
+        ValueError: If there are jobs, and none of their folders can be written.
     """
     told: dict[Path, str] = {}
     for folder in {job.target.parent for job in jobs}:

@@ -1,4 +1,4 @@
-"""What the device has: how much memory is free, how large tiles may be, and what running out of it looks like."""
+"""Asks the device for its free memory, chooses the size of tiles, and recognizes out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNKNOWN = 4 * 2**30
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device now, a cautious guess where the system does not tell."""
+    """Return the bytes that are free on a device now, a cautious guess where the system does not report it."""
     if device.type == "cuda":
         # What torch holds back for later tensors is free to us as well.
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -37,7 +37,7 @@ def memory_limit(memory: str, device: torch.device) -> int:
         device: The device that computes.
 
     Raises:
-        ValueError: if it is neither, or nothing is left.
+        ValueError: If it is neither, or nothing is left.
     """
     size = free_memory(device) if memory == "auto" else memory_size(memory)
     limit = size - (RESERVE if device.type == "cuda" else 0)

@@ -1,4 +1,4 @@
-"""Model cards: what a saved model is, how to use it, and the license that its base gives it."""
+"""Writes model cards: what a saved model is, how to use it, and the license that its base gives it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def base_model_of(model: str, config: Mapping[str, Any]) -> str:
     """Return the public name of the base that ``model`` is: a hub id, ``nano``, or a folder's own name, without its path.
 
     Args:
-        model: what was loaded, by name or path.
+        model: What was loaded, by name or path.
         config: Configuration of its transformer. With FLUX.1-dev's own, it is that or made from it.
     """
     if model in SHIPPED or _is(config, "nano"):
@@ -46,11 +46,11 @@ def model_card(
     """Return the text of a ``README.md`` for a saved :class:`fluxsr.inference.pipeline.FluxSRPipeline`.
 
     Args:
-        base_model: hub id of the base, or ``nano``.
-        start_time: time of the LR latents that the model was trained with.
-        trained: how: data, steps, settings.
-        folded: whether its modulation layers were folded.
-        dtype: Dtype of the weights, which loading has to be told.
+        base_model: Hub id of the base, or ``nano``.
+        start_time: Time of the LR latents that the model was trained with.
+        trained: How: data, steps, settings.
+        folded: Whether its modulation layers were folded.
+        dtype: Dtype of the weights, which loading needs.
         name: Name of the repository or folder, for the example.
     """
     license = license_of(base_model)

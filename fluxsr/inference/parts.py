@@ -1,4 +1,4 @@
-"""What an upscaler is made of, loaded: of the shipped student, a trained file, a pipeline's folder, or an adapter on a base."""
+"""Loads the parts of an upscaler: of the shipped student, a trained file, a pipeline's folder, or an adapter on a base."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def load_parts(
     """Load what an upscaler is made of.
 
     Args:
-        model: ``nano-student`` (the default) or ``nano-flowsr``, both shipped; a ``.safetensors`` file that training or
-            ``fluxsr export`` wrote; a folder or hub id of a FluxSR pipeline; or, with ``lora`` or ``start_time``, a base in
-            diffusers' layout: a hub id (``black-forest-labs/FLUX.1-dev``) or a folder.
+        model: Model to load. ``nano-student`` (the default) and ``nano-flowsr`` are shipped. It can be a ``.safetensors`` file
+            that training or ``fluxsr export`` wrote, or a folder or hub id of a FluxSR pipeline. With ``lora`` or
+            ``start_time`` it can be a base in diffusers' layout: a hub id (``black-forest-labs/FLUX.1-dev``) or a folder.
         lora: Adapter file that training exported; ``model`` must name its base then.
         prompt: File of cached embeddings made by ``fluxsr prompt``, the one that was trained with.
         guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
@@ -81,10 +81,10 @@ def load_parts(
         dtype: Dtype of the weights; by default float32 for single files and on the CPU, bfloat16 for FLUX on a GPU.
         memory: Memory to fit into: 12GB, or auto for what is free.
         revision: Revision of the hub repository.
-        say: Is told, before anything is loaded, what was chosen for ``memory``, and the expected peak.
+        say: Called, before anything is loaded, with what was chosen for ``memory``, and the expected peak.
 
     Raises:
-        ValueError: if something can't be loaded, doesn't fit, or is not known, with what to do.
+        ValueError: If something can't be loaded, doesn't fit, or is not known, with what to do.
     """
     place = choose_device(device)
     source = ModelSource(model_or_shipped(model, lora), revision)
@@ -185,7 +185,7 @@ def _refuse_teacher(
     """Refuse a model that makes pictures of noise: of a photo it makes a garish one.
 
     Raises:
-        ValueError: saying which models upscale.
+        ValueError: Saying which models upscale.
     """
     shipped = ASSETS / SHIPPED["nano"]
     is_shipped = source.name == "nano" or (source.is_file and Path(source.name).resolve() == shipped.resolve())

@@ -1,4 +1,4 @@
-"""A trained super-resolver as a pipeline of diffusers: one folder or hub repository with all that it needs."""
+"""Wraps a trained super-resolver as a pipeline of diffusers: one folder or hub repository with all that it needs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class FixedPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so does dif
 
     Args:
         tokens: Number of the prompt's tokens; may be 0.
-        joint_attention_dim: width of a token's embedding.
-        pooled_projection_dim: width of the pooled embedding; ``None`` where the model has none (FLUX.2).
-        text: the prompt, for people.
+        joint_attention_dim: Width of a token's embedding.
+        pooled_projection_dim: Width of the pooled embedding; ``None`` where the model has none (FLUX.2).
+        text: The prompt, for people.
     """
 
     @register_to_config
@@ -77,17 +77,17 @@ class FluxSRPipeline(DiffusionPipeline):
     kind, is the work of :class:`fluxsr.inference.upscaler.Upscaler`.
 
     Args:
-        transformer: diffusers' ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``, or a folded one.
+        transformer: Diffusers' ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``, or a folded one.
         vae: ``AutoencoderKL``, ``AutoencoderKLFlux2`` or ``AutoencoderTiny``; ``None`` for a model that works on pixels.
-        prompt: the fixed prompt; ``None``: no text tokens. A folded transformer brings its own.
-        start_time: time of the LR latents that the model was trained with.
-        guidance: for a transformer with a guidance embedding.
-        window: side in pixels of what the model sees at a time, as it was trained; ``None``: as much as fits.
+        prompt: The fixed prompt; ``None``: no text tokens. A folded transformer brings its own.
+        start_time: Time of the LR latents that the model was trained with.
+        guidance: Guidance strength, for a transformer with a guidance embedding.
+        window: Side in pixels of what the model sees at a time, as it was trained; ``None``: as much as fits.
         pixel_downsample: Argument of a model on pixels, see :class:`fluxsr.models.PixelAutoencoder`; so are the next two.
-        pixel_shift: see there.
-        pixel_scale: see there.
-        base_model: hub id of the base, or ``nano``: the card states its license.
-        trained: how the model was trained, for the card.
+        pixel_shift: See there.
+        pixel_scale: See there.
+        base_model: Hub id of the base, or ``nano``: the card states its license.
+        trained: How the model was trained, for the card.
 
     Example:
         >>> from PIL import Image
@@ -133,12 +133,12 @@ class FluxSRPipeline(DiffusionPipeline):
         """Make a pipeline of what training left; they share their weights.
 
         Args:
-            backbone: without adapters (:func:`fluxsr.models.fuse_lora`, :func:`fluxsr.models.fold_modulation`).
-            autoencoder: a :class:`fluxsr.models.LatentAutoencoder` or :class:`fluxsr.models.PixelAutoencoder`.
+            backbone: Without adapters (:func:`fluxsr.models.fuse_lora`, :func:`fluxsr.models.fold_modulation`).
+            autoencoder: A :class:`fluxsr.models.LatentAutoencoder` or :class:`fluxsr.models.PixelAutoencoder`.
             **numbers: ``start_time``, ``window``, ``base_model`` and ``trained`` of the class.
 
         Raises:
-            ValueError: if the backbone has adapters, or the two work on different latents.
+            ValueError: If the backbone has adapters, or the two work on different latents.
         """
         if backbone.adapters.names:
             raise ValueError(
@@ -166,7 +166,7 @@ class FluxSRPipeline(DiffusionPipeline):
         Takes the arguments of every pipeline of diffusers; without ``torch_dtype`` the weights become float32.
 
         Raises:
-            ValueError: if it can't be loaded or is something else, with what to do.
+            ValueError: If it can't be loaded or is something else, with what to do.
         """
         source = ModelSource(os.fspath(pretrained_model_name_or_path), kwargs.get("revision"))
         if source.kind != "hub":
@@ -185,7 +185,7 @@ class FluxSRPipeline(DiffusionPipeline):
         A folder names the module of each class that is not diffusers' own, and ours have moved since version 0.1.
 
         Raises:
-            ValueError: if it is another pipeline's.
+            ValueError: If it is another pipeline's.
         """
         loaded = super().load_config(*args, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -203,7 +203,7 @@ class FluxSRPipeline(DiffusionPipeline):
         """Write a folder that :meth:`from_pretrained` loads, with its model card.
 
         Raises:
-            ValueError: for ``push_to_hub=True``; call :meth:`push_to_hub`.
+            ValueError: For ``push_to_hub=True``; call :meth:`push_to_hub`.
         """
         if push_to_hub:
             raise ValueError("save_pretrained only writes a folder; upload with pipeline.push_to_hub(repository)")
@@ -229,9 +229,9 @@ class FluxSRPipeline(DiffusionPipeline):
         Args:
             repo_id: ``user/name``; it is created if it isn't there.
             commit_message: Message of the upload.
-            private: whether a new repository is private.
+            private: Whether a new repository is private.
             token: Token of the hub; by default the one of ``hf auth login``.
-            create_pr: open a pull request.
+            create_pr: Open a pull request.
         """
         from huggingface_hub import HfApi
 
@@ -252,10 +252,10 @@ class FluxSRPipeline(DiffusionPipeline):
         Args:
             memory: Memory to fit into: 8GB, 12GB, 16GB, 24GB, any size, or auto for what is free.
             device: Device to run on: auto, cuda, mps or cpu.
-            say: Is told what was chosen, and the expected peak.
+            say: Called with what was chosen, and the expected peak.
 
         Raises:
-            ValueError: if not even the leanest form fits.
+            ValueError: If not even the leanest form fits.
         """
         place = choose_device(device)
         own = self.upscaler()
@@ -308,21 +308,21 @@ class FluxSRPipeline(DiffusionPipeline):
 
         Args:
             image: PIL images, arrays or tensors; the results are of the same kind.
-            scale: any positive number.
+            scale: Any positive number.
             size: (height, width) of the result, instead of ``scale``.
             steps: Euler steps; a folded transformer takes one.
-            return_dict: give an ``ImagePipelineOutput`` and not a tuple.
-            strength: how far to go, in ``[0, 2]``: 0 is the input, 1 what the model was trained for.
-            longest: longest side of the result in pixels, instead of ``scale``.
-            width: width of the result in pixels, instead of ``scale``.
-            height: height of the result in pixels, instead of ``scale``.
-            **options: of :meth:`upscaler`, for example ``color_fix="none"``.
+            return_dict: Give an ``ImagePipelineOutput`` and not a tuple.
+            strength: How far to go, in ``[0, 2]``: 0 is the input, 1 what the model was trained for.
+            longest: Longest side of the result in pixels, instead of ``scale``.
+            width: Width of the result in pixels, instead of ``scale``.
+            height: Height of the result in pixels, instead of ``scale``.
+            **options: Options of :meth:`upscaler`, for example ``color_fix="none"``.
 
         Returns:
             The results as ``.images``, a list.
 
         Raises:
-            ValueError: see :class:`fluxsr.inference.upscaler.Upscaler`.
+            ValueError: See :class:`fluxsr.inference.upscaler.Upscaler`.
         """
         upscaler = self.upscaler(**options)
         images = image if isinstance(image, list) else [image]

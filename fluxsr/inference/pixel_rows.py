@@ -1,4 +1,4 @@
-"""Rows of an array of pixels as tensors, with sane colors where nothing is visible."""
+"""Converts rows of an array of pixels to tensors, with sane colors where nothing is visible."""
 
 from __future__ import annotations
 

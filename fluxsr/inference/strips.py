@@ -1,4 +1,4 @@
-"""Images as strips of rows: every stage of upscaling asks the one before it for the rows that it needs, and forgets them."""
+"""Computes images as strips of rows: each stage of upscaling asks the one before it for the rows that it needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RowBuffer:
     So ranges may overlap, but must not go back: ``top`` never falls from one call to the next.
 
     Args:
-        strips: tensors ``(C, any height, W)``, from the first row on.
+        strips: Tensors ``(C, any height, W)``, from the first row on.
     """
 
     def __init__(self, strips: Iterator[Tensor]) -> None:
@@ -62,14 +62,14 @@ def blended(
     What is yielded is what the same tiles would give on the whole, to the last rounding; only a row of tiles is in memory.
 
     Args:
-        function: maps ``(B, C, n * reads, m * reads)`` to ``(B, D, n * writes, m * writes)``.
-        source: has ``size[0] * reads`` rows.
-        size: height and width in positions.
-        tile: side of a tile in positions, even.
+        function: Maps ``(B, C, n * reads, m * reads)`` to ``(B, D, n * writes, m * writes)``.
+        source: Has ``size[0] * reads`` rows.
+        size: Height and width in positions.
+        tile: Side of a tile in positions, even.
         overlap: Overlap of neighboring tiles in positions, at least.
-        batch: tiles handed to ``function`` at a time.
-        reads: source points along one side of a position.
-        writes: result points along one side of a position.
+        batch: Tiles handed to ``function`` at a time.
+        reads: Source points along one side of a position.
+        writes: Result points along one side of a position.
 
     Yields:
         Consecutive strips ``(D, any height, size[1] * writes)``.

@@ -1,4 +1,4 @@
-"""What a batch came to: counts, speed and memory."""
+"""Counts what a batch did: images, speed and memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tally:
         return both
 
     def line(self) -> str:
-        """Return what there was, in one line: counts, pixels, speed, and memory where the system tells it."""
+        """Return what there was, in one line: counts, pixels, speed, and memory where the system reports it."""
         memory = peak_memory()
         return (
             f"{self.done} upscaled, {self.failed} failed; {self.pixels / 1e6:.1f} megapixels in {self.seconds:.1f} s "
@@ -41,7 +41,7 @@ class Tally:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has held so far; 0 where the system doesn't tell."""
+    """Return the most bytes that this process has held so far; 0 where the system doesn't report it."""
     try:
         import resource
     except ImportError:  # Windows

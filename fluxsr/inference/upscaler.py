@@ -1,4 +1,4 @@
-"""Photos of any size, upscaled by any factor in bounded memory."""
+"""Upscales photos of any size by any factor in bounded memory."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class Upscaler:
     ``start_time`` to 0, decoded. Scales of 1 and below restore without enlarging. Everything runs in strips of rows, so beside
     the image and its result only a few strips are in memory, for several steps too.
 
-    Two sizes are to be told apart. The *window* is what the model sees at a time and belongs to the model: the shipped student
-    was trained on 128-pixel crops, and shown more at a time it gets worse. The *tile* belongs to the device: it is how many
+    Two sizes differ. The *window* is what the model sees at a time and belongs to the model. The shipped student was trained
+    on 128-pixel crops, and it gets worse where it sees more at a time. The *tile* belongs to the device: it is how many
     pixels are computed at a time. So another tile gives the same picture, as long as it is no smaller than the window.
 
     Args:
-        velocity: the student, any velocity model.
-        autoencoder: that it was trained with.
-        start_time: time of the LR latents, in ``(0, 1]``.
-        window: side in pixels of what the model sees at a time; ``None``: the whole tile.
-        tile: side in pixels of what is computed at a time; ``"auto"`` chooses from the free memory, ``None`` sets no limit.
+        velocity: The student, any velocity model.
+        autoencoder: Autoencoder that it was trained with.
+        start_time: Time of the LR latents, in ``(0, 1]``.
+        window: Side in pixels of what the model sees at a time; ``None``: the whole tile.
+        tile: Side in pixels of what is computed at a time; ``"auto"`` chooses from the free memory, ``None`` sets no limit.
             After running out of memory it is halved.
         color_fix: ``"wavelet"`` takes the low frequencies from the enlarged image, ``"adain"`` the mean and deviation of each
             channel; both look at the image as a whole. With ``"wavelet"``, the default, the shipped student gains 0.08 dB on
             Set14 under bicubic reduction and 0.06 dB on camera pairs, and loses 0.02 dB under Real-ESRGAN's degradation.
-        ensemble: average four passes that are shifted by half a token (:class:`fluxsr.inference.ensemble.ShiftedMean`):
+        ensemble: Average four passes that are shifted by half a token (:class:`fluxsr.inference.ensemble.ShiftedMean`):
             closer to the original and softer, at four times the work of the model.
-        device: where the parts run; by default where the velocity model's parameters are.
-        memory_plan: what was chosen for a limited memory (:func:`fluxsr.inference.load_parts`); its tile is ``"auto"``'s.
+        device: Where the parts run; by default where the velocity model's parameters are.
+        memory_plan: What was chosen for a limited memory (:func:`fluxsr.inference.load_parts`); its tile is ``"auto"``'s.
 
     Raises:
-        ValueError: if a number is out of range or ``color_fix`` unknown.
+        ValueError: If a number is out of range or ``color_fix`` unknown.
 
     Example:
         >>> from PIL import Image
@@ -112,7 +112,7 @@ class Upscaler:
                 ``autoencoder``, ``start_time``, ``window``, ``device``, ``dtype``, ``memory``, ``revision``, ``say``.
 
         Raises:
-            ValueError: if something can't be loaded, doesn't fit, or is not known, with what to do.
+            ValueError: If something can't be loaded, doesn't fit, or is not known, with what to do.
         """
         return cls(**load_parts(model, **source)._asdict(), tile=tile, color_fix=color_fix, ensemble=ensemble)
 
@@ -132,22 +132,22 @@ class Upscaler:
         """Upscale an image; what comes back is of the kind that was given.
 
         Args:
-            image: a PIL image; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or floating point in ``[0, 1]``; or a
+            image: A PIL image; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or floating point in ``[0, 1]``; or a
                 tensor ``(C, H, W)`` or ``(B, C, H, W)``. One channel is gray, three RGB; a second or fourth is alpha, which
                 is enlarged bicubically. PIL's palettes and CMYK become RGB.
-            scale: any positive number; each side becomes ``round(scale * side)``, at least 1.
+            scale: Any positive number; each side becomes ``round(scale * side)``, at least 1.
             size: (height, width) of the result, instead of ``scale``.
             steps: Euler steps from ``start_time`` to 0.
-            progress: called with the number of windows done and of all windows.
-            longest: longest side of the result in pixels, instead of ``scale``.
-            width: width of the result in pixels, instead of ``scale``.
-            height: height of the result in pixels, instead of ``scale``.
-            strength: how far to go, in ``[0, 2]``: 0 is the input itself, encoded and decoded, 1 what the model was trained
+            progress: Called with the number of windows done and of all windows.
+            longest: Longest side of the result in pixels, instead of ``scale``.
+            width: Width of the result in pixels, instead of ``scale``.
+            height: Height of the result in pixels, instead of ``scale``.
+            strength: How far to go, in ``[0, 2]``: 0 is the input itself, encoded and decoded, 1 what the model was trained
                 for, and more goes beyond that.
 
         Raises:
-            TypeError: if ``image`` is none of these.
-            ValueError: if its shape or range, or an argument, is not right; if the model's result has NaN; if not even the
+            TypeError: If ``image`` is none of these.
+            ValueError: If its shape or range, or an argument, is not right; if the model's result has NaN; if not even the
                 smallest tile fits into memory.
         """
         batch, give_back = unpack_image(image)
@@ -173,7 +173,7 @@ class Upscaler:
         """Upscale ``(H, W, C)`` pixels to an array of the same dtype and channels; the arguments are those of the call.
 
         Raises:
-            ValueError: as the call.
+            ValueError: As the call.
         """
         check_numbers(steps, strength)
         rows, columns = output_size(

@@ -1,4 +1,4 @@
-"""What all losses ask of their arguments.
+"""Checks the arguments of all losses.
 
 Shapes and dtypes are looked at in every call, values in the first one only: looking makes a GPU wait for the CPU.
 """
@@ -66,7 +66,7 @@ def in_transform() -> bool:
 
 
 class FirstBatch:
-    """Looks at the values of the first images that a loss is called with: no dtype tells [0, 1] from another range.
+    """Looks at the values of the first images that a loss is called with: no dtype shows whether they are in [0, 1].
 
     Networks may leave [0, 1], so only what no image in that range explains is refused, and a range of [-1, 1] is said in a
     warning. Nothing is looked at while a compiler traces, inside ``torch.func`` or on the meta device, where there are

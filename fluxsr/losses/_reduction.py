@@ -1,4 +1,4 @@
-"""How the distances of a batch become what a loss returns: ``mean``, ``sum`` or ``none``, and where a mask weighs them."""
+"""Reduces the distances of a batch: ``mean``, ``sum`` or ``none``, weighted by a mask where there is one."""
 
 from __future__ import annotations
 

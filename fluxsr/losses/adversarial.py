@@ -1,4 +1,4 @@
-"""The hinge game between a generator and a discriminator, and the R1 penalty, on lists of logits."""
+"""Computes hinge losses of generator and discriminator, and the R1 penalty, on lists of logits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def hinge_generator_loss(fake: Sequence[Tensor]) -> Tensor:
     """Return the generator's side, ``-mean(D(fake))``: a scalar, the mean over heads.
 
     Args:
-        fake: the logits of generated samples, one tensor of any shape per discriminator head.
+        fake: The logits of generated samples, one tensor of any shape per discriminator head.
 
     Raises:
-        ValueError: if there is no head.
+        ValueError: If there is no head.
     """
     return -_mean(fake)
 
@@ -26,11 +26,11 @@ def hinge_discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> 
     It is 2 for a discriminator that always says 0, and 0 once every logit has the right sign and a size of at least 1.
 
     Args:
-        real: the logits of real samples, one tensor of any shape per discriminator head.
-        fake: those of generated samples.
+        real: The logits of real samples, one tensor of any shape per discriminator head.
+        fake: Logits of generated samples.
 
     Raises:
-        ValueError: if there is no head.
+        ValueError: If there is no head.
 
     Source: Lim and Ye 2017 (arXiv 1705.02894); the hinge is our default, FlowSR (arXiv 2605.12377) does not publish its game.
     """
@@ -43,17 +43,18 @@ def r1_penalty(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
     """Return half the squared gradient of each head's logits by its input: a scalar, the mean over samples and heads.
 
     Args:
-        logits: one tensor per head, made from ``inputs``.
-        inputs: one tensor ``(B, ...)`` per head that requires a gradient; the features that the head looks at.
+        logits: One tensor per head, made from ``inputs``.
+        inputs: One tensor ``(B, ...)`` per head that requires a gradient; the features that the head looks at.
 
     Returns:
         The penalty, with a graph: it is differentiated again when the heads are trained.
 
     Raises:
-        ValueError: if there is no head.
+        ValueError: If there is no head.
 
-    Source: Mescheder et al. 2018 (arXiv 1801.04406), eq. 9; by the heads' inputs and not the image as in
-        adversarial diffusion distillation (arXiv 2311.17042), which spares a second pass through the frozen features.
+    Source: Mescheder et al. 2018 (arXiv 1801.04406), eq. 9. The gradient is by the heads' inputs and not
+        the image, as in adversarial diffusion distillation (arXiv 2311.17042). That spares a second pass through the
+        frozen features.
     """
     gradients = torch.autograd.grad([one.float().sum() for one in logits], list(inputs), create_graph=True)
     return _mean([gradient.float().square().flatten(1).sum(dim=1) / 2 for gradient in gradients])

@@ -1,7 +1,7 @@
-"""The ImageNet feature towers under LPIPS and DISTS: VGG16, AlexNet, SqueezeNet 1.1.
+"""Builds the ImageNet feature networks under LPIPS and DISTS: VGG16, AlexNet, SqueezeNet 1.1.
 
-Layer positions and parameter names are torchvision's (``features.N.weight``), so its checkpoints load strictly, but
-torchvision itself isn't needed: it costs a second to import, and its constructors fill classifiers that nobody uses.
+Layer positions and parameter names are torchvision's (``features.N.weight``), so its checkpoints load strictly.
+torchvision itself isn't needed: its import takes a second, and it fills classifiers that nobody uses.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ def build_tower(
 
     Args:
         name: ``"vgg"``, ``"alex"`` or ``"squeeze"``.
-        state: torchvision's names to tensors; names outside ``features.`` (a classifier's) are left alone.
-        pool: for VGG only: makes the layer that replaces a maximum pooling of so many channels (DISTS).
+        state: Torchvision's names to tensors; names outside ``features.`` (a classifier's) are left alone.
+        pool: Maker, for VGG only: it makes the layer that replaces a maximum pooling of so many channels (DISTS).
 
     Raises:
-        ValueError: the names or shapes are not those of this network.
+        ValueError: The names or shapes are not those of this network.
     """
     tower = _empty_tower(name, pool)
     wanted = {key: value for key, value in state.items() if key.startswith("features.")}

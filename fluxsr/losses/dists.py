@@ -1,4 +1,4 @@
-"""DISTS (Ding et al. 2020, "Image Quality Assessment: Unifying Structure and Texture Similarity")."""
+"""Implements DISTS (Ding et al. 2020, "Image Quality Assessment: Unifying Structure and Texture Similarity")."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DISTSNet(nn.Module):
 
     Args:
         tower: VGG16 with :class:`L2Pool`.
-        alpha, beta: the learned weights, 1475 values each; their sum over both is scaled to 1.
+        alpha, beta: The learned weights, 1475 values each; their sum over both is scaled to 1.
     """
 
     alpha: Tensor
@@ -110,16 +110,16 @@ class DISTSLoss(NetworkLoss):
     It compares statistics of whole images, so it takes no mask.
 
     Args:
-        weights: file or folder of VGG16's weights; None: ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
-        heads: file or folder of DISTS' alpha and beta (``dists*/weights.pt`` or ``dists_weights*.pt``); None: the same
+        weights: File or folder of VGG16's weights; None: ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
+        heads: File or folder of DISTS' alpha and beta (``dists*/weights.pt`` or ``dists_weights*.pt``); None: the same
             places, except that they can't be downloaded. They are in the authors' package:
             ``pip install --no-deps --target FOLDER dists-pytorch`` puts them into a folder that ``FLUXSR_WEIGHTS`` can name.
-        double_backward: allow the gradient to be differentiated again.
+        double_backward: Allow the gradient to be differentiated again.
         reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
 
     Raises:
-        FileNotFoundError: weights not found; the message lists the places.
-        ValueError: a file that holds something else.
+        FileNotFoundError: Weights not found; the message lists the places.
+        ValueError: A file that holds something else.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Losses on what a transformer computes inside: token features and attention maps."""
+"""Implements losses on what a transformer computes inside: token features and attention maps."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class AttentionDiversificationLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            features: one ``(B, N, D)`` per layer; N and D may differ between layers, B may not.
+            features: One ``(B, N, D)`` per layer; N and D may differ between layers, B may not.
 
         Raises:
-            ValueError: no layers, a single tensor, wrong shapes, or batches of different size.
+            ValueError: No layers, a single tensor, wrong shapes, or batches of different size.
         """
         _check_layers(features, "features", "(batch, tokens, width)")
         layers = torch.stack([functional.token_diversity(tokens) for tokens in features])
@@ -48,7 +48,7 @@ class AttentionMapDiversificationLoss(nn.Module):
     :func:`fluxsr.losses.functional.attention_map_diversity`; layers and batch are averaged.
 
     Args:
-        reduction: see :class:`AttentionDiversificationLoss`.
+        reduction: See :class:`AttentionDiversificationLoss`.
     """
 
     def __init__(self, reduction: Reduction = "mean") -> None:
@@ -60,10 +60,10 @@ class AttentionMapDiversificationLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            maps: softmax attention of one layer, ``(B, heads, N, N)``, or a sequence of such.
+            maps: Softmax attention of one layer, ``(B, heads, N, N)``, or a sequence of such.
 
         Raises:
-            ValueError: no layers, wrong shapes, or batches of different size.
+            ValueError: No layers, wrong shapes, or batches of different size.
         """
         layers = [maps] if isinstance(maps, Tensor) else maps
         _check_layers(layers, "maps", "(batch, heads, tokens, tokens)")

@@ -1,4 +1,4 @@
-"""A network that is a constant: what LPIPS, DISTS, CLIP and other scorers are inside of a loss."""
+"""Freezes a network so that it stays constant inside a loss, as LPIPS, DISTS and CLIP need."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class FrozenNetwork(nn.Module):
     ``state_dict()``, so a checkpoint doesn't carry 59 MB of VGG, and a checkpoint that has them doesn't change them.
 
     Args:
-        net: called ``net(x, y)`` or ``net(x)``.
-        autocast: dtype that its convolutions compute in; ``None``: that of its weights.
+        net: Called ``net(x, y)`` or ``net(x)``.
+        autocast: Dtype that its convolutions compute in; ``None``: that of its weights.
     """
 
     def __init__(self, net: nn.Module, autocast: torch.dtype | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The losses' arithmetic as pure functions, without state and without networks.
+"""Implements the losses' arithmetic as pure functions, without state and without networks.
 
 Half-precision input is computed in float32, under autocast too; float64 stays float64.
 """
@@ -43,7 +43,7 @@ def total_variation_map(image: Tensor) -> Tensor:
         image: ``(..., H, W)``, floating.
 
     Raises:
-        ValueError: fewer than two dimensions, or an integer dtype.
+        ValueError: Fewer than two dimensions, or an integer dtype.
     """
     check_tensor("image", image)
     if image.ndim < 2:
@@ -67,7 +67,7 @@ def mse(sr_image: Tensor, hr_image: Tensor, *, mask: Tensor | None = None, reduc
         reduction: ``"mean"`` over the images, their ``"sum"``, or ``"none"``: one value for each image.
 
     Raises:
-        ValueError: not two floating images of one shape, a mask that doesn't fit, or an unknown reduction.
+        ValueError: Not two floating images of one shape, a mask that doesn't fit, or an unknown reduction.
     """
     return _pixelwise(sr_image, hr_image, mask, reduction, torch.square)
 
@@ -77,8 +77,8 @@ def l1(sr_image: Tensor, hr_image: Tensor, *, mask: Tensor | None = None, reduct
 
     Args:
         sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
-        mask: see :func:`mse`.
-        reduction: see :func:`mse`.
+        mask: See :func:`mse`.
+        reduction: See :func:`mse`.
     """
     return _pixelwise(sr_image, hr_image, mask, reduction, torch.abs)
 
@@ -98,9 +98,9 @@ def charbonnier(
 
     Args:
         sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
-        epsilon: width of the smooth part, in units of the image, positive.
-        mask: see :func:`mse`.
-        reduction: see :func:`mse`.
+        epsilon: Width of the smooth part, in units of the image, positive.
+        mask: See :func:`mse`.
+        reduction: See :func:`mse`.
 
     Raises:
         ValueError: ``epsilon`` isn't positive, or not two floating images of one shape.
@@ -122,7 +122,7 @@ def token_diversity(tokens: Tensor) -> Tensor:
         tokens: ``(B, N, D)``, floating.
 
     Raises:
-        ValueError: not three dimensions, no tokens, or an integer dtype.
+        ValueError: Not three dimensions, no tokens, or an integer dtype.
     """
     if tokens.ndim != 3:
         raise ValueError(
@@ -159,7 +159,7 @@ def attention_map_diversity(maps: Tensor) -> Tensor:
         maps: ``(B, heads, N, N)`` after the softmax.
 
     Raises:
-        ValueError: not four dimensions, not square, empty, or an integer dtype.
+        ValueError: Not four dimensions, not square, empty, or an integer dtype.
     """
     if maps.ndim != 4 or maps.shape[-1] != maps.shape[-2]:
         raise ValueError(f"attention maps must have shape (batch, heads, tokens, tokens), got {tuple(maps.shape)}")

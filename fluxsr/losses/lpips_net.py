@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018) as a frozen network: same numbers as ``lpips.LPIPS``, about half its memory.
+"""Implements LPIPS (Zhang et al. 2018) as a frozen network: same numbers as ``lpips.LPIPS``, about half its memory.
 
 Only the learned linear heads are read from the ``lpips`` package; the package itself is never imported (it prints,
 fetches full ImageNet classifiers and imports torchvision).
@@ -31,10 +31,10 @@ class LPIPSNet(nn.Module):
     without a fixed upper bound (about 1 for unrelated photos).
 
     Args:
-        tower: the frozen feature tower.
-        heads: per tap, the non-negative weights of its channels, each ``(C_l,)``.
+        tower: The frozen feature tower.
+        heads: Per tap, the non-negative weights of its channels, each ``(C_l,)``.
         name: ``"vgg"``, ``"alex"`` or ``"squeeze"``; for messages and the smallest size.
-        double_backward: keep the graph of the distance itself, so that gradients can be differentiated again.
+        double_backward: Keep the graph of the distance itself, so that gradients can be differentiated again.
             Otherwise its gradient is computed with it, which stores one map per tap instead of five.
     """
 
@@ -62,8 +62,8 @@ class LPIPSNet(nn.Module):
         """LPIPS v0.1 with the backbone's weights from ``weights`` (see :func:`fluxsr.losses.weights.load_weights`).
 
         Raises:
-            ValueError: an unknown ``name``, or weights of another network.
-            FileNotFoundError: no weights found; the message lists the places.
+            ValueError: An unknown ``name``, or weights of another network.
+            FileNotFoundError: No weights found; the message lists the places.
         """
         if name not in CHANNELS:
             raise ValueError(f"net={name!r} is not one of {', '.join(map(repr, CHANNELS))}")
@@ -106,7 +106,7 @@ def load_heads(name: str) -> list[Tensor]:
     """The learned channel weights of LPIPS v0.1, from the files of the ``lpips`` package.
 
     Raises:
-        ModuleNotFoundError: the package is not installed.
+        ModuleNotFoundError: The package is not installed.
     """
     if without_values():
         return [torch.empty(channels) for channels in CHANNELS[name]]

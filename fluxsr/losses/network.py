@@ -1,4 +1,4 @@
-"""Image losses made of a frozen network: what LPIPS, TV-LPIPS and DISTS share, and the losses that see one image alone."""
+"""Builds image losses from a frozen network: the base of LPIPS, TV-LPIPS and DISTS, and of losses on one image alone."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class NetworkLoss(nn.Module):
     """Base of the losses ``(sr_image, hr_image) -> scalar`` that are a sum of one network's distances.
 
     The gradient goes into ``sr_image`` only. It is computed term by term in the forward pass, so that the activations
-    of two terms never coexist and none of them waits for ``backward()``; hence it can't be differentiated again
+    of two terms never coexist and none of them waits for ``backward()``. Therefore it can't be differentiated again
     unless ``double_backward`` is set, which costs the memory of an ordinary graph.
 
     Args:
-        net: the network, called ``net(x, y)``.
-        views: the terms.
-        double_backward: see above.
+        net: The network, called ``net(x, y)``.
+        views: The terms.
+        double_backward: See above.
         compute_dtype: ``"bfloat16"`` (or ``"float16"``) for the convolutions alone: features are compared, and the gradient is
             returned, in float32; ``None`` for float32 all through.
         reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
 
     Raises:
-        ValueError: if ``compute_dtype`` or ``reduction`` is none of these.
+        ValueError: If ``compute_dtype`` or ``reduction`` is none of these.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class NetworkLoss(nn.Module):
         Args:
             sr_image: ``(B, 3, H, W)`` in [0, 1]. Values outside of it are taken as they are; only the first call looks for
                 those of 8 bit and of [-1, 1], since looking makes a GPU wait.
-            hr_image: of the same shape; no gradient goes into it.
-            mask: weights of the pixels, boolean or not negative, ``(B or 1, 1, H, W)``, for networks that compare maps:
+            hr_image: Image of the same shape; no gradient goes into it.
+            mask: Weights of the pixels, boolean or not negative, ``(B or 1, 1, H, W)``, for networks that compare maps:
                 each map of distances is averaged by them. Features next to a border of the mask see across it.
 
         Raises:
-            ValueError: wrong shapes, channels, dtype or device, values up to 255, a mask for a network that has no maps, or a
+            ValueError: Wrong shapes, channels, dtype or device, values up to 255, a mask for a network that has no maps, or a
                 gradient that is wanted in ``hr_image`` alone.
-            RuntimeError: in ``backward(create_graph=True)``, without ``double_backward``.
+            RuntimeError: In ``backward(create_graph=True)``, without ``double_backward``.
         """
         check_images(sr_image, hr_image, channels=3)
         check_mask(mask, sr_image)
@@ -154,7 +154,7 @@ class NoReferenceLoss(nn.Module, ABC):
     """Base of the losses that look at the restored image alone, through a frozen network.
 
     Args:
-        net: the network, called ``net(image)``.
+        net: The network, called ``net(image)``.
         reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
     """
 
@@ -169,7 +169,7 @@ class NoReferenceLoss(nn.Module, ABC):
         """Return the reduced loss of ``(B, 3, H, W)`` images in [0, 1]; ``hr_image`` is not looked at.
 
         Raises:
-            ValueError: wrong shape, channels or dtype, or values up to 255 in the first images.
+            ValueError: Wrong shape, channels or dtype, or values up to 255 in the first images.
         """
         check_images(sr_image, sr_image, channels=3)
         self._check_first(sr_image)

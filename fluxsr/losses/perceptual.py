@@ -1,4 +1,4 @@
-"""LPIPS, TV-LPIPS, and squared error with LPIPS, on images in [0, 1]."""
+"""Implements LPIPS, TV-LPIPS, and squared error with LPIPS, on images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def load_network(
     Args:
         net: ``"vgg"``, ``"alex"``, ``"squeeze"`` (LPIPS v0.1), ``"nano"`` (ships with the package, needs no download;
             trained to rank as LPIPS-VGG does), or a module that is returned as it is.
-        weights: file or folder of the backbone's weights. None: the folder that ``FLUXSR_WEIGHTS`` names, torch hub's
+        weights: File or folder of the backbone's weights. None: the folder that ``FLUXSR_WEIGHTS`` names, torch hub's
             cache, then a download; for ``"nano"`` the shipped file.
-        double_backward: see :class:`TVLPIPSLoss`.
+        double_backward: See :class:`TVLPIPSLoss`.
 
     Raises:
-        ValueError: an unknown name, weights of another network, or ``weights`` for a module.
-        FileNotFoundError: no weights; the message lists where they were looked for.
+        ValueError: An unknown name, weights of another network, or ``weights`` for a module.
+        FileNotFoundError: No weights; the message lists where they were looked for.
     """
     if isinstance(net, nn.Module):
         if weights is not None:
@@ -49,8 +49,8 @@ class LPIPSLoss(NetworkLoss):
     """LPIPS (Zhang et al. 2018) between two images.
 
     Args:
-        net, weights: as for :func:`load_network`. The network is frozen, and a module that is handed over is too.
-        double_backward: allow the gradient to be differentiated again, at about twice the memory.
+        net, weights: Network and its weights, as for :func:`load_network`. The network is frozen, a module of yours too.
+        double_backward: Allow the gradient to be differentiated again, at about twice the memory.
         compute_dtype: ``"bfloat16"`` runs the convolutions in half the memory, and faster where the hardware has it. With VGG
             the distance moves by 0.1 %, and the cosine between the gradients is 0.93 to 0.99. For training; measure with the
             default, float32.
@@ -76,16 +76,16 @@ class LPIPSLoss(NetworkLoss):
 class TVLPIPSLoss(NetworkLoss):
     """``LPIPS(x, y) + weight_tv * LPIPS(TV(x), TV(y))`` (FluxSR eq. 19).
 
-    The TV map (eq. 20) of a [0, 1] image lies in [0, 2], so the network, which wants [-1, 1], sees ``TV - 1``: a fixed
-    map, the same for every batch (our default; the paper doesn't say).
+    The TV map (eq. 20) of a [0, 1] image lies in [0, 2], and the network expects [-1, 1], so it gets ``TV - 1``. That map
+    is fixed, the same for every batch (our default; the paper doesn't say).
 
     Args:
-        weight_tv: the paper's gamma, not published; 0.5 is our default. 0 leaves the second pass out.
-        net, weights: as for :func:`load_network`; eq. 19 with VGG is our default.
-        double_backward: allow the gradient to be differentiated again. The default computes it in the forward pass,
+        weight_tv: The paper's gamma, not published; 0.5 is our default. 0 leaves the second pass out.
+        net, weights: Network and its weights, as for :func:`load_network`; eq. 19 with VGG is our default.
+        double_backward: Allow the gradient to be differentiated again. The default computes it in the forward pass,
             which takes half the memory.
-        compute_dtype: see :class:`LPIPSLoss`.
-        reduction: see :class:`LPIPSLoss`.
+        compute_dtype: See :class:`LPIPSLoss`.
+        reduction: See :class:`LPIPSLoss`.
 
     Raises:
         ValueError: ``weight_tv`` is negative or not finite; otherwise as :func:`load_network`.
@@ -123,11 +123,11 @@ class MSELPIPSLoss(nn.Module):
     """``MSE(x, y) + weight_lpips * LPIPS(x, y)``: FlowSR's distance of decoded images, "l2 + LPIPS".
 
     Args:
-        weight_lpips: the paper's lambda_p, not published; 1 is our default.
-        net, weights: as for :func:`load_network`.
-        double_backward: see :class:`TVLPIPSLoss`.
-        compute_dtype: see :class:`LPIPSLoss`.
-        reduction: see :class:`LPIPSLoss`.
+        weight_lpips: The paper's lambda_p, not published; 1 is our default.
+        net, weights: Network and its weights, as for :func:`load_network`.
+        double_backward: See :class:`TVLPIPSLoss`.
+        compute_dtype: See :class:`LPIPSLoss`.
+        reduction: See :class:`LPIPSLoss`.
 
     Raises:
         ValueError: ``weight_lpips`` isn't positive; otherwise as :func:`load_network`.

@@ -1,4 +1,4 @@
-"""``net="nano"``: a small perceptual network, trained by this project to rank distortions as LPIPS-VGG does.
+"""Implements ``net="nano"``, a small perceptual network that this project trained to rank distortions as LPIPS-VGG does.
 
 It ships with the package, so TV-LPIPS works with no download. It is not VGG: nothing falls back to it, it has to be
 asked for by name. ``fluxsr/assets/perceptual_nano.md`` says on what it was trained and how far it agrees with VGG.
@@ -35,7 +35,7 @@ class PerceptualNano(nn.Module):
     of LPIPS-VGG: about 0.1 for mild and 0.6 for severe distortions.
 
     Args:
-        widths: channels of the five stages, at 1, 1/2, 1/4, 1/8 and 1/16 of the resolution.
+        widths: Channels of the five stages, at 1, 1/2, 1/4, 1/8 and 1/16 of the resolution.
     """
 
     takes_mask = True
@@ -76,8 +76,8 @@ def load_perceptual_nano(weights: str | Path | None = None) -> PerceptualNano:
     """The shipped network, or another of the same family from a safetensors file; frozen, in evaluation mode.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file isn't one of this network.
+        FileNotFoundError: No such file.
+        ValueError: The file isn't one of this network.
     """
     from safetensors import SafetensorError, safe_open
 

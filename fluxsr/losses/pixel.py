@@ -1,4 +1,4 @@
-"""Pixel losses, called ``loss(sr_image, hr_image)``."""
+"""Implements pixel losses, called ``loss(sr_image, hr_image)``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class PixelLoss(nn.Module, ABC):
         """Return the loss of two ``(B, C, H, W)`` images in [0, 1].
 
         Args:
-            sr_image: the restored images.
-            hr_image: the references.
-            mask: weights of the pixels, not negative, ``(B or 1, C or 1, H, W)``; see
+            sr_image: The restored images.
+            hr_image: The references.
+            mask: Weights of the pixels, not negative, ``(B or 1, C or 1, H, W)``; see
                 :func:`fluxsr.losses.functional.mse`.
 
         Raises:
-            ValueError: not two floating images of one shape, a mask that doesn't fit, or values up to 255 in the first images.
+            ValueError: Not two floating images of one shape, a mask that doesn't fit, or values up to 255 in the first images.
         """
         value = self.measure(sr_image, hr_image, mask)
         if sr_image.shape[1] in (1, 3):  # an image; latents have other numbers of channels
@@ -50,7 +50,7 @@ class MSELoss(PixelLoss):
     """:func:`fluxsr.losses.functional.mse` as a module.
 
     Args:
-        reduction: see :class:`PixelLoss`.
+        reduction: See :class:`PixelLoss`.
     """
 
     def measure(self, sr_image: Tensor, hr_image: Tensor, mask: Tensor | None) -> Tensor:
@@ -62,7 +62,7 @@ class L1Loss(PixelLoss):
     """:func:`fluxsr.losses.functional.l1` as a module.
 
     Args:
-        reduction: see :class:`PixelLoss`.
+        reduction: See :class:`PixelLoss`.
     """
 
     def measure(self, sr_image: Tensor, hr_image: Tensor, mask: Tensor | None) -> Tensor:
@@ -74,8 +74,8 @@ class CharbonnierLoss(PixelLoss):
     """:func:`fluxsr.losses.functional.charbonnier` as a module.
 
     Args:
-        epsilon: width of the smooth part, in units of the image; positive.
-        reduction: see :class:`PixelLoss`.
+        epsilon: Width of the smooth part, in units of the image; positive.
+        reduction: See :class:`PixelLoss`.
 
     Raises:
         ValueError: ``epsilon`` isn't positive.

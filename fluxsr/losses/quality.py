@@ -1,4 +1,4 @@
-"""Quality alignment: terms that look at the restored image alone, FlowSR's with CLIP and one for any scorer."""
+"""Implements quality alignment: losses of the restored image alone, FlowSR's with CLIP and one for any scorer."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class CLIPQualityLoss(NoReferenceLoss):
     size.
 
     Args:
-        source: hub id or local folder of a ``transformers`` CLIP model with its tokenizer. Needs ``fluxsr[clip]``.
-        positive: captions to be pulled to, at least one.
-        negative: captions to be pushed from, at least one.
-        scale: factor of the cosines; the model's own learned scale (about 100) by default.
-        revision: revision of the hub repository.
+        source: Hub id or local folder of a ``transformers`` CLIP model with its tokenizer. Needs ``fluxsr[clip]``.
+        positive: Captions to be pulled to, at least one.
+        negative: Captions to be pushed from, at least one.
+        scale: Factor of the cosines; the model's own learned scale (about 100) by default.
+        revision: Revision of the hub repository.
         reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
 
     Raises:
-        ValueError: if the model can't be loaded, saying what to do, or there is no caption of a sort.
+        ValueError: If the model can't be loaded, saying what to do, or there is no caption of a sort.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class ScoreLoss(NoReferenceLoss):
     """Turns any differentiable image scorer into a loss: its scores, negated where higher is better.
 
     Args:
-        scorer: a module called ``scorer(image)`` on ``(B, 3, H, W)`` images in [0, 1], for example one of pyiqa's metrics
+        scorer: A module called ``scorer(image)`` on ``(B, 3, H, W)`` images in [0, 1], for example one of pyiqa's metrics
             made with ``as_loss=True``. It is frozen, and stays in evaluation mode and in its dtype.
-        lower_is_better: whether good images score low (NIQE) rather than high (MUSIQ).
+        lower_is_better: Whether good images score low (NIQE) rather than high (MUSIQ).
         reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
     """
 
@@ -86,7 +86,7 @@ class ScoreLoss(NoReferenceLoss):
         """Return the loss of each image, ``(B,)``.
 
         Raises:
-            ValueError: if the scorer doesn't give each image's score.
+            ValueError: If the scorer doesn't give each image's score.
         """
         score, batch = self.network(sr_image), sr_image.shape[0]
         if score.ndim == 0 and self.reduction != "none":

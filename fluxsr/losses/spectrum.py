@@ -1,4 +1,4 @@
-"""Grids with the period of a transformer's tokens: a meter for images, and a loss that trains them away."""
+"""Measures grids with the period of a transformer's tokens, and provides a loss that trains them away."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def patch_artefact_energy(image: Tensor, period: int = 16) -> Tensor:
 
     Args:
         image: ``(B, C, H, W)``; both sides at least 8 periods. Channels are averaged.
-        period: in pixels; 16 on FLUX (8 of the autoencoder times 2 of the packing).
+        period: Period in pixels; 16 on FLUX (8 of the autoencoder times 2 of the packing).
 
     Returns:
         ``(B,)`` float32 in dB: about 0 without such artefacts, above 3 where a grid can be seen. Our definition: the papers
         show the artefact and give no number.
 
     Raises:
-        ValueError: if ``period`` is below 2 or the image is smaller than 8 periods.
+        ValueError: If ``period`` is below 2 or the image is smaller than 8 periods.
     """
     if image.ndim != 4:
         raise ValueError(f"image must have shape (B, C, H, W), got {tuple(image.shape)}")

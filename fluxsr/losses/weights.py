@@ -1,4 +1,4 @@
-"""Where measured weights are looked for: an explicit path, ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
+"""Finds trained weights: an explicit path, ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
 
 Nothing is read with the unsafe unpickler, and nothing is printed. Files may hold more than the convolutions
 (torchvision's own checkpoints do) and may be stored in half precision: callers take what they need, in float32.
@@ -23,9 +23,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class WeightSource(NamedTuple):
     """What one set of weights is called in the places where it may lie.
 
-    ``patterns`` are file globs for ``FLUXSR_WEIGHTS``, tried in order; ``hub_name`` is the file name in torch hub's
-    cache; ``url`` is where it is downloaded from (empty strings: there is no such place); ``hint`` says where else to
-    get it.
+    ``patterns`` are file globs for ``FLUXSR_WEIGHTS``, tried in order. ``hub_name`` is the file name in torch hub's cache.
+    ``url`` is where it is downloaded from (an empty string: there is no such place). ``hint`` says where else to get it.
     """
 
     title: str
@@ -77,9 +76,9 @@ def without_values() -> bool:
 def built_exactly(build: Callable[[], Module]) -> Module:
     """Return the module that ``build`` makes, with the same values wherever it is called, on the current default device.
 
-    Measured numbers must not be rounded by a default dtype (Lightning builds a module of ``bf16-true`` under bfloat16), be
-    scattered over the devices of a ``with torch.device(...)`` block, be unfit for a gradient because of
-    ``torch.inference_mode()``, or shift anybody's random numbers.
+    Four things must not change trained weights. A default dtype must not round them (Lightning builds a module of
+    ``bf16-true`` under bfloat16). A ``with torch.device(...)`` block must not scatter them over devices.
+    ``torch.inference_mode()`` must not make them unfit for a gradient. And building must not shift anybody's random numbers.
 
     Args:
         build: Maker of a module. It sees float32 as the default dtype and the CPU as the default device; or the meta device,
@@ -100,16 +99,16 @@ def load_weights(source: WeightSource, path: str | Path | None = None) -> dict[s
     """Find and read one set of weights.
 
     Args:
-        source: what to look for.
-        path: a file, or a folder that is searched at any depth. None: ``FLUXSR_WEIGHTS``, then torch hub's cache,
+        source: What to look for.
+        path: A file, or a folder that is searched at any depth. None: ``FLUXSR_WEIGHTS``, then torch hub's cache,
             then a download.
 
     Returns:
         Tensors by name, on the CPU, floating ones in float32.
 
     Raises:
-        ValueError: the file holds something else than tensors by name, or ``FLUXSR_WEIGHTS`` names no folder.
-        FileNotFoundError: nothing found and nothing downloadable; the message lists the places.
+        ValueError: The file holds something else than tensors by name, or ``FLUXSR_WEIGHTS`` names no folder.
+        FileNotFoundError: Nothing found and nothing downloadable; the message lists the places.
     """
     found = find_weights(source, path)
     return read_state_dict(found) if found is not None else _download(source)
@@ -119,7 +118,7 @@ def find_weights(source: WeightSource, path: str | Path | None = None) -> Path |
     """The file that :func:`load_weights` would read, or None where it would have to be downloaded.
 
     Raises:
-        FileNotFoundError: an explicit ``path`` does not exist, or is a folder without a matching file.
+        FileNotFoundError: An explicit ``path`` does not exist, or is a folder without a matching file.
         ValueError: ``FLUXSR_WEIGHTS`` is set and names no folder.
     """
     if path is not None:
@@ -151,7 +150,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read tensors by name from a ``torch.save`` file, without running code from it.
 
     Raises:
-        ValueError: the file is damaged, needs the unsafe unpickler, or holds something else.
+        ValueError: The file is damaged, needs the unsafe unpickler, or holds something else.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

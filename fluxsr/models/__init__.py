@@ -1,4 +1,4 @@
-"""Backbones, autoencoders, adapters and prompts. Knows diffusers and peft, not objectives or losses."""
+"""Loads backbones, autoencoders, adapters and prompts. It imports diffusers and peft, not objectives or losses."""
 
 from fluxsr.models.adapters import AdapterRoles
 from fluxsr.models.architectures import FLUX_ARCHITECTURES, flux_architecture

@@ -1,4 +1,4 @@
-"""LoRA adapters on one frozen base: a role per adapter, in the file format that plain diffusers loads."""
+"""Adds LoRA adapters to one frozen base: a role per adapter, in the file format that plain diffusers loads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AdapterRoles:
     list and touches nothing else.
 
     Args:
-        transformer: a diffusers transformer. Its parameters are frozen when the first adapter is added.
+        transformer: A diffusers transformer. Its parameters are frozen when the first adapter is added.
     """
 
     def __init__(self, transformer: Any) -> None:
@@ -50,14 +50,14 @@ class AdapterRoles:
         Args:
             name: Name of the role, for example ``student``.
             rank: Rank of the two matrices.
-            alpha: the update is scaled by ``alpha / rank``; the rank itself by default.
-            targets: names of linears as peft takes them (suffixes, or one regular expression for the full name);
+            alpha: The update is scaled by ``alpha / rank``; the rank itself by default.
+            targets: Names of linears as peft takes them (suffixes, or one regular expression for the full name);
                 attention and MLP linears by default.
-            text: whether there are text tokens; without them the text stream gets no adapters.
-            trainable: whether the adapter's parameters take gradients.
+            text: Whether there are text tokens; without them the text stream gets no adapters.
+            trainable: Whether the adapter's parameters take gradients.
 
         Raises:
-            ValueError: for a rank below 1, a name in use, or targets that match nothing.
+            ValueError: For a rank below 1, a name in use, or targets that match nothing.
         """
         from peft import LoraConfig
 
@@ -98,7 +98,7 @@ class AdapterRoles:
         """Add a frozen adapter ``name`` that starts with the weights of ``source``.
 
         Raises:
-            ValueError: if ``source`` does not exist or ``name`` does.
+            ValueError: If ``source`` does not exist or ``name`` does.
         """
         with self.use(source):  # refuses an unknown source
             state = self.state_dict(source)
@@ -123,7 +123,7 @@ class AdapterRoles:
         """Run the body with the adapter ``name``; ``None`` is the frozen base alone.
 
         Raises:
-            ValueError: for an unknown name.
+            ValueError: For an unknown name.
         """
         if name is not None and name not in self.names:
             raise ValueError(f"no adapter {name!r}; there are: {', '.join(self.names) or 'none'}")
@@ -153,7 +153,7 @@ class AdapterRoles:
         """Copy tensors under diffusers' keys into the adapter ``name``; every key and shape must match.
 
         Raises:
-            ValueError: naming the first keys that are missing, unknown or of another shape.
+            ValueError: Naming the first keys that are missing, unknown or of another shape.
         """
         own = self.state_dict(name)
         wrong = sorted(own.keys() ^ state.keys()) or [
@@ -182,10 +182,10 @@ def save_lora(roles: AdapterRoles, path: str | Path, name: str, metadata: dict[s
     In a distributed run every process calls it, and the first one writes.
 
     Args:
-        roles: the adapters.
-        path: a ``.safetensors`` file, or a folder that gets ``pytorch_lora_weights.safetensors``.
+        roles: The adapters.
+        path: A ``.safetensors`` file, or a folder that gets ``pytorch_lora_weights.safetensors``.
         name: Name of the adapter.
-        metadata: further strings for the file's header.
+        metadata: Further strings for the file's header.
     """
     path = Path(path)
     if path.suffix != ".safetensors":

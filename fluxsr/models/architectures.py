@@ -1,4 +1,4 @@
-"""The transformer architectures that are known by name, without a network and without weights."""
+"""Lists the transformer architectures that are known by name, without a network and without weights."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def flux_architecture(name: str) -> dict[str, Any]:
     """Return a copy of the named configuration; :func:`fluxsr.models.families.family_of` says of which class.
 
     Args:
-        name: a key of :data:`FLUX_ARCHITECTURES`.
+        name: A key of :data:`FLUX_ARCHITECTURES`.
 
     Raises:
-        ValueError: for an unknown name, with the list of the known ones.
+        ValueError: For an unknown name, with the list of the known ones.
     """
     if name not in FLUX_ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; known: {', '.join(FLUX_ARCHITECTURES)}")

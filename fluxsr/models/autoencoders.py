@@ -1,4 +1,4 @@
-"""Autoencoders between images in [0, 1] and normalized latents."""
+"""Implements autoencoders between images in [0, 1] and normalized latents."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class PixelAutoencoder(nn.Module):
     """A lossless "autoencoder": space-to-depth, so that small models need no VAE.
 
     Args:
-        downsample: pixels along one side of a latent position.
-        shift: subtracted from the image, in units of the image.
-        scale: multiplies the difference. 4 gives photos (standard deviation about 0.25) the unit variance that the
+        downsample: Pixels along one side of a latent position.
+        shift: Subtracted from the image, in units of the image.
+        scale: Multiplies the difference. 4 gives photos (standard deviation about 0.25) the unit variance that the
             noise at the other end of the path has.
 
     Raises:
-        ValueError: if ``downsample`` or ``scale`` is not positive.
+        ValueError: If ``downsample`` or ``scale`` is not positive.
     """
 
     def __init__(self, downsample: int = 4, shift: float = 0.5, scale: float = 4.0) -> None:
@@ -69,14 +69,14 @@ class LatentAutoencoder(nn.Module):
     differ. For ``AutoencoderTiny`` of FLUX (taef1) the factors are 1 and 0, since it is trained in the scaled space.
 
     Args:
-        vae: the diffusers model. Its parameters are frozen.
-        checkpoint_decode: recompute the decoder's blocks in the backward pass instead of keeping their activations.
+        vae: The diffusers model. Its parameters are frozen.
+        checkpoint_decode: Recompute the decoder's blocks in the backward pass instead of keeping their activations.
             The decoder in the loss is what fills the memory in training.
         encoder_lora_rank: Rank of an adapter of the encoder, trained with the student (OMGSR's way; FluxSR freezes it);
             ``None``: none. LR images are encoded with it, HR targets by :meth:`encode_target` without.
 
     Raises:
-        ValueError: if the rank is below 1.
+        ValueError: If the rank is below 1.
     """
 
     def __init__(self, vae: nn.Module, checkpoint_decode: bool = False, encoder_lora_rank: int | None = None) -> None:
@@ -113,7 +113,7 @@ class LatentAutoencoder(nn.Module):
         """Map ``(B, 3, H, W)`` in ``[0, 1]`` to float32 latents ``(B, C, H / 8, W / 8)``.
 
         Raises:
-            ValueError: if the image's shape or dtype is not right.
+            ValueError: If the image's shape or dtype is not right.
         """
         check_image(image, self.downsample)
         encoded = self.vae.encode((image * 2 - 1).to(self.dtype))
@@ -157,9 +157,9 @@ class Flux2Autoencoder(LatentAutoencoder):
     the latents before they are packed, they leave them ``(B, 32, H / 8, W / 8)``, as everywhere in this library.
 
     Args:
-        vae: the diffusers model. Its parameters are frozen.
-        checkpoint_decode: as in :class:`LatentAutoencoder`.
-        encoder_lora_rank: as in :class:`LatentAutoencoder`.
+        vae: The diffusers model. Its parameters are frozen.
+        checkpoint_decode: Whether decoding is checkpointed, as in :class:`LatentAutoencoder`.
+        encoder_lora_rank: Rank of the encoder's adapter, as in :class:`LatentAutoencoder`.
     """
 
     def __init__(self, vae: nn.Module, checkpoint_decode: bool = False, encoder_lora_rank: int | None = None) -> None:
@@ -199,8 +199,8 @@ def wrap_autoencoder(
 
     Args:
         vae: ``AutoencoderKL``, ``AutoencoderTiny`` or ``AutoencoderKLFlux2``.
-        checkpoint_decode: as in :class:`LatentAutoencoder`.
-        encoder_lora_rank: as in :class:`LatentAutoencoder`.
+        checkpoint_decode: Whether decoding is checkpointed, as in :class:`LatentAutoencoder`.
+        encoder_lora_rank: Rank of the encoder's adapter, as in :class:`LatentAutoencoder`.
     """
     kind = Flux2Autoencoder if type(vae).__name__ == "AutoencoderKLFlux2" else LatentAutoencoder
     return kind(vae, checkpoint_decode, encoder_lora_rank)
@@ -210,7 +210,7 @@ def check_image(image: Tensor, multiple: int) -> None:
     """Check that an image batch can be encoded.
 
     Raises:
-        ValueError: naming the shape or dtype and what to do.
+        ValueError: Naming the shape or dtype and what to do.
     """
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(image.shape)}")
@@ -235,14 +235,14 @@ def load_autoencoder(
 ) -> nn.Module:
     """Load an autoencoder: a :class:`PixelAutoencoder`, a :class:`LatentAutoencoder` or a :class:`Flux2Autoencoder`.
 
-    On the ``meta`` device nothing is downloaded and no weight is read: the configuration comes from the folder, the hub's cache
+    On the ``meta`` device nothing is downloaded and no weight is read. The configuration comes from the folder, the hub's cache
     on this disk, or a known model's name (FLUX.1's, FLUX.2's and taef1).
 
     Args:
-        source: ``"pixel"`` for the lossless one; else a hub id or a local folder of an ``AutoencoderKL``,
-            ``AutoencoderKLFlux2`` or ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with ``subfolder="vae"``,
-            ``madebyollin/taef1``), or a folder with two files in taesd's own layout (``taef1_encoder.safetensors`` and
-            ``taef1_decoder.safetensors``).
+        source: Name of the autoencoder: ``"pixel"`` for the lossless one, else a hub id or a local folder. It holds an
+            ``AutoencoderKL``, ``AutoencoderKLFlux2`` or ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with
+            ``subfolder="vae"``, ``madebyollin/taef1``). Or it is a folder with two files in taesd's own layout
+            (``taef1_encoder.safetensors`` and ``taef1_decoder.safetensors``).
         subfolder: Folder inside the source; found by itself for a local pipeline folder with a ``vae`` inside.
         revision: Revision of the hub repository.
         dtype: Name of the weights' torch dtype.
@@ -252,7 +252,7 @@ def load_autoencoder(
         device: Where the autoencoder goes; ``None``: torch's current default device.
 
     Raises:
-        ValueError: if the source can't be loaded, with what to do.
+        ValueError: If the source can't be loaded, with what to do.
     """
     place = torch.empty(0).device if device is None else torch.device(device)
     found = ModelSource(source, revision)
@@ -292,12 +292,12 @@ def load_fitting_autoencoder(
         backbone: The model, with its ``latent_channels``.
         source: Where the model came from.
         name: See :func:`load_autoencoder`; ``None``: the model's own.
-        dtype: As in :func:`load_autoencoder`.
-        encoder_lora: As in :func:`load_autoencoder`.
-        device: As in :func:`load_autoencoder`.
+        dtype: Name of the dtype, as in :func:`load_autoencoder`.
+        encoder_lora: File of an adapter, as in :func:`load_autoencoder`.
+        device: Place of the weights, as in :func:`load_autoencoder`.
 
     Raises:
-        ValueError: if the model comes with none, or the two work on different latents.
+        ValueError: If the model comes with none, or the two work on different latents.
     """
     where: dict[str, Any] = {}
     if name is None:

@@ -1,4 +1,4 @@
-"""FLUX.1's weights under the names that its authors (Black Forest Labs) gave them.
+"""Writes FLUX.1's weights under the names that its authors (Black Forest Labs) gave them.
 
 diffusers renamed the layers and split each matrix of queries, keys and values into three. The original names are what ComfyUI,
 stable-diffusion.cpp and the converters to GGUF and others' formats read.

@@ -1,4 +1,4 @@
-"""The device and the dtype that a model runs on, by the names that users give."""
+"""Chooses the device and the dtype that a model runs on, by the names that users give."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """Return a device that is there; for ``auto`` the first of cuda, mps and cpu.
 
     Raises:
-        ValueError: if the device is unknown or not there.
+        ValueError: If the device is unknown or not there.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":

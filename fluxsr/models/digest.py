@@ -1,4 +1,4 @@
-"""A short digest of a model's weights, the same on every device and with any number of threads."""
+"""Computes a short digest of a model's weights, the same on every device and with any number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discriminators: light heads on the features of a frozen network, of the backbone itself for latents."""
+"""Implements discriminators: light heads on the features of a frozen network, of the backbone itself for latents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FeatureDiscriminator(nn.Module):
         width: Hidden units of each head.
 
     Raises:
-        ValueError: if ``width`` is below 1.
+        ValueError: If ``width`` is below 1.
     """
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
@@ -48,13 +48,13 @@ class LatentDiscriminator(FeatureDiscriminator):
     of what it was. Only the heads are trained, each a small multilayer perceptron on the tokens of one layer.
 
     Args:
-        backbone: the generator's backbone. With adapters its base is shared: no memory beside the heads'.
-        layers: blocks whose outputs are looked at, counted from the first double-stream block; every block by default.
-        width: hidden units of each head; 64 is our default (FlowSR publishes no heads).
-        time: at which the features are taken, in ``[0, 1]``: 0, the data end, is our default.
+        backbone: The generator's backbone. With adapters its base is shared: no memory beside the heads'.
+        layers: Blocks whose outputs are looked at, counted from the first double-stream block; every block by default.
+        width: Hidden units of each head; 64 is our default (FlowSR publishes no heads).
+        time: Time at which the features are taken, in ``[0, 1]``: 0, the data end, is our default.
 
     Raises:
-        ValueError: if the model has no such layers, or a number is out of range.
+        ValueError: If the model has no such layers, or a number is out of range.
     """
 
     def __init__(

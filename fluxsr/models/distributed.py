@@ -1,4 +1,4 @@
-"""Tensors that are sharded over processes: whole where a file is written, in parts where one is read."""
+"""Gathers tensors that are sharded over processes for writing, and scatters them after reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LoRA adapter of an autoencoder's encoder: trained with the student, kept beside its file, fused for inference."""
+"""Adapts an autoencoder's encoder with a LoRA: trained with the student, kept beside its file, fused for inference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_encoder_lora(vae: nn.Module, rank: int) -> None:
         rank: Rank of the two matrices.
 
     Raises:
-        ValueError: if ``rank`` is below 1.
+        ValueError: If ``rank`` is below 1.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -112,7 +112,7 @@ def encoder_lora_of(student: str | Path | None, facts: Mapping[str, str]) -> str
         facts: Its header.
 
     Raises:
-        ValueError: if the file is not beside it, or is another one.
+        ValueError: If the file is not beside it, or is another one.
     """
     if student is None or FACT not in facts:
         return None
@@ -130,7 +130,7 @@ def load_encoder_lora(vae: nn.Module, path: str | Path) -> None:
     """Fill an adapter that was added, from a file.
 
     Raises:
-        ValueError: if it does not fit, naming the file.
+        ValueError: If it does not fit, naming the file.
     """
     own, state = encoder_lora_state(vae), read_safetensors(path)[0]
     if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in state.items()}:

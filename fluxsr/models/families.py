@@ -1,4 +1,4 @@
-"""What differs between the families of FLUX, and nothing else: FLUX.1 and FLUX.2. Everything that must know asks here."""
+"""Describes what differs between FLUX.1 and FLUX.2, and nothing else. All code that depends on it asks here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fluxsr.models.packing import image_ids
 
 
 class Conditions(NamedTuple):
-    """What a pass is told besides state and time.
+    """The inputs of a pass besides state and time.
 
     Attributes:
         prompt_embeds: Text tokens ``(1, T, joint_attention_dim)``; T may be 0.
@@ -37,7 +37,7 @@ class Family:
         transformer: Name of diffusers' class.
         folded: Name of this library's class with constant modulation.
         since: First release of diffusers that has the class.
-        mark: An argument that only this class has, and its default: it tells configurations without a class name apart.
+        mark: An argument that only this class has, and its default: it distinguishes configurations without a class name.
         modulation: Full names of the linears that see time, guidance and pooled prompt alone.
         embedder: Name of the module that embeds these.
         image_linears: Full names of the linears that adapters get by default.
@@ -72,7 +72,7 @@ class Family:
         """Return diffusers' class.
 
         Raises:
-            ValueError: if the installed diffusers is too old to have it.
+            ValueError: If the installed diffusers is too old to have it.
         """
         return from_diffusers(self.transformer, self.since, self.name)
 
@@ -118,7 +118,7 @@ class Family:
         """Return the published time shift of the sampling grid, ``exp(mu)``.
 
         Args:
-            image_tokens: of the whole image, a token for each 2x2 latent positions.
+            image_tokens: Tokens of the whole image, a token for each 2x2 latent positions.
             steps: Euler steps; FLUX.1's shift does not depend on them.
 
         Source: the scheduler configuration of FLUX.1-dev, and FLUX.2's sampling code, whose two lines in the number of tokens
@@ -197,7 +197,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     """Return the family that a transformer's configuration is of, by its class name, or by the argument that marks it.
 
     Raises:
-        ValueError: if it is of none, naming what it is and what is supported.
+        ValueError: If it is of none, naming what it is and what is supported.
     """
     name = config.get("_class_name")
     for family in FAMILIES:
@@ -210,7 +210,7 @@ def family_of_model(transformer: nn.Module) -> Family:
     """Return the family of a transformer, by the names of its class and the classes above it.
 
     Raises:
-        ValueError: if it is of none, naming what it is and what is supported.
+        ValueError: If it is of none, naming what it is and what is supported.
     """
     names = [kind.__name__ for kind in type(transformer).__mro__]
     for family in FAMILIES:
@@ -236,7 +236,7 @@ def refuse_other_widths(config: Any) -> None:
     """Refuse a transformer that takes more channels than it makes: an inpainting or control model is no velocity of its input.
 
     Raises:
-        ValueError: with both numbers.
+        ValueError: With both numbers.
     """
     given, made = config["in_channels"], config.get("out_channels")
     if made is not None and made != given:
@@ -255,7 +255,7 @@ def from_diffusers(name: str, since: str, what: str) -> Any:
         what: What needs it, for the error.
 
     Raises:
-        ValueError: if the installed release does not have it, with the one that does.
+        ValueError: If the installed release does not have it, with the one that does.
     """
     import diffusers
 

@@ -1,4 +1,4 @@
-"""Collecting the outputs of a FLUX backbone's layers, for losses on features."""
+"""Collects the outputs of a FLUX backbone's layers, for losses on features."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 
 
 class FeatureTap:
-    """Hears the image tokens that leave each transformer block, in the passes that are asked for.
+    """Records the image tokens that leave each transformer block, in the passes that are asked for.
 
-    Nothing is kept outside :meth:`record`: not by other passes, and not when gradient checkpointing runs a block again in
+    Nothing is recorded outside :meth:`record`: not by other passes, and not when gradient checkpointing runs a block again in
     the backward pass. Gradients flow through the collected tensors.
 
     Args:
-        model: a :class:`fluxsr.models.FluxBackbone` or any module with FLUX's ``transformer_blocks`` and
+        model: A :class:`fluxsr.models.FluxBackbone` or any module with FLUX's ``transformer_blocks`` and
             ``single_transformer_blocks`` (also deeper inside, and under LoRA).
-        layers: which blocks, counted through both kinds in order; negative counts from the end; all by default.
+        layers: Blocks to record, counted through both kinds in order; negative counts from the end; all by default.
 
     Raises:
-        ValueError: if the model has no such blocks, or not that many.
+        ValueError: If the model has no such blocks, or not that many.
 
     Example:
         ``with tap.record() as features: backbone(xt, t)`` leaves in ``features`` one ``(B, N, D)`` tensor per layer.
@@ -90,7 +90,7 @@ def find_transformer(model: nn.Module) -> nn.Module:
     """Return the module inside a model that has FLUX's two lists of blocks.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: If there is none.
     """
     for module in model.modules():
         if all(isinstance(getattr(module, name, None), nn.ModuleList) for name in BLOCKS):
@@ -102,7 +102,7 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
     """Return FLUX's blocks, the double-stream ones first.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: If there are none.
     """
     owner = find_transformer(model)
     return [block for name in BLOCKS for block in getattr(owner, name)]

@@ -1,4 +1,4 @@
-"""FLUX as a velocity model: packing, ids, guidance, prompt and adapters behind ``velocity(xt, t) -> v``."""
+"""Wraps FLUX as a velocity model: packing, ids, guidance, prompt and adapters behind ``velocity(xt, t) -> v``."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from fluxsr.protocols import VelocityModel
 class FluxBackbone(nn.Module):
     """A velocity model ``(xt, t) -> v`` around a transformer of diffusers: FLUX.1's or FLUX.2's.
 
-    Several roles can live on one frozen base as LoRA adapters (``student``, ``teacher``, an EMA); which one runs is chosen
-    per call, and gradient checkpointing recomputes every pass with the role that it ran with.
+    Several roles can share one frozen base as LoRA adapters (``student``, ``teacher``, an EMA). Each call chooses the role
+    that runs, and gradient checkpointing recomputes every pass with the role that it ran with.
 
     Args:
-        transformer: the diffusers model (:mod:`fluxsr.models.families` lists the classes).
-        prompt: cached embeddings; ``None``: no text tokens and a zero pooled vector. A folded transformer has its own.
-        guidance: the distilled guidance scale of FLUX.1-dev (3.5 is that model's default); must be ``None`` for a
+        transformer: The diffusers model (:mod:`fluxsr.models.families` lists the classes).
+        prompt: Cached embeddings; ``None``: no text tokens and a zero pooled vector. A folded transformer has its own.
+        guidance: The distilled guidance scale of FLUX.1-dev (3.5 is that model's default); must be ``None`` for a
             model without guidance embedding.
-        gradient_checkpointing: recompute each block in the backward pass.
+        gradient_checkpointing: Recompute each block in the backward pass.
 
     Raises:
-        ValueError: if the transformer is of no known family, makes something else than it takes (an inpainting model), or
+        ValueError: If the transformer is of no known family, makes something else than it takes (an inpainting model), or
             guidance and model, or prompt and model, don't fit.
 
     Shapes:
@@ -105,7 +105,7 @@ class FluxBackbone(nn.Module):
 
     @property
     def conditions(self) -> Conditions:
-        """What every pass is told besides state and time."""
+        """Return the inputs of every pass besides state and time."""
         return Conditions(self.prompt_embeds, self.pooled_prompt_embeds, self.guidance)
 
     def set_prompt(self, prompt: PromptEmbedding | None) -> None:
@@ -117,7 +117,7 @@ class FluxBackbone(nn.Module):
             prompt: The new one, as in the constructor.
 
         Raises:
-            ValueError: if prompt and model don't fit, or the model was folded with another.
+            ValueError: If prompt and model don't fit, or the model was folded with another.
         """
         config: Any = self.transformer.config
         conditions: Any = getattr(self.transformer, "conditions", None)
@@ -158,7 +158,7 @@ class FluxBackbone(nn.Module):
         """Return the velocity model of one role; ``None`` is the frozen base alone.
 
         Raises:
-            ValueError: for an unknown role.
+            ValueError: For an unknown role.
         """
         with self.adapters.use(role):
             return partial(self._run, role)
@@ -172,7 +172,7 @@ class FluxBackbone(nn.Module):
             scale: 1 is the prompt alone, and a single pass.
 
         Raises:
-            ValueError: if the prompt holds no negative one.
+            ValueError: If the prompt holds no negative one.
         """
         if scale == 1:
             return self
@@ -238,7 +238,7 @@ class FluxBackbone(nn.Module):
         """Add the adapter of a file as a role, at the file's own rank; on ``meta`` only the file's header is read.
 
         Raises:
-            ValueError: if the file is missing or damaged, or does not fit this base.
+            ValueError: If the file is missing or damaged, or does not fit this base.
         """
         device = "meta" if self.transformer.x_embedder.weight.is_meta else "cpu"
         state = read_lora(path, device, self.family)
@@ -264,13 +264,13 @@ class FluxBackbone(nn.Module):
         In a distributed run every process calls it, and the first one writes.
 
         Args:
-            path: file ending in ``.safetensors``. A transformer's file names its architecture, so
+            path: File ending in ``.safetensors``. A transformer's file names its architecture, so
                 ``load_flux(path)`` rebuilds it.
             dtype: Dtype of a transformer's stored weights.
-            metadata: further strings for the file's header.
+            metadata: Further strings for the file's header.
 
         Raises:
-            ValueError: if the model has no adapter, and a modulation table or no text stream; or if the path does not end in
+            ValueError: If the model has no adapter, and a modulation table or no text stream; or if the path does not end in
                 ``.safetensors``.
         """
         if self.default_role is not None:
@@ -292,7 +292,7 @@ class FluxBackbone(nn.Module):
         The model takes no prompt from then on, and is no longer saved whole; adapters, fusing and folding work as ever.
 
         Raises:
-            ValueError: if the prompt has tokens, or an adapter is in the text stream.
+            ValueError: If the prompt has tokens, or an adapter is in the text stream.
         """
         if self.text_tokens:
             raise ValueError(f"the text stream can't be left out: the prompt has {self.text_tokens} tokens")

@@ -1,4 +1,4 @@
-"""The names of models that are known without looking anywhere, and what is said of a name that can be none."""
+"""Lists the names of models that are known without a look-up, and explains a name that can be none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model_or_shipped(model: str | Path | None, lora: str | Path | None) -> str:
     """Return the name of the model to load: the given one, else the shipped student.
 
     Raises:
-        ValueError: if there is an adapter and no model: on another base than its own it would make another picture, silently.
+        ValueError: If there is an adapter and no model: on another base than its own it would make another picture, silently.
     """
     if model is None and lora is not None:
         raise ValueError(
@@ -47,7 +47,7 @@ def refuse_foreign(name: str) -> None:
     """Refuse what is no hub id: a foreign file, a path where nothing is, a name without an owner, or one that is mistyped.
 
     Raises:
-        ValueError: saying what it is, with the known name that is nearest.
+        ValueError: Saying what it is, with the known name that is nearest.
     """
     path = Path(name)
     for kind, suffixes in _FOREIGN.items():

@@ -1,4 +1,4 @@
-"""The licenses of the bases that are known, as data, and what each means for adapters and exported models."""
+"""Lists the licenses of the known bases, and what each means for adapters and exported models."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class License(NamedTuple):
     """A license as a model hub names it.
 
     Attributes:
-        identifier: the hub's short name; ``other`` for a license that has none.
+        identifier: The hub's short name; ``other`` for a license that has none.
         name: Name of the license.
-        link: to its text; empty where no license is known.
-        commercial: whether commercial use is free.
+        link: Link to its text; empty where no license is known.
+        commercial: Whether commercial use is free.
         terms: What it means for an adapter or an exported model that was made from the base.
     """
 

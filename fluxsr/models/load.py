@@ -1,4 +1,4 @@
-"""Loading a FLUX backbone from any source, onto any device: on meta, without a weight or a network."""
+"""Loads a FLUX backbone from any source, onto any device; on meta it needs no weight and no network."""
 
 from __future__ import annotations
 
@@ -38,16 +38,17 @@ def load_flux(
 ) -> FluxBackbone:
     """Load a FLUX backbone and say what of it is trained.
 
-    On the ``meta`` device nothing is downloaded and no weight is read: the architecture comes from a file's header, a folder's
+    On the ``meta`` device nothing is downloaded and no weight is read. The architecture comes from a file's header, a folder's
     ``config.json``, the hub's cache on this disk or a known model's name. A prompt file that does not exist counts as 512
     tokens there, an adapter file that does not exist as an adapter of rank ``lora_rank``, and nothing is quantized.
 
     Args:
-        model: ``nano`` (the shipped teacher), ``nano-student`` (FluxSR's) or ``nano-flowsr``; a hub id
-            (``black-forest-labs/FLUX.1-dev``); a local folder in diffusers' layout, of a pipeline or of a transformer alone; a
-            ``.safetensors`` file made by this library (all of these folded or not); or, with ``weights=False`` or on ``meta``,
-            the name of an architecture. See :class:`fluxsr.models.sources.ModelSource`.
-        weights: Whether to load weights. ``False`` gives random ones, to train from scratch; a network is never asked then.
+        model: Name of the model, folded or not. Shipped are ``nano`` (the teacher), ``nano-student`` (FluxSR's) and
+            ``nano-flowsr``. Otherwise it is a hub id (``black-forest-labs/FLUX.1-dev``), a local folder in diffusers' layout
+            (of a pipeline or of a transformer alone), or a ``.safetensors`` file made by this library. With
+            ``weights=False`` or on ``meta``, the name of an architecture will do. See
+            :class:`fluxsr.models.sources.ModelSource`.
+        weights: Whether to load weights. ``False`` gives random ones, to train from scratch, and downloads nothing.
         prompt: File of cached embeddings made by ``fluxsr prompt``; none: no text tokens.
         text_stream: Whether to keep what works on text tokens alone. Without a prompt nothing flows through it; leaving it out
             saves 18 % of FLUX.2-klein-4B and changes no output.
@@ -66,7 +67,7 @@ def load_flux(
         device: Where the backbone goes; ``None``: torch's current default device.
 
     Raises:
-        ValueError: if something can't be loaded or doesn't fit, naming it and what to do.
+        ValueError: If something can't be loaded or doesn't fit, naming it and what to do.
     """
     if trainable not in ("lora", "full", "none"):
         raise ValueError(f"trainable must be lora, full or none, got {trainable!r}")
@@ -104,7 +105,7 @@ def transformer_class(config: dict[str, Any]) -> Any:
     """Return the class that a configuration is for: diffusers' own of its family, or a folded one, which has a time.
 
     Raises:
-        ValueError: if it is of no known family, or the installed diffusers lacks the class.
+        ValueError: If it is of no known family, or the installed diffusers lacks the class.
     """
     family = family_of(config)
     return folded_class(family) if "t" in config else family.diffusers_class()

@@ -1,4 +1,4 @@
-"""LoRA files as others write them: diffusers', peft's and kohya's keys, and the strength that a file asks for."""
+"""Reads LoRA files as others write them: diffusers', peft's and kohya's keys, at the strength that a file asks for."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _KOHYA = re.compile(r"lora_(unet|transformer|te\d?)_")
 def read_lora(path: str | Path, device: torch.device | str = "cpu", family: Family = FLUX1) -> dict[str, Tensor]:
     """Read an adapter file, or a folder that holds one, under diffusers' keys and at the strength that it asks for.
 
-    A strength other than 1 (``alpha`` over the rank, from the header or from ``.alpha`` tensors) is multiplied into the second
-    matrix of each pair, so that what is returned needs none.
+    The strength is ``alpha`` over the rank, from the header or from ``.alpha`` tensors. Where it is not 1, the second matrix of
+    each pair is multiplied by it, so that the returned tensors need none.
 
     Args:
         path: A ``.safetensors`` file, or a folder with ``pytorch_lora_weights.safetensors``. Its keys may be diffusers',
             peft's, or kohya's (sd-scripts, ComfyUI trainers), which diffusers translates.
         device: Where the tensors go; on ``meta`` the header alone is read.
-        family: Of the base: the same name in another trainer's file is another layer there.
+        family: Family of the base: the same name in another trainer's file is another layer there.
 
     Raises:
         ValueError: If there is no such file, it is damaged, it holds no LoRA, or one in a format that is not read.

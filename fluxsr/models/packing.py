@@ -1,4 +1,4 @@
-"""FLUX's token layout: 2x2 latent positions are one token, with row and column ids for the rotary embedding."""
+"""Packs latents into FLUX's tokens: 2x2 latent positions are one token, with row and column ids for the rotary embedding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def pack(latents: Tensor) -> Tensor:
     """Pack latents ``(B, C, h, w)`` into tokens ``(B, h/2 * w/2, 4C)``, channels first inside a token as in FLUX.
 
     Raises:
-        ValueError: if the latents are not four-dimensional or a side is odd.
+        ValueError: If the latents are not four-dimensional or a side is odd.
     """
     if latents.ndim != 4:
         raise ValueError(f"latents must have shape (B, C, h, w), got {tuple(latents.shape)}")

@@ -1,4 +1,4 @@
-"""A prompt as embeddings: made once by a command, cached in a file, never encoded in training."""
+"""Encodes a prompt once, by a command, and caches the embeddings in a file; training never encodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PromptEmbedding(NamedTuple):
     Attributes:
         prompt_embeds: The encoder's token features ``(1, T, joint_attention_dim)``; T may be 0.
         pooled_prompt_embeds: CLIP's pooled feature ``(1, pooled_projection_dim)``; ``None`` for FLUX.2, which has none.
-        text: the prompt, for people and fingerprints.
+        text: The prompt, for people and fingerprints.
         negative_prompt_embeds: Features of a second text ``(1, T', joint_attention_dim)``, which classifier-free guidance leads
             away from.
     """
@@ -45,7 +45,7 @@ class PromptEmbedding(NamedTuple):
             device: Where the embeddings go. On ``meta`` only the header is read.
 
         Raises:
-            ValueError: if the file is missing, damaged, or holds something else.
+            ValueError: If the file is missing, damaged, or holds something else.
         """
         tensors, metadata = read_safetensors(path, device)
         try:
@@ -94,19 +94,19 @@ def encode_prompt(
     FLUX.1 has T5-XXL and CLIP-L (about 10 GB), FLUX.2-klein a Qwen3 of 4 or 8 B, FLUX.2-dev a Mistral of 24 B.
 
     Args:
-        text: the prompt.
-        model: hub id or local folder in diffusers' layout.
-        negative: a second text, which classifier-free guidance leads away from (FLUX.2-klein-base: empty); FLUX.2 only.
+        text: The prompt.
+        model: Hub id or local folder in diffusers' layout.
+        negative: A second text, which classifier-free guidance leads away from (FLUX.2-klein-base: empty); FLUX.2 only.
         revision: Revision of the hub repository.
-        max_tokens: the encoder's length before trimming; FLUX.1-dev and FLUX.2 were trained with 512, -schnell with 256.
-        trim: keep only the prompt's own tokens. FLUX runs with any number of them, and every token less saves time
+        max_tokens: The encoder's length before trimming; FLUX.1-dev and FLUX.2 were trained with 512, -schnell with 256.
+        trim: Keep only the prompt's own tokens. FLUX runs with any number of them, and every token less saves time
             in each step; the padding that FLUX was trained with changes the result a little, so it is a choice. FLUX.2-dev's
             are never trimmed.
-        device: where the encoders run.
+        device: Where the encoders run.
         dtype: Dtype of the encoders.
 
     Raises:
-        ValueError: if the model can't be loaded, is no pipeline whose text encoders are known, or takes no negative prompt.
+        ValueError: If the model can't be loaded, is no pipeline whose text encoders are known, or takes no negative prompt.
     """
     source = ModelSource(model, revision)
     if source.kind not in ("pipeline", "hub"):

@@ -1,4 +1,4 @@
-"""Quantized weights through diffusers: what stays in 16 bits, and what each format needs."""
+"""Quantizes weights through diffusers, and knows what stays in 16 bits and what each format needs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def quantization_config(kind: Quantization, keep: Sequence[str] = ()) -> Any:
 
     Args:
         kind: ``int8`` or ``fp8`` (torchao), or ``nf4`` (bitsandbytes, on CUDA).
-        keep: names of further modules that stay as they are.
+        keep: Names of further modules that stay as they are.
 
     Raises:
-        ValueError: if the package or the device that it needs is missing.
+        ValueError: If the package or the device that it needs is missing.
     """
     if kind == "nf4" and not torch.cuda.is_available():
         raise ValueError("nf4 is made on a CUDA device, and there is none here: give int8 or fp8")
@@ -52,7 +52,7 @@ def quantize_int8(transformer: nn.Module) -> None:
     """Give the linears of a loaded transformer int8 weights, in place, with a scale for each row; the first and last stay.
 
     Raises:
-        ValueError: if torchao is missing.
+        ValueError: If torchao is missing.
     """
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_

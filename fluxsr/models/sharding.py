@@ -1,4 +1,4 @@
-"""Sharding a backbone over processes by FSDP2, in units of one dtype each."""
+"""Shards a backbone over processes by FSDP2, in units of one dtype each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def shard_backbone(backbone: nn.Module, mesh: Any) -> None:
     the adapters are float32 on a bfloat16 base. What lies outside the blocks is one unit more. Any other model is one unit.
 
     Args:
-        backbone: a :class:`fluxsr.models.FluxBackbone` or any module, not compiled.
+        backbone: A :class:`fluxsr.models.FluxBackbone` or any module, not compiled.
         mesh: Mesh of the data-parallel processes, one-dimensional.
     """
     from torch.distributed.fsdp import fully_shard

@@ -1,4 +1,4 @@
-"""Where a model's weights come from: one answer for every command and constructor, and one line for what is no model."""
+"""Finds where a model's weights come from, for every command and constructor, and refuses in one line what is no model."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class ModelSource:
         revision: Revision of a hub repository.
 
     Attributes:
-        kind: ``pixel``: the autoencoder without weights; ``shipped``: a name that comes with the package; ``file``: one
-            ``.safetensors`` file; ``pipeline``, ``transformer``, ``autoencoder``: folders in diffusers' layout; ``taesd``: a
-            folder with an encoder's and a decoder's file in taesd's own layout; ``architecture``: a name without weights;
-            ``hub``: everything else that may be a hub id.
+        kind: Kind of the place. ``pixel`` is the autoencoder without weights. ``shipped`` is a name that comes with the
+            package. ``file`` is one ``.safetensors`` file. ``pipeline``, ``transformer`` and ``autoencoder`` are folders in
+            diffusers' layout. ``taesd`` is a folder with an encoder's and a decoder's file in taesd's own layout.
+            ``architecture`` is a name without weights. ``hub`` is everything else that may be a hub id.
         path: The file or folder; ``None`` for the kinds that have none.
 
     Raises:
-        ValueError: if the name can be none of these: a file of another kind, a path where nothing is, a name without an owner,
-            or one that is all but a known one; with the known name that is nearest.
+        ValueError: If the name can be none of these: a file of another kind, a path where nothing is, a name without an owner.
+            A name that is nearly a known one is refused with the known name.
     """
 
     def __init__(self, name: str | Path, revision: str | None = None) -> None:
@@ -87,7 +87,7 @@ class ModelSource:
                 known by its name.
 
         Raises:
-            ValueError: if it holds no transformer, one of a class that is not known, or can't be asked.
+            ValueError: If it holds no transformer, one of a class that is not known, or can't be asked.
         """
         if self.is_file:
             return self._architecture_of_file()
@@ -111,10 +111,10 @@ class ModelSource:
 
         Args:
             subfolder: Folder inside the source; found by itself for a pipeline's.
-            offline: As for :meth:`transformer_config`.
+            offline: Whether no hub is asked, as for :meth:`transformer_config`.
 
         Raises:
-            ValueError: if it holds no autoencoder, one of a class that is not known, or can't be asked.
+            ValueError: If it holds no autoencoder, one of a class that is not known, or can't be asked.
         """
         if self.is_file or self.kind == "architecture":
             raise ValueError(
@@ -133,7 +133,7 @@ class ModelSource:
         """Return name and subfolder of the autoencoder that the model comes with.
 
         Raises:
-            ValueError: if it comes with none.
+            ValueError: If it comes with none.
         """
         if self.kind == "hub" or (self.kind == "pipeline" and self.path is not None and (self.path / "vae").is_dir()):
             return self.name, "vae"
@@ -153,7 +153,7 @@ class ModelSource:
         """Turn the many errors of loading from a folder or a hub into one that says what to do.
 
         Raises:
-            ValueError: the advice on the body's error.
+            ValueError: The advice on the body's error.
         """
         try:
             yield
@@ -177,7 +177,7 @@ class ModelSource:
         """Return what ``model_index.json`` of a FluxSR pipeline says; a hub's is downloaded.
 
         Raises:
-            ValueError: if it is no such pipeline, with what to do.
+            ValueError: If it is no such pipeline, with what to do.
         """
         found: dict[str, Any] = {}
         if self.kind == "hub" or (self.path is not None and (self.path / "model_index.json").is_file()):
@@ -194,7 +194,7 @@ class ModelSource:
         """Return a file of a folder or of a hub repository, downloaded if it is not here.
 
         Raises:
-            ValueError: if it is not there, with what to do.
+            ValueError: If it is not there, with what to do.
         """
         if self.path is not None:
             return self.path / inside
@@ -207,7 +207,7 @@ class ModelSource:
         """Return the content of a JSON file of a folder or hub repository.
 
         Raises:
-            ValueError: if it is missing or damaged, with what to do.
+            ValueError: If it is missing or damaged, with what to do.
         """
         path = self.file(inside)
         with self.explain():

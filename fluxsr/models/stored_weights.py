@@ -1,4 +1,4 @@
-"""A transformer's weights on disk, read one tensor at a time, so that one larger than the memory can be made smaller."""
+"""Reads a transformer's weights from disk one tensor at a time, so that one larger than the memory can be made smaller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StoredWeights:
         files: The file of each tensor.
 
     Raises:
-        ValueError: if the source can't be read, naming it and what to do.
+        ValueError: If the source can't be read, naming it and what to do.
     """
 
     def __init__(self, source: ModelSource | str) -> None:
@@ -49,7 +49,7 @@ class StoredWeights:
         """Return one tensor, on the CPU; it may be a view of the mapped file, which stays mapped as long as it lives.
 
         Raises:
-            ValueError: if it is missing or its file is damaged.
+            ValueError: If it is missing or its file is damaged.
         """
         if name not in self.files:
             raise ValueError(f"{self.source.name} has no tensor {name!r}: it is incomplete or no FLUX; get it again")

@@ -1,4 +1,4 @@
-"""taesd's own files as diffusers' ``AutoencoderTiny``: two flat lists of layers, an encoder's and a decoder's."""
+"""Loads taesd's own files as diffusers' ``AutoencoderTiny``: two flat lists of layers, an encoder's and a decoder's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load_taesd(encoder: Path, decoder: Path, dtype: torch.dtype, device: torch.d
         device: Where the weights go. On ``meta`` only the headers are read.
 
     Raises:
-        ValueError: if a file is damaged or holds something else, naming it.
+        ValueError: If a file is damaged or holds something else, naming it.
     """
     from diffusers import AutoencoderTiny
 

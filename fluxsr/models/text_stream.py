@@ -1,4 +1,4 @@
-"""Leaving the text stream out: without text tokens nothing ever flows through it, and it is 18 % of FLUX.2-klein-4B."""
+"""Removes the text stream, 18 % of FLUX.2-klein-4B, through which nothing flows without text tokens."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Silent(nn.Module):
 def _linear_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype in which a linear's output would be.
 
-    Under autocast a linear's output is in 16 bits and a norm's in 32: text tokens left in 32, though there are none, would
-    bring the image tokens that they are joined with, and all attention, to 32.
+    Under autocast a linear's output is in 16 bits and a norm's in 32. Text tokens left in 32 would bring the image tokens
+    that they are joined with, and all attention, to 32. That holds even for zero text tokens.
     """
     kind = "cpu" if x.is_meta else x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
@@ -57,8 +57,8 @@ def drop_text_stream(transformer: Any, family: Family) -> None:
     """Take out, in place, what works on text tokens alone; the model runs without text tokens from then on, as it did before.
 
     Args:
-        transformer: a model of diffusers, or a folded one.
-        family: its family.
+        transformer: A model of diffusers, or a folded one.
+        family: Its family.
     """
     transformer.set_submodule("context_embedder", Nothing(transformer.inner_dim))
     for block in transformer.transformer_blocks:

@@ -1,4 +1,4 @@
-"""A velocity model that works tile by tile, so that memory does not grow with the image."""
+"""Runs a velocity model tile by tile, so that memory does not grow with the image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Span(NamedTuple):
     """Where one tile lies along one side.
 
     Attributes:
-        start: first position.
-        size: how many positions.
+        start: First position.
+        size: How many positions.
         weights: ``(size * resolution,)`` float32; those of all tiles sum to one at every point.
     """
 
@@ -29,17 +29,19 @@ class Span(NamedTuple):
 def spans(length: int, tile: int, overlap: int, resolution: int = 1) -> list[Span]:
     """Cover ``length`` positions with tiles that overlap and blend into each other without a kink.
 
-    Tiles are spread evenly, so that none is a sliver at the end, and start at even positions: that keeps all of them on
+    Tiles are spread evenly, so that none is a sliver at the end. They start at even positions, which keeps all of them on
     the 2x2 patch grid of the whole.
 
     Args:
-        length: positions to cover; even, where tiles must keep to the patch grid.
-        tile: positions of a tile, even; a shorter length is one tile.
+        length: Positions to cover; even, where tiles must keep to the patch grid.
+        tile: Positions of a tile, even; a shorter length is one tile.
         overlap: Overlap of neighboring tiles in positions, at least; in ``[0, tile)``.
-        resolution: weights per position, for an output that is finer than the positions (decoded pixels).
+        resolution: Weights per position, for an output that is finer than the positions (decoded pixels).
     """
     size = min(tile, length)
+    # The least number of tiles that overlap by `overlap`: each but the first adds tile - overlap positions.
     count = -(-(length - overlap) // (tile - overlap)) if length > size else 1
+    # Rounded in steps of 2, since a tile that began at an odd position would cut FLUX's 2x2 patches in two.
     starts = [2 * round((length - size) * i / (2 * max(count - 1, 1))) for i in range(count)]
     # sin^2 and its mirror image sum to one with a continuous slope; the division below settles wider overlaps.
     ramp_length = max(overlap, 1) * resolution
@@ -57,16 +59,16 @@ def spans(length: int, tile: int, overlap: int, resolution: int = 1) -> list[Spa
 class TiledVelocity:
     """Evaluates a velocity model on overlapping tiles of the latents and blends the velocities with smooth weights.
 
-    Being a velocity model itself, it goes wherever one goes; the state stays global, so the noise of multi-step sampling is
-    one noise, and every tile counts its positions from zero, as in training.
+    It is a velocity model itself and takes the place of one. The state stays global, so multi-step sampling has one noise
+    for the whole image. Every tile counts its positions from zero, as in training.
 
     Args:
-        velocity: the model.
-        tile: side of a tile in latent positions; even, for FLUX's 2x2 patches. Latents no larger pass through whole.
+        velocity: The model.
+        tile: Side of a tile in latent positions; even, for FLUX's 2x2 patches. Latents no larger pass through whole.
         overlap: Overlap of neighboring tiles in latent positions, at least.
 
     Raises:
-        ValueError: if ``tile`` is not even and positive, or ``overlap`` not in ``[0, tile)``.
+        ValueError: If ``tile`` is not even and positive, or ``overlap`` not in ``[0, tile)``.
     """
 
     def __init__(self, velocity: VelocityModel, tile: int, overlap: int) -> None:
@@ -89,7 +91,7 @@ def in_tiles(
     """Apply a function to overlapping tiles and blend the results with smooth weights; what is one tile passes through whole.
 
     Args:
-        function: From ``(B, C, reads h, reads w)`` to ``(B, D, writes h, writes w)``.
+        function: Function from ``(B, C, reads h, reads w)`` to ``(B, D, writes h, writes w)``.
         x: The whole input, ``(B, C, reads H, reads W)``.
         tile: Side of a tile in positions.
         overlap: Least overlap of neighboring tiles in positions.

@@ -1,4 +1,4 @@
-"""Files of weights: safetensors only, written whole or not at all, with errors that say what to do."""
+"""Reads and writes files of weights: safetensors only, written whole or not at all, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_safetensors(
     """Write tensors to ``path``: to a temporary name beside it first, then renamed.
 
     Raises:
-        ValueError: if the file can't be written (a full disk, a missing permission), naming it.
+        ValueError: If the file can't be written (a full disk, a missing permission), naming it.
     """
     from safetensors.torch import save_file
 
@@ -53,7 +53,7 @@ def read_safetensors(path: str | Path, device: torch.device | str = "cpu") -> tu
         device: Where the tensors go. On ``meta`` only the header is read.
 
     Raises:
-        ValueError: if the file is missing or damaged, naming it.
+        ValueError: If the file is missing or damaged, naming it.
     """
     meta = torch.device(device).type == "meta"
     # Whatever the default device is: older releases of safetensors read onto it.
@@ -67,7 +67,7 @@ def read_header(path: str | Path) -> tuple[list[str], dict[str, str]]:
     """Return the names of a safetensors file's tensors, and its metadata.
 
     Raises:
-        ValueError: if the file is missing or damaged, naming it.
+        ValueError: If the file is missing or damaged, naming it.
     """
     with open_safetensors(path) as file:
         return list(file.keys()), dict(file.metadata() or {})
@@ -78,7 +78,7 @@ def open_safetensors(path: str | Path) -> Iterator[Any]:
     """Open a file in safetensors' own way.
 
     Raises:
-        ValueError: if the file is missing, or it or what the body reads is damaged.
+        ValueError: If the file is missing, or it or what the body reads is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -97,7 +97,7 @@ def own_memory(module: ModuleT) -> ModuleT:
     A view lies at any address, and a matrix product at an odd one rounds otherwise: the same weights would not give the
     same bits. Nor does it bear that somebody writes the file anew. Quantized tensors are left alone.
 
-    Where there is an accelerator, nothing is copied: the weights are on their way to it, and until then all processes of
+    Where there is an accelerator, nothing is copied. The weights are on their way to it, and until then all processes of
     a machine read the same pages of the file. Eight private copies of 24 GB would not fit into most machines.
     """
     if torch.accelerator.is_available():

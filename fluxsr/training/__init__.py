@@ -1,4 +1,4 @@
-"""The LightningModule, its loss terms and callbacks."""
+"""Provides the LightningModule, its loss terms and callbacks."""
 
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.batches import as_batch

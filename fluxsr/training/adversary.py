@@ -1,4 +1,4 @@
-"""The adversarial terms: FlowSR's discriminator of latents, trained in turn with the student, and what both kinds share."""
+"""Implements the adversarial terms: FlowSR's discriminator of latents, and what both kinds of discriminator share."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Adversary(nn.Module):
     here. With DDP take ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights.
 
     Args:
-        weight: multiplier of the term in the student's loss; 0.1 is our default (the paper publishes none).
-        layers: blocks whose features the discriminator sees; see :class:`fluxsr.models.LatentDiscriminator`.
-        width: hidden units of its heads.
-        time: at which it takes the features; 0 is the data end.
-        r1_weight: of the R1 penalty on real samples; 0 leaves it out.
-        warmup_steps: steps in which the discriminator learns and the student does not hear it yet.
-        adaptive: scale the term so that its gradient at the latents is as large as that of all other terms together (VQGAN's
-            adaptive weight, arXiv 2012.09841, taken at the latents); ``weight`` multiplies that.
-        optimizer: of the heads; AdamW at 1e-4 with betas (0, 0.99) by default (ours).
-        gradient_clip_val: largest norm of the student's gradient, and of the heads'; ``None``: no limit.
-        accumulate_grad_batches: batches per step.
+        weight: Multiplier of the term in the student's loss; 0.1 is our default (the paper publishes none).
+        layers: Blocks whose features the discriminator sees; see :class:`fluxsr.models.LatentDiscriminator`.
+        width: Hidden units of its heads.
+        time: Time at which it takes the features; 0 is the data end.
+        r1_weight: Weight of the R1 penalty on real samples; 0 leaves it out.
+        warmup_steps: Steps in which the discriminator learns and the student does not receive its gradient yet.
+        adaptive: Scale the term so that its gradient at the latents is as large as that of all other terms together.
+            ``weight`` multiplies that. It is VQGAN's adaptive weight (arXiv 2012.09841), taken at the latents.
+        optimizer: Optimizer of the heads; AdamW at 1e-4 with betas (0, 0.99) by default (ours).
+        gradient_clip_val: Largest norm of the student's gradient, and of the heads'; ``None``: no limit.
+        accumulate_grad_batches: Batches per step.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Adversary(nn.Module):
         """Make the discriminator on a backbone's features.
 
         Raises:
-            ValueError: if the backbone is no FLUX: its features can't be tapped.
+            ValueError: If the backbone is no FLUX: its features can't be tapped.
         """
         if not isinstance(backbone, FluxBackbone):
             raise ValueError(
@@ -152,12 +152,12 @@ class Adversary(nn.Module):
         """Return what multiplies the term.
 
         Args:
-            others: the sum of the other terms.
-            adversarial: the unweighted term.
+            others: The sum of the other terms.
+            adversarial: The unweighted term.
             x0_hat: The student's estimate, which both depend on.
 
         Raises:
-            ValueError: if it is adaptive and the other terms don't depend on ``x0_hat``.
+            ValueError: If it is adaptive and the other terms don't depend on ``x0_hat``.
         """
         if not self.adaptive:
             return self.weight

@@ -1,4 +1,4 @@
-"""One step of the student and one of the discriminator in turn, which automatic optimization can't make."""
+"""Alternates one step of the student and one of the discriminator, which automatic optimization can't do."""
 
 from __future__ import annotations
 

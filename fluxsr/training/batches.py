@@ -1,4 +1,4 @@
-"""Batches of the user's own data: dictionaries and tuples become what the module works on."""
+"""Converts batches of the user's own data, dictionaries and tuples, to what the module works on."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def completed(
 
     Args:
         known: What the batch brings ``(K, ...)``; ``None``: nothing.
-        rows: Which rows these are, ascending; ``None``: all.
+        rows: Numbers of these rows, ascending; ``None``: all.
         count: Rows of the batch.
         make: Returns the given rows ``(len(rows), ...)``; called once, if any are missing.
     """

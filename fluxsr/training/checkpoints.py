@@ -1,4 +1,4 @@
-"""What checkpoints hold and how they are written: trained weights, their optimizer and average, random states."""
+"""Writes and reads checkpoints: trained weights, their optimizer and average, random states."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write the file.
 
         Raises:
-            ValueError: if the path is not local; give Lightning's own plugin there.
-            OSError: if it can't be written, for example on a full disk; what was there before stays.
+            ValueError: If the path is not local; give Lightning's own plugin there.
+            OSError: If it can't be written, for example on a full disk; what was there before stays.
         """
         if "://" in str(path):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What is refused before or while training starts, because it would fail late or go wrong without a word."""
+"""Refuses, before or while training starts, what would fail late or go wrong silently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_arguments(losses: Iterable[str], flow_weight: float, scale: int) -> No
     """Refuse names of losses that the module logs its own terms under, and numbers out of range.
 
     Raises:
-        ValueError: naming the value.
+        ValueError: Naming the value.
     """
     taken = {FLOW, "loss", ADVERSARIAL, "discriminator"} & set(losses)
     if taken:
@@ -35,11 +35,11 @@ def check_strategy(strategy: Any, module: Any) -> None:
     """Refuse what would fail late or train wrongly under a strategy that shards.
 
     Args:
-        strategy: the trainer's.
-        module: the :class:`fluxsr.training.OneStepSR`.
+        strategy: The trainer's.
+        module: The :class:`fluxsr.training.OneStepSR`.
 
     Raises:
-        ValueError: saying what to use instead.
+        ValueError: Saying what to use instead.
     """
     if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
         return
@@ -66,7 +66,7 @@ def check_same_weights(module: Any, strategy: Any) -> None:
     """Refuse processes whose frozen weights differ; every process must call it.
 
     Raises:
-        ValueError: saying how they come to be the same.
+        ValueError: Saying how they come to be the same.
     """
     own = weights_digest(module, {name for name, p in module.named_parameters() if not p.requires_grad})
     first = strategy.broadcast(own)
@@ -82,7 +82,7 @@ def check_grid(objective: FlowObjective) -> Tensor:
     """Return the times of an objective's grid, ascending float32; refuse one without a grid.
 
     Raises:
-        ValueError: saying what to use instead.
+        ValueError: Saying what to use instead.
     """
     times = objective.time_grid()
     if times is None:
@@ -96,7 +96,7 @@ def check_precision(module: Any) -> None:
     """Refuse precisions that cast the adapters, and float16 with an adversary.
 
     Raises:
-        ValueError: saying what to use instead.
+        ValueError: Saying what to use instead.
     """
     precision = str(module.trainer.precision)
     if precision in ("bf16-true", "16-true"):
@@ -112,7 +112,7 @@ def check_pairs(module: Any) -> None:
     """Refuse teacher pairs of another autoencoder.
 
     Raises:
-        ValueError: naming both.
+        ValueError: Naming both.
     """
     pairs = getattr(module.trainer.datamodule, "pairs_fingerprint", None) or {}
     own = module.autoencoder.fingerprint() if hasattr(module.autoencoder, "fingerprint") else None

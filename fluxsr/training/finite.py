@@ -1,4 +1,4 @@
-"""Stopping before NaN reaches a file: the losses of each step and the weights are looked at before anything is written."""
+"""Stops before NaN reaches a file: it checks the losses of each step, and the weights before anything is written."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FiniteGuard:
         Args:
             strategy: The trainer's.
             weights: What is about to be written.
-            step: Of the trainer.
+            step: Step of the trainer.
 
         Raises:
             NotFinite: If something is not finite, on any process.

@@ -1,4 +1,4 @@
-"""An adversary that looks at decoded images: light heads on the features of a frozen network that knows photos."""
+"""Implements an adversary on decoded images: light heads on the features of a frozen network that was trained on photos."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ImageAdversary(Adversary):
     """Switches an adversarial term on decoded images on: hinge, photos against what the student made of their LR images.
 
-    The discriminator sees random crops of the decoded estimate and of the photos, through a frozen network: heads alone are
-    trained, in turn with the student as in :class:`Adversary`, and the gradient reaches the student through the decoder.
-    Heads on frozen features are Projected GAN's (arXiv 2111.01007); that FLUX's one-step models use them on DINO or ConvNeXt
-    features is known, their weights are not: these are our defaults.
+    The discriminator sees random crops of the decoded estimate and of the photos, through a frozen network. Only its heads are
+    trained, in turn with the student as in :class:`Adversary`. The gradient reaches the student through the decoder.
+    Heads on frozen features come from Projected GAN (arXiv 2111.01007). One-step models on FLUX use them on DINO or ConvNeXt
+    features, with unpublished weights; the weights here are our defaults.
 
     Args:
-        net: ``vgg``, ``alex`` or ``squeeze``, whose weights are found as those of LPIPS are; or a network of your own (DINO,
-            ConvNeXt), called with images ``(B, 3, crop, crop)`` in ``[0, 1]``, which returns a map ``(B, C, h, w)``, tokens
-            ``(B, N, D)``, or a list of these.
+        net: Name or network. The weights of ``vgg``, ``alex`` and ``squeeze`` are found as those of LPIPS are. A network of
+            your own (DINO, ConvNeXt) is called with images ``(B, 3, crop, crop)`` in ``[0, 1]``, and returns a map
+            ``(B, C, h, w)``, tokens ``(B, N, D)``, or a list of these.
         crop: Side in pixels of the crops; an image term with the same crop shares the decoding.
         weight: See :class:`Adversary`; so are all that follow.
-        layers: Which of the network's maps are looked at; all by default.
+        layers: Numbers of the network's maps that are used; all by default.
         width: Hidden units of each head.
         r1_weight: Weight of the R1 penalty.
         warmup_steps: Steps in which only the discriminator learns.
@@ -42,7 +42,7 @@ class ImageAdversary(Adversary):
         accumulate_grad_batches: Batches per step.
 
     Raises:
-        ValueError: if a number is out of range, the network is unknown, or returns something else.
+        ValueError: If a number is out of range, the network is unknown, or returns something else.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ImageAdversary(Adversary):
         """Return what the network makes of images ``(B, 3, H, W)``: ``(B, N, D)`` each, with gradient to them.
 
         Raises:
-            ValueError: if the network returns something else than maps or tokens.
+            ValueError: If the network returns something else than maps or tokens.
         """
         made: Any = self.network(samples)
         maps = [made] if isinstance(made, Tensor) else made

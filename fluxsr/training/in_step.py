@@ -1,4 +1,4 @@
-"""Keeping processes that share sharded weights in step: every forward pass of a model needs all of them."""
+"""Keeps processes that share sharded weights in step, since every forward pass of a model needs all of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def clip_norm(parameters: Iterable[nn.Parameter], largest: float) -> None:
     torch's own function takes either kind, not both.
 
     Args:
-        parameters: Those that share the norm.
+        parameters: Parameters that share the norm.
         largest: Norm above which they are scaled.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -66,11 +66,12 @@ def clip_norm(parameters: Iterable[nn.Parameter], largest: float) -> None:
 class InStep:
     """Lets every process make the passes that any of them makes.
 
-    FSDP2 gathers a block's weights from all processes in each forward pass, so a process that makes a pass alone waits for
-    ever: in validation on photos of different sizes in tiles, in an objective that skips a call for the rows that it got, in
-    pictures that the first process draws. Before each call the processes tell each other what they want to call. A pass
-    without gradient is made by all: those that want something else, or nothing any more, make it on zeros and throw the
-    result away. A pass with gradient waits until all want it, since its backward pass needs all of them, too.
+    FSDP2 gathers a block's weights from all processes in each forward pass, so a process that makes a pass alone would wait
+    for ever. That would happen in validation on photos of different sizes in tiles, and in pictures that the first process
+    makes. An objective that skips a call for the rows that it got is a third case. So the processes exchange, before each
+    call, what they want to call. A pass without gradient is made by all: those that want another one, or none any more, make
+    it on zeros and discard the result. A pass with gradient waits until all want it, since its backward pass needs all of
+    them, too.
 
     Args:
         models: The velocity models by name.
@@ -78,7 +79,7 @@ class InStep:
         time: A time at which every model can be called.
         device: Where the zeros lie.
 
-    What they tell each other is one number over gloo, so no GPU is waited for.
+    They exchange one number over gloo, so no GPU is waited for.
     """
 
     def __init__(

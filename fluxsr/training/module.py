@@ -1,4 +1,4 @@
-"""The LightningModule that composes a backbone, an autoencoder, an objective and loss terms."""
+"""Composes a backbone, an autoencoder, an objective and loss terms in one LightningModule."""
 
 from __future__ import annotations
 
@@ -49,35 +49,35 @@ class OneStepSR(LightningModule):
         batch -> encode -> LatentPair -> flow -> FlowOutput -> losses -> weighted sum -> one optimizer step
 
     Args:
-        backbone: a velocity model ``(xt, t) -> v``, usually :class:`fluxsr.models.FluxBackbone`.
-        autoencoder: between images in ``[0, 1]`` and normalized latents; it is frozen, but for an adapter of its encoder
+        backbone: A velocity model ``(xt, t) -> v``, usually :class:`fluxsr.models.FluxBackbone`.
+        autoencoder: Between images in ``[0, 1]`` and normalized latents; it is frozen, but for an adapter of its encoder
             (``load_autoencoder(encoder_lora_rank=...)``).
-        objective: any :class:`fluxsr.flows.FlowObjective`.
-        losses: further terms by name; each is logged as ``train/<name>``.
-        flow_weight: multiplier of the objective's own loss; 0 trains on the other terms alone (an ablation).
-        distance: image loss ``(a, b) -> scalar`` that the objective measures decoded latents with, for example
-            :class:`fluxsr.losses.MSELPIPSLoss`, which is FlowSR's; ``None``: the mean squared error of the latents, which is
-            FluxSR's.
-        teacher: frozen velocity model for an objective that wants one (:class:`fluxsr.flows.ConsistencySRFlow`), where it is
+        objective: Any :class:`fluxsr.flows.FlowObjective`.
+        losses: Further terms by name; each is logged as ``train/<name>``.
+        flow_weight: Multiplier of the objective's own loss; 0 trains on the other terms alone (an ablation).
+        distance: Image loss ``(a, b) -> scalar`` that the objective measures decoded latents with, for example FlowSR's
+            :class:`fluxsr.losses.MSELPIPSLoss`. ``None``: the mean squared error of the latents, which is FluxSR's.
+        teacher: Frozen velocity model for an objective that wants one (:class:`fluxsr.flows.ConsistencySRFlow`), where it is
             not an adapter of the backbone (``load_flux(teacher_lora=...)``).
-        adversary: switches an adversarial term on; without it optimization is Lightning's automatic one.
-        optimizer: makes the optimizer from the trainable parameters; AdamW at 5e-5 by default (ours: the papers
+        adversary: Switches an adversarial term on; without it optimization is Lightning's automatic one.
+        optimizer: Makes the optimizer from the trainable parameters; AdamW at 5e-5 by default (ours: the papers
             publish none).
-        scheduler: makes a learning-rate scheduler from the optimizer, stepped every step.
-        val_losses: image losses that validation and test log as ``val/<name>`` and ``test/<name>``.
-        scale: magnification; what :meth:`forward` upscales by.
-        tile: side in image pixels of the tiles that validation, test and prediction work in; ``None``: whole images.
-        seed: of times, noise and crops.
-        log_gradient_norms: log the gradient norm of every term each so many steps; 0: never. It costs a backward
-            pass per term.
-        modulation_table: replace the backbone's frozen modulation layers, 27 % of FLUX, by their outputs at the objective's
-            times, which must come from a grid (``time_sampler=GridTimes(16)``). See :func:`fluxsr.models.tabulate_modulation`.
+        scheduler: Makes a learning-rate scheduler from the optimizer, stepped every step.
+        val_losses: Image losses that validation and test log as ``val/<name>`` and ``test/<name>``.
+        scale: Magnification; what :meth:`forward` upscales by.
+        tile: Side in image pixels of the tiles that validation, test and prediction work in; ``None``: whole images.
+        seed: Seed of times, noise and crops.
+        log_gradient_norms: Steps between two logs of every term's gradient norm; 0: never. Each log costs a backward pass
+            per term.
+        modulation_table: Replace the backbone's frozen modulation layers, 27 % of FLUX, by a table of their outputs. The
+            objective's times must come from a grid (``time_sampler=GridTimes(16)``). See
+            :func:`fluxsr.models.tabulate_modulation`.
         check_lr_time: Before a new training, measure T_L on the data and warn where the given one is far from it. (With
             ``lr_time: auto`` it is measured anyway.)
 
     Raises:
-        ValueError: if a loss has a name of ours (``flow``, ``loss``, ``adversarial``, ``discriminator``), a wanted teacher is
-            missing, nothing is trainable, or a number is out of range.
+        ValueError: If a loss is called ``flow``, ``loss``, ``adversarial`` or ``discriminator``, a wanted teacher is missing,
+            nothing is trainable, or a number is out of range.
 
     Logs:
         ``train/loss`` (the weighted total, mean over processes), ``train/flow``, ``train/<name>``,
@@ -163,7 +163,7 @@ class OneStepSR(LightningModule):
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
 
         Raises:
-            ValueError: if a strategy that shards meets quantized weights, or what it can't be used with.
+            ValueError: If a strategy that shards meets quantized weights, or what it can't be used with.
         """
         if self._trainer is None:  # OneStepSR.load_from_checkpoint
             return
@@ -236,6 +236,8 @@ class OneStepSR(LightningModule):
     def flow(self, pair: LatentPair, step: int = 0) -> tuple[FlowOutput, list[list[Tensor]]]:
         """Return the objective's output, and the features of each velocity call if a term wants them."""
         rank, world = self._place
+        # Drawn for the global batch, of which each process takes its rows: the times of a sample do not depend on how many
+        # processes train.
         drawn = self.objective.sample_times(len(pair.hr) * world, generator=self.generator(step, "times"))
         # They stay on the CPU, where objectives check them and choose rows by them without waiting for a GPU.
         times = apply_to_collection(drawn, Tensor, lambda rows: own_rows(rows, rank, world))
@@ -296,7 +298,7 @@ class OneStepSR(LightningModule):
         """Return the optimizer of all trainable parameters with its scheduler, and the discriminator's if there is one.
 
         Raises:
-            ValueError: if nothing is trainable.
+            ValueError: If nothing is trainable.
         """
         heads = [] if self.adversary is None else list(self.adversary.heads())
         student = student_optimizer(self.parameters(), heads, self.make_optimizer, self.make_scheduler)
@@ -351,7 +353,7 @@ class OneStepSR(LightningModule):
         """Refuse to write weights or go past losses that are not finite.
 
         Raises:
-            ValueError: naming the step and the terms.
+            ValueError: Naming the step and the terms.
         """
         self.check_finite()
         checkpoint[KEY] = names_of(self.trainer.optimizers)
@@ -372,7 +374,7 @@ class OneStepSR(LightningModule):
         """Refuse a checkpoint that does not hold exactly what is trained here.
 
         Raises:
-            ValueError: naming the first weights that are missing or unknown.
+            ValueError: Naming the first weights that are missing or unknown.
         """
         check_checkpoint(self, checkpoint)
         take_lr_time(self, checkpoint["state_dict"])  # outside of a Trainer nothing has settled it yet

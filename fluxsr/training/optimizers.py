@@ -1,4 +1,4 @@
-"""The optimizer of what is trained, and two that torch has not."""
+"""Makes the optimizer of what is trained, and implements two that torch lacks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def student_optimizer(
     """Return what Lightning's ``configure_optimizers`` takes for the trainable ones of ``parameters``.
 
     Args:
-        parameters: of the whole module.
-        others: those that another optimizer trains.
-        make_optimizer: from the list of parameters; ``None``: AdamW at 5e-5 (ours: the papers publish none).
+        parameters: Parameters of the whole module.
+        others: Those that another optimizer trains.
+        make_optimizer: Makes the optimizer from the list of parameters; ``None``: AdamW at 5e-5 (ours, as the papers
+            publish none).
         make_scheduler: Makes the scheduler from the optimizer; it is stepped every step. ``ReduceLROnPlateau`` is stepped every
             epoch; torch's own watches ``train/loss`` in mode ``min`` and ``val/psnr_y`` in mode ``max``, Lightning's what its
             ``monitor`` names. ``None``: a constant rate.
@@ -54,14 +55,14 @@ class MuonAdamW(torch.optim.Optimizer):
     this class makes one optimizer of them, as Lightning's automatic optimization wants it.
 
     Args:
-        params: the trained parameters, all with the same settings. Those of two dimensions, also a LoRA's, are Muon's.
-        lr: learning rate of both.
+        params: The trained parameters, all with the same settings. Those of two dimensions, also a LoRA's, are Muon's.
+        lr: Learning rate of both.
         momentum: Muon's.
-        betas: decays of AdamW's two moments.
-        weight_decay: decoupled, of both.
+        betas: Decays of AdamW's two moments.
+        weight_decay: Decoupled, of both.
 
     Raises:
-        ValueError: if there is nothing to train, or groups or names instead of parameters, or nothing has two dimensions:
+        ValueError: If there is nothing to train, or groups or names instead of parameters, or nothing has two dimensions:
             that is plain AdamW.
     """
 
@@ -116,13 +117,13 @@ class AdamW8bit(torch.optim.AdamW):
     plan` works without bitsandbytes and without a GPU.
 
     Args:
-        params: the trained parameters, on CUDA.
-        lr: learning rate.
-        betas: decays of the two moments.
-        weight_decay: decoupled, as AdamW's.
+        params: The trained parameters, on CUDA.
+        lr: Learning rate.
+        betas: Decays of the two moments.
+        weight_decay: Decoupled, as AdamW's.
 
     Raises:
-        ValueError: if bitsandbytes or CUDA is missing.
+        ValueError: If bitsandbytes or CUDA is missing.
     """
 
     def __new__(

@@ -1,4 +1,4 @@
-"""Teacher pairs, made with the multi-step teacher: resumable after any interruption."""
+"""Makes teacher pairs with the multi-step teacher, resumable after any interruption."""
 
 from __future__ import annotations
 
@@ -73,32 +73,32 @@ def make_pairs(
     settings is refused.
 
     Args:
-        output: folder of the store.
-        model: the teacher: nano (shipped), a hub id such as black-forest-labs/FLUX.1-dev, a local folder, or a
+        output: Folder of the store.
+        model: The teacher: nano (shipped), a hub id such as black-forest-labs/FLUX.1-dev, a local folder, or a
             .safetensors file made by this library.
-        num: how many pairs; with images, at most one per image.
+        num: How many pairs; with images, at most one per image.
         seed: Seed of the noise.
         steps: Euler steps of the teacher. The paper publishes none; FLUX.1-dev is usually sampled with 28 to 50.
-        size: side of the images in pixels; 128 for nano, 1024 for FLUX (the paper's).
-        images: folder of photos to pair instead of the teacher's own images; the middle square of each is used.
-        noise: for photos: inversion runs the teacher's ODE backwards to the noise and prints the round trip's error;
+        size: Side of the images in pixels; 128 for nano, 1024 for FLUX (the paper's).
+        images: Folder of photos to pair instead of the teacher's own images; the middle square of each is used.
+        noise: Noise of photos: inversion runs the teacher's ODE backwards to the noise and prints the round trip's error;
             independent draws noise that has nothing to do with the photo.
-        prompt: file of a cached prompt, made by fluxsr prompt.
-        guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
-        cfg: scale of classifier-free guidance, two passes a step, for undistilled models (FLUX.2-klein-base: 4.0); the prompt
+        prompt: File of a cached prompt, made by fluxsr prompt.
+        guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
+        cfg: Scale of classifier-free guidance, two passes a step, for undistilled models (FLUX.2-klein-base: 4.0); the prompt
             file holds the negative prompt.
-        shift: time shift of the sampling grid; by default 1 for nano and the model's own for the size.
-        autoencoder: pixel, a hub id or a folder; by default pixel for nano, else the model's own.
-        batch_size: images at a time.
-        shard_size: pairs per file.
+        shift: Time shift of the sampling grid; by default 1 for nano and the model's own for the size.
+        autoencoder: Autoencoder: pixel, a hub id or a folder; by default pixel for nano, else the model's own.
+        batch_size: Images at a time.
+        shard_size: Pairs per file.
         dtype: Dtype of the teacher's weights, for example bfloat16.
-        device: auto, cpu, cuda or mps.
+        device: Where to run: auto, cpu, cuda or mps.
         revision: Revision of the hub repository.
-        progress: called with the number of pairs done and of all pairs; of several processes' work with its own part.
-        processes: those among whom the shards are dealt out; all of them make the same call. The store is that of one.
+        progress: Called with the number of pairs done and of all pairs; of several processes' work with its own part.
+        processes: The processes that share the shards; each of them makes the same call. The store is that of one.
 
     Raises:
-        ValueError: if a number is out of range, something can't be loaded or doesn't fit, or the folder was made with other
+        ValueError: If a number is out of range, something can't be loaded or doesn't fit, or the folder was made with other
             settings.
     """
     if num < 1 or steps < 1 or batch_size < 1:
@@ -227,7 +227,7 @@ def _check_same_teacher(
     batches: Callable[[range], list[range]],
     missing: list[range],
 ) -> None:
-    """Make the first batch of a finished shard again: a digest of sums can't tell whether the teacher is the same.
+    """Make the first batch of a finished shard again: a digest of sums can't show whether the teacher is the same.
 
     Raises:
         ValueError: If it comes out otherwise.

@@ -1,4 +1,4 @@
-"""The PSNR that validation logs."""
+"""Computes the PSNR that validation logs."""
 
 from __future__ import annotations
 

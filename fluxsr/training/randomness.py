@@ -1,4 +1,4 @@
-"""Random numbers that do not depend on how many processes train."""
+"""Draws random numbers that do not depend on how many processes train."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
 
 
 def own_rows(drawn: Tensor, rank: int, world: int) -> Tensor:
-    """Return one process's rows of what was drawn for the global batch: every ``world``-th, as the sampler deals."""
+    """Return one process's rows of what was drawn for the global batch: every ``world``-th, as the sampler
+    distributes them.
+    """
     return drawn[rank::world]
 
 

@@ -1,4 +1,4 @@
-"""From an enlarged image to the restored one, in tiles where the module says so."""
+"""Restores an enlarged image, in tiles where the module says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint under a configuration that may have changed: what is taken over, and what is refused."""
+"""Resumes from a checkpoint under a configuration that may have changed: some changes are applied, others refused."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def names_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, list[str]
 def take_over(module: Any) -> None:
     """Let the configuration's learning rate, schedule and other settings rule a training that goes on, and say so.
 
-    A checkpoint brings the optimizer's settings back along with its state, so a changed learning rate would be ignored. The
-    schedule of the configuration is run up to the step at hand; where that gives the very values that were loaded, nothing
+    A checkpoint restores the optimizer's settings along with its state, so a changed learning rate would be ignored. The
+    schedule of the configuration is therefore run up to the present step. If that gives the values that were loaded, nothing
     changes, and the training stays equal to an uninterrupted one to the bit.
 
     Args:

@@ -1,4 +1,4 @@
-"""The frozen velocity models that an objective wants beside the student: a teacher, a moving average."""
+"""Manages the frozen velocity models that an objective wants beside the student: a teacher, a moving average."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Roles(nn.Module):
     """Velocity models by role: adapter sets on the student's own frozen base, or frozen copies where it is trained in full.
 
     Args:
-        backbone: the student.
+        backbone: The student.
         roles: What the objective wants (:attr:`fluxsr.flows.FlowObjective.roles`).
-        teacher: the model of the role ``teacher``, where it is not an adapter of the backbone; it is frozen.
+        teacher: The model of the role ``teacher``, where it is not an adapter of the backbone; it is frozen.
 
     Raises:
         ValueError: If a frozen role is wanted and there is no model for it, a teacher is given and not wanted, or something

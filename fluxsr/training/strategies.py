@@ -1,4 +1,4 @@
-"""FSDP2 for Lightning, with checkpoints that any number of processes can load."""
+"""Shards training by FSDP2 in Lightning, with checkpoints that any number of processes can load."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fluxsr.models.distributed import like, whole
 class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's ``ModelParallelStrategy`` as fully sharded data parallelism: every process holds its part of each block.
 
-    Beside the parent it knows that all devices shard data and none splits tensors, gathers nothing but what is trained, and
-    writes the same single-file checkpoints as training on one device or with DDP, so that each loads the others'. (Lightning's
-    own gathers the frozen base too, and numbers the optimizer's states by all parameters instead of the trained ones.)
+    It differs from the parent in three ways. All devices shard data, and none splits tensors. It gathers only what is trained.
+    It writes the same single-file checkpoints as training on one device or with DDP, so that each loads the others'.
+    (Lightning's own gathers the frozen base too, and numbers the optimizer's states by all parameters, trained or not.)
 
     ``strategy="fsdp2"`` names it, in YAML and in ``Trainer``.
 

@@ -1,4 +1,4 @@
-"""Loss terms: a loss, where it looks (images, latents or features), how much it counts and how often."""
+"""Defines loss terms: a loss, its input (images, latents or features), its weight and how often it is due."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class StepOutputs:
     """What one training step made, for the terms to look at. Images are decoded on demand, once per crop size.
 
     Args:
-        flow: what the objective returned.
+        flow: What the objective returned.
         hr_image: The photos of the whole batch, ``(B, 3, H, W)`` in ``[0, 1]``, which every estimate is compared with that says
             which rows it belongs to; ``None``: targets are decoded when asked for.
-        decode: latents to images.
-        downsample: image pixels along one side of a latent position.
+        decode: Latents to images.
+        downsample: Image pixels along one side of a latent position.
         passes: Features of each velocity call that was recorded, in their order.
-        generator: places the crops.
+        generator: Places the crops.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class LossTerm(nn.Module, ABC):
     """One named, weighted term of the training loss.
 
     Args:
-        loss: the module that measures.
-        weight: multiplier in the total.
-        every: the term counts in every so many optimizer steps only.
+        loss: The module that measures.
+        weight: Multiplier in the total.
+        every: The term counts in every so many optimizer steps only.
 
     Raises:
-        ValueError: if ``weight`` is negative or ``every`` below 1.
+        ValueError: If ``weight`` is negative or ``every`` below 1.
     """
 
     def __init__(self, loss: nn.Module, weight: float = 1.0, every: int = 1) -> None:
@@ -138,15 +138,15 @@ class ImageTerm(LossTerm):
     """A loss on images: ``loss(sr_image, hr_image)``, both ``(B, 3, H, W)``, nominally in ``[0, 1]``.
 
     Args:
-        loss: any module of two images, for example :class:`fluxsr.losses.TVLPIPSLoss`.
-        weight: multiplier in the total.
-        every: the term counts in every so many optimizer steps only.
-        crop: decode and compare only a random square of so many pixels a side; ``None``: the whole image.
-        estimates: look at the objective's further estimates too (:class:`fluxsr.flows.ConsistencySRFlow` has one), and return
+        loss: Any module of two images, for example :class:`fluxsr.losses.TVLPIPSLoss`.
+        weight: Multiplier in the total.
+        every: The term counts in every so many optimizer steps only.
+        crop: Decode and compare only a random square of so many pixels a side; ``None``: the whole image.
+        estimates: Look at the objective's further estimates too (:class:`fluxsr.flows.ConsistencySRFlow` has one), and return
             the mean over all.
 
     Raises:
-        ValueError: if ``weight`` is negative or ``every`` below 1, or ``crop`` is not positive.
+        ValueError: If ``weight`` is negative or ``every`` below 1, or ``crop`` is not positive.
     """
 
     def __init__(
@@ -170,12 +170,12 @@ class LatentTerm(LossTerm):
     """A loss on latents: ``loss(x0_hat, x0_target)``, both ``(B, C, h, w)``; no decoding, so it is cheap.
 
     Args:
-        loss: any module of two latents, for example :class:`fluxsr.losses.MSELoss`.
-        weight: multiplier in the total.
-        every: the term counts in every so many optimizer steps only.
+        loss: Any module of two latents, for example :class:`fluxsr.losses.MSELoss`.
+        weight: Multiplier in the total.
+        every: The term counts in every so many optimizer steps only.
 
     Raises:
-        ValueError: if ``weight`` is negative or ``every`` below 1.
+        ValueError: If ``weight`` is negative or ``every`` below 1.
     """
 
     def forward(self, outputs: StepOutputs) -> Tensor:
@@ -187,15 +187,15 @@ class FeatureTerm(LossTerm):
     """A loss on the backbone's layer outputs: ``loss(features)``, a list of ``(B, N, D)``, one per layer.
 
     Args:
-        loss: for example :class:`fluxsr.losses.AttentionDiversificationLoss`.
-        weight: multiplier in the total.
-        every: the term counts in every so many optimizer steps only.
-        passes: which velocity calls of the step feed it. FluxSR's figure taps the restoration pass, which is the default;
+        loss: Loss of the features, for example :class:`fluxsr.losses.AttentionDiversificationLoss`.
+        weight: Multiplier in the total.
+        every: The term counts in every so many optimizer steps only.
+        passes: Velocity calls of the step that feed it. FluxSR's figure taps the restoration pass, which is the default;
             ``all`` takes every call.
-        layers: which blocks, counted from the first double-stream block; negative from the end; all by default.
+        layers: Blocks that feed it, counted from the first double-stream block; negative from the end; all by default.
 
     Raises:
-        ValueError: if ``weight`` is negative or ``every`` below 1, or ``passes`` is another word.
+        ValueError: If ``weight`` is negative or ``every`` below 1, or ``passes`` is another word.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ def gradient_norms(terms: Mapping[str, tuple[float, Tensor]], parameters: Iterab
 
     Args:
         terms: ``(weight, value)`` by name.
-        parameters: the trained ones.
+        parameters: The trained ones.
     """
     parameters, norms = list(parameters), {}
     for name, (weight, value) in terms.items():

@@ -1,4 +1,4 @@
-"""What validation and test measure, as means over the images of all processes."""
+"""Measures in validation and test, as means over the images of all processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def evaluate(module: OneStepSR, batch: Any, batch_idx: int, stage: str) -> dict[
 
     Args:
         module: The module.
-        batch: With ``lr_image`` and ``hr_image``.
+        batch: Batch with ``lr_image`` and ``hr_image``.
         batch_idx: Its number on this process.
         stage: ``val`` or ``test``.
     """

@@ -1,1 +1,1 @@
-"""What the commands share: options from signatures, configurations, messages, help pages, interruption."""
+"""Provides what the commands share: options from signatures, configurations, messages, help pages, interruption."""

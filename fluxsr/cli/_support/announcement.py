@@ -1,4 +1,4 @@
-"""What a training will minimize, said before it begins: a term that fell out of a configuration is seen at once."""
+"""Prints what a training will minimize before it begins, so that a missing term is seen at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A configuration against the signatures of its classes, before the parser sees it: a mistake has a key and a cause.
+"""Checks a configuration against the signatures of its classes, so that an error names the key and the cause.
 
 jsonargparse's own errors name every type that was tried and the whole value, a thousand characters for a wrong number in a
 loss, and no file. What isn't understood here (a type that is neither a number, a text, a choice nor a class) is left to it.
@@ -34,7 +34,7 @@ def check_arguments(function: Any, given: Mapping[str, Any], key: str, place: Pl
         lacking: Whether all arguments without default must be given.
 
     Raises:
-        UsageError: for the first mistake.
+        UsageError: For the first mistake.
     """
     parameters, hints, whole = class_arguments(function)
     for name, value in given.items():
@@ -55,7 +55,7 @@ def check_value(hint: Any, value: Any, key: str, place: Place) -> None:
     """Refuse a value that its type can't have; what a type means that isn't understood here is left to the parser.
 
     Raises:
-        UsageError: for the first mistake.
+        UsageError: For the first mistake.
     """
     if hint is None or (isinstance(value, str) and "${" in value):
         return
@@ -102,7 +102,7 @@ def check_class(path: str, arguments: Mapping[str, Any], key: str, place: Place,
     """Refuse a class that there isn't, and arguments that it doesn't take.
 
     Raises:
-        UsageError: for the first mistake.
+        UsageError: For the first mistake.
     """
     if "." not in path:  # a name alone, which the parser finds among the subclasses
         return

@@ -1,4 +1,4 @@
-"""A class or function by its dotted name, and what it takes."""
+"""Finds a class or function by its dotted name, and the arguments that it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files after ``--config``: read, checked and merged by key, before a parser sees them."""
+"""Reads the files after ``--config``, checks them and merges them by key, before a parser sees them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Configuration(NamedTuple):
     """What ``--config`` files say.
 
     Attributes:
-        files: each file's name, as it was typed, and its content, in the order given.
-        merged: all of them, by key.
+        files: Each file's name, as it was typed, and its content, in the order given.
+        merged: All of them, by key.
     """
 
     files: list[tuple[str, dict[str, Any]]]
@@ -49,7 +49,7 @@ class Configuration(NamedTuple):
         """Refuse a key that the command does not have.
 
         Raises:
-            UsageError: naming the file, the key and the one that was probably meant.
+            UsageError: Naming the file, the key and the one that was probably meant.
         """
         known = {name for name in known if name.rpartition(".")[2] not in ("help", "config", "print_config")}
         groups = {name.rsplit(".", count)[0] for name in known for count in range(1, name.count(".") + 1)}
@@ -64,13 +64,13 @@ def take_configs(arguments: list[str], sections: bool = True) -> tuple[Configura
     Files merge by key, the later one wins; a list is replaced as a whole.
 
     Args:
-        arguments: The command's.
+        arguments: Arguments of the command.
         sections: Whether ``model``, ``data`` and ``trainer`` are the sections of ``fluxsr fit``, and no plain values. Then
-            ``--model.losses.NAME null`` among the arguments takes a term away, as ``null`` in a file does; and where a file or
-            an option gives ``model`` or ``data`` a ``class_path``, all that is said of it becomes that class' ``init_args``.
+            ``--model.losses.NAME null`` among the arguments removes a term, as ``null`` in a file does. Where a file or an
+            option gives ``model`` or ``data`` a ``class_path``, all its other keys become that class' ``init_args``.
 
     Raises:
-        UsageError: if a file is missing or no mapping in YAML, or a term is changed that there isn't.
+        UsageError: If a file is missing or no mapping in YAML, or a term is changed that there isn't.
     """
     class_options = _CLASS_OPTIONS if sections else {}
     files: list[tuple[str, dict[str, Any]]] = []
@@ -84,9 +84,12 @@ def take_configs(arguments: list[str], sections: bool = True) -> tuple[Configura
         if not value:
             raise UsageError(f"names no {'class' if name in class_options else 'file'}: give one after it", name)
         if name in class_options:
+            # A class among the options takes its turn among the files, so that what comes after it still overrides it.
             files.append((name, {class_options[name]: {"class_path": value}}))
         else:
             files.append((value, read_config(value, sections)))
+    # One file may name the class of a section and another, older one give its keys plainly. All of them have to be below
+    # init_args before the merge, or the same key would stand in two places.
     for section in _OWN if sections else ():
         if any(names_class(content.get(section)) for _, content in files):
             files = [(name, _below_init_args(content, section)) for name, content in files]
@@ -106,7 +109,7 @@ def read_config(name: str, sections: bool = True) -> dict[str, Any]:
         sections: Whether a text as ``model``, ``data`` or ``trainer`` is a file with that section, or its class.
 
     Raises:
-        UsageError: naming the file, and the line in it where there is one.
+        UsageError: Naming the file, and the line in it where there is one.
     """
     import yaml
     from jsonargparse import get_loader
@@ -152,6 +155,7 @@ def merge(base: Any, change: Any) -> Any:
 
     Where the class changes, the new one keeps the old one's ``init_args`` that it takes, as an option on the command line does.
     """
+    # A class may be written short, as its path alone; both sides are brought to the long form before they are compared.
     if isinstance(base, Mapping) and "class_path" in base and isinstance(change, str) and class_named(change):
         change = {"class_path": change}
     if isinstance(base, str) and isinstance(change, Mapping) and "init_args" in change and "class_path" not in change:
@@ -160,6 +164,7 @@ def merge(base: Any, change: Any) -> Any:
         return change
     new_class = change.get("class_path")
     if "class_path" in base and new_class not in (None, base["class_path"]):
+        # Arguments that the new class lacks would be refused as unknown keys, though nobody wrote them for this class.
         found = class_named(new_class)
         taken = () if found is None else class_arguments(found)[0]
         kept = {key: value for key, value in (base.get("init_args") or {}).items() if key in taken}
@@ -201,6 +206,8 @@ def _settle(
         term, _, inner = name.removeprefix(named).partition(".")
         if not sign and (value := next(options, "")):
             option = f"{option}={value}"
+        # An option may add a term if it also says the class. Without one it can only mean a term that is there: a mistyped
+        # name would otherwise become a term without a class, and the parser's message would not name it.
         if term not in terms and (value in ("null", "~") or (inner and f"{named}{term}" not in names)):
             near = nearest(term, terms)
             there = "" if near else f"; there are: {', '.join(terms)}" if terms else "; there is none"
@@ -217,6 +224,7 @@ def _settle(
                 "" if near else "; write its class_path"
             )
             raise UsageError(what, f"{file}: {group}.{term}", near)
+    # Only now: a later file may have brought a term back that an earlier one took away.
     for term in [term for term, value in terms.items() if value is None]:
         del terms[term]
     return left

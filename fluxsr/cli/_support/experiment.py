@@ -1,4 +1,4 @@
-"""An experiment from the arguments of ``fluxsr fit``: what it would train, built on the meta device."""
+"""Builds an experiment on the meta device from the arguments of ``fluxsr fit``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
     """Parse the arguments of ``fluxsr fit`` as it does, and instantiate what they describe without weights.
 
     Args:
-        arguments: of ``fluxsr fit``.
-        text_tokens: length of the prompt.
-        further: the options of ``fluxsr plan`` itself, which one among the arguments may have been meant to be.
+        arguments: Arguments of ``fluxsr fit``.
+        text_tokens: Length of the prompt.
+        further: The options of ``fluxsr plan`` itself, which one among the arguments may have been meant to be.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The help of ``fluxsr fit``, ``validate``, ``test`` and ``predict``: a page, without the libraries that train."""
+"""Prints the help of ``fluxsr fit``, ``validate``, ``test`` and ``predict`` without importing the libraries that train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``--help`` prints: one order for every command (what it does, usage, examples, options, notes)."""
+"""Prints ``--help`` in one order for every command: what it does, usage, examples, options, notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in a training: the step at hand is finished, a checkpoint written, and how to go on is said."""
+"""Handles Ctrl-C and SIGTERM in a training: it finishes the step, writes a checkpoint, and prints how to resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint ``--ckpt_path last`` means: the newest that Lightning wrote for this run, and no other run's."""
+"""Finds the checkpoint that ``--ckpt_path last`` means: the newest that Lightning wrote for this run, and no other's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FOLDER_ARGUMENTS = {"WandbLogger": "project", "MLFlowLogger": "experiment_name"
 def last_checkpoint(trainer: Mapping[str, Any]) -> Path | None:
     """Return the newest of the run's last checkpoints; ``None`` if there is none.
 
-    Looked for are ``last.ckpt`` (``last-v1.ckpt``, ...) in the folder that a ``ModelCheckpoint`` is given, in ``checkpoints``
-    of the root folder, and in ``checkpoints`` of each version below a logger's own folder; and ``hpc_ckpt_*.ckpt`` in the
-    root, which Lightning writes when SLURM requeues a job.
+    It looks for ``last.ckpt`` (``last-v1.ckpt``, ...) in three places: the folder that a ``ModelCheckpoint`` is given,
+    ``checkpoints`` of the root folder, and ``checkpoints`` of each version below a logger's own folder. It also looks for
+    ``hpc_ckpt_*.ckpt`` in the root, which Lightning writes when SLURM requeues a job.
 
     Args:
         trainer: The trainer's configuration, plain values.

@@ -1,4 +1,4 @@
-"""Messages of other libraries that say nothing to who trains, taken out by their words; everything else is shown."""
+"""Filters messages of other libraries that do not matter in training, by their words; everything else is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LightningCLI over :class:`OneStepSR`, or a module of the user's own, with errors that name the key and the file."""
+"""Adapts LightningCLI to :class:`OneStepSR` or a module of the user's own; errors name the key and the file."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FluxSRCLI(LightningCLI):
         """Merge the files by key, which jsonargparse doesn't do inside ``model.losses``, and parse them with the options.
 
         Raises:
-            UsageError: if a file is missing, no YAML, or there is a key or a value that can't be.
+            UsageError: If a file is missing, no YAML, or there is a key or a value that can't be.
         """
         name, rest = self._command, self._options
         wants_help = any("help" in one for one in rest)
@@ -184,7 +184,7 @@ class FluxSRCLI(LightningCLI):
         """Return the checkpoint that ``--ckpt_path last`` means; ``None``: a training begins.
 
         Raises:
-            ValueError: if there is none, in a command that needs one.
+            ValueError: If there is none, in a command that needs one.
         """
         trainer = self.config[self.subcommand].trainer.as_dict()
         found = last_checkpoint(trainer)

@@ -1,4 +1,4 @@
-"""What was made, in lines for people: pairs, which `fluxsr fit` makes too, and an exported model."""
+"""Describes results in lines for people: pairs, which `fluxsr fit` makes too, and an exported model."""
 
 from __future__ import annotations
 

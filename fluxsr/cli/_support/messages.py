@@ -1,4 +1,4 @@
-"""A user's mistake as an exception with fields, and what a mistyped name was meant to be."""
+"""Represents a user's mistake as an exception with fields, and guesses what a mistyped name was meant to be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `fluxsr upscale` and `fluxsr app` that say which model, and how it runs."""
+"""Declares the options of `fluxsr upscale` and `fluxsr app` that choose a model and how it runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load_upscaler(model: str | None, **options: Any) -> Upscaler:
     """Load the model.
 
     Raises:
-        ValueError: if that fails, with what to do.
+        ValueError: If that fails, with what to do.
     """
     from fluxsr.inference import Upscaler
 

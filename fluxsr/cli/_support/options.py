@@ -1,4 +1,4 @@
-"""The one parser of commands: options from the signatures and docstrings of the functions that they call."""
+"""Parses the options of all commands, from the signatures and docstrings of the functions that they call."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Command:
         """Return a value for each parameter; ``--help`` and ``--print_config`` print, and end the program.
 
         Raises:
-            UsageError: for an option that there isn't, a value that can't be, a required option that is missing.
+            UsageError: For an option that there isn't, a value that can't be, a required option that is missing.
         """
         configuration, rest = (
             take_configs(list(arguments), False) if self.has_files else (Configuration([], {}), arguments)

@@ -1,4 +1,4 @@
-"""Which module and which data a configuration trains: ours, or classes of the user's own."""
+"""Finds the module and the data that a configuration trains: the library's, or classes of the user's own."""
 
 from __future__ import annotations
 

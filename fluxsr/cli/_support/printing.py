@@ -1,4 +1,4 @@
-"""Lines of results on stdout, whatever becomes of it: the work goes on where nobody reads, or nothing more fits on the disk."""
+"""Prints results on stdout, and lets the work continue when nobody reads them or the disk is full."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ResultLines:
     Names that stdout can't encode are printed with escapes.
 
     Attributes:
-        problem: why stdout took no more; empty where that is nobody's fault, as with ``| head``.
+        problem: Why stdout took no more; empty where that is nobody's fault, as with ``| head``.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Progress of a batch of images on stderr."""
+"""Shows the progress of a batch of images on stderr."""
 
 from __future__ import annotations
 

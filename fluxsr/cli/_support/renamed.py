@@ -1,4 +1,4 @@
-"""Options and keys that had another name or place before: each is refused with its successor."""
+"""Refuses options and keys that had another name or place before, and names their successors."""
 
 from __future__ import annotations
 

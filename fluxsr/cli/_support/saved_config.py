@@ -1,4 +1,4 @@
-"""The configuration beside a training's logs, wherever these go."""
+"""Saves the configuration beside a training's logs, wherever these are written."""
 
 from __future__ import annotations
 

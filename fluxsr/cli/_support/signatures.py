@@ -1,4 +1,4 @@
-"""A function's signature and docstring, read from its source: a page of help needs the words, not the libraries.
+"""Reads a function's signature and docstring from its source, so that a help page imports no library.
 
 Importing what makes pairs or exports a model takes six seconds and more, and the words are in the file.
 """

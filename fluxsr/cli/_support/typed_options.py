@@ -1,4 +1,4 @@
-"""Options of ``fluxsr fit`` as keys of its configuration: ``--data.crop 64`` is ``data: {crop: 64}``."""
+"""Turns options of ``fluxsr fit`` into keys of its configuration: ``--data.crop 64`` is ``data: {crop: 64}``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the text after an option means: numbers, flags, choices, sizes."""
+"""Converts the text after an option: numbers, flags, choices, sizes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def convert(
         reader: Reads the text in a way of its own; its ``ValueError`` becomes the error.
 
     Raises:
-        UsageError: if it is none of these.
+        UsageError: If it is none of these.
     """
     if value is None or (value == "null" and str not in kinds):
         if optional:

@@ -1,4 +1,4 @@
-"""From sharp images to the low-resolution ones that cameras, chat programs and web pages would have made of them."""
+"""Degrades sharp images to the low-resolution ones that cameras, chat programs and web pages would make of them."""
 
 from typing import TYPE_CHECKING
 

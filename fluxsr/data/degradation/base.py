@@ -1,4 +1,4 @@
-"""What every degradation is and checks."""
+"""Defines what every degradation is and checks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def checked_images(hr_image: Tensor, seeds: int | Sequence[int], scale: int) -> 
     """Return `(B, 3, H, W)` float32 images and their B seeds.
 
     Raises:
-        ValueError: for a wrong shape, dtype, range or size of `hr_image`, or a wrong number of `seeds`.
+        ValueError: For a wrong shape, dtype, range or size of `hr_image`, or a wrong number of `seeds`.
     """
     if hr_image.ndim not in (3, 4) or hr_image.shape[-3] != 3 or not hr_image.is_floating_point():
         raise ValueError(

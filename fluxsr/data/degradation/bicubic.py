@@ -1,4 +1,4 @@
-"""The degradation of classic benchmarks."""
+"""Degrades as classic benchmarks do: bicubic reduction."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class BicubicDegradation(Degradation):
     antialiased filter (a = -0.5, Pillow's) is used, which differs from MATLAB's in borders and rounding only.
 
     Args:
-        scale: magnification that the model is to learn.
+        scale: Magnification that the model is to learn.
     """
 
     def __init__(self, scale: int = 4) -> None:

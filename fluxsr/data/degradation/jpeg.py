@@ -1,8 +1,8 @@
-"""JPEG compression and decompression as tensor arithmetic: no file, no codec, any device.
+"""Compresses and decompresses as JPEG by tensor arithmetic: no file, no codec, any device.
 
-What the entropy coder does is lossless, so it is left out; everything that loses information is here, as baseline JPEG
-with the tables of ITU-T T.81 annex K and the quality scaling of the Independent JPEG Group's library, in 8 bit, with
-chroma at half size in both directions (4:2:0) and the library's default triangle filter to bring it back.
+The entropy coder is lossless, so it is left out. Everything that loses information is here, as in baseline JPEG of 8 bit.
+The tables are those of ITU-T T.81 annex K, scaled by quality as the Independent JPEG Group's library does. Chroma has half
+the size in both directions (4:2:0), and the library's default triangle filter enlarges it again.
 """
 
 import math
@@ -56,7 +56,7 @@ def jpeg_compress(image: Tensor, quality: int | Sequence[int]) -> Tensor:
         `(B, 3, H, W)` in [0, 1], whole multiples of 1/255.
 
     Raises:
-        ValueError: if a quality is out of range, or their number is not B.
+        ValueError: If a quality is out of range, or their number is not B.
     """
     batch, _, height, width = image.shape
     qualities = [quality] * batch if isinstance(quality, int) else list(quality)

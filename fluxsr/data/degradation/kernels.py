@@ -1,4 +1,4 @@
-r"""Blur kernels of blind super-resolution (Real-ESRGAN, Wang et al. 2021, arXiv 2107.10833, section 3.2 and 3.4).
+r"""Makes the blur kernels of blind super-resolution (Real-ESRGAN, Wang et al. 2021, arXiv 2107.10833, 3.2 and 3.4).
 
 Every function returns a `(size, size)` float32 kernel whose entries sum to 1. `size` is odd and in pixels, `sigma` in
 pixels, `rotation` in radians. With the pixel's offset x from the center and the covariance
@@ -16,7 +16,7 @@ def gaussian_kernel(size: int, sigma: tuple[float, float], rotation: float = 0.0
     """Gaussian blur, `exp(-d / 2)` (paper eq. 2); isotropic when both sigmas are equal.
 
     Raises:
-        ValueError: if `size` is not odd and positive, or a sigma is not positive.
+        ValueError: If `size` is not odd and positive, or a sigma is not positive.
     """
     return _normalized(torch.exp(-0.5 * _squared_distance(size, sigma, rotation)))
 
@@ -25,7 +25,7 @@ def generalized_gaussian_kernel(size: int, sigma: tuple[float, float], rotation:
     """Generalized Gaussian blur, `exp(-d**beta / 2)` (paper section 3.2); a Gaussian for `beta=1`.
 
     Raises:
-        ValueError: as `gaussian_kernel`.
+        ValueError: As `gaussian_kernel`.
     """
     return _normalized(torch.exp(-0.5 * _squared_distance(size, sigma, rotation) ** beta))
 
@@ -34,7 +34,7 @@ def plateau_kernel(size: int, sigma: tuple[float, float], rotation: float, beta:
     """Plateau-shaped blur, `1 / (1 + d**beta)` (paper section 3.2).
 
     Raises:
-        ValueError: as `gaussian_kernel`.
+        ValueError: As `gaussian_kernel`.
     """
     return _normalized(1.0 / (1.0 + _squared_distance(size, sigma, rotation) ** beta))
 
@@ -46,7 +46,7 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
     holds.
 
     Raises:
-        ValueError: if `size` is not odd and positive, or `cutoff` not in (0, pi].
+        ValueError: If `size` is not odd and positive, or `cutoff` not in (0, pi].
     """
     if not 0.0 < cutoff <= math.pi + 1e-9:
         raise ValueError(f"cutoff must lie in (0, pi] radians per pixel, got {cutoff}")

@@ -1,4 +1,4 @@
-"""Several degradations, each for a share of the images."""
+"""Mixes several degradations, each for a share of the images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class DegradationMix(Degradation):
     degradation that was drawn makes it with the same seed.
 
     Args:
-        degradations: at least one, all of one scale.
-        shares: how often each is drawn, in any unit; their sum need not be 1.
+        degradations: Degradations to choose from, at least one, all of one scale.
+        shares: How often each is drawn, in any unit; their sum need not be 1.
 
     Raises:
-        ValueError: if there is not one positive share for each degradation, or scales differ.
+        ValueError: If there is not one positive share for each degradation, or scales differ.
     """
 
     def __init__(self, degradations: Sequence[Degradation], shares: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""The ranges that a degradation draws from (`StageRanges`), and what it has drawn for one image (`Recipe`)."""
+"""Defines the ranges that a degradation draws from (`StageRanges`), and what it has drawn for one image (`Recipe`)."""
 
 import math
 from dataclasses import dataclass
@@ -94,8 +94,8 @@ class StageRanges:
         betag: Shape of generalized Gaussians; half of the draws are below 1 and half above.
         betap: Shape of plateaus, likewise.
         resize_prob: Probabilities of up, down and keep.
-        resize_range: Factor when going down from the first number to 1, when going up from 1 to the second; relative to
-            the HR image's size in the first round, to the LR image's in the second.
+        resize_range: Smallest and largest factor: down is drawn from the first to 1, up from 1 to the second. It is
+            relative to the HR image's size in the first round, to the LR image's in the second.
         gaussian_noise_prob: Probability of Gaussian noise; else it is Poisson noise.
         noise_range: Standard deviation of Gaussian noise, in 1/255.
         poisson_scale_range: Multiple of the natural Poisson noise.

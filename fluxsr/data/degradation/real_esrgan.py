@@ -1,4 +1,4 @@
-"""From a sharp image to the low-resolution one that a camera, a chat program and a web page would have made of it."""
+"""Degrades a sharp image as a camera, a chat program and a web page would, in two stages (Real-ESRGAN)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -32,10 +32,9 @@ class RealESRGANDegradation(Degradation):
     """The second-order degradation of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, section 3).
 
     Two rounds of blur, resize, noise and JPEG, and a sinc filter at the end. Defaults are those published for x4plus.
-    What departs from the published code: JPEG is exact baseline
-    JPEG with an integer quality, the kernel isn't padded to 21x21, sizes are rounded before resizing, and Poisson noise
-    is drawn by inverse transform (the same law). Note that the paper's crops are 256 px: the same blur on a 64 px crop
-    covers more of it.
+    Four things depart from the published code. JPEG is exact baseline JPEG with an integer quality. The kernel isn't
+    padded to 21x21. Sizes are rounded before resizing. Poisson noise is drawn by inverse transform (the same law).
+    Note that the paper's crops are 256 px: the same blur on a 64 px crop covers more of it.
 
     Calling it gives, for `hr_image` `(3, H, W)` or `(B, 3, H, W)` in [0, 1], the LR image `(..., H / scale, W /
     scale)`, float32 on the same device, in whole multiples of 1/255. `seeds` is one int per image; image b of a batch
@@ -142,7 +141,7 @@ def _one_thread() -> Iterator[None]:
     """Compute on one CPU thread, as a data worker does anyway.
 
     Transforms and matrix products may round otherwise on two threads, so a sample would depend on the number of
-    workers; and for small crops on a busy machine, threads wait for each other for many times as long as they work.
+    workers. For small crops on a busy machine, threads also wait for each other many times longer than they work.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

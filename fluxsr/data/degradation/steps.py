@@ -1,7 +1,7 @@
-"""The single steps of the degradation, each on one image `(3, H, W)` float32 in [0, 1], on the image's own device.
+"""Applies single steps of the degradation to one image `(3, H, W)` float32 in [0, 1], on the image's own device.
 
-Noise is drawn from a CPU generator and moved, and maps pixel by pixel, so an image degraded on a GPU equals the one
-degraded on a CPU up to arithmetic (and where that arithmetic tips a rounding to the other side).
+Noise is drawn from a CPU generator and then moved, pixel by pixel. So an image degraded on a GPU equals the one degraded
+on a CPU, up to arithmetic and to the few roundings that it turns to the other side.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""One HTML page from evaluations: everything inside, nothing loaded from anywhere."""
+"""Makes one HTML page from evaluations, which loads nothing from anywhere."""
 
 from fluxsr.evaluation.report.page import Stage, write_report
 

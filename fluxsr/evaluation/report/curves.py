@@ -1,4 +1,4 @@
-"""Training curves out of log folders: Lightning's CSV files and TensorBoard's event files."""
+"""Reads training curves from log folders: Lightning's CSV files and TensorBoard's event files."""
 
 from __future__ import annotations
 

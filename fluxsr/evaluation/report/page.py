@@ -1,4 +1,4 @@
-"""The page: one sortable table, and for each run plots, pictures, spectra, and the protocol."""
+"""Writes the page: one sortable table, and for each run plots, pictures, spectra, and the protocol."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_report(
         Where it was written.
 
     Raises:
-        ValueError: if a run or the logs can't be read, a run is not finished, or nobody is called ``system``.
+        ValueError: If a run or the logs can't be read, a run is not finished, or nobody is called ``system``.
     """
     read = [read_results(run) for run in runs]
     for run, results in zip(runs, read, strict=True):

@@ -1,4 +1,4 @@
-"""The pictures of the report: which images tell most, and where to look in them."""
+"""Chooses the pictures of the report: the images that differ most, and where to look in them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def focus(results: Results, system: str | None = None) -> str:
     """Return the system whose worst and best images are shown: the one that was asked for, or the first beside bicubic.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: If there is none of that name.
     """
     names = list(results["systems"])
     if system is not None and system not in names:

@@ -1,4 +1,4 @@
-"""Plots as inline SVG, colored by the page's style sheet: points with labels, and lines."""
+"""Draws plots as inline SVG, colored by the page's style sheet: points with labels, and lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mean spectra of systems over those of the photos: a grid that a patch-wise model leaves is a peak at its period."""
+"""Computes mean spectra of systems over those of the photos; a patch-wise model's grid is a peak at its period."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A blind comparison by eyes: a page that people vote on, and the scores that their votes come to."""
+"""Makes a blind comparison by eyes: a page that people vote on, and the scores that follow from their votes."""
 
 from fluxsr.evaluation.study.page import StudyFiles, write_study
 from fluxsr.evaluation.study.scores import PairScore, StudyScores, SystemScore, bradley_terry

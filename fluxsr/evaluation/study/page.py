@@ -1,4 +1,4 @@
-"""The page of a blind comparison, written: two pictures side by side, nobody knows whose, and a vote."""
+"""Writes the page of a blind comparison: two pictures side by side, without their systems' names, and a vote."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StudyFiles(NamedTuple):
 
     Attributes:
         page: The page, for the people who vote.
-        key: Which code is which system; for whoever merges the votes, and nobody else.
+        key: The systems' codes, for whoever merges the votes, and nobody else.
         pictures: Folder with the pictures, which goes with the page; ``None`` where they are inside of it.
     """
 
@@ -74,7 +74,7 @@ def write_study(
         seed: Seed of the codes that stand for the systems; ``None``: a new one each time.
 
     Raises:
-        ValueError: if there are fewer than two systems, a folder doesn't fit the others, or an argument is out of range.
+        ValueError: If there are fewer than two systems, a folder doesn't fit the others, or an argument is out of range.
     """
     output = Path(output)
     if not isinstance(systems, Mapping):

@@ -1,4 +1,4 @@
-"""Bradley-Terry scores of systems that were compared in pairs, with bootstrap intervals over people and images."""
+"""Computes Bradley-Terry scores of systems compared in pairs, with bootstrap intervals over people and images."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class StudyScores:
             the cases or more.
         votes: Number of votes that count, sanity pairs aside.
         images: Number of images that were judged.
-        left_share: Share of the left side among the votes that were no ties; far from 0.5 it tells of inattention.
+        left_share: Share of the left side among the votes that were no ties; far from 0.5 it hints at inattention.
         note: What a reader must know; empty if nothing.
     """
 
@@ -165,7 +165,7 @@ def score_votes(
         seed: Seed of the resampling.
 
     Raises:
-        ValueError: without votes.
+        ValueError: Without votes.
     """
     if not votes:
         raise ValueError("there is no vote to count" + (": everybody failed the sanity pairs" if left_out else ""))

@@ -1,4 +1,4 @@
-"""Several people's files of votes, read and merged."""
+"""Reads several people's files of votes and merges them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def merge_votes(files: Sequence[str | Path], key: str | Path, seed: int = 0) -> 
         Bradley-Terry scores with intervals. Who failed half of the sanity pairs or more is left out.
 
     Raises:
-        ValueError: if a file can't be read, is something else or of another study, or there is no vote.
+        ValueError: If a file can't be read, is something else or of another study, or there is no vote.
     """
     study = _read(key, "key", ("study", "systems"))
     codes: dict[str, str] = study["systems"]

@@ -1,1 +1,1 @@
-"""FLUX's modulation layers as constants: folded at one time (``fold``, ``folded_flux``), or a table of several (``table``)."""
+"""Replaces FLUX's modulation layers by constants of one time (``fold``, ``folded_flux``) or a table of several (``table``)."""

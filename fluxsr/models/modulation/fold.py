@@ -1,8 +1,8 @@
-"""Folding: at a fixed time, guidance and prompt, FLUX's modulation layers are constants and 27 % of it can go.
+"""Folds a one-step model: at a fixed time, guidance and prompt it replaces FLUX's modulation layers, 27 %, by constants.
 
 Every AdaLN modulation linear sees one vector made of the time, the guidance and the pooled prompt. A one-step student
-runs at one time with one prompt, so each of these layers is replaced by its output, computed once with the very
-operations that the whole model would run.
+runs at one time with one prompt, so each of these layers is replaced by its output. The output is computed once, with the
+same operations that the whole model would run, so that the folded model gives the same bits.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
 
     Args:
         backbone: A backbone with the prompt, guidance and default role (the student, if there is one) that are folded.
-        t: the time of the one step, in ``[0, 1]``: the student's start time.
-        fuse: add the default role's adapter to the weights: faster, and equal to rounding (3e-7 in float32). The default
+        t: The time of the one step, in ``[0, 1]``: the student's start time.
+        fuse: Add the default role's adapter to the weights: faster, and equal to rounding (3e-7 in float32). The default
             keeps it apart, shared with ``backbone``.
 
     Returns:
@@ -47,7 +47,7 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
         other time, guidance or prompt. It saves and loads as every backbone (``save``, ``load_flux``).
 
     Raises:
-        ValueError: if ``t`` is not in ``[0, 1]`` or the backbone is folded already.
+        ValueError: If ``t`` is not in ``[0, 1]`` or the backbone is folded already.
     """
     transformer: Any = backbone.transformer
     if isinstance(transformer, Folded):
@@ -58,6 +58,8 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
     folded = _empty(family, transformer.config, t, prompt, backbone.guidance)
     state = _plain_state(transformer, role if fuse else None)
     with backbone.adapters.use(role):
+        # The layers themselves make their constants, in the dtype and with the adapter that they run with: computed in a
+        # wider type the constants would be better and the output no longer the same bits.
         features = family.embed(getattr(transformer, family.embedder), t, backbone.conditions, backbone.dtype)
         for name, linear in transformer.named_modules():
             if family.modulation.fullmatch(name):
@@ -95,16 +97,16 @@ def load_folded(
     Args:
         source: Source of a whole FLUX: a hub id, a local folder in diffusers' layout (a pipeline or a transformer, in one file
             or sharded), a ``.safetensors`` file of this library, or a shipped name.
-        t: the time of the one step, in ``[0, 1]``.
-        prompt: cached embeddings; ``None``: no text tokens and a zero pooled vector.
-        guidance: for models with a guidance embedding (FLUX.1-dev: 3.5).
-        lora: adapter file (or folder) to fuse.
+        t: The time of the one step, in ``[0, 1]``.
+        prompt: Cached embeddings; ``None``: no text tokens and a zero pooled vector.
+        guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
+        lora: Adapter file (or folder) to fuse.
         dtype: Name of the weights' torch dtype.
-        device: where the folded model goes.
+        device: Where the folded model goes.
         revision: Revision of the hub repository.
 
     Raises:
-        ValueError: if something can't be loaded or doesn't fit, naming it and what to do.
+        ValueError: If something can't be loaded or doesn't fit, naming it and what to do.
     """
     checkpoint = StoredWeights(ModelSource(source, revision))
     if "t" in checkpoint.config:
@@ -123,6 +125,7 @@ def load_folded(
     if prompt is None:
         prompt = no_prompt(whole.config)
     folded = _empty(family, whole.config, t, prompt, guidance)
+    # Of the whole model the time embedder alone gets weights, since the constants are made from its output.
     embedder = getattr(whole, family.embedder)
     embedder.load_state_dict({key: read(f"{family.embedder}.{key}") for key in embedder.state_dict()}, assign=True)
     conditions = Conditions(prompt.prompt_embeds, prompt.pooled_prompt_embeds, guidance)
@@ -160,7 +163,7 @@ def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
     """Compile the repeated blocks of a backbone, in place, and return it: once per kind, not once per block.
 
     Args:
-        backbone: folded or not.
+        backbone: Folded or not.
         options: Options of ``torch.compile``, for example ``dynamic=True`` where image sizes vary.
 
     Raises:
@@ -208,7 +211,7 @@ def folded_class(family: Family) -> Any:
     """Return the class of a family's folded transformers.
 
     Raises:
-        ValueError: if the installed diffusers is too old to have the class that it derives from.
+        ValueError: If the installed diffusers is too old to have the class that it derives from.
     """
     family.diffusers_class()
     if family.pooled:

@@ -1,4 +1,4 @@
-"""The transformers that :mod:`fluxsr.models.modulation.fold` makes: FLUX whose modulation layers are constants."""
+"""Defines the transformers that :mod:`fluxsr.models.modulation.fold` makes: FLUX whose modulation layers are constants."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class FoldedFluxTransformer(Folded, FluxTransformer2DModel):  # type: ignore[mis
     FLUX before it removes layers, so at full size call it under ``torch.device("meta")``, as ``from_pretrained`` does.
 
     Args:
-        patch_size: this and the next ten as in ``FluxTransformer2DModel``.
-        in_channels: see there.
-        out_channels: see there.
-        num_layers: see there.
-        num_single_layers: see there.
-        attention_head_dim: see there.
-        num_attention_heads: see there.
-        joint_attention_dim: see there.
-        pooled_projection_dim: see there.
-        guidance_embeds: see there.
-        axes_dims_rope: see there.
-        t: the time, 0 data and 1 noise.
-        guidance: the guidance scale, for a model with guidance embedding.
-        text: the prompt, for people.
+        patch_size: This and the next ten as in ``FluxTransformer2DModel``.
+        in_channels: See there.
+        out_channels: See there.
+        num_layers: See there.
+        num_single_layers: See there.
+        attention_head_dim: See there.
+        num_attention_heads: See there.
+        joint_attention_dim: See there.
+        pooled_projection_dim: See there.
+        guidance_embeds: See there.
+        axes_dims_rope: See there.
+        t: The time, 0 data and 1 noise.
+        guidance: The guidance scale, for a model with guidance embedding.
+        text: The prompt, for people.
         text_tokens: Number of the prompt's tokens. With 0, nothing ever flows through the text stream, and it is left out too.
     """
 
@@ -90,7 +90,7 @@ class FoldedFluxTransformer(Folded, FluxTransformer2DModel):  # type: ignore[mis
         """Run as diffusers' model does, which explains the arguments.
 
         Raises:
-            ValueError: for a time, guidance or prompt that the constants were not computed with.
+            ValueError: For a time, guidance or prompt that the constants were not computed with.
         """
         self.check_numbers(timestep, guidance)
         self.check_prompt(encoder_hidden_states, pooled_projections)

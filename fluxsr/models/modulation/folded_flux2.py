@@ -1,4 +1,4 @@
-"""FLUX.2 whose modulation layers are constants: what :mod:`fluxsr.models.modulation.fold` makes of it."""
+"""Defines FLUX.2 whose modulation layers are constants, as :mod:`fluxsr.models.modulation.fold` makes it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class FoldedFlux2Transformer(Folded, Flux2Transformer2DModel):  # type: ignore[m
     which is another 16 %. Else as :class:`fluxsr.models.modulation.folded_flux.FoldedFluxTransformer`.
 
     Args:
-        patch_size: this and the next thirteen as in ``Flux2Transformer2DModel``.
-        in_channels: see there.
-        out_channels: see there.
-        num_layers: see there.
-        num_single_layers: see there.
-        attention_head_dim: see there.
-        num_attention_heads: see there.
-        joint_attention_dim: see there.
-        timestep_guidance_channels: see there.
-        mlp_ratio: see there.
-        axes_dims_rope: see there.
-        rope_theta: see there.
-        eps: see there.
-        guidance_embeds: see there.
-        t: the time, 0 data and 1 noise.
-        guidance: the guidance scale, for a model with guidance embedding.
-        text: the prompt, for people.
+        patch_size: This and the next thirteen as in ``Flux2Transformer2DModel``.
+        in_channels: See there.
+        out_channels: See there.
+        num_layers: See there.
+        num_single_layers: See there.
+        attention_head_dim: See there.
+        num_attention_heads: See there.
+        joint_attention_dim: See there.
+        timestep_guidance_channels: See there.
+        mlp_ratio: See there.
+        axes_dims_rope: See there.
+        rope_theta: See there.
+        eps: See there.
+        guidance_embeds: See there.
+        t: The time, 0 data and 1 noise.
+        guidance: The guidance scale, for a model with guidance embedding.
+        text: The prompt, for people.
         text_tokens: Number of the prompt's tokens. With 0, nothing ever flows through the text stream, and it is left out too.
     """
 
@@ -94,7 +94,7 @@ class FoldedFlux2Transformer(Folded, Flux2Transformer2DModel):  # type: ignore[m
         """Run as diffusers' model does, which explains the arguments.
 
         Raises:
-            ValueError: for a time, guidance or prompt that the constants were not computed with.
+            ValueError: For a time, guidance or prompt that the constants were not computed with.
         """
         self.check_numbers(timestep, guidance)
         self.check_prompt(encoder_hidden_states, None)

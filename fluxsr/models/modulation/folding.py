@@ -1,4 +1,4 @@
-"""What every folded transformer has in common: its constants, its prompt, and its refusal of any other input."""
+"""Provides what every folded transformer shares: its constants, its prompt, and its refusal of any other input."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def fold_layers(transformer: Any, family: Family, text_tokens: int, width: int) 
     """Replace a transformer's modulation layers by places for constants, in place, and give it a place for its prompt.
 
     Args:
-        transformer: a whole one.
-        family: its family.
+        transformer: A whole one.
+        family: Its family.
         text_tokens: Number of the prompt's tokens; with 0, the text stream is left out, too.
-        width: of a token's embedding.
+        width: Width of a token's embedding.
     """
     for name, module in list(transformer.named_modules()):
         if family.modulation.fullmatch(name):
@@ -49,7 +49,7 @@ class Folded:
         """Return the model's own prompt and guidance; ``None`` means these.
 
         Raises:
-            ValueError: if others are asked for.
+            ValueError: If others are asked for.
         """
         if guidance is not None and guidance != self.config["guidance"]:
             raise ValueError(
@@ -63,7 +63,7 @@ class Folded:
         """Refuse another time or guidance than the constants were computed with.
 
         Raises:
-            ValueError: with both numbers.
+            ValueError: With both numbers.
         """
         # Compared before diffusers casts and multiplies them: neighboring times are one and the same in bfloat16.
         for name, given, own in (("t", timestep, self.config["t"]), ("guidance", guidance, self.config["guidance"])):
@@ -77,7 +77,7 @@ class Folded:
         """Refuse another prompt than the constants were computed with.
 
         Raises:
-            ValueError: naming the model's own.
+            ValueError: Naming the model's own.
         """
         for given, own in ((embeds, self.prompt_embeds), (pooled, self.pooled_prompt_embeds)):
             # On meta there is nothing to compare but shapes.

@@ -1,4 +1,4 @@
-"""The modulation table: in training at a finite number of times, FLUX's modulation layers are rows of a table.
+"""Replaces FLUX's modulation layers by rows of a table, in training at a finite number of times.
 
 The AdaLN modulation linears are 3.23 of FLUX.1's 11.90 billion parameters, frozen under a LoRA, and see nothing but the time,
 the guidance and the pooled prompt. An objective that draws its times from a grid (:class:`fluxsr.flows.GridTimes`) needs their
@@ -34,7 +34,7 @@ class ModulationTable(nn.Module):
         """Choose the rows of the next pass.
 
         Raises:
-            ValueError: for a time that is not in the table.
+            ValueError: For a time that is not in the table.
         """
         t = t.to(self.times)
         rows = torch.searchsorted(self.times, t).clamp(max=len(self.times) - 1)
@@ -75,11 +75,11 @@ def tabulate_modulation(backbone: Any, times: Tensor) -> None:
     saved as ever. Do it before the model goes to a device.
 
     Args:
-        backbone: a :class:`fluxsr.models.FluxBackbone` whose modulation is frozen: with a LoRA, or not trained.
-        times: all that it will be called at, ``(T,)`` in ``[0, 1]``; :meth:`fluxsr.flows.FlowObjective.time_grid` says which.
+        backbone: A :class:`fluxsr.models.FluxBackbone` whose modulation is frozen: with a LoRA, or not trained.
+        times: All that it will be called at, ``(T,)`` in ``[0, 1]``; :meth:`fluxsr.flows.FlowObjective.time_grid` says which.
 
     Raises:
-        ValueError: if a modulation layer or the time embedder is trained or adapted, the model is folded or tabulated already,
+        ValueError: If a modulation layer or the time embedder is trained or adapted, the model is folded or tabulated already,
             or of a family whose blocks share their modulation.
     """
     transformer, family = backbone.transformer, backbone.family

@@ -1,4 +1,4 @@
-"""Lightning callbacks: averaging, previews, the artefact meter, calibration and files."""
+"""Provides Lightning callbacks: averaging, previews, the artefact meter, calibration and files."""
 
 from fluxsr.training.callbacks.artefacts import ArtefactMeter
 from fluxsr.training.callbacks.ema import EMA

@@ -1,4 +1,4 @@
-"""The artefact meter: the spectrum's energy at the patch period, as a curve instead of a hunt by eye."""
+"""Logs the artefact meter, the spectrum's energy at the patch period, as a curve."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ArtefactMeter(Callback):
     See :func:`fluxsr.losses.patch_artefact_energy` for the number. Images smaller than eight periods are left out.
 
     Args:
-        period: in pixels; ``None``: the backbone's patch, twice the autoencoder's downsampling (16 on FLUX).
+        period: Period in pixels; ``None``: the backbone's patch, twice the autoencoder's downsampling (16 on FLUX).
 
     Raises:
-        ValueError: if ``period`` is below 2.
+        ValueError: If ``period`` is below 2.
     """
 
     def __init__(self, period: int | None = None) -> None:

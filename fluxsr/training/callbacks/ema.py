@@ -1,4 +1,4 @@
-"""An exponential moving average of what is trained."""
+"""Keeps an exponential moving average of what is trained."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class EMA(Callback):
     :class:`ExportBackbone` use the average; it is saved with checkpoints and restored with them.
 
     Args:
-        decay: in ``[0, 1)``; 0.999 remembers about the last thousand steps. Reached after about 9 / (1 - decay) of them.
+        decay: Decay of the average, in ``[0, 1)``; 0.999 averages about the last thousand steps. It is
+            reached after about 9 / (1 - decay) steps.
 
     Raises:
-        ValueError: if ``decay`` lies outside ``[0, 1)``.
+        ValueError: If ``decay`` lies outside ``[0, 1)``.
     """
 
     def __init__(self, decay: float = 0.999) -> None:

@@ -1,4 +1,4 @@
-"""Writing the trained backbone in a form that needs no Lightning to load."""
+"""Writes the trained backbone in a form that needs no Lightning to load."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ExportBackbone(Callback):
     backbone's header names it.
 
     Args:
-        path: file ending in ``.safetensors``; ``None``: ``backbone.safetensors`` in the trainer's ``default_root_dir``.
-        dtype: of a full backbone's stored weights; float16 halves the file.
+        path: File ending in ``.safetensors``; ``None``: ``backbone.safetensors`` in the trainer's ``default_root_dir``.
+        dtype: Dtype of a full backbone's stored weights; float16 halves the file.
 
     Raises:
-        ValueError: if ``path`` has another suffix.
+        ValueError: If ``path`` has another suffix.
     """
 
     def __init__(self, path: str | None = None, dtype: str = "float32") -> None:

@@ -1,4 +1,4 @@
-"""A picture handed to whatever logger there is, by what it can do: no logger's package is imported."""
+"""Logs a picture with whatever logger there is, by its methods: no logger's package is imported."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 def log_image(logger: Any, name: str, image: Tensor, step: int) -> bool:
     """Hand a picture to a logger of Lightning; return whether it takes pictures.
 
-    These do: a logger with ``log_image(key, images, step)`` (W&B); one whose ``experiment`` has
-    ``add_image(name, tensor, step)`` (TensorBoard); or one whose ``experiment`` has ``log_image``, either with the
-    ``run_id`` of the logger first (MLflow) or with the picture and its ``name`` (Comet).
+    Three kinds do. W&B's logger has ``log_image(key, images, step)``. TensorBoard's ``experiment`` has
+    ``add_image(name, tensor, step)``. MLflow's and Comet's ``experiment`` have ``log_image``: MLflow's takes the ``run_id`` of
+    the logger first, Comet's the picture and its ``name``.
 
     Args:
         logger: The logger.

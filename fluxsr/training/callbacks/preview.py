@@ -1,4 +1,4 @@
-"""A grid of pictures after each validation: what the curves can't say."""
+"""Makes a grid of pictures after each validation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class PreviewGrid(Callback):
     ``default_root_dir``.
 
     Args:
-        images: how many rows.
-        size: the middle square of so many pixels is shown of larger images.
+        images: How many rows.
+        size: The middle square of so many pixels is shown of larger images.
         sample_steps: Euler steps of a teacher's samples.
 
     Raises:
-        ValueError: if ``images`` or ``sample_steps`` is below 1, or ``size`` below 8.
+        ValueError: If ``images`` or ``sample_steps`` is below 1, or ``size`` below 8.
     """
 
     def __init__(self, images: int = 4, size: int = 256, sample_steps: int = 20) -> None:

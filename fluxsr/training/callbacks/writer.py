@@ -1,4 +1,4 @@
-"""Writing what ``predict`` makes."""
+"""Writes the pictures that ``predict`` makes."""
 
 from __future__ import annotations
 
