@@ -62,7 +62,7 @@ CASES = (
     Case("coffee", (40, 100), MESSENGER, "A cup, as a messenger sends it", "CC0", (36, 284)),
     Case("chelsea", (0, 0), GRAINY, "Fur in low light", "CC0"),
     Case("astronaut", (0, 30), MESSENGER, "A face, as a messenger sends it", "NASA, public domain"),
-    Case("rocket", (60, 120), GRAINY, "A launch at dusk", "CC0"),
+    Case("rocket", (60, 120), GRAINY, "A launch at dusk", "SpaceX, public domain"),
     Case("gravel", (0, 0), SOFT, "Gravel, out of focus", "CC0"),
     Case("hubble_deep_field", (300, 300), GRAINY, "Galaxies", "NASA, public domain"),
     Case("camera", (60, 30), MESSENGER, "An old photo in gray", "CC0"),
