@@ -17,14 +17,14 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from fluxsr.data import RealESRGANDegradation, SRDataModule
+from fluxsr.data import SRDataModule
 from fluxsr.digest import file_digest
+from fluxsr.evaluation.comparison import open_own_images
 from fluxsr.evaluation.metrics import Settings
 from fluxsr.evaluation.report import Stage, write_report
 from fluxsr.evaluation.run import evaluate
 from fluxsr.evaluation.systems import System, bicubic, load_model
 from fluxsr.evaluation.tables import print_table
-from fluxsr.evaluation.testset import open_folders
 from fluxsr.flows import FlowTrajectoryDistillation
 from fluxsr.images import write_image
 from fluxsr.losses import AttentionDiversificationLoss, MSELoss, TVLPIPSLoss
@@ -165,12 +165,7 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
 
 def measure(folder: Path, photos: Path, student: OneStepSR, seed: int) -> dict[str, Any]:
     """Degrade the held-out photos, restore them in one step with both students, and measure as ``fluxsr evaluate`` does."""
-    degrade = RealESRGANDegradation(scale=SCALE)
-
-    def make_lr(image: Tensor, number: int) -> Tensor:
-        return degrade(image, seeds=[seed + number])
-
-    testset = open_folders(photos, None, SCALE, make_lr, f"realesrgan, seed {seed}")
+    testset = open_own_images(str(photos), None, SCALE, "realesrgan", seed, restores=True)
     identity = file_digest(folder / "lora.safetensors")
     own = System(DEMO, "trained here", identity, restore=lambda lr_image, size: student(lr_image))
     systems = [bicubic(), own, load_model("nano-student", SHIPPED, device="cpu")]

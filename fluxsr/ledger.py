@@ -45,7 +45,7 @@ class Ledger(TorchDispatchMode):
 
     Views share their storage and count once. What a kernel takes and frees inside itself is not seen. It works on real
     tensors and on the meta device. There an operation that needs values raises :class:`NotPlannable`; but while ``answers`` is
-    set, a single number that is asked for is 1 instead.
+    set, a single number that is asked for is ``answer`` instead, 1.
 
     Args:
         shares: Kind -> the part of it that this process holds (sharded, quantized); 1 for the others.
@@ -56,6 +56,7 @@ class Ledger(TorchDispatchMode):
         self.shares = dict(shares or {})
         self.phase = "setup"
         self.answers = True
+        self.answer = 1
         self.live: dict[str, float] = {}
         self.total = 0.0
         self.peaks: dict[str, Peak] = {}
@@ -99,7 +100,7 @@ class Ledger(TorchDispatchMode):
         ):
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype", args[0].dtype))  # a number for a log
         if self.answers and func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return 1
+            return self.answer
         try:
             out = func(*args, **kwargs)
         except (NotImplementedError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from fluxsr.models.devices import check_torch
 
 ROOT = Path(__file__).parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Tiny tensors gain nothing from threads, and the tests run in two processes.
 torch.set_num_threads(1)
 
@@ -82,6 +84,19 @@ def pixel():
     from fluxsr.models import PixelAutoencoder
 
     return PixelAutoencoder()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium that is installed."""
+    api = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on the path")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -34,7 +34,9 @@ class Machine:
     def __init__(self) -> None:
         self._there: dict[int, weakref.ref] = {}
         self._constants: dict[int, weakref.ref] = {}  # made inside an operator, where its kernel would make them
+        self._pinned: dict[int, weakref.ref] = {}
         self.waits: Counter[str] = Counter()
+        self.copies: Counter[str] = Counter()  # to the GPU, by the memory that they come from
 
     def has(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._there
@@ -56,9 +58,17 @@ class Machine:
         where = f"{frames[-1].filename.split('/fluxsr/')[-1]}:{frames[-1].lineno}" if frames else "elsewhere"
         self.waits[f"{what} {where}"] += 1
 
+    def pinned(self, tensor: Tensor) -> Tensor:
+        """Return a copy in pinned memory, from which the host need not wait for a copy to the GPU."""
+        with _disable_current_modes():
+            copy = tensor.detach().clone()
+        return self.put(copy, self._pinned)
+
     def move(self, tensor: Tensor, to_gpu: bool, non_blocking: bool = False) -> Tensor:
         if self.has(tensor) == to_gpu:
             return tensor
+        if to_gpu:
+            self.copies["pinned" if tensor.untyped_storage()._cdata in self._pinned else "pageable"] += 1
         if not (to_gpu and non_blocking):
             self.wait("copy to the GPU" if to_gpu else "copy to the host")
         return _Moved.apply(tensor, self, to_gpu)
@@ -131,8 +141,12 @@ class _Calls(TorchFunctionMode):
                 return True
             if name == "numpy":
                 raise TypeError("can't convert cuda:0 device type tensor to numpy")
+            if name == "pin_memory":
+                raise RuntimeError("cannot pin 'torch.cuda.FloatTensor': only dense CPU tensors can be pinned")
             if name == "tolist":
                 machine.wait("tolist")
+        if name == "pin_memory":
+            return machine.pinned(first)
         if name == "backward" or func is torch.autograd.grad:
             with self:  # a mode is off inside its own call, and checkpointed blocks run again in here
                 if func == Tensor.backward:
@@ -194,6 +208,7 @@ def pretend_gpu() -> Iterator[Machine]:
         stack.enter_context(patch("torch.autocast", Autocast))
         stack.enter_context(patch("torch.amp.autocast", Autocast))
         stack.enter_context(patch("torch.is_autocast_enabled", enabled))
+        stack.enter_context(patch("torch.cuda.current_stream"))
         stack.enter_context(patch("torch.autograd.has_torch_function", lambda _: False))
         stack.enter_context(patch.dict("torch.utils.checkpoint._allowed_determinism_checks_to_fns", by_shape))
         stack.enter_context(_Kernels(machine, calls))

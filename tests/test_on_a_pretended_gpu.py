@@ -129,7 +129,8 @@ def test_a_training_with_every_callback(make, tmp_path):
 def test_a_step_in_training_waits_only_where_it_says(tmp_path):
     def waits(make, steps):
         with pretend_gpu() as machine:
-            tiny_trainer(tmp_path, strategy=OnPretendedGPU(), max_steps=steps).fit(make(), loader(steps))
+            trainer = tiny_trainer(tmp_path, strategy=OnPretendedGPU(), max_steps=steps)
+            trainer.fit(make(), loader(5))  # T_L is measured on as many batches, before the first step
             return {line: count for line, count in machine.waits.items() if "elsewhere" not in line}
 
     for make in (
@@ -159,12 +160,15 @@ def test_folding_and_the_table_on_the_device(prompt):
 
 
 def test_the_upscaler():
-    with pretend_gpu():
+    with pretend_gpu() as machine:
         upscaler = Upscaler(adapted().eval().to("cuda"), PixelAutoencoder(2), 0.25, window=32, device="cuda", tile=32)
+        machine.copies.clear(), machine.waits.clear()
         for pixels in (np.full((20, 24, 3), 99, np.uint8), np.full((20, 24, 4), 999, np.uint16)):
             for fix in ("wavelet", "adain", "none"):
                 upscaler.color_fix = fix
                 assert upscaler(pixels, scale=2).shape == (40, 48, pixels.shape[2])
+    assert machine.copies["pinned"] and not machine.copies["pageable"]
+    assert not [line for line in machine.waits if "copy to the GPU" in line]
 
 
 @pytest.mark.parametrize(

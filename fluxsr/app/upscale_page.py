@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 
 from fluxsr.images import FORMATS, Picture, read_picture, write_picture
-from fluxsr.images.convert import Pixels, has_alpha, to_pixels
+from fluxsr.images.convert import Pixels, color_count, has_alpha, to_pixels
 from fluxsr.images.resize import Resized, output_size
 from fluxsr.inference.engine import Progress
 from fluxsr.inference.model_card import base_model_of, license_of
@@ -151,7 +151,7 @@ def write_view(path: Path, picture: Picture, pixels: Pixels, size: tuple[int, in
 def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Return pixels resized bicubically to (height, width), as the upscaler enlarges them before it restores."""
     source = PixelRows(pixels)
-    colors = pixels.shape[2] - has_alpha(pixels)
+    colors = color_count(pixels)
     color = Resized(source.color, source.size, size)
     alpha = Resized(source.alpha, source.size, size)
     result = np.empty((*size, pixels.shape[2]), pixels.dtype)

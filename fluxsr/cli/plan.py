@@ -7,7 +7,7 @@ import sys
 from typing import Literal
 
 from fluxsr.cli._support.options import Command
-from fluxsr.cli._support.values import count, positive, whole
+from fluxsr.cli._support.values import count, positive, whole, width_and_height
 from fluxsr.sizes import memory_size
 
 NOTES = """\
@@ -19,16 +19,18 @@ what it prints:
   by phase        the most bytes that are alive in it, and its FLOPs; recomputation by checkpointing counts where it happens
   peak            the largest of these, and what it is made of
   time            from the FLOPs and --tflops, which you state; it is sustained throughput, not the data sheet's
+  validation      where data.val_photos is given: the most bytes in a validation step, by data.val_crop and model.tile
   checkpoint      adapters, moving averages and the optimizer's state; never the base
 
-With --memory, and if the peak does not fit: what to switch on, each planned like the run itself, with what it saves.
+With --memory, and if the peak of a step or of the validation does not fit: what to switch on, each planned like the run
+itself, with what it saves.
 
 what it assumes:
   A GPU, unless trainer.accelerator is cpu: CUDA's autocast rules, attention and norms in fused kernels.
   A hub id of a published FLUX.1 or FLUX.2 has that architecture; other models need a local folder with its config.json.
   A prompt file that does not exist has 512 tokens (--text_tokens says otherwise); an adapter file has rank lora_rank, or 64.
   int8 and fp8 take 1 byte a weight, nf4 0.52; an 8-bit Adam 2 bytes a weight and 8 for every 256 of them. These are formulas.
-  Callbacks take nothing, except EMA. Validation is not planned: tile bounds what it takes."""
+  Callbacks take nothing, except EMA."""
 
 COMMAND = Command(
     "plan",
@@ -46,8 +48,9 @@ COMMAND = Command(
         "memory": memory_size,
         "reserve": memory_size,
         "text_tokens": whole,
+        "val_photo": width_and_height,
     },
-    shown={"memory": "SIZE", "reserve": "SIZE"},
+    shown={"memory": "SIZE", "reserve": "SIZE", "val_photo": "WxH"},
     hidden=frozenset({"rest"}),
     has_files=False,
 )
@@ -68,6 +71,7 @@ def plan(
     memory: int | None = None,
     reserve: int = 2_000_000_000,
     text_tokens: int | None = None,
+    val_photo: tuple[int, int] = (1356, 2040),
     format: Literal["text", "json"] = "text",
 ) -> None:
     """Say what a training run takes on each GPU: memory by phase and by part, FLOPs, time, the size of a checkpoint.
@@ -84,6 +88,7 @@ def plan(
         memory: Memory of one GPU, for example 24GB or 80GiB: say whether it fits.
         reserve: Part of it that is left to the CUDA context, libraries and fragmentation (default: 2GB, assumed).
         text_tokens: Length of the prompt (default: the file's own, 512 without a file).
+        val_photo: Size of the photos that are validated whole (default: 2040x1356, DIV2K's, assumed).
         format: Output for people or for scripts.
     """
     from fluxsr.cli._support.experiment import read_experiment
@@ -94,14 +99,14 @@ def plan(
         return read_experiment([*rest, *more], text_tokens, COMMAND.names)
 
     experiment = read([])
-    found = make_plan(experiment, devices, strategy, tflops)
+    found = make_plan(experiment, devices, strategy, tflops, val_photo)
     fits, advice = True, []
     if memory is not None:
         limit = memory - reserve
-        fits = found.peak_bytes <= limit
+        fits = found.needed_bytes <= limit
         if not fits:
             print("it does not fit; planning what could be switched on", file=sys.stderr, flush=True)
-            advice = advise(read, experiment, found, limit, strategy=strategy)
+            advice = advise(read, experiment, found, limit, strategy=strategy, photo=val_photo)
     if format == "json":
         document = found.to_dict()
         if memory is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fluxsr.evaluation.names import folders_by_name
 from fluxsr.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -179,12 +180,8 @@ def gather_systems(
     from fluxsr.evaluation import systems as known
     from fluxsr.evaluation.run import folder_system
 
-    systems = []
-    for entry in results:
-        name, sign, folder = entry.partition("=")
-        if not (name and sign and folder):
-            raise ValueError(f"--results wants NAME=DIR, got {entry!r}")
-        systems.append(folder_system(name, folder, testset))
+    named = folders_by_name(results, "--results wants")
+    systems = [folder_system(name, folder, testset) for name, folder in named.items()]
     if bicubic:
         systems.append(known.bicubic())
     for entry in model:

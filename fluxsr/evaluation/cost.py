@@ -47,9 +47,11 @@ class CostMeter:
         """
         # torch knows the attention of GPUs only.
         own = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-        with FlopCounterMode(display=False, custom_mapping=own) as self._counter:
-            yield
-        self._counter = None
+        try:
+            with FlopCounterMode(display=False, custom_mapping=own) as self._counter:
+                yield
+        finally:
+            self._counter = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -19,6 +19,7 @@ from fluxsr.evaluation.testset import TestSet
 from fluxsr.images.listing import named
 
 FORMAT = 1
+PARTS = ("files", "fingerprints", "images", "cost")  # what there is of each image of a system
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "lpips", "pyiqa", "spandrel")
 Results = dict[str, Any]
 
@@ -179,16 +180,20 @@ def _line(content: Results) -> str:
     return json.dumps(_without_infinity(content), allow_nan=False) + "\n"
 
 
+def take_in(entry: Results, more: Results) -> None:
+    """Add what another process found out of a system to what is known of it, in place."""
+    for part in PARTS:
+        entry[part] |= more[part]
+    if "macs" in more:
+        entry.setdefault("macs", more["macs"])
+
+
 def _read_journals(path: str | Path) -> Results | None:
     """Return the results that all journals hold together; ``None`` if there are none that can be read."""
     found = [results for journal in _journals(path) if (results := _read_journal(journal)) is not None]
     for other in found[1:]:
         for name in found[0]["systems"].keys() & other["systems"].keys():
-            entry, more = found[0]["systems"][name], other["systems"][name]
-            for part in ("files", "fingerprints", "images", "cost"):
-                entry[part] |= more[part]
-            if "macs" in more:
-                entry.setdefault("macs", more["macs"])
+            take_in(found[0]["systems"][name], other["systems"][name])
     return found[0] if found else None
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import summary
-from fluxsr.evaluation.document import Journal, Results, header, is_there, read_results, write_json
+from fluxsr.evaluation.document import PARTS, Journal, Results, header, is_there, read_results, take_in, write_json
 from fluxsr.evaluation.fid import check_set, fid
 from fluxsr.evaluation.metrics import Metric, Settings, load_metrics, row_of, with_parts
 from fluxsr.evaluation.precision import without_tf32
@@ -221,19 +221,15 @@ class _Run:
 
     def collect(self, mine: Sequence[str], processes: Processes) -> None:
         """Add what the other processes found out of their images to what this one did of its own."""
-        parts = ("files", "images", "cost")
         entries: dict[str, Results] = self.results["systems"]
         own = {
-            name: {part: {image: entry[part][image] for image in mine if image in entry[part]} for part in parts}
-            | {"macs": entry.get("macs")}
+            name: {part: {image: entry[part][image] for image in mine if image in entry[part]} for part in PARTS}
+            | ({"macs": entry["macs"]} if entry.get("macs") is not None else {})
             for name, entry in entries.items()
         }
         for found in processes.gather(own):
             for name, more in found.items():
-                for part in parts:
-                    entries[name][part] |= more[part]
-                if more["macs"] is not None:
-                    entries[name].setdefault("macs", more["macs"])
+                take_in(entries[name], more)
 
     def with_combined(self, values: dict[str, float]) -> dict[str, float]:
         """Return an image's values with those that are computed of them."""

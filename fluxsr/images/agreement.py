@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluxsr.images.convert import Pixels, has_alpha, to_eight_bit
+from fluxsr.images.convert import Pixels, color_count, has_alpha, to_eight_bit
 
 _SAMPLES = 256  # rows and columns that are compared
 _LARGEST = 3.0  # of 255, in the mean: rounding is below 1, a picture of other colors far above
@@ -24,9 +24,5 @@ def agree(deep: Pixels, plain: Pixels) -> bool:
             return False
         one, other = (pixels[..., :-1] * (pixels[..., -1:] / 255) for pixels in (one, other))
     # Gray is broadcast: some readers widen it.
-    difference = np.abs(one[..., : _colors(deep)] - other[..., : _colors(plain)])
+    difference = np.abs(one[..., : color_count(deep)] - other[..., : color_count(plain)])
     return bool(difference.mean() <= _LARGEST)
-
-
-def _colors(pixels: Pixels) -> int:
-    return pixels.shape[2] - has_alpha(pixels)

@@ -30,6 +30,11 @@ def has_alpha(pixels: Pixels) -> bool:
     return pixels.shape[2] in (2, 4)
 
 
+def color_count(pixels: Pixels) -> int:
+    """Return how many of the channels are colors: 1 or 3."""
+    return pixels.shape[2] - has_alpha(pixels)
+
+
 def to_tensor(pixels: Pixels) -> Tensor:
     """Turn ``(h, W, C)`` pixels into ``(C, h, W)`` float32 in ``[0, 1]``."""
     values = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(full_scale(pixels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-_ALL = frozenset({"profile", "EXIF", "XMP", "text", "resolution"})
+_ALL = frozenset({"profile", "EXIF", "XMP", "text"})
 
 
 class Format(NamedTuple):
@@ -21,7 +21,6 @@ class Format(NamedTuple):
         keeps: What it holds beside the pixels.
         largest_side: Most pixels along a side.
         largest_file: Most bytes of pixels.
-        extra: The extra of this package that reads it.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Format(NamedTuple):
     keeps: frozenset[str] = _ALL
     largest_side: int = 2**31 - 1
     largest_file: int = 2**63
-    extra: str = ""
 
 
 _PNG = Format("PNG", sixteen_bit=True)
@@ -42,7 +40,7 @@ _TIFF = Format("TIFF", sixteen_bit=True, keeps=_ALL - {"text"})
 # Of WebP and AVIF, the resolution stands in EXIF.
 _WEBP = Format("WEBP", lossy=True, gray=False, largest_side=16383, keeps=_ALL - {"text"})
 _AVIF = Format("AVIF", lossy=True, gray=False, largest_side=65535, keeps=_ALL - {"text"})
-_HEIC = Format("HEIF", written=False, extra="heic")
+_HEIC = Format("HEIF", written=False)
 
 FORMATS: dict[str, Format] = {
     ".png": _PNG,
@@ -52,14 +50,12 @@ FORMATS: dict[str, Format] = {
     ".webp": _WEBP,
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".bmp": Format(
-        "BMP", alpha=False, keeps=frozenset({"resolution"}), largest_side=2**31 - 1, largest_file=2**32 - 2**10
-    ),
+    ".bmp": Format("BMP", alpha=False, keeps=frozenset(), largest_file=2**32 - 2**10),
     ".avif": _AVIF,
     ".gif": Format("GIF", written=False),
     ".heic": _HEIC,
     ".heif": _HEIC,
-    ".jxl": Format("JXL", written=False, extra="jxl"),
+    ".jxl": Format("JXL", written=False),
 }
 """Formats by the ending of a file's name: what is looked for in folders, and what is written."""
 

@@ -25,9 +25,9 @@ _PRIMARIES = {  # ITU-T H.273, table 2
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # table 3
-_CAMERA = (1, 6, 14, 15)
-_SRGB_TRANSFER = 13
 _UNSPECIFIED = 2
+# sRGB's own, none said, and video's, which everyone shows as sRGB's.
+_AS_SRGB = (13, _UNSPECIFIED, 1, 6, 14, 15)
 _POINTS = 1024
 _BOXES = 65536  # bytes of a file in which its boxes stand
 
@@ -61,17 +61,11 @@ def cicp_profile(cicp: bytes, gray: bool) -> bytes | None:
         ValueError: For high dynamic range (PQ, HLG), and for codes without such a profile.
     """
     primaries, transfer = cicp[0], cicp[1]
-    if primaries in (1, _UNSPECIFIED) and transfer in (_SRGB_TRANSFER, _UNSPECIFIED, *_CAMERA):
-        return None  # video's own curve is shown as sRGB's by everyone
+    if _is_srgb(primaries, transfer):
+        return None
     points = _PRIMARIES.get(1 if primaries == _UNSPECIFIED else primaries)
-    if transfer in _GAMMAS:
-        curve: float | Curve = _GAMMAS[transfer]
-    elif transfer in (_SRGB_TRANSFER, _UNSPECIFIED, *_CAMERA):
-        curve = _srgb
-    else:
-        points = None
-        curve = 1.0
-    if points is None or cicp[2] != 0 or cicp[3] != 1:
+    curve: float | Curve | None = _srgb if transfer in _AS_SRGB else _GAMMAS.get(transfer)
+    if points is None or curve is None or cicp[2] != 0 or cicp[3] != 1:
         kind = {16: "HDR (PQ)", 18: "HDR (HLG)"}.get(transfer, f"of primaries {primaries} and transfer {transfer}")
         raise ValueError(f"its colors are {kind}, which only PNG can say: write PNG")
     return _profile(_curve_tag(curve), None if gray else points)
@@ -85,9 +79,13 @@ def video_colors(file: IO[bytes]) -> bytes | None:
     if place < 0 or place + 14 > len(start):
         return None
     primaries, transfer = struct.unpack_from(">HH", start, place + 8)
-    if primaries in (1, _UNSPECIFIED) and transfer in (_SRGB_TRANSFER, _UNSPECIFIED, *_CAMERA):
+    if _is_srgb(primaries, transfer):
         return None
     return bytes([primaries & 255, transfer & 255, 0, 1])  # what was decoded is RGB of full range
+
+
+def _is_srgb(primaries: int, transfer: int) -> bool:
+    return primaries in (1, _UNSPECIFIED) and transfer in _AS_SRGB
 
 
 def space_of(profile: bytes) -> bytes:

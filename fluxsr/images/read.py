@@ -224,7 +224,7 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
     try:
         return Image.open(file, formats=READABLE)
     except UnidentifiedImageError:
-        if tiff.is_tiff(file):
+        if told == "TIFF":
             return None
         if told in READABLE:
             raise ValueError(f"it is a damaged {told} file") from None

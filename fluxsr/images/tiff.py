@@ -15,23 +15,16 @@ from fluxsr.images.metadata import ORIENTATION, exif_tags, lies_on_its_side, res
 from fluxsr.images.picture import Picture
 from fluxsr.images.sixteen_bit import decode_with_opencv
 
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _PROFILE, _XMP, _PHOTOMETRIC = 34675, 700, 262
 _LARGEST_CLASSIC = 2**32 - 2**27  # bytes of pixels, with room for any metadata
 _LONG8 = 16
-PLANES, APART = 284, 2
+_APART = 2
 _ROWS = 64
 
 # tifffile logs what it finds odd, and Python prints the log of a library that nobody listens to.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-
-def is_tiff(file: IO[bytes]) -> bool:
-    """Whether a file starts like a TIFF."""
-    file.seek(0)
-    return file.read(4) in _MAGIC
 
 
 def is_white_zero(image: Image.Image) -> bool:
@@ -56,7 +49,7 @@ def read_alone(file: IO[bytes]) -> Pixels | None:
             if pixels is None:
                 raise ValueError(_undecoded(page))
             return pixels
-        apart = page.dtype in (np.uint8, np.uint16) and page.planarconfig == APART and page.samplesperpixel > 1
+        apart = page.dtype in (np.uint8, np.uint16) and _is_apart(page)
         if not apart or not _is_plain(page):
             return None
         pixels = _read(page, file)
@@ -129,9 +122,17 @@ def _open(file: IO[bytes]) -> Any:
 
 
 def _is_plain(page: Any) -> bool:
-    colors = 3 if page.photometric == _RGB else 1
     known = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
-    return known and page.samplesperpixel >= colors and page.imagedepth == 1
+    return known and page.samplesperpixel >= _color_count(page) and page.imagedepth == 1
+
+
+def _color_count(page: Any) -> int:
+    return 3 if page.photometric == _RGB else 1
+
+
+def _is_apart(page: Any) -> bool:
+    """Whether each channel is a plane of its own."""
+    return bool(page.planarconfig == _APART and page.samplesperpixel > 1)
 
 
 def _read(page: Any, file: IO[bytes]) -> Pixels | None:
@@ -140,18 +141,17 @@ def _read(page: Any, file: IO[bytes]) -> Pixels | None:
         pixels = page.asarray()
     except ValueError:
         # A compression, such as LZW, for which tifffile needs the package imagecodecs. OpenCV has it, but mixes up planes.
-        if page.planarconfig == APART and page.samplesperpixel > 1:
+        if _is_apart(page):
             return None
         file.seek(0)
         pixels, orientation = decode_with_opencv(file.read()), 1
         if pixels is None or pixels.dtype != page.dtype or pixels.shape[2] < page.samplesperpixel:
             return None
-    apart = page.planarconfig == APART and page.samplesperpixel > 1
-    pixels = np.moveaxis(pixels, 0, -1) if apart else pixels
+    pixels = np.moveaxis(pixels, 0, -1) if _is_apart(page) else pixels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if pixels.dtype.kind == "f":
         pixels = _sixteen_bit(pixels)
-    colors = 3 if page.photometric == _RGB else 1
+    colors = _color_count(page)
     extra = page.extrasamples or (_UNASSOCIATED,)  # one that isn't described is alpha, as others take it, too
     alpha = pixels.shape[2] > colors and extra[0] in (_ASSOCIATED, _UNASSOCIATED)
     pixels = pixels[..., : colors + alpha]

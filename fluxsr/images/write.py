@@ -49,10 +49,7 @@ def write_picture(path: str | Path, picture: Picture, quality: int | None = None
     kind = format_of(path)
     pixels, lost = _fitting(picture.pixels, kind)
     check_format(path, height, width, pixels.shape[2] * pixels.itemsize)
-    try:
-        profile = _profile(picture, kind, pixels.shape[2])
-    except ValueError as error:
-        raise ValueError(f"can't write {path}: {error}") from None
+    profile = _profile(path, picture, kind, pixels.shape[2])
     if profile is not None and "profile" not in kind.keeps:
         profile = None
     if picture.icc_profile and profile is None:
@@ -113,19 +110,23 @@ def check_colors(path: Path, picture: Picture) -> None:
     Raises:
         ValueError: If it can't.
     """
-    try:
-        _profile(picture, format_of(path), picture.pixels.shape[2])
-    except ValueError as error:
-        raise ValueError(f"can't write {path}: {error}") from None
+    _profile(path, picture, format_of(path), picture.pixels.shape[2])
 
 
-def _profile(picture: Picture, kind: Format, channels: int) -> bytes | None:
-    """Return the profile to write."""
+def _profile(path: Path, picture: Picture, kind: Format, channels: int) -> bytes | None:
+    """Return the profile to write.
+
+    Raises:
+        ValueError: if the format can't say what the colors are.
+    """
     channels = channels if kind.gray else 3
     if picture.cicp is not None and kind.name != "PNG":  # which goes before a profile
-        profile = cicp_profile(picture.cicp, channels < 3)
+        try:
+            profile = cicp_profile(picture.cicp, channels < 3)
+        except ValueError as error:
+            raise ValueError(f"can't write {path}: {error}") from None
         if profile is not None and "profile" not in kind.keeps:
-            raise ValueError(f"{kind.name} can't say which its colors are: write PNG")
+            raise ValueError(f"can't write {path}: {kind.name} can't say which its colors are: write PNG")
         return profile
     return fitting_profile(picture.icc_profile, channels)
 

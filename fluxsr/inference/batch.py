@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
+from fluxsr.inference.checks import check_numbers
 from fluxsr.inference.jobs import Job, plan_files, writable
+from fluxsr.inference.one_file import (
+    Outcome,
+    Settings,
+    Sizes,
+    Work,
+    compute,
+    outcome_of,
+    quiet_stderr,
+    read,
+    upscale_one,
+    write,
+)
 from fluxsr.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -21,24 +32,6 @@ PictureFormat = Literal["png", "jpg", "webp", "tif", "bmp", "avif"]
 
 # Files whose sizes are looked up before the work, for the time that is left.
 _MOST_SIZES = 2000
-
-
-class Outcome(NamedTuple):
-    """What became of one input, or what is wrong with it.
-
-    Attributes:
-        target: The file that was written; ``None`` where none was.
-        size: (height, width) of the result.
-        seconds: What it took.
-        error: What went wrong; then nothing was written.
-        warning: What the user should know of a result.
-    """
-
-    target: Path | None = None
-    size: tuple[int, int] = (0, 0)
-    seconds: float = 0.0
-    error: str = ""
-    warning: str = ""
 
 
 class Watcher:
@@ -61,24 +54,6 @@ class Watcher:
 
     def end(self) -> None:
         """Take note that this file is done."""
-
-
-class Sizes(NamedTuple):
-    """How large results become: as for :func:`fluxsr.images.resize.output_size`."""
-
-    scale: float = 4.0
-    size: tuple[int, int] | None = None
-    longest: int | None = None
-    width: int | None = None
-    height: int | None = None
-
-    def of(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) of a result."""
-        from fluxsr.images.resize import output_size
-
-        return output_size(
-            height, width, self.scale, self.size, longest=self.longest, to_width=self.width, to_height=self.height
-        )
 
 
 def upscale_files(
@@ -134,8 +109,7 @@ def upscale_files(
     watcher = watcher or Watcher()
     sizes = Sizes(scale, size, longest, width, height)
     sizes.of(100, 100)  # numbers that are wrong are so for all
-    if not 0 <= strength <= 2:
-        raise ValueError(f"strength must lie in [0, 2], got {strength}")
+    check_numbers(steps, strength)
     if skip_existing and overwrite:
         raise ValueError("skip_existing and overwrite contradict each other: give one of them")
     check_quality(quality, format, output)
@@ -160,13 +134,99 @@ def upscale_files(
     mean = sum(pixels) // len(pixels)  # of the many others, whose sizes would take long to look up
     pixels += [mean] * (len(jobs) - len(pixels))
     watcher.start(len(jobs), sum(pixels))
-    for job, number in zip(jobs, pixels, strict=True):
-        watcher.begin(job.source.name, number)
-        outcome = upscale_one(
-            upscaler, job, sizes, steps, max_pixels, watcher.tiles, strength=strength, quality=quality
-        )
+    settings = Settings(sizes, steps, max_pixels, strength, quality)
+    # A CPU would read, write and compute on the same cores.
+    beside = getattr(upscaler, "device", None) is not None and upscaler.device.type != "cpu"
+    yield from (overlapped if beside else one_by_one)(upscaler, list(zip(jobs, pixels, strict=True)), settings, watcher)
+
+
+def one_by_one(
+    upscaler: Upscaler, jobs: Sequence[tuple[Job, int]], settings: Settings, watcher: Watcher
+) -> Iterator[Outcome]:
+    """Upscale files, each of which is written before the next one is read.
+
+    Args:
+        upscaler: The model.
+        jobs: Files, each with the pixels of its result.
+        settings: Of all of them.
+        watcher: Is told how it goes on.
+
+    Yields:
+        One outcome for each, in their order.
+    """
+    for job, pixels in jobs:
+        watcher.begin(job.source.name, pixels)
+        outcome = upscale_one(upscaler, job, settings, watcher.tiles)
         watcher.end()
         yield outcome
+
+
+def overlapped(
+    upscaler: Upscaler, jobs: Sequence[tuple[Job, int]], settings: Settings, watcher: Watcher
+) -> Iterator[Outcome]:
+    """As :func:`one_by_one`; while the device works on one file, the next is read and the one before is written.
+
+    So at most three are in memory. An outcome comes when the next file is computed, or at an interruption.
+    """
+    pending: tuple[Job, Future[Work], float] | None = None
+
+    def settle() -> Iterator[Outcome]:
+        nonlocal pending
+        if pending is not None:
+            job, writing, seconds = pending
+            start = time.perf_counter()
+            outcome = outcome_of(job, writing.result)
+            pending = None
+            yield outcome if outcome.error else outcome._replace(seconds=seconds + time.perf_counter() - start)
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+
+        def ahead(number: int) -> Callable[[], Work]:
+            """Begin to read a file, and return what waits for it."""
+            job = jobs[number][0]
+            if is_tiff(job.source):  # whose library has to be kept quiet, and for that time all of this process
+                return partial(read, job, settings)
+            return reader.submit(read, job, settings, quiet=False).result
+
+        following = ahead(0)
+        try:
+            for number, (job, pixels) in enumerate(jobs):
+                watcher.begin(job.source.name, pixels)
+                start, reading = time.perf_counter(), following
+                try:
+                    work: Work | Exception = reading()
+                except Exception as error:
+                    work = error
+                if number + 1 < len(jobs):
+                    following = ahead(number + 1)
+                if isinstance(work, Work):
+                    try:
+                        work = compute(upscaler, work, settings, watcher.tiles)
+                    except Exception as error:
+                        work = error
+                watcher.end()
+                seconds = time.perf_counter() - start
+                yield from settle()
+                pending = (job, writer.submit(_written, job, work, settings), seconds)
+            yield from settle()
+        except KeyboardInterrupt:
+            yield from settle()  # it is written, and its line is still to be said
+            raise
+
+
+def _written(job: Job, work: Work | Exception, settings: Settings) -> Work:
+    if isinstance(work, Exception):
+        raise work
+    return write(job, work, settings)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as TIFF does, whatever its name; also where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) in (b"II", b"MM")
+    except OSError:
+        return True
 
 
 def check_quality(quality: int | None, format: str | None, output: str | Path) -> None:
@@ -196,98 +256,3 @@ def _pixels_of(path: Path, sizes: Sizes) -> int:
     except (ValueError, OSError):
         return 0
     return height * width
-
-
-def upscale_one(
-    upscaler: Upscaler,
-    job: Job,
-    sizes: Sizes = Sizes(),  # noqa: B008  # a tuple
-    steps: int = 1,
-    max_pixels: int = 100_000_000,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    strength: float = 1.0,
-    quality: int | None = None,
-) -> Outcome:
-    """Upscale one file; whatever goes wrong is in the outcome, so that the next file has its turn."""
-    start = time.perf_counter()
-    try:
-        height, width, warnings = _read_upscale_write(
-            upscaler, job, sizes, steps, max_pixels, progress, strength, quality
-        )
-    except OSError as error:
-        message = f"{error.strerror or error}"
-        # A file in the making has a name of its own, which nobody knows.
-        writing = error.filename is None or Path(str(error.filename)).name.startswith(".tmp-")
-        return Outcome(error=f"can't write {job.target}: {message}" if writing else f"{error.filename}: {message}")
-    except Exception as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        return Outcome(error=message if str(job.source) in message else f"{job.source}: {message}")
-    return Outcome(job.target, (height, width), time.perf_counter() - start, warning="; ".join(warnings))
-
-
-def _read_upscale_write(
-    upscaler: Upscaler,
-    job: Job,
-    sizes: Sizes,
-    steps: int,
-    max_pixels: int,
-    progress: Callable[[int, int], None] | None,
-    strength: float,
-    quality: int | None,
-) -> tuple[int, int, list[str]]:
-    """Return the result's height and width, and warnings.
-
-    Raises:
-        ValueError: if the file is damaged or the result too large.
-    """
-    from fluxsr.images import check_format, read_picture, write_picture
-    from fluxsr.images.resize import is_stretched
-    from fluxsr.images.write import check_colors
-
-    with quiet_stderr():
-        picture = read_picture(job.source, max_pixels)
-    old_height, old_width, channels = picture.pixels.shape
-    height, width = sizes.of(old_height, old_width)
-    if height * width > max_pixels:
-        raise ValueError(
-            f"{job.source} would become {width}x{height}, {height * width / 1e6:.1f} million pixels: more than the limit of "
-            f"{max_pixels / 1e6:g}; allow more with --max_pixels {height * width}"
-        )
-    check_format(job.target, height, width, channels)
-    check_colors(job.target, picture)
-    warnings = []
-    if picture.frames > 1:
-        warnings.append(f"{job.source} has {picture.frames} pages or frames: only the first is upscaled")
-    if is_stretched(old_height, old_width, height, width):
-        warnings.append(
-            f"{job.source} is stretched from {old_width}x{old_height} to {width}x{height}, another aspect ratio: "
-            "--longest, --width and --height keep it"
-        )
-    pixels = upscaler.upscale_pixels(
-        picture.pixels, size=(height, width), steps=steps, progress=progress, strength=strength
-    )
-    lost = write_picture(job.target, replace(picture, pixels=pixels), quality)
-    if lost:
-        warnings.append(
-            f"{job.target} can't hold all metadata and pixels of {job.source}, and lacks: {', '.join(lost)}"
-        )
-    return height, width, warnings
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keep C libraries from writing to stderr: of a damaged file libtiff prints lines that name no file, past Python."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # a process without stderr
-        yield
-        return
-    sys.stderr.flush()
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows import euler
-from fluxsr.images.convert import Pixels, has_alpha, to_pixels, to_tensor
+from fluxsr.images.convert import Pixels, color_count, has_alpha, to_pixels, to_tensor
 from fluxsr.images.resize import Resized
 from fluxsr.inference.color import Moments, adain, wavelet_rows
 from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.strips import RowBuffer, RowSource, blended
+from fluxsr.inference.transfers import to_device, to_host
 from fluxsr.models import PixelAutoencoder
 from fluxsr.models.tiling import spans
 from fluxsr.protocols import Autoencoder, VelocityModel
@@ -109,10 +111,9 @@ class StripRun:
     def restored(self) -> Iterator[Tensor]:
         """Return the strips of the restored image: the stages, each drawing on the one before."""
         latents = self.stage(self.autoencoder.encode, self.enlarged, reads=self.autoencoder.downsample)
-        self.total = (len(self.times) - 1) * np.prod(
-            [len(spans(side, self.window, self.overlap)) for side in self.latent_size]
-        )
-        self.progress(0, int(self.total))
+        windows = math.prod(len(spans(side, self.window, self.overlap)) for side in self.latent_size)
+        self.total = (len(self.times) - 1) * windows
+        self.progress(0, self.total)
         for t, s in pairwise(self.times):
             latents = self.stage(self.euler_step(t, s), RowBuffer(latents))
         strips = self.stage(self.autoencoder.decode, RowBuffer(latents), writes=self.autoencoder.downsample)
@@ -124,9 +125,9 @@ class StripRun:
         """Return the strips of ``function`` applied in windows, on the device and with the image the right way round."""
 
         def on_device(windows: Tensor) -> Tensor:
-            windows = windows.to(self.device)
+            windows = to_device(windows, self.device)
             result = function(windows.mT.contiguous()).mT if self.turned else function(windows)
-            return result.float().cpu()
+            return to_host(result.float())
 
         # What is exact position by position needs no blending.
         exact = reads * writes > 1 and isinstance(self.autoencoder, PixelAutoencoder)
@@ -153,7 +154,7 @@ class StripRun:
             state, origin = (windows, windows) if first or strength == 1 else windows.chunk(2, dim=1)
             result = euler(self.velocity, state, t, s, 1) if strength else state
             self.done += len(windows)
-            self.progress(self.done, int(self.total))
+            self.progress(self.done, self.total)
             if strength == 1:
                 return result
             if last:
@@ -181,7 +182,7 @@ class StripRun:
 
     def write(self, result: Pixels, top: int, rows: Tensor) -> None:
         """Put RGB rows into the result's color channels."""
-        colors = 1 if result.shape[2] < 3 else 3
+        colors = color_count(result)
         rows = (rows * _GRAY).sum(dim=0, keepdim=True) if colors == 1 else rows
         result[top : top + rows.shape[1], :, :colors] = to_pixels(rows, result.dtype)
 

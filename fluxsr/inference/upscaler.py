@@ -12,6 +12,7 @@ from torch import nn
 from fluxsr.flows.solvers import time_grid
 from fluxsr.images.convert import Pixels, unpack_image
 from fluxsr.images.resize import output_size
+from fluxsr.inference.checks import check_numbers
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
 from fluxsr.inference.ensemble import ShiftedMean
 from fluxsr.inference.form import MemoryPlan
@@ -174,10 +175,7 @@ class Upscaler:
         Raises:
             ValueError: As the call.
         """
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        if not 0 <= strength <= 2:
-            raise ValueError(f"strength must lie in [0, 2], got {strength}")
+        check_numbers(steps, strength)
         rows, columns = output_size(
             pixels.shape[0], pixels.shape[1], scale, size, longest=longest, to_width=width, to_height=height
         )

@@ -56,6 +56,11 @@ def layer_weights(mask: Tensor, like: Tensor) -> Tensor:
     return small / torch.where(total > 0, total, 1.0)
 
 
+def over_positions(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of maps ``(B, 1, h, w)`` over their positions, ``(B,)``, or the sum with weights that sum to 1."""
+    return values.mean(dim=(1, 2, 3)) if weights is None else (values * weights).sum(dim=(1, 2, 3))
+
+
 def reduced(values: Tensor, reduction: Reduction) -> Tensor:
     """Return the mean or the sum of the images' values ``(B,)``, or the values."""
     if reduction == "none":

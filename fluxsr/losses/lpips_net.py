@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fluxsr.losses._checks import in_transform
-from fluxsr.losses._reduction import layer_weights
+from fluxsr.losses._reduction import layer_weights, over_positions
 from fluxsr.losses.backbones import CHANNELS, SMALLEST_SIDE, FeatureTower, load_tower
 from fluxsr.losses.weights import built_exactly, read_state_dict, without_values
 
@@ -135,7 +135,7 @@ def head_distance(
         y_norm = y.square().sum(dim=1, keepdim=True)
         y_unit = y / (torch.where(y_norm > 0, y_norm, torch.ones_like(y_norm)).sqrt() + _EPSILON)
         distances = ((x_unit - y_unit).square() * head.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
-        return distances.mean(dim=(1, 2, 3)) if weights is None else (distances * weights).sum(dim=(1, 2, 3))
+        return over_positions(distances, weights)
     distance: Tensor = _HeadDistance.apply(x, y, head, weights)
     return distance
 

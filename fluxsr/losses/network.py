@@ -53,8 +53,8 @@ class NetworkLoss(nn.Module):
         check_reduction(reduction)
         if compute_dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"compute_dtype must be bfloat16, float16 or None, got {compute_dtype!r}")
-        reduced = compute_dtype not in (None, "float32")
-        self.network = FrozenNetwork(net, getattr(torch, str(compute_dtype)) if reduced else None)
+        narrow = compute_dtype not in (None, "float32")
+        self.network = FrozenNetwork(net, getattr(torch, str(compute_dtype)) if narrow else None)
         self.views = views
         self.double_backward = double_backward
         self.reduction = reduction

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluxsr.losses._reduction import layer_weights
+from fluxsr.losses._reduction import layer_weights, over_positions
 from fluxsr.losses.weights import built_exactly, without_values
 
 WEIGHTS_FILE = Path(__file__).resolve().parents[1] / "assets" / "perceptual_nano.safetensors"
@@ -68,10 +68,7 @@ class PerceptualNano(nn.Module):
         distances = []
         for x_map, y_map, head in zip(self.features(x), self.features(y), self.heads, strict=True):
             differences = F.conv2d((x_map - y_map).square(), head.view(1, -1, 1, 1))
-            if mask is None:
-                distances.append(differences.mean(dim=(1, 2, 3)))
-            else:
-                distances.append((differences * layer_weights(mask, x_map)).sum(dim=(1, 2, 3)))
+            distances.append(over_positions(differences, None if mask is None else layer_weights(mask, x_map)))
         return torch.stack(distances).sum(dim=0).view(-1, 1, 1, 1)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluxsr.models import FluxBackbone
-from fluxsr.planning.plan import Experiment, Plan, make_plan
+from fluxsr.planning.plan import PHOTO, make_plan
+from fluxsr.planning.records import Experiment, Plan
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Advice:
     Attributes:
         what: the change, in words.
         arguments: that make it, as the command line takes them.
-        peak_bytes: per process, with the change.
+        peak_bytes: per process, with the change: of a step, or of a validation where that is larger.
         saves_bytes: of the peak; negative where it grows.
         steps_per_hour: with the change, at the stated throughput.
         fits: whether the peak fits the memory.
@@ -55,6 +56,7 @@ def advise(
     limit: float,
     *,
     strategy: str = "auto",
+    photo: tuple[int, int] = PHOTO,
 ) -> list[Advice]:
     """Plan every change that the configuration leaves open, and the cheap ones together; the most saving first.
 
@@ -64,6 +66,7 @@ def advise(
         plan: of it.
         limit: bytes that a device has for tensors.
         strategy: that the plan was asked for.
+        photo: (height, width) of the photos that are validated whole, in pixels.
     """
     changes = possible_changes(experiment, plan)
     local = [
@@ -75,12 +78,17 @@ def advise(
     found = []
     for change in changes:
         new = make_plan(
-            read(list(change.arguments)), change.devices or plan.devices, change.strategy or strategy, plan.tflops
+            read(list(change.arguments)),
+            change.devices or plan.devices,
+            change.strategy or strategy,
+            plan.tflops,
+            photo,
         )
-        saved = plan.peak_bytes - new.peak_bytes
+        saved = plan.needed_bytes - new.needed_bytes
         if saved > 0:
             shown = list(change.arguments)
-            found.append(Advice(change.what, shown, new.peak_bytes, saved, new.steps_per_hour, new.peak_bytes <= limit))
+            needed = new.needed_bytes
+            found.append(Advice(change.what, shown, needed, saved, new.steps_per_hour, needed <= limit))
     return sorted(found, key=lambda advice: -advice.saves_bytes)
 
 
@@ -114,6 +122,8 @@ def possible_changes(experiment: Experiment, plan: Plan) -> list[Change]:
         changes += [Change(f"quantize: {kind}", (f"{prefix}.quantize={kind}",)) for kind in ("int8", "nf4")]
     if autoencoder.get("checkpoint_decode") is False and autoencoder.get("source") != "pixel":
         changes.append(Change("checkpoint_decode", ("--model.autoencoder.init_args.checkpoint_decode=true",)))
+    if plan.validation is not None and plan.validation.tile is None and experiment.data.val_crop is None:
+        changes.append(Change("validation in tiles of 1024 pixels", ("--model.tile=1024",)))
     cropped = _halved_crops(model, plan.crop)
     if cropped:
         changes.append(Change("image terms on a crop of half the side", cropped))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
-from fluxsr.data import SRDataModule
+import fluxsr.ledger
+import fluxsr.like_gpu
 from fluxsr.ledger import ACTIVATIONS, Ledger, NotPlannable, Peak
 from fluxsr.models import FluxBackbone
 from fluxsr.models.features import find_blocks
+from fluxsr.planning.batches import make_batch, make_validation_batch
+from fluxsr.planning.records import Experiment, Phase, Plan, Sharding, Validation
 from fluxsr.planning.step import (
     AVERAGE,
     BASE,
@@ -23,126 +26,37 @@ from fluxsr.planning.step import (
     OPTIMIZER,
     PHASES,
     TRAINED,
-    Settings,
-    make_batch,
+    VALIDATION,
     run_step,
 )
 from fluxsr.training import OneStepSR
 
-Sharding = Literal["none", "ddp", "fsdp2"]
 # Bytes of a quantized weight: int8 and fp8 have a scale per row, which is nothing; nf4 has half a byte and, for every 64
 # weights, a scale that is quantized to 8 bits itself (arXiv 2305.14314, double quantization: 0.127 bits a weight).
 QUANTIZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 0.127 / 8}
 # Sustained throughput differs that much: 380 to 430 TFLOP/s on H100 in Llama 3's training (arXiv 2407.21783, table 4), which
 # is 38 to 43 % of the data sheet's; small batches and short sequences reach half of it.
 SLOWER, FASTER = 0.5, 1.5
+PHOTO = (1356, 2040)  # (height, width) that most of DIV2K's validation photos have, or less
 LR_TIME = 0.5  # what stands in for a T_L that is to be measured
 _SHARDED = (BASE, BASE_LINEARS, MODULATION_LAYERS, TRAINED, FROZEN_ROLES, GRADIENTS, OPTIMIZER, AVERAGE)
 
 
-@dataclass
-class Experiment:
-    """A training run as its configuration describes it, instantiated without weights.
-
-    Args:
-        module: what is trained.
-        data: what it is trained on; only its plain arguments are read.
-        settings: of the trainer.
-        max_steps: optimizer steps of the whole run; ``None``: open.
-        strategy: as the trainer's configuration names it.
-        options: the configuration as plain values.
-    """
-
-    module: OneStepSR
-    data: SRDataModule
-    settings: Settings
-    max_steps: int | None = None
-    strategy: str = "auto"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Phase:
-    """The largest number of live bytes in one phase of the step, and its FLOPs.
-
-    Attributes:
-        phase: its name, for example ``forward``.
-        peak_bytes: per process.
-        flops: of one optimizer step.
-    """
-
-    phase: str
-    peak_bytes: int
-    flops: float
-
-
-@dataclass
-class Plan:
-    """What one process takes for one training step; bytes are of tensors, per process.
-
-    Attributes:
-        devices: processes, one on each.
-        strategy: how they share the work.
-        precision: Lightning's name for it.
-        batch_size: per process.
-        accumulate_grad_batches: batches of an optimizer step.
-        crop: side of the images in pixels; ``None``: teacher pairs of their own size.
-        parameters: counts, of the whole model: ``transformer`` (its modulation included, adapters not), ``modulation`` (the
-            blocks' ``norm*.linear``), ``norm_out`` (the last modulation), ``trainable``, ``autoencoder``, ``total``.
-        held_bytes: what lives from step to step, by kind.
-        phases: in the order of the step.
-        peak_bytes: the largest number of live bytes.
-        peak_phase: the phase that it is in.
-        peak: what it is made of, by kind; activations by the phase that made them.
-        flops_per_step: of an optimizer step, recomputation included.
-        tflops: the stated throughput of a device, in 1e12 FLOPs a second.
-        seconds_per_step: at that throughput.
-        seconds_range: from half as much throughput again down to half of it: the seconds of a fast and of a slow device.
-        steps_per_hour: at the stated throughput.
-        hours: that the whole training takes; ``None`` where its length is not set.
-        checkpoint_bytes: of a checkpoint file: trained weights, moving averages and the optimizer's state.
-        host_shared_bytes: of frozen weights as their files are mapped into host memory while they go to the devices: once for
-            all processes of a machine.
-        host_bytes: of host memory for each process on top: what is trained, and a checkpoint while it is written.
-        notes: what the plan assumes.
-    """
-
-    devices: int
-    strategy: Sharding
-    precision: str
-    batch_size: int
-    accumulate_grad_batches: int
-    crop: int | None
-    parameters: dict[str, int]
-    held_bytes: dict[str, int]
-    phases: list[Phase]
-    peak_bytes: int
-    peak_phase: str
-    peak: dict[str, int]
-    flops_per_step: float
-    tflops: float
-    seconds_per_step: float
-    seconds_range: tuple[float, float]
-    steps_per_hour: float
-    hours: float | None
-    checkpoint_bytes: int
-    host_shared_bytes: int
-    host_bytes: int
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
-
-
-def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", tflops: float = 400.0) -> Plan:
-    """Run one step of an experiment on the meta device and return what it takes.
+def make_plan(
+    experiment: Experiment,
+    devices: int = 1,
+    strategy: str = "auto",
+    tflops: float = 400.0,
+    photo: tuple[int, int] = PHOTO,
+) -> Plan:
+    """Run one step of an experiment, and one of its validation, on the meta device and return what they take.
 
     Args:
         experiment: is used up: its module goes to the meta device and stays there.
         devices: processes, one GPU each.
         strategy: ``ddp``, ``fsdp2``, or ``auto``: what the configuration says, else DDP on several devices.
         tflops: 10^12 floating point operations that one GPU sustains in a second: a statement, not a measurement.
+        photo: (height, width) of the photos that are validated whole, in pixels; by default that of DIV2K's.
 
     Raises:
         ValueError: if a number is out of range, or model and strategy don't go together.
@@ -179,11 +93,18 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
     if sharding == "ddp":
         extra = {"gradient buckets": sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)}
     ledger = Ledger(shares)
+    batch, photos = make_batch(module, experiment.data), make_validation_batch(experiment.data, photo)
     try:
-        run_step(module, make_batch(module, experiment.data), settings, ledger)
+        run_step(module, batch, settings, ledger, photos)
     except NotPlannable as error:
         raise NotPlannable(error.operation, _place(error)) from error
     peaks = {phase: _with(peak, extra) for phase, peak in ledger.peaks.items()}
+    validated = peaks.pop(VALIDATION, None)
+    validation = None
+    if photos is not None and validated is not None:
+        rows, _, height, width = photos.hr_image.shape
+        parts, operations = _rounded(validated.parts), ledger.flops.pop(VALIDATION, 0.0)
+        validation = Validation(height, width, rows, module.tile, round(validated.total), parts, operations)
     top = max(peaks, key=lambda phase: peaks[phase].total)
     flops = accumulate * sum(ledger.flops.values())
     seconds = flops / (tflops * 1e12)
@@ -218,6 +139,7 @@ def make_plan(experiment: Experiment, devices: int = 1, strategy: str = "auto", 
         checkpoint_bytes=checkpoint,
         host_shared_bytes=frozen,
         host_bytes=trained + checkpoint,
+        validation=validation,
         notes=notes,
     )
 
@@ -276,9 +198,9 @@ def units_in_flight(backbone: nn.Module) -> float:
 
 def _place(error: BaseException) -> str:
     """Return ``file:line`` of the innermost code that is neither an installed library's nor the planner's own."""
-    own = str(Path(__file__).parent)
+    own = (str(Path(__file__).parent), fluxsr.ledger.__file__, fluxsr.like_gpu.__file__)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
-    frames = [f for f in frames if not f.filename.startswith((own, "<"))]
+    frames = [f for f in frames if not f.filename.startswith((*own, "<"))]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fluxsr.data import SRBatch, SRDataModule
+from fluxsr.data import SRBatch
 from fluxsr.flows import PairedTimes
 from fluxsr.ledger import Ledger
 from fluxsr.like_gpu import LikeDevice, like_device
@@ -38,6 +38,7 @@ TRAINED, FROZEN_ROLES, AUTOENCODER, NETWORKS, OTHERS = (
 GRADIENTS, OPTIMIZER, AVERAGE = "gradients", "optimizer", "ema"
 # Phases of a step in the order in which they begin; OneStepSR announces the first four to the trainer's profiler.
 PHASES = ("encode", "flow", "decode", "losses", "backward", "optimizer")
+VALIDATION = "validation"  # after the step, all in one
 
 # Linears that quantization leaves alone (fluxsr.models.quantization).
 _WHOLE = ("x_embedder.", "context_embedder.", "proj_out.")
@@ -62,7 +63,9 @@ class Settings:
     average: bool = False
 
 
-def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledger) -> None:
+def run_step(
+    module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledger, validation: SRBatch | None = None
+) -> None:
     """Make one training step, as it is when training has been running for a while: with the optimizer's state.
 
     With accumulated batches it is the last one, whose gradients add to those that are there already.
@@ -72,6 +75,7 @@ def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledg
         batch: for one process, on the same device.
         settings: of the trainer.
         ledger: takes it all down.
+        validation: A batch that is validated after the step, on the same device.
     """
     device = batch.hr_image.device
     strategy: Any = _Nowhere(device=device) if device.type == "meta" else "auto"
@@ -84,9 +88,9 @@ def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledg
     with quiet(), ExitStack() as stack:
         trainer = Trainer(
             accelerator="cpu", strategy=strategy, devices=1, precision=precision, max_steps=1, max_epochs=1,
-            gradient_clip_val=settings.gradient_clip_val, limit_val_batches=0, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, profiler=_Phases(ledger),
-            callbacks=[*callbacks, _Bookkeeper(ledger, settings)],
+            gradient_clip_val=settings.gradient_clip_val, num_sanity_val_steps=0, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, profiler=_Phases(ledger),
+            callbacks=[_Bookkeeper(ledger, settings), *callbacks],
         )  # fmt: skip
         claim(module, ledger)
         for tensor in (value for value in batch if isinstance(value, torch.Tensor)):
@@ -96,27 +100,8 @@ def run_step(module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledg
             module.seed = fullest_draw(module, len(batch.hr_image))
         stack.enter_context(ledger)
         one_batch: Any = [batch]
-        trainer.fit(module, DataLoader(one_batch, batch_size=None))
-
-
-def make_batch(module: OneStepSR, data: SRDataModule, device: str = "meta") -> SRBatch:
-    """Return a training batch of the shapes that a data module serves.
-
-    Raises:
-        ValueError: if its crops have no fixed size.
-    """
-    if data.crop is None:
-        raise ValueError("data.crop is null, so the images' size is not known: give --data.crop, in pixels")
-    batch, side = data.batch_size, data.crop
-    hr_image = torch.rand(batch, 3, side, side, device=device)
-    lr_image = torch.rand(batch, 3, side // data.scale, side // data.scale, device=device)
-    index = torch.arange(batch, device=device)
-    if data.pairs is None or data.photos is not None:  # a mixture brings no latents
-        return SRBatch(hr_image, lr_image, index)
-    autoencoder: Any = module.autoencoder
-    small = side // autoencoder.downsample
-    latents = torch.randn(2, batch, autoencoder.latent_channels, small, small, device=device)
-    return SRBatch(hr_image, lr_image, index, latents[0].clone(), latents[1].clone())
+        photos: Any = None if validation is None else DataLoader([validation], batch_size=None)  # type: ignore[arg-type]
+        trainer.fit(module, DataLoader(one_batch, batch_size=None), photos)
 
 
 def claim(module: OneStepSR, ledger: Ledger) -> None:
@@ -174,7 +159,7 @@ class _Phases(Profiler):
         """Begin a phase, if it is one."""
         if action_name in PHASES:
             self._outer.append(self._ledger.phase)
-            self._ledger.phase = action_name
+            self._ledger.phase = VALIDATION if self._outer[-1] == VALIDATION else action_name
 
     def stop(self, action_name: str) -> None:
         """Go back to the phase around it."""
@@ -251,6 +236,19 @@ class _Bookkeeper(Callback):
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the last phase: clipping, the optimizer's step and what follows it."""
         self.ledger.phase = "optimizer"
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        """Count the images, which were not there during the step."""
+        for tensor in (value for value in batch if isinstance(value, Tensor)):
+            self.ledger.own(tensor, "batch")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Book the validation, in which metrics ask whether anything is not a number: nothing is."""
+        self.ledger.phase, self.ledger.answer = VALIDATION, 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Book nothing more as the validation's."""
+        self.ledger.phase, self.ledger.answer = "optimizer", 1
 
     def _make_state(self, optimizer: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fluxsr.planning.advice import Advice
-from fluxsr.planning.plan import Plan
+from fluxsr.planning.records import Plan
 
 
 def to_text(plan: Plan) -> str:
@@ -34,6 +34,7 @@ def to_text(plan: Plan) -> str:
         f"peak {gigabytes(plan.peak_bytes)}, in the phase {plan.peak_phase}",
         *(f"  {kind:<24}{gigabytes(size):>12}" for kind, size in plan.peak.items()),
         "",
+        *validation_lines(plan),
         f"step        {operations(plan.flops_per_step)} a GPU; at {plan.tflops:g} TFLOP/s (stated) "
         f"{plan.seconds_per_step:.3g} s, {plan.steps_per_hour:,.0f} steps an hour{run}",
         f"            {fast:.3g} s at half as much again, {slow:.3g} s at half of it",
@@ -43,6 +44,20 @@ def to_text(plan: Plan) -> str:
         *(f"note: {note}" for note in plan.notes),
     ]
     return "\n".join(lines)
+
+
+def validation_lines(plan: Plan) -> list[str]:
+    """Return what a validation takes, as lines for people."""
+    one = plan.validation
+    if one is None:
+        return []
+    how = "whole" if one.tile is None else f"in tiles of {one.tile}"
+    return [
+        f"validation  peak {gigabytes(one.peak_bytes)}, {one.batch_size} x {one.width}x{one.height} {how}, "
+        f"{operations(one.flops)}",
+        *(f"  {kind:<24}{gigabytes(size):>12}" for kind, size in one.peak.items()),
+        "",
+    ]
 
 
 def advice_text(fits: bool, advice: list[Advice], memory: int, reserve: int) -> str:

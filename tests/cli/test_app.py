@@ -27,8 +27,6 @@ from fluxsr.inference import Upscaler
 from fluxsr.models import PixelAutoencoder
 from fluxsr.models.sources import ModelSource
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
 
 @pytest.fixture
 def page():
@@ -272,19 +270,6 @@ def address(page, tmp_path):
     finally:
         process.kill()
         watchdog.cancel()
-
-
-@pytest.fixture
-def browser():
-    """A headless Chromium that is installed."""
-    api = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the path")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 def submit(tab, path, scale):

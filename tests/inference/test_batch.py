@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fluxsr.inference import upscale_files
-from fluxsr.inference.batch import Sizes, Watcher, upscale_one
+from fluxsr.inference.batch import Watcher, overlapped
 from fluxsr.inference.jobs import Job, plan_files
+from fluxsr.inference.one_file import Settings, Sizes, upscale_one
 from fluxsr.inference.tally import Tally
 
 
@@ -81,8 +84,85 @@ def test_one_output_for_two_inputs_is_a_problem_of_the_second(tmp_path):
 
 
 def test_a_result_beyond_the_limit_is_an_error_and_no_file(folder):
-    outcome = upscale_one(Doubling(), Job(folder / "a.png", folder / "large.png"), Sizes(4), max_pixels=100)
+    outcome = upscale_one(Doubling(), Job(folder / "a.png", folder / "large.png"), Settings(Sizes(4), max_pixels=100))
     assert "20x12" in outcome.error and not (folder / "large.png").exists()
+
+
+class OnDevice(Doubling):
+    """As if it worked on a GPU, so that files are read and written beside it."""
+
+    device = torch.device("cuda")
+
+
+def test_beside_a_device_the_results_and_the_order_are_the_same(folder):
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(folder / "c.tif")
+    (folder / "damaged.tif").write_bytes(b"II*\0" + bytes(20))
+    diaries, told = [], []
+    for name, load in (("one", Doubling), ("two", OnDevice)):
+        diary = Diary()
+        outcomes = upscale_files(
+            [str(folder / one) for one in ("a.png", "broken.png", "c.tif", "damaged.tif", "b.png", "none.png")],
+            str(folder / name), scale=2, load=load, watcher=diary,
+        )  # fmt: skip
+        told.append([(one.target and one.target.name, one.size, one.error) for one in outcomes])
+        diaries.append(diary.entries)
+    assert told[0] == told[1] and diaries[0] == diaries[1]
+    assert [bool(error) for _, _, error in told[0]] == [False, True, False, True, False, True]
+    for path in (folder / "one").iterdir():
+        assert path.read_bytes() == (folder / "two" / path.name).read_bytes()
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+class Asked(Sizes):
+    """Sizes that say when the second file has been read."""
+
+    second = threading.Event()
+    count = 0
+
+    def of(self, height, width):
+        Asked.count += 1
+        if Asked.count == 2:
+            self.second.set()
+        return 2 * height, 2 * width
+
+
+def test_the_next_is_read_and_the_last_written_while_the_device_works(folder):
+    class Waiting(OnDevice):
+        count = 0
+
+        def upscale_pixels(self, pixels, size, **options):
+            self.count += 1
+            assert Asked.second.wait(20)  # while this is the first
+            written = folder / "out" / f"{self.count - 1}.png"
+            for _ in range(200):
+                if self.count == 1 or written.exists():
+                    return super().upscale_pixels(pixels, size, **options)
+                threading.Event().wait(0.1)
+            raise AssertionError(f"{written} was not written beside")
+
+    (folder / "out").mkdir()
+    jobs = [(Job(folder / name, folder / "out" / f"{i}.png"), 0) for i, name in enumerate(("a.png", "b.png"), 1)]
+    outcomes = list(overlapped(Waiting(), jobs, Settings(Asked()), Watcher()))
+    assert [one.error for one in outcomes] == ["", ""]
+
+
+def test_an_interruption_loses_no_line_of_what_is_written(folder):
+    class Interrupted(OnDevice):
+        count = 0
+
+        def upscale_pixels(self, pixels, size, **options):
+            self.count += 1
+            if self.count == 2:
+                raise KeyboardInterrupt
+            return super().upscale_pixels(pixels, size, **options)
+
+    outcomes = upscale_files(
+        [str(folder / "a.png"), str(folder / "b.png")], str(folder / "out"), scale=2, load=Interrupted
+    )
+    assert next(outcomes).target == folder / "out" / "a.png"
+    with pytest.raises(KeyboardInterrupt):
+        next(outcomes)
+    assert [path.name for path in (folder / "out").iterdir()] == ["a.png"]
 
 
 class Wide(Doubling):
@@ -157,7 +237,8 @@ def test_colors_that_the_result_can_not_say_are_known_before_the_work(folder) ->
     assert "HDR" in outcome.error
 
 
-def test_memory_is_flat_over_200_pictures(folder) -> None:
+@pytest.mark.parametrize("beside", [False, True], ids=["one by one", "overlapped"])
+def test_memory_is_flat_over_200_pictures(folder, beside) -> None:
     source = folder / "many"
     source.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
@@ -165,7 +246,8 @@ def test_memory_is_flat_over_200_pictures(folder) -> None:
         Image.fromarray(noise).save(source / f"{number}.png", compress_level=1)
     held = []
     tracemalloc.start()
-    for outcome in upscale_files([str(source)], str(folder / "out"), 1, load=Wide):
+    kind = type("Kind", (Wide,), {"device": torch.device("cuda" if beside else "cpu")})
+    for outcome in upscale_files([str(source)], str(folder / "out"), 1, load=kind):
         assert not outcome.error
         held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()

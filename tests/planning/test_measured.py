@@ -158,3 +158,35 @@ def test_a_model_of_100_million_parameters_too(checkpointing):
     measured, planned = measured_peak(make, **how), planned_peak(make, **how)
     print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
     assert planned == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("tile", [None, 64], ids=["whole", "tiles"])
+def test_a_validation_too(tile):
+    """A photo so large beside the crops trained on that the largest moment of all is its validation."""
+    side, crop = 256, 32
+
+    def make() -> OneStepSR:
+        module = make_module(nano())
+        module.tile = tile
+        return module
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batches = [
+            SRBatch(torch.rand(1, 3, hr, hr), torch.rand(1, 3, hr // 4, hr // 4), torch.arange(1))
+            for hr in (crop, side)
+        ]
+        trainer = Trainer(
+            accelerator="cpu", devices=1, max_steps=2, gradient_clip_val=1.0, callbacks=[EMA()], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+        trainer.fit(make(), *(DataLoader([batch] * 2, batch_size=None) for batch in batches))
+    measured = peak_of(profiler)
+    data = SRDataModule(photos="somewhere", val_photos="elsewhere", crop=crop)
+    settings = Settings("32-true", cuda=False, gradient_clip_val=1.0, average=True)
+    plan = make_plan(Experiment(make(), data, settings), photo=(side, side))
+    assert plan.validation is not None and plan.validation.tile == tile
+    assert plan.needed_bytes == plan.validation.peak_bytes > plan.peak_bytes
+    planned = plan.validation.peak_bytes
+    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
+    assert planned == pytest.approx(measured, rel=0.02)

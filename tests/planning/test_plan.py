@@ -263,3 +263,34 @@ def test_host_memory_is_what_a_process_trains_and_the_frozen_files_that_all_shar
     assert nano.host_bytes == nano.checkpoint_bytes + 4 * nano.parameters["trainable"]
     frozen = nano.parameters["total"] - nano.parameters["trainable"]
     assert 2 * frozen <= nano.host_shared_bytes <= 4 * frozen
+
+
+def test_validation_is_planned_by_crop_or_photo_and_tile():
+    photos = "--data.val_photos=somewhere"
+    assert plan("fluxsr_nano.yaml").validation is None
+    crops = plan("fluxsr_nano.yaml", photos, "--data.val_crop=64").validation
+    assert (crops.batch_size, crops.height, crops.width) == (8, 64, 64)
+    tiled = plan("fluxsr_nano.yaml", photos, photo=(255, 400)).validation
+    assert (tiled.batch_size, tiled.height, tiled.width, tiled.tile) == (1, 252, 400, 128)
+    whole = plan("fluxsr_nano.yaml", photos, "--model.tile=null", photo=(255, 400))
+    assert whole.validation.peak_bytes > 1.5 * tiled.peak_bytes
+    assert sum(tiled.peak.values()) == pytest.approx(tiled.peak_bytes, abs=100)
+    assert whole.to_dict()["validation"]["tile"] is None
+    with pytest.raises(ValueError, match="3x400"):
+        plan("fluxsr_nano.yaml", photos, photo=(400, 3))
+
+
+def test_what_is_validated_does_not_change_the_step(nano):
+    assert plan("fluxsr_nano.yaml", "--data.val_photos=somewhere", photo=(64, 64)).peak_bytes == nano.peak_bytes
+
+
+def test_a_validation_that_does_not_fit_is_tiled():
+    whole = ["--data.val_photos=somewhere", "--model.tile=null"]
+    experiment = read("fluxsr_nano.yaml", *whole)
+    large = make_plan(experiment, photo=(2048, 2048))
+    assert large.needed_bytes > large.peak_bytes
+    advised = advise(
+        lambda more: read("fluxsr_nano.yaml", *whole, *more), experiment, large, large.peak_bytes, photo=(2048, 2048)
+    )
+    tiled = next(one for one in advised if "tiles" in one.what)
+    assert tiled.arguments == ["--model.tile=1024"]

@@ -12,12 +12,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from fluxsr.data import SRDataModule
 from fluxsr.flows import ConsistencySRFlow, FlowTrajectoryDistillation, GridTimes, RectifiedSRFlow
 from fluxsr.losses import AttentionDiversificationLoss, MSELoss
-from fluxsr.models import FluxBackbone
+from fluxsr.models import FluxBackbone, LatentAutoencoder
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.processes import leave_group
 from fluxsr.training import Adversary, AtomicCheckpointIO, FeatureTerm, ImageAdversary, ImageTerm
 from fluxsr.training.callbacks import EMA, ExportBackbone
 from tests.models.conftest import perturb, tiny_transformer
+from tests.models.test_autoencoders import tiny_kl
 from tests.training.conftest import tiny_module, tiny_trainer
 from tests.training.test_adversary import adversarial_module
 from tests.training.test_image_adversary import Maps
@@ -49,6 +50,18 @@ def full():
     return tiny_module(lora=None, backbone=backbone, losses={"mse": ImageTerm(MSELoss())})
 
 
+def encoder_adapter():
+    """An adapter of the encoder, whole on every process, beside the student's; descent, since Adam hides clipping."""
+    autoencoder = LatentAutoencoder(tiny_kl(), encoder_lora_rank=2)
+    perturb(autoencoder)
+    backbone = FluxBackbone(tiny_transformer(in_channels=16))
+    backbone.add_lora(rank=4)
+    perturb(backbone)
+    descent = lambda parameters: torch.optim.SGD(parameters, lr=1.0)
+    losses = {"mse": ImageTerm(MSELoss())}
+    return tiny_module(lora=None, backbone=backbone, autoencoder=autoencoder, losses=losses, optimizer=descent)
+
+
 def adversary():
     """Adam divides the heads' tiny gradients by themselves, rounding and all; plain descent shows whether they agree."""
     descent = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
@@ -70,6 +83,7 @@ KINDS = {
     "ftd, accumulated": (ftd, {"accumulate_grad_batches": 2}),
     "ftd, modulation table": (lambda: ftd(modulation_table=True, gradient_checkpointing=True), {}),
     "ftd, in full": (full, {}),
+    "ftd, encoder adapter": (encoder_adapter, {"gradient_clip_val": 0.1}),
     "stage 1": (
         lambda: tiny_module(lora=None, backbone=adapted(), losses={}, objective=RectifiedSRFlow(velocity_weight=1.0)),
         {},

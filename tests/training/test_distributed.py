@@ -13,6 +13,7 @@ from tests.training.conftest import run_script
 pytestmark = pytest.mark.torch("2.11")
 
 SHARDED = ["ftd", "ftd, FLUX.2", "ftd, accumulated", "ftd, modulation table", "ftd, in full", "stage 1", "stage 2"]
+SHARDED += ["ftd, encoder adapter"]
 
 
 def run(photos: Path, folder: Path, devices: int, strategy: str, *more: str) -> dict:

@@ -8,14 +8,13 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from fluxsr.evaluation.document import Results
 from fluxsr.evaluation.metrics import METRICS, row_of
 from fluxsr.images import read_image
+from fluxsr.images.convert import to_pil, to_pixels
 
 CROP = 128  # pixels a side
 WHOLE = 360
@@ -122,7 +121,6 @@ def _select(pictures: dict[str, Tensor], selected: str, label: str) -> str:
 
 def data_uri(picture: Tensor, kind: str) -> str:
     """Return ``(3, H, W)`` in ``[0, 1]`` as a data URI, ``PNG`` or ``JPEG``."""
-    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
+    to_pil(to_pixels(picture, np.uint8)).save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
 from fluxsr.atomic import replacing, write_text
 from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.names import folders_by_name
 from fluxsr.evaluation.study.votes import FORMAT, SANITY
 from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
+from fluxsr.images.convert import to_pil, to_pixels
 
 # A page of more is slow to open, and too large for a mail.
 INLINE_BYTES = 40_000_000
@@ -42,17 +42,6 @@ class StudyFiles(NamedTuple):
     page: Path
     key: Path
     pictures: Path | None
-
-
-def _by_name(texts: Sequence[str]) -> dict[str, str]:
-    """Return folders by the names of texts such as ``ours=results/ours``."""
-    parts = {text: text.partition("=") for text in texts}
-    wrong = next((text for text, (name, _, place) in parts.items() if not (name and place)), None)
-    if wrong is not None:
-        raise ValueError(f"a system is given as NAME=FOLDER, got {wrong!r}")
-    if len({name for name, _, _ in parts.values()}) < len(texts):
-        raise ValueError(f"every system needs a name of its own, got {', '.join(texts)}")
-    return {name: place for name, _, place in parts.values()}
 
 
 def write_study(
@@ -89,7 +78,7 @@ def write_study(
     """
     output = Path(output)
     if not isinstance(systems, Mapping):
-        systems = _by_name(systems)
+        systems = folders_by_name(systems, "a system is given as")
     if len(systems) < 2:
         raise ValueError(f"a comparison needs two systems or more, got {', '.join(systems) or 'none'}")
     if output.suffix.lower() not in (".html", ".htm"):
@@ -159,8 +148,7 @@ class _Store:
         self.sources: Callable[[str], str] = self._data
 
     def keep(self, name: str, picture: Tensor) -> str:
-        pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer := io.BytesIO(), "PNG")
+        to_pil(to_pixels(picture, np.uint8)).save(buffer := io.BytesIO(), "PNG")
         self.held[name] = buffer.getvalue()
         too_much = self.inline is None and sum(map(len, self.held.values())) > INLINE_BYTES
         if self.inline is False or too_much:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from fluxsr.evaluation.study.page import damaged
 from fluxsr.evaluation.study.scores import POINTS
 from fluxsr.images import read_image, write_image
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 IMAGES = 20
 
 
@@ -35,18 +33,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "inputs").mkdir(exist_ok=True)
         write_image(place / "inputs" / f"{number:02}.png", texture[:, ::4, ::4])
     return place
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the path")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 def sources(tab) -> dict[str, str]:

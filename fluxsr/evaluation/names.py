@@ -1,0 +1,24 @@
+"""Folders with names, as they stand on a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def folders_by_name(texts: Sequence[str], beginning: str) -> dict[str, str]:
+    """Return folders by the names of texts such as ``ours=results/ours``.
+
+    Args:
+        texts: As they were given.
+        beginning: How the message begins that says what is wanted.
+
+    Raises:
+        ValueError: if one is something else, or two have one name.
+    """
+    parts = {text: text.partition("=") for text in texts}
+    wrong = next((text for text, (name, _, place) in parts.items() if not (name and place)), None)
+    if wrong is not None:
+        raise ValueError(f"{beginning} NAME=FOLDER, got {wrong!r}")
+    if len({name for name, _, _ in parts.values()}) < len(texts):
+        raise ValueError(f"{beginning} NAME=FOLDER, each with a name of its own, got {', '.join(texts)}")
+    return {name: place for name, _, place in parts.values()}
