@@ -11,8 +11,8 @@ from benchmarks import readability
 from tests.docs.pages import FENCE, PAGES, ROOT
 
 PARTS, DEPENDENT = readability.texts()
-# The share of sentences above 30 words that a part may have; CHANGELOG lists things and is left out.
-LONGEST_SHARE = {"README": 0.0, "pages": 0.015, "docstrings": 0.012}
+# The share of sentences above 30 words that a part may have. CHANGELOG is no part: it lists things.
+LONGEST_SHARE = {"README": 0.0, "pages": 0.005, "docstrings": 0.005}
 CODE = re.compile(r"`[^`]*`")
 END = re.compile(r"\w[.!?][)\"]* +(?=[A-Z][a-z])")
 SHORT_FORMS = re.compile(r"\b(e\.g|i\.e|et al|eq|vs)\. ")
