@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fluxsr.inference.batch import Outcome, upscale_files
+    from fluxsr.inference.batch import upscale_files
     from fluxsr.inference.export import ExportedModel, export_model
+    from fluxsr.inference.one_file import Outcome
     from fluxsr.inference.parts import UpscalerParts, load_parts
     from fluxsr.inference.pipeline import FluxSRPipeline
     from fluxsr.inference.upscaler import Upscaler
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ExportedModel": "export",
     "FluxSRPipeline": "pipeline",
-    "Outcome": "batch",
+    "Outcome": "one_file",
     "Upscaler": "upscaler",
     "UpscalerParts": "parts",
     "export_model": "export",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fluxsr.inference.batch import Outcome
+from fluxsr.inference.one_file import Outcome
 
 
 class Tally:
