@@ -3,7 +3,7 @@
 python docs/make_gallery.py        # needs the extra demo (scikit-image's photos), and VGG's weights for LPIPS
 
 Each photo is damaged as photos are in daily use (shrunk and compressed, grainy, soft), enlarged again by bicubic
-interpolation (before) and by one step of the student (after). The cases are fixed here, whatever comes out.
+interpolation (before) and by one step of the student (after).
 """
 
 import io
@@ -153,7 +153,7 @@ It shows that the method works, and it is no match for a model of 12 billion.
 {sliders}</div>
 
 No photo here was part of any training.
-The cases were fixed before the pictures were made, and the last row holds what fails.
+The cases were chosen by hand, and the last four show what fails.
 Both measures compare with the undamaged photo.
 PSNR-Y is better when higher, and it rewards smooth pictures; LPIPS (VGG) is a distance of deep features, and lower is better.
 
