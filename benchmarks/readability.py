@@ -19,6 +19,7 @@ END = re.compile(r"(?<=[.!?:])[)\"'*_]*\s+(?=[A-Z0-9*`\"'(\[_])")
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Shapes|Logs|Examples?|Note|Source):$")
 ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): +(.*)$")
 OPENING = re.compile(r"^(of|to|at|in|for|from|with|by|on|between|as|that|whose|which)\b", re.IGNORECASE)
+ERROR = re.compile(r"(Error|Exception)$")  # its entry is a condition, "ValueError: For a wrong shape"
 # Words that describe code as if it were a building, a card game or a conversation.
 METAPHOR = re.compile(r"\b(house|rooms?|dealt|dealer|deals|dealing|hears?|heard|so-manieth|lives in)\b", re.IGNORECASE)
 
@@ -129,7 +130,9 @@ def texts() -> tuple[dict[str, list[Text]], list[str]]:
             paragraphs, entries = split_docstring(text)
             parts["docstrings"] += [Text(place, paragraph) for paragraph in paragraphs]
             parts["docstrings"] += [Text(place, description) for _, description in entries]
-            dependent += [f"{place} {name}: {text}" for name, text in entries if OPENING.match(text)]
+            dependent += [
+                f"{place} {name}: {text}" for name, text in entries if OPENING.match(text) and not ERROR.search(name)
+            ]
     return parts, dependent
 
 

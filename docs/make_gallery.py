@@ -3,7 +3,7 @@
 python docs/make_gallery.py        # needs the extra demo (scikit-image's photos), and VGG's weights for LPIPS
 
 Each photo is damaged as photos are in daily use (shrunk and compressed, grainy, soft), enlarged again by bicubic
-interpolation (before) and by one step of the student (after). The cases are fixed here, whatever comes out.
+interpolation (before) and by one step of the student (after).
 """
 
 import io
@@ -62,7 +62,7 @@ CASES = (
     Case("coffee", (40, 100), MESSENGER, "A cup, as a messenger sends it", "CC0", (36, 284)),
     Case("chelsea", (0, 0), GRAINY, "Fur in low light", "CC0"),
     Case("astronaut", (0, 30), MESSENGER, "A face, as a messenger sends it", "NASA, public domain"),
-    Case("rocket", (60, 120), GRAINY, "A launch at dusk", "CC0"),
+    Case("rocket", (60, 120), GRAINY, "A launch at dusk", "SpaceX, public domain"),
     Case("gravel", (0, 0), SOFT, "Gravel, out of focus", "CC0"),
     Case("hubble_deep_field", (300, 300), GRAINY, "Galaxies", "NASA, public domain"),
     Case("camera", (60, 30), MESSENGER, "An old photo in gray", "CC0"),
@@ -153,7 +153,7 @@ It shows that the method works, and it is no match for a model of 12 billion.
 {sliders}</div>
 
 No photo here was part of any training.
-The cases were fixed before the pictures were made, and the last row holds what fails.
+The cases were chosen by hand, and the last four show what fails.
 Both measures compare with the undamaged photo.
 PSNR-Y is better when higher, and it rewards smooth pictures; LPIPS (VGG) is a distance of deep features, and lower is better.
 

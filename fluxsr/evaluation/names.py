@@ -9,11 +9,11 @@ def folders_by_name(texts: Sequence[str], beginning: str) -> dict[str, str]:
     """Return folders by the names of texts such as ``ours=results/ours``.
 
     Args:
-        texts: As they were given.
+        texts: Texts as they were given.
         beginning: How the message begins that says what is wanted.
 
     Raises:
-        ValueError: if one is something else, or two have one name.
+        ValueError: If one is something else, or two have one name.
     """
     parts = {text: text.partition("=") for text in texts}
     wrong = next((text for text, (name, _, place) in parts.items() if not (name and place)), None)

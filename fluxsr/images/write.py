@@ -117,7 +117,7 @@ def _profile(path: Path, picture: Picture, kind: Format, channels: int) -> bytes
     """Return the profile to write.
 
     Raises:
-        ValueError: if the format can't say what the colors are.
+        ValueError: If the format can't say what the colors are.
     """
     channels = channels if kind.gray else 3
     if picture.cicp is not None and kind.name != "PNG":  # which goes before a profile

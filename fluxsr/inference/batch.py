@@ -1,4 +1,4 @@
-"""Upscaling many files: one outcome for every input."""
+"""Upscales many files, with one outcome for every input."""
 
 from __future__ import annotations
 
@@ -98,13 +98,13 @@ def upscale_files(
         max_pixels: Limit on inputs and results; 2e8 is 200 million (default: 1e8).
         load: Returns the upscaler; called once, and not before it is known that there is work.
         watcher: Is told how it goes on.
-        processes: Those among whom the files are dealt out; all of them make the same call.
+        processes: The processes that share the files; each of them makes the same call.
 
     Yields:
         One outcome for every file of this process's share; the first process's too for every input that is none.
 
     Raises:
-        ValueError: if ``output`` can't hold the results, options contradict each other, or the model can't be loaded.
+        ValueError: If ``output`` can't hold the results, options contradict each other, or the model can't be loaded.
     """
     watcher = watcher or Watcher()
     sizes = Sizes(scale, size, longest, width, height)
@@ -148,7 +148,7 @@ def one_by_one(
     Args:
         upscaler: The model.
         jobs: Files, each with the pixels of its result.
-        settings: Of all of them.
+        settings: Settings of all of them.
         watcher: Is told how it goes on.
 
     Yields:
@@ -233,7 +233,7 @@ def check_quality(quality: int | None, format: str | None, output: str | Path) -
     """Check that a quality is one, and that there is something to which it applies.
 
     Raises:
-        ValueError: if it isn't.
+        ValueError: If it isn't.
     """
     from fluxsr.images.formats import FORMATS
 

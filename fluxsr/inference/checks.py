@@ -7,7 +7,7 @@ def check_numbers(steps: int, strength: float) -> None:
     """Check the number of steps and the strength.
 
     Raises:
-        ValueError: naming the one that is out of range.
+        ValueError: Naming the one that is out of range.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")

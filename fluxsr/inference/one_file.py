@@ -1,4 +1,4 @@
-"""One file of a batch: read, upscaled and written, each by a function of its own, so that they may overlap."""
+"""Reads, upscales and writes one file of a batch, each by a function of its own, so that they may overlap."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ def read(job: Job, settings: Settings, quiet: bool = True) -> Work:
 
     Args:
         job: The file.
-        settings: Of the batch.
+        settings: Settings of the batch.
         quiet: Keep C libraries from writing to stderr meanwhile, and with them all of this process.
 
     Raises:
-        OSError: if it can't be read.
-        ValueError: if the file is damaged or the result too large.
+        OSError: If it can't be read.
+        ValueError: If the file is damaged or the result too large.
     """
     from fluxsr.images import check_format, read_picture
     from fluxsr.images.resize import is_stretched
@@ -145,7 +145,7 @@ def compute(
     """Return the work with the upscaled pixels.
 
     Raises:
-        ValueError: if the model's result has NaN, or not even the smallest tile fits into memory.
+        ValueError: If the model's result has NaN, or not even the smallest tile fits into memory.
     """
     pixels = upscaler.upscale_pixels(
         work.picture.pixels, size=work.size, steps=settings.steps, progress=progress, strength=settings.strength
@@ -157,7 +157,7 @@ def write(job: Job, work: Work, settings: Settings) -> Work:
     """Write a result, and add to the warnings what its format can't hold.
 
     Raises:
-        OSError: if it can't be written.
+        OSError: If it can't be written.
     """
     from fluxsr.images import write_picture
 

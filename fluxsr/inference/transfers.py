@@ -1,4 +1,4 @@
-"""Between host and device: from and to pinned memory, where the device is a GPU of NVIDIA's."""
+"""Copies between host and device, from and to pinned memory where the device is a GPU of NVIDIA's."""
 
 from __future__ import annotations
 

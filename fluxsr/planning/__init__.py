@@ -1,4 +1,4 @@
-"""What a training run takes, before anything is downloaded or rented."""
+"""Computes what a training run takes, before anything is downloaded or rented."""
 
 from fluxsr.planning.advice import Advice, advise
 from fluxsr.planning.plan import make_plan

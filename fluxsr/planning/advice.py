@@ -1,4 +1,4 @@
-"""What to switch on so that a training run fits: each change planned like the run itself, none by a rule of thumb."""
+"""Suggests what to switch on so that a training run fits; each change is planned like the run itself."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Change:
     """One thing to switch on.
 
     Args:
-        what: in words.
-        arguments: for ``fluxsr fit``.
-        devices: of the run; ``None``: as before.
-        strategy: of the run; ``None``: as before.
+        what: Description in words.
+        arguments: Arguments for ``fluxsr fit``.
+        devices: Devices of the run; ``None``: as before.
+        strategy: Strategy of the run; ``None``: as before.
     """
 
     what: str
@@ -33,12 +33,12 @@ class Advice:
     """A change with the peak that it leads to.
 
     Attributes:
-        what: the change, in words.
-        arguments: that make it, as the command line takes them.
-        peak_bytes: per process, with the change: of a step, or of a validation where that is larger.
-        saves_bytes: of the peak; negative where it grows.
-        steps_per_hour: with the change, at the stated throughput.
-        fits: whether the peak fits the memory.
+        what: The change, in words.
+        arguments: Arguments that make it, as the command line takes them.
+        peak_bytes: Per process, with the change: of a step, or of a validation where that is larger.
+        saves_bytes: Bytes that the peak shrinks by; negative where it grows.
+        steps_per_hour: Steps per hour with the change, at the stated throughput.
+        fits: Whether the peak fits the memory.
     """
 
     what: str
@@ -61,11 +61,11 @@ def advise(
     """Plan every change that the configuration leaves open, and the cheap ones together; the most saving first.
 
     Args:
-        read: makes the experiment with further arguments of ``fluxsr fit``.
-        experiment: as it is.
-        plan: of it.
-        limit: bytes that a device has for tensors.
-        strategy: that the plan was asked for.
+        read: Makes the experiment with further arguments of ``fluxsr fit``.
+        experiment: Experiment as it is.
+        plan: Plan of the experiment.
+        limit: Bytes that a device has for tensors.
+        strategy: Strategy that the plan was asked for.
         photo: (height, width) of the photos that are validated whole, in pixels.
     """
     changes = possible_changes(experiment, plan)

@@ -14,7 +14,7 @@ def make_batch(module: OneStepSR, data: SRDataModule, device: str = "meta") -> S
     """Return a training batch of the shapes that a data module serves.
 
     Raises:
-        ValueError: if its crops have no fixed size.
+        ValueError: If its crops have no fixed size.
     """
     if data.crop is None:
         raise ValueError("data.crop is null, so the images' size is not known: give --data.crop, in pixels")
@@ -34,12 +34,12 @@ def make_validation_batch(data: SRDataModule, photo: tuple[int, int], device: st
     """Return a validation batch of the shapes that a data module serves; ``None`` where it validates on nothing.
 
     Args:
-        data: With ``val_crop``, batches of such crops; else whole photos, one at a time.
+        data: Data module. With ``val_crop``, batches of such crops; else whole photos, one at a time.
         photo: (height, width) of a whole photo in pixels, which is cut as the data module cuts it.
         device: Where it is made.
 
     Raises:
-        ValueError: if the photo is smaller than what its sides are cut to multiples of.
+        ValueError: If the photo is smaller than what its sides are cut to multiples of.
     """
     if data.val_photos is None:
         return None

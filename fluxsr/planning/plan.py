@@ -1,4 +1,4 @@
-"""From a step on the meta device to what one process of a training run takes."""
+"""Computes what one process of a training run takes, from a step on the meta device."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def make_plan(
     """Run one step of an experiment, and one of its validation, on the meta device and return what they take.
 
     Args:
-        experiment: is used up: its module goes to the meta device and stays there.
-        devices: processes, one GPU each.
+        experiment: Is used up: its module goes to the meta device and stays there.
+        devices: Processes, one GPU each.
         strategy: ``ddp``, ``fsdp2``, or ``auto``: what the configuration says, else DDP on several devices.
         tflops: 10^12 floating point operations that one GPU sustains in a second: a statement, not a measurement.
         photo: (height, width) of the photos that are validated whole, in pixels; by default that of DIV2K's.
 
     Raises:
-        ValueError: if a number is out of range, or model and strategy don't go together.
+        ValueError: If a number is out of range, or model and strategy don't go together.
     """
     if devices < 1 or not tflops > 0:
         raise ValueError(f"devices must be at least 1 and tflops positive, got {devices} and {tflops}")
@@ -150,7 +150,7 @@ def choose_sharding(asked: str, configured: str, devices: int) -> Sharding:
     """Return how the model is spread over the devices.
 
     Raises:
-        ValueError: for a strategy that is not known here.
+        ValueError: For a strategy that is not known here.
     """
     if asked not in ("auto", "ddp", "fsdp2"):
         raise ValueError(f"strategy must be auto, ddp or fsdp2, got {asked!r}")

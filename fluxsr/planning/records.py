@@ -1,4 +1,4 @@
-"""What is planned, and what a plan says."""
+"""Defines what is planned, and what a plan says."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Experiment:
     """A training run as its configuration describes it, instantiated without weights.
 
     Args:
-        module: what is trained.
-        data: what it is trained on; only its plain arguments are read.
-        settings: of the trainer.
-        max_steps: optimizer steps of the whole run; ``None``: open.
-        strategy: as the trainer's configuration names it.
-        options: the configuration as plain values.
+        module: What is trained.
+        data: What it is trained on; only its plain arguments are read.
+        settings: Settings of the trainer.
+        max_steps: Optimizer steps of the whole run; ``None``: open.
+        strategy: Strategy, as the trainer's configuration names it.
+        options: The configuration as plain values.
     """
 
     module: OneStepSR
@@ -38,9 +38,9 @@ class Phase:
     """The largest number of live bytes in one phase of the step, and its FLOPs.
 
     Attributes:
-        phase: its name, for example ``forward``.
-        peak_bytes: per process.
-        flops: of one optimizer step.
+        phase: Its name, for example ``forward``.
+        peak_bytes: Per process.
+        flops: Floating-point operations of one optimizer step.
     """
 
     phase: str
@@ -53,13 +53,13 @@ class Validation:
     """The largest number of live bytes while one validation batch is restored and measured, in the middle of a training.
 
     Attributes:
-        height: Of its images in pixels.
-        width: Of its images in pixels.
+        height: Height of its images in pixels.
+        width: Width of its images in pixels.
         batch_size: Its images.
         tile: The module's; ``None``: whole images.
         peak_bytes: Per process, all that is held included.
         peak: What it is made of, by kind.
-        flops: Of the batch.
+        flops: Floating-point operations of the batch.
     """
 
     height: int
@@ -76,31 +76,31 @@ class Plan:
     """What one process takes for one training step; bytes are of tensors, per process.
 
     Attributes:
-        devices: processes, one on each.
-        strategy: how they share the work.
+        devices: Processes, one on each.
+        strategy: How they share the work.
         precision: Lightning's name for it.
-        batch_size: per process.
-        accumulate_grad_batches: batches of an optimizer step.
-        crop: side of the images in pixels; ``None``: teacher pairs of their own size.
-        parameters: counts, of the whole model: ``transformer`` (its modulation included, adapters not), ``modulation`` (the
+        batch_size: Per process.
+        accumulate_grad_batches: Batches of an optimizer step.
+        crop: Side of the images in pixels; ``None``: teacher pairs of their own size.
+        parameters: Counts, of the whole model: ``transformer`` (its modulation included, adapters not), ``modulation`` (the
             blocks' ``norm*.linear``), ``norm_out`` (the last modulation), ``trainable``, ``autoencoder``, ``total``.
-        held_bytes: what lives from step to step, by kind.
-        phases: in the order of the step.
-        peak_bytes: the largest number of live bytes.
-        peak_phase: the phase that it is in.
-        peak: what it is made of, by kind; activations by the phase that made them.
-        flops_per_step: of an optimizer step, recomputation included.
-        tflops: the stated throughput of a device, in 1e12 FLOPs a second.
-        seconds_per_step: at that throughput.
-        seconds_range: from half as much throughput again down to half of it: the seconds of a fast and of a slow device.
-        steps_per_hour: at the stated throughput.
-        hours: that the whole training takes; ``None`` where its length is not set.
-        checkpoint_bytes: of a checkpoint file: trained weights, moving averages and the optimizer's state.
-        host_shared_bytes: of frozen weights as their files are mapped into host memory while they go to the devices: once for
-            all processes of a machine.
-        host_bytes: of host memory for each process on top: what is trained, and a checkpoint while it is written.
-        validation: of a validation batch; ``None`` where the configuration has none.
-        notes: what the plan assumes.
+        held_bytes: What lives from step to step, by kind.
+        phases: Phases in the order of the step.
+        peak_bytes: The largest number of live bytes.
+        peak_phase: The phase that it is in.
+        peak: What it is made of, by kind; activations by the phase that made them.
+        flops_per_step: Floating-point operations of an optimizer step, recomputation included.
+        tflops: The stated throughput of a device, in 1e12 FLOPs a second.
+        seconds_per_step: Seconds per step at that throughput.
+        seconds_range: Seconds per step at 1.5 and at 0.5 times the throughput: those of a fast and of a slow device.
+        steps_per_hour: Steps per hour at the stated throughput.
+        hours: Hours that the whole training takes; ``None`` where its length is not set.
+        checkpoint_bytes: Bytes of a checkpoint file: trained weights, moving averages and the optimizer's state.
+        host_shared_bytes: Bytes of frozen weights, whose files are mapped into host memory while they go to the devices. All
+            processes of a machine share them.
+        host_bytes: Bytes of host memory for each process on top: what is trained, and a checkpoint while it is written.
+        validation: Cost of a validation batch; ``None`` where the configuration has none.
+        notes: What the plan assumes.
     """
 
     devices: int

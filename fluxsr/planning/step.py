@@ -1,4 +1,4 @@
-"""One training step of a module, by Lightning's own trainer, with a ledger beside it."""
+"""Runs one training step of a module in Lightning's own trainer, and records it."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Settings:
 
     Args:
         precision: Lightning's, for example ``bf16-mixed``.
-        cuda: runs as on a GPU; else as on a CPU.
-        accumulate: batches per optimizer step.
-        gradient_clip_val: as Lightning's.
-        average: whether an :class:`fluxsr.training.callbacks.EMA` runs.
+        cuda: Runs as on a GPU; else as on a CPU.
+        accumulate: Batches per optimizer step.
+        gradient_clip_val: Largest norm of the gradient, as Lightning's argument.
+        average: Whether an :class:`fluxsr.training.callbacks.EMA` runs.
     """
 
     precision: str = "32-true"
@@ -71,10 +71,10 @@ def run_step(
     With accumulated batches it is the last one, whose gradients add to those that are there already.
 
     Args:
-        module: on the meta device, or a real one on the CPU.
-        batch: for one process, on the same device.
-        settings: of the trainer.
-        ledger: takes it all down.
+        module: Module on the meta device, or a real one on the CPU.
+        batch: Batch for one process, on the same device.
+        settings: Settings of the trainer.
+        ledger: Takes it all down.
         validation: A batch that is validated after the step, on the same device.
     """
     device = batch.hr_image.device

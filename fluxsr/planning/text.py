@@ -1,4 +1,4 @@
-"""A plan as lines for people."""
+"""Prints a plan as lines for people."""
 
 from __future__ import annotations
 
