@@ -152,4 +152,4 @@ def fuse_encoder_lora(vae: nn.Module) -> None:
         if hasattr(module, "get_base_layer") and hasattr(module, "merge"):
             module.merge()
             parent = encoder.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+            parent.add_module(name.rpartition(".")[2], module.get_base_layer())
