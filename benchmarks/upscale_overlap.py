@@ -1,8 +1,9 @@
-"""Upscaling many files one by one, and with reading and writing beside the model: wall-clock seconds of both, in turn.
+"""What reading and writing take beside the model in ``fluxsr upscale``, and what it brings to do them while the model works.
 
-    python -m benchmarks.upscale_overlap [--device cuda] [--pictures 12] [--side 128] [--rounds 5]
+    python -m benchmarks.upscale_overlap [--device cuda] [--side 256] [--pictures 8] [--rounds 5]
 
-On a CPU all of it works on the same cores; ``fluxsr upscale`` overlaps on other devices alone.
+The shares are of CPU time on one thread, so that other work on the machine does not count. The comparison is of wall-clock
+time, in turn, and is left out with ``--rounds 0``.
 """
 
 from __future__ import annotations
@@ -11,46 +12,73 @@ import argparse
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from benchmarks.upscale import picture
 from fluxsr.inference import Upscaler
 from fluxsr.inference.batch import Watcher, one_by_one, overlapped
 from fluxsr.inference.jobs import Job
-from fluxsr.inference.one_file import Settings
+from fluxsr.inference.one_file import Settings, compute, read, write
+
+
+def shares(upscaler: Upscaler, job: Job) -> str:
+    """Return the CPU seconds of the three parts of a file, and the share of reading and writing."""
+    settings, times = Settings(), [time.process_time()]
+    work = read(job, settings)
+    times.append(time.process_time())
+    work = compute(upscaler, work, settings)
+    times.append(time.process_time())
+    write(job, work, settings)
+    times.append(time.process_time())
+    reading, computing, writing = (later - earlier for earlier, later in pairwise(times))
+    share = (reading + writing) / (times[-1] - times[0])
+    return (
+        f"read {reading:.4f} s, compute {computing:.3f} s, write {writing:.4f} s: {share:.1%} are reading and writing"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--pictures", type=int, default=12)
-    parser.add_argument("--side", type=int, default=128, help="of the inputs, in pixels")
+    parser.add_argument("--side", type=int, default=256, help="of the inputs, in pixels")
+    parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
+    threads = torch.get_num_threads()
     upscaler = Upscaler.from_pretrained(device=options.device)
-    seconds: dict[str, list[float]] = {"one_by_one": [], "overlapped": []}
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        jobs = []
-        for number in range(options.pictures):
-            source = folder / f"{number}.png"
-            Image.fromarray(picture(None, 4 * options.side)).save(source)
-            jobs.append((Job(source, folder / f"{number}_large.png"), 0))
-        written = []
-        for function in (one_by_one, overlapped) * (options.rounds + 1):
-            start = time.perf_counter()
-            outcomes = list(function(upscaler, jobs, Settings(), Watcher()))
-            seconds[function.__name__].append(time.perf_counter() - start)
-            assert not any(outcome.error for outcome in outcomes), outcomes
-            written.append([job.target.read_bytes() for job, _ in jobs])
-        assert all(one == written[0] for one in written), "the files differ"
-    ratios = [
-        a / b for a, b in zip(seconds["one_by_one"][1:], seconds["overlapped"][1:], strict=True)
-    ]  # after a warm-up
-    for name, values in seconds.items():
-        print(f"{name:<12}{statistics.median(values[1:]):8.2f} s (median of {options.rounds})")
+        folder, image = Path(place), Image.fromarray(picture(None, 4 * options.side))
+        torch.set_num_threads(1)
+        for number, ending in enumerate(("png", "png", "jpg")):
+            image.save(source := folder / f"one.{ending}")
+            told = shares(upscaler, Job(source, folder / f"one_large.{ending}"))
+            if number:  # the first warms up
+                print(f"{ending}: {told}", flush=True)
+        torch.set_num_threads(threads)
+        if options.rounds:
+            compared(upscaler, image, folder, options.pictures, options.rounds)
+
+
+def compared(upscaler: Upscaler, image: Image.Image, folder: Path, pictures: int, rounds: int) -> None:
+    """Print the wall-clock seconds of both ways, and check that they write the same bytes."""
+    jobs = [(Job(folder / f"{number}.png", folder / f"{number}_large.png"), 0) for number in range(pictures)]
+    for job, _ in jobs:
+        image.save(job.source)
+    seconds: dict[str, list[float]] = {"one_by_one": [], "overlapped": []}
+    written = []
+    for function in (one_by_one, overlapped) * (rounds + 1):
+        start = time.perf_counter()
+        outcomes = list(function(upscaler, jobs, Settings(), Watcher()))
+        seconds[function.__name__].append(time.perf_counter() - start)
+        assert not any(outcome.error for outcome in outcomes), outcomes
+        written.append([job.target.read_bytes() for job, _ in jobs])
+    assert all(one == written[0] for one in written), "the files differ"
+    pairs = list(zip(*seconds.values(), strict=True))[1:]  # after a warm-up
+    ratios = [one / other for one, other in pairs]
     print(f"one by one / overlapped: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 

@@ -32,7 +32,7 @@ def has_alpha(pixels: Pixels) -> bool:
 
 def color_count(pixels: Pixels) -> int:
     """Return how many of the channels are colors: 1 or 3."""
-    return pixels.shape[2] - has_alpha(pixels)
+    return int(pixels.shape[2]) - has_alpha(pixels)
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

@@ -134,7 +134,7 @@ def possible_changes(experiment: Experiment, plan: Plan) -> list[Change]:
         changes.append(Change(f"LoRA of rank {rank // 2}", (f"{prefix}.lora_rank={rank // 2}",)))
     if plan.batch_size > 1:
         changes.append(Change("half the batch, accumulated twice as long", _halved_batch(experiment, plan)))
-    if plan.strategy != "fsdp2" and backbone.get("quantize") is None and experiment.module.adversary is None:
+    if plan.strategy != "fsdp2" and backbone.get("quantize") is None:
         devices = max(2, plan.devices)
         changes.append(Change(f"FSDP2 over {devices} devices", ("--trainer.strategy=fsdp2",), devices, "fsdp2"))
     if plan.strategy == "fsdp2":
