@@ -71,7 +71,9 @@ def make_plan(
     if quantized is not None and sharding == "fsdp2":
         raise ValueError(f"FSDP2 can't shard {quantized} weights: plan with strategy ddp, or without quantize")
     if sharding == "fsdp2" and (module.adversary is not None or module.adapted_encoder):
-        notes.append("an adversary's heads and an adapter of the encoder are whole everywhere, and counted as if sharded")
+        notes.append(
+            "an adversary's heads and an adapter of the encoder are whole everywhere, and counted as if sharded"
+        )
     module.check_lr_time = False  # there is no data to compare it with
     objective: Any = module.objective
     if not objective.is_settled:
