@@ -53,7 +53,8 @@ docs: $(STAMP)  ## the documentation, into site/
 	@$(PY) -c "import material, mkdocstrings" 2>/dev/null || { \
 	  if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(PY) -e '.[docs]'; \
 	  else $(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'; fi; }
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@# Not --quiet: it would drop the warnings, and strict with them.
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 dist:  ## sdist, and the wheel that is built from it, into dist/; the build makes its own environment
 	rm -rf dist

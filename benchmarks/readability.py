@@ -96,7 +96,7 @@ def split_docstring(text: str) -> tuple[list[str], list[tuple[str, str]]]:
     paragraphs: list[str] = []
     entries: list[tuple[str, str]] = []
     section = False
-    for block in text.split("\n\n"):
+    for block in re.split(r"\n{2,}", text):
         lines = block.splitlines()
         if lines and SECTION.match(lines[0].strip()) and not lines[0].startswith(" "):
             section, lines = True, lines[1:]

@@ -16,8 +16,8 @@ from fluxsr.protocols import VelocityModel
 def expand_times(t: Tensor, like: Tensor) -> Tensor:
     """Reshape times ``(B,)`` to broadcast over ``like`` ``(B, ...)``, on its device.
 
-    The result is float32 even beside bfloat16 latents (float64 beside float64 ones). bfloat16 has only 128 values between
-    0.5 and 1, so paths are computed in the wider type and their result is rounded once.
+    The result is float32 even beside bfloat16 latents (float64 beside float64 ones). In bfloat16 there are only 128
+    values between 0.5 and 1, so paths are computed in the wider type and their result is rounded once.
 
     Args:
         t: ``(B,)``.

@@ -73,7 +73,7 @@ def export_model(
 ) -> ExportedModel:
     """Write a super-resolver as one model that diffusers loads: the adapter fused, the modulation layers folded.
 
-    Folding removes 27 % of FLUX.1-dev (46 % without text) and 4 % of FLUX.2-klein-4B (21 %) without changing the output; it is
+    Folding removes 27 % of FLUX.1-dev (46 % without text) and 4 % of FLUX.2-klein-4B (21 %) without changing the output. It is
     done while loading, so the machine needs memory for the folded model only.
 
     Args:

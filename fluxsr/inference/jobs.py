@@ -36,8 +36,8 @@ class Plan(NamedTuple):
 def plan_files(inputs: Sequence[str], output: str | Path, suffix: str = "", kind: str | None = None) -> Plan:
     """Return what to do.
 
-    A file that is named twice is done once. Results of an earlier run are left out: files that this call would make of another
-    of its inputs, and what lies in an output folder inside of an input folder.
+    A file that is named twice is done once. Results of an earlier run are left out. They are files that this call would make of
+    another of its inputs, and what lies in an output folder inside of an input folder.
 
     Args:
         inputs: Files, folders, patterns.

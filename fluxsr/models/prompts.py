@@ -100,7 +100,7 @@ def encode_prompt(
         revision: Revision of the hub repository.
         max_tokens: The encoder's length before trimming; FLUX.1-dev and FLUX.2 were trained with 512, -schnell with 256.
         trim: Keep only the prompt's own tokens. FLUX runs with any number of them, and every token less saves time
-            in each step; the padding that FLUX was trained with changes the result a little, so it is a choice. FLUX.2-dev's
+            in each step. The padding that FLUX was trained with changes the result a little, so it is a choice. FLUX.2-dev's
             are never trimmed.
         device: Where the encoders run.
         dtype: Dtype of the encoders.

@@ -50,8 +50,8 @@ class OneStepSR(LightningModule):
 
     Args:
         backbone: A velocity model ``(xt, t) -> v``, usually :class:`fluxsr.models.FluxBackbone`.
-        autoencoder: Between images in ``[0, 1]`` and normalized latents; it is frozen, but for an adapter of its encoder
-            (``load_autoencoder(encoder_lora_rank=...)``).
+        autoencoder: Network between images in ``[0, 1]`` and normalized latents. It is frozen, but for an adapter of its
+            encoder (``load_autoencoder(encoder_lora_rank=...)``).
         objective: Any :class:`fluxsr.flows.FlowObjective`.
         losses: Further terms by name; each is logged as ``train/<name>``.
         flow_weight: Multiplier of the objective's own loss; 0 trains on the other terms alone (an ablation).

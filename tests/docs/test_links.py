@@ -48,6 +48,18 @@ def test_what_is_included_is_there(page):
         assert (ROOT / path).is_file(), path
 
 
+def test_a_link_to_an_example_leads_to_its_section_on_the_site():
+    """docs/links.py sends such links there, and only a strict build would see that a section is missing."""
+    sections = anchors(DOCS / "examples.md")
+    linked = {
+        (page.name, name)
+        for page in DOCS.rglob("*.md")
+        for name in re.findall(r"\]\(\.\./examples/(?:[\w/]*/)?(\w+)\.(?:py|yaml)\)", page.read_text("utf-8"))
+    }
+    assert len(linked) >= 10
+    assert not [one for one in sorted(linked) if one[1] not in sections]
+
+
 def listed(entry) -> list[str]:
     """Return the files of a part of the navigation."""
     if isinstance(entry, str):

@@ -70,7 +70,7 @@ def test_docstrings_are_rendered(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "room",
+    "package",
     [
         "flows",
         "losses",
@@ -84,10 +84,10 @@ def test_docstrings_are_rendered(site):
         "planning",
     ],
 )
-def test_every_public_name_is_in_the_reference(site, room):
-    text = (site / "api" / f"{room.split('.')[0]}.html").read_text("utf-8")
-    public = import_module(f"fluxsr.{room}").__all__
-    assert not [name for name in public if f'id="fluxsr.{room}.{name}"' not in text]
+def test_every_public_name_is_in_the_reference(site, package):
+    text = (site / "api" / f"{package.split('.')[0]}.html").read_text("utf-8")
+    public = import_module(f"fluxsr.{package}").__all__
+    assert not [name for name in public if f'id="fluxsr.{package}.{name}"' not in text]
 
 
 def test_the_citation_names_this_version():
