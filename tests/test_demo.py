@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,9 @@ def test_no_bar_stays_when_the_training_fails(tmp_path, monkeypatch):
         pairs = demo_pairs(tmp_path, 8, 0, 600, Stage("pairs"))
         with pytest.raises(RuntimeError, match="diverged"):
             train(tmp_path, pairs, 3, 0, 600, Stage("training"))
+    deadline = time.monotonic() + 10  # a bar's thread is told to end, and ends a moment later
+    while bars() != before and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert bars() == before
 
 

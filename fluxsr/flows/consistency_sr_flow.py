@@ -45,8 +45,8 @@ class ConsistencySRFlow(RectifiedSRFlow):
     Example:
         >>> import torch
         >>> from fluxsr.flows import ConsistencySRFlow, LatentPair
-        >>> hr, lr = torch.randn(2, 2, 4, 8, 8)
-        >>> exact = lambda xt, t: lr.repeat(len(xt) // 2, 1, 1, 1) - hr.repeat(len(xt) // 2, 1, 1, 1)
+        >>> hr, lr = torch.randn(2, 1, 4, 8, 8)
+        >>> exact = lambda xt, t: (lr - hr).expand_as(xt)
         >>> output = ConsistencySRFlow(flow_share=0)(exact, LatentPair(hr, lr), teacher=exact, target=exact)
         >>> output.loss.item() < 1e-10
         True

@@ -62,7 +62,7 @@ def write_study(
     :func:`fluxsr.evaluation.study.merge_votes` takes. The page needs no server and no network.
 
     Args:
-        systems: Folders or patterns of pictures by the systems' names, or texts ``NAME=FOLDER``, at least two. They are
+        systems: Folders or patterns of pictures by the systems' names, or texts ``NAME=DIR``, at least two. They are
             matched by file name, and must be complete and of one size for each image.
         output: The page, ending in ``.html``. The key is written beside it, ending in ``.key.json``.
         inputs: Folder of what the pictures were made of; people can look at it where it is given.
