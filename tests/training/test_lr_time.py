@@ -30,8 +30,10 @@ def many(batches=20, **arguments) -> DataLoader:
 
 
 @pytest.mark.parametrize("rule", ["norm", "snr"])
-def test_it_is_measured_on_the_first_batches_and_the_training_is_that_of_the_number(rule, caplog):
-    with caplog.at_level(logging.INFO):
+def test_it_is_measured_on_the_first_batches_and_the_training_is_that_of_the_number(rule, caplog, monkeypatch):
+    # Other tests, and the demo, silence this logger.
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
         torch.manual_seed(5)
         module = auto(rule)
         tiny_trainer(max_steps=2).fit(module, many())
