@@ -184,7 +184,7 @@ def overlapped(
         def ahead(number: int) -> Callable[[], Work]:
             """Begin to read a file, and return what waits for it."""
             job = jobs[number][0]
-            if is_tiff(job.source):  # whose library has to be kept quiet, and for that time all of this process
+            if _is_tiff(job.source):  # whose library has to be kept quiet, and for that time all of this process
                 return partial(read, job, settings)
             return reader.submit(read, job, settings, quiet=False).result
 
@@ -220,11 +220,13 @@ def _written(job: Job, work: Work | Exception, settings: Settings) -> Work:
     return write(job, work, settings)
 
 
-def is_tiff(path: Path) -> bool:
+def _is_tiff(path: Path) -> bool:
     """Whether a file begins as TIFF does, whatever its name; also where it can't be read."""
+    from fluxsr.images.formats import told_format
+
     try:
         with open(path, "rb") as file:
-            return file.read(2) in (b"II", b"MM")
+            return told_format(file.read(64)) == "TIFF"
     except OSError:
         return True
 

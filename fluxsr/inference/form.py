@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from fluxsr.ledger import Ledger
 from fluxsr.like_gpu import LikeDevice, like_device
 from fluxsr.models import FluxBackbone, LatentAutoencoder, fold_modulation
 from fluxsr.models.features import find_blocks
+from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.quantization import Quantization
 from fluxsr.sizes import gigabytes
 
@@ -93,10 +95,11 @@ def choose_form(
     """
     window = window or _LARGEST
     least = None
+    # Folded once, for all the forms that are: on the meta device, too, it builds a whole transformer.
+    folded = cache(lambda: fold_modulation(velocity, start_time, fuse=True))
+    foldable = not is_folded(velocity.transformer.config)
     for form, tile in _candidates(velocity, autoencoder, window):
-        model = velocity
-        if form.folded and not is_folded(velocity):
-            model = fold_modulation(velocity, start_time, fuse=True)
+        model = folded() if form.folded and foldable else velocity
         set_tiling(autoencoder, form.tiled)
         peak, parts = planned_peak(
             model, autoencoder, start_time, tile, window, quantize=form.quantize, by_block=form.by_block, cuda=cuda
@@ -173,11 +176,6 @@ def planned_peak(
     top = max(found.values(), key=lambda parts: sum(parts.values()))
     parts = {kind: round(size) for kind, size in sorted(top.items(), key=lambda item: -item[1]) if size >= 1}
     return sum(parts.values()), parts
-
-
-def is_folded(velocity: FluxBackbone) -> bool:
-    """Say whether a model's modulation layers are constants already."""
-    return "t" in velocity.transformer.config
 
 
 def set_tiling(autoencoder: Any, tiled: bool) -> None:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fluxsr.inference.form import MemoryPlan, choose_form, is_folded, set_tiling
+from fluxsr.inference.form import MemoryPlan, choose_form, set_tiling
 from fluxsr.inference.memory import memory_limit
 from fluxsr.models import FluxBackbone, PixelAutoencoder, fold_modulation, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.encoder_lora import encoder_lora_of
 from fluxsr.models.known_names import ASSETS, SHIPPED, model_or_shipped
+from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.prompts import PromptEmbedding
 from fluxsr.models.quantization import quantize_int8
 from fluxsr.models.sources import ModelSource
@@ -159,7 +160,7 @@ def take_form(parts: UpscalerParts, plan: MemoryPlan, place: torch.device) -> Up
         place: The device.
     """
     velocity, autoencoder, form = parts.velocity, parts.autoencoder, plan.form
-    if form.folded and not is_folded(velocity):
+    if form.folded and not is_folded(velocity.transformer.config):
         velocity = fold_modulation(velocity, parts.start_time, fuse=True)
     parts = parts._replace(velocity=velocity)  # the whole one is free to go
     if form.quantize is not None:

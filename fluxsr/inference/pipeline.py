@@ -26,7 +26,7 @@ from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, Pro
 from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.devices import choose_device
 from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
-from fluxsr.models.modulation.folding import Folded
+from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import own_memory
 
@@ -152,7 +152,7 @@ class FluxSRPipeline(DiffusionPipeline):
             )
         transformer: Any = backbone.transformer
         own: dict[str, Any] = {}
-        if not is_folded(transformer):  # which holds its prompt and guidance
+        if not is_folded(transformer.config):  # which holds its prompt and guidance
             own = {"prompt": FixedPrompt.from_embedding(backbone.prompt), "guidance": backbone.guidance}
         if isinstance(autoencoder, LatentAutoencoder):
             return cls(transformer, autoencoder.vae, **own, **numbers)
@@ -338,16 +338,11 @@ class FluxSRPipeline(DiffusionPipeline):
             config.base_model,
             start_time=config.start_time,
             trained=config.trained,
-            folded=is_folded(self.transformer),
+            folded=is_folded(self.transformer.config),
             dtype=str(self.transformer.x_embedder.weight.dtype).removeprefix("torch."),
             name=name,
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def is_folded(transformer: Any) -> bool:
-    """Say whether a transformer's modulation layers were folded."""
-    return isinstance(transformer, Folded)
 
 
 def _on_meta(velocity: FluxBackbone, autoencoder: Any) -> tuple[FluxBackbone, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 from fluxsr.models.families import family_of
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.modulation.fold import folded_class
+from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.sources import ModelSource
@@ -108,7 +109,7 @@ def transformer_class(config: dict[str, Any]) -> Any:
         ValueError: If it is of no known family, or the installed diffusers lacks the class.
     """
     family = family_of(config)
-    return folded_class(family) if "t" in config else family.diffusers_class()
+    return folded_class(family) if is_folded(config) else family.diffusers_class()
 
 
 def _load_transformer(

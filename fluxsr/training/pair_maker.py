@@ -19,6 +19,7 @@ from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.digest import BYTES, weights_digest
+from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
 from fluxsr.processes import ALONE, Processes
@@ -109,7 +110,7 @@ def make_pairs(
     place = choose_device(device)
     source = ModelSource(model, revision)
     config = source.transformer_config()
-    if "t" in config:
+    if is_folded(config):
         raise ValueError(
             f"{model} was folded at t = {config['t']}, and a teacher runs at many times: give the whole model"
         )

@@ -19,7 +19,7 @@ from fluxsr.models.devices import check_torch
 from fluxsr.models.families import Conditions, Family, family_of
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.lora_files import read_lora
-from fluxsr.models.modulation.folding import Folded
+from fluxsr.models.modulation.folding import Folded, is_folded
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
@@ -109,7 +109,7 @@ def load_folded(
         ValueError: If something can't be loaded or doesn't fit, naming it and what to do.
     """
     checkpoint = StoredWeights(ModelSource(source, revision))
-    if "t" in checkpoint.config:
+    if is_folded(checkpoint.config):
         raise ValueError(f"{source} is folded already, at t = {checkpoint.config['t']}: load it with load_flux")
     kind = getattr(torch, dtype)
     adapter = _LoraFile(lora, checkpoint) if lora is not None else None

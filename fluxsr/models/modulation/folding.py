@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor
 from fluxsr.models.families import Family
 from fluxsr.models.prompts import PromptEmbedding
 from fluxsr.models.text_stream import Constant, Nothing, drop_text_stream
+
+
+def is_folded(config: Mapping[str, Any]) -> bool:
+    """Say whether a transformer's modulation layers are constants, by its configuration, which then says the time."""
+    return "t" in config
 
 
 def fold_layers(transformer: Any, family: Family, text_tokens: int, width: int) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fluxsr.models.modulation.folding import is_folded
+
 
 class ModulationTable(nn.Module):
     """Stands in for a transformer's time embedder: hands on which rows of the tables a batch's times are.
@@ -88,7 +90,7 @@ def tabulate_modulation(backbone: Any, times: Tensor) -> None:
             f"a modulation table is of no use to {family.name}, whose blocks share their modulation layers (4 % of klein-4B): "
             "leave modulation_table out, and text_stream: false saves 18 % without text tokens"
         )
-    if isinstance(getattr(transformer, family.embedder), ModulationTable) or "t" in transformer.config:
+    if isinstance(getattr(transformer, family.embedder), ModulationTable) or is_folded(transformer.config):
         raise ValueError("this model's modulation layers are constants already; load the whole model")
     for name, parameter in transformer.named_parameters():
         owner, _, adapter = name.partition(".lora_")
