@@ -138,12 +138,17 @@ class FluxSRPipeline(DiffusionPipeline):
             **numbers: ``start_time``, ``window``, ``base_model`` and ``trained`` of the class.
 
         Raises:
-            ValueError: If the backbone has adapters, or the two work on different latents.
+            ValueError: If the backbone or the encoder has adapters, or the two work on different latents.
         """
         if backbone.adapters.names:
             raise ValueError(
                 f"the backbone has adapters ({', '.join(backbone.adapters.names)}), which a pipeline's folder would lose: "
                 "fuse the student's first (fuse_lora or fold_modulation)"
+            )
+        if getattr(autoencoder, "encoder_lora_rank", None) is not None:
+            raise ValueError(
+                "the autoencoder's encoder has an adapter, which a pipeline's folder would lose: load the autoencoder with the "
+                "file that ExportBackbone wrote beside the student (load_autoencoder(encoder_lora=...)), which fuses it"
             )
         if backbone.latent_channels != autoencoder.latent_channels:
             raise ValueError(

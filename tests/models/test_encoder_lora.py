@@ -106,6 +106,14 @@ def test_what_is_exported_upscales_as_the_module_does(tmp_path):
         Upscaler.from_pretrained(str(tmp_path / "base"), **{**arguments, "lora": str(other)})
 
 
+def test_a_pipeline_refuses_an_encoder_whose_adapter_it_would_lose():
+    from fluxsr.inference import FluxSRPipeline
+
+    backbone = FluxBackbone(tiny_transformer(in_channels=16))
+    with pytest.raises(ValueError, match="the autoencoder's encoder has an adapter"):
+        FluxSRPipeline.from_backbone(backbone, perturbed())
+
+
 def test_a_pipeline_holds_the_encoder_fused(tmp_path):
     from fluxsr.inference.export import export_model
 
