@@ -52,4 +52,6 @@ class ArtefactMeter(Callback):
         # A process may have small images alone: the sums meet here, where every process is.
         restored, photos, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         if count:
-            pl_module.log_dict({"val/artefact_db": restored / count, "val/artefact_db_hr": photos / count})
+            means = {"val/artefact_db": restored / count, "val/artefact_db_hr": photos / count}
+            # All processes have the same means already; without sync_dist Lightning warns that they might not.
+            pl_module.log_dict(means, sync_dist=True)
