@@ -17,16 +17,17 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from fluxsr.data import SRDataModule
+from fluxsr.data import SRDataModule, mild_degradation
 from fluxsr.digest import file_digest
-from fluxsr.evaluation.comparison import open_own_images
 from fluxsr.evaluation.metrics import Settings
 from fluxsr.evaluation.report import Stage, write_report
 from fluxsr.evaluation.run import evaluate
 from fluxsr.evaluation.systems import System, bicubic, load_model
 from fluxsr.evaluation.tables import print_table
+from fluxsr.evaluation.testset import open_folders
 from fluxsr.flows import FlowTrajectoryDistillation
 from fluxsr.images import write_image
+from fluxsr.inference import Upscaler
 from fluxsr.losses import AttentionDiversificationLoss, MSELoss, TVLPIPSLoss
 from fluxsr.losses.weights import BACKBONES, find_weights
 from fluxsr.models import PixelAutoencoder, load_flux
@@ -38,16 +39,20 @@ PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "motorcycle")
 SIDE = 256  # the middle square of each photo, in pixels
 SCALE = 4
 PERIOD = 8  # side of a nano token in pixels
-DEMO, SHIPPED = "demo LoRA", "shipped student"
+LR_TIME = 0.25  # T_L, as in the shipped student
+BEFORE, DEMO, SHIPPED = "before training", "demo LoRA", "shipped student"
 # Shares of the time budget. Making pairs and training stop when theirs is used up; the rest is what the others take.
 PAIR_SHARE, TRAIN_SHARE = 0.15, 0.5
 
 TOY = """\
-What is a toy here. The teacher is the shipped nano model: FLUX's blocks, but 2.5 M parameters instead of 12 B, in pixel space,
-without text. It draws textures, not scenes, so its pairs teach the demo LoRA little about photos: a few hundred steps on
-128x128 images show that the machinery runs, every term with a gradient, and nothing more. The shipped student was distilled
-from the same teacher by the same code for longer, on photos; it too is small. The degradation, the losses, the objective and
-the one-step restoration are the real ones. The photos were never trained on."""
+What this shows. "Before training" is the teacher, a flow model that draws pictures from noise, asked to restore in one
+step: it was never trained to. "Demo LoRA" is the same model after a few minutes of FluxSR's method on pairs that the
+teacher drew itself, without a single photo. "Shipped student" is the model in this package, which the same code trained on
+photos for hours. The photos below were never trained on; they are reduced to a quarter, with the little blur, noise and
+JPEG of a photo on the web.
+What is a toy here. The teacher has FLUX's blocks, but 2.5 M parameters instead of 12 B, works on pixels and has no
+text. It draws textures, not scenes. The degradation, the losses, the objective and the one-step restoration are the
+real ones."""
 
 
 def run_demo(
@@ -80,9 +85,9 @@ def run_demo(
     with _timed(stages, "teacher pairs") as stage:
         pairs = demo_pairs(folder, num_pairs, seed, minutes * 60 * PAIR_SHARE, stage)
     with _timed(stages, "training") as stage:
-        student = train(folder, pairs, steps, seed, minutes * 60 * TRAIN_SHARE, stage)
+        train(folder, pairs, steps, seed, minutes * 60 * TRAIN_SHARE, stage)
     with _timed(stages, "upscaling") as stage:
-        results = measure(folder, photos, student, seed)
+        results = measure(folder, photos, seed)
         stage.note = f"{len(PHOTOS)} photos of {SIDE}x{SIDE}, one step each"
     report = write_report(
         [folder / "results.json"],
@@ -125,22 +130,22 @@ def demo_pairs(folder: Path, num: int, seed: int, budget: float, stage: Stage) -
         return make_pairs(path, num=count, seed=seed, steps=10, batch_size=8, shard_size=32, progress=report).folder
 
 
-def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage: Stage) -> OneStepSR:
+def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage: Stage) -> None:
     """Distill a LoRA on the nano teacher's pairs; the curves go to ``logs``, the adapter to ``lora.safetensors``."""
     backbone = load_flux("nano", lora_rank=16)
     module = OneStepSR(
         backbone=backbone,
         autoencoder=PixelAutoencoder(),
-        objective=FlowTrajectoryDistillation(lr_time=0.25),
+        objective=FlowTrajectoryDistillation(lr_time=LR_TIME),
         losses={
             "mse": ImageTerm(MSELoss()),
             "tv_lpips": ImageTerm(TVLPIPSLoss(net="nano")),
             "adl": FeatureTerm(AttentionDiversificationLoss(), weight=0.01),
         },
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
-        tile=128,
         seed=seed,
     )
+    data = SRDataModule(pairs=pairs, degradation=mild_degradation(SCALE), crop=128, batch_size=8, seed=seed)
     with progress_of("training") as report:
         trainer = Trainer(
             accelerator="auto",
@@ -155,20 +160,32 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
             enable_model_summary=False,
             callbacks=[LambdaCallback(on_train_batch_end=lambda trainer, *_: report(trainer.global_step, steps))],
         )
-        trainer.fit(module, datamodule=SRDataModule(pairs=pairs, crop=128, batch_size=8, seed=seed))
-    backbone.save_lora(folder / "lora.safetensors")
+        trainer.fit(module, datamodule=data)
+    backbone.save(folder / "lora.safetensors", metadata={"start_time": str(LR_TIME)})
     stage.note = f"{trainer.global_step} steps"
     if trainer.global_step < steps:
         stage.note += f" instead of {steps}: time budget"
-    return module.eval().cpu()
 
 
-def measure(folder: Path, photos: Path, student: OneStepSR, seed: int) -> dict[str, Any]:
-    """Degrade the held-out photos, restore them in one step with both students, and measure as ``fluxsr evaluate`` does."""
-    testset = open_own_images(str(photos), None, SCALE, "realesrgan", seed, restores=True)
-    identity = file_digest(folder / "lora.safetensors")
-    own = System(DEMO, "trained here", identity, restore=lambda lr_image, size: student(lr_image))
-    systems = [bicubic(), own, load_model("nano-student", SHIPPED, device="cpu")]
+def measure(folder: Path, photos: Path, seed: int) -> dict[str, Any]:
+    """Degrade the held-out photos, restore them before and after training, and measure as ``fluxsr evaluate`` does."""
+    degrade = mild_degradation(SCALE)
+    testset = open_folders(
+        str(photos),
+        None,
+        SCALE,
+        lambda image, number: degrade(image, seeds=[seed + number]),
+        f"mild damage, seed {seed}",
+    )
+    lora = folder / "lora.safetensors"
+    before = Upscaler.from_pretrained("nano", start_time=LR_TIME, device="cpu")
+    own = Upscaler.from_pretrained("nano", lora=lora, device="cpu")
+    systems = [
+        bicubic(),
+        _system(BEFORE, before, "nano"),
+        _system(DEMO, own, file_digest(lora)),
+        load_model("nano-student", SHIPPED, device="cpu"),
+    ]
     # VGG is what the papers measure with; where its weights are not at hand, the shipped small net stands in, by name.
     lpips = "lpips_vgg" if find_weights(BACKBONES["vgg"]) is not None else "lpips_nano"
     with progress("upscaling", len(PHOTOS) * len(systems)) as advance:
@@ -176,6 +193,11 @@ def measure(folder: Path, photos: Path, student: OneStepSR, seed: int) -> dict[s
             testset, systems, ["psnr", lpips, "artefact_db"], Settings(period=PERIOD), folder / "results.json",
             folder / "pictures", advance,
         )  # fmt: skip
+
+
+def _system(name: str, upscaler: Upscaler, identity: str) -> System:
+    """Return an upscaler as a system to measure."""
+    return System(name, "trained here", identity, restore=lambda lr_image, size: upscaler(lr_image, size=size))
 
 
 def save_photos(folder: Path) -> Path:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         RealESRGANDegradation,
         SecondStageRanges,
         StageRanges,
+        mild_degradation,
     )
     from fluxsr.data.folders import LRFolder, PairedFolders, PhotoFolder
     from fluxsr.data.pair_store import PairStore
@@ -39,6 +40,7 @@ _HOME = {
     "SecondStageRanges": "degradation",
     "StageRanges": "degradation",
     "TeacherPairs": "teacher_pairs",
+    "mild_degradation": "degradation",
     "sample_seed": "samples",
 }
 
@@ -58,6 +60,7 @@ __all__ = [
     "SecondStageRanges",
     "StageRanges",
     "TeacherPairs",
+    "mild_degradation",
     "sample_seed",
 ]
 

@@ -7,6 +7,7 @@ from fluxsr.lazy import lazy_names
 if TYPE_CHECKING:
     from fluxsr.data.degradation.base import Degradation
     from fluxsr.data.degradation.bicubic import BicubicDegradation
+    from fluxsr.data.degradation.mild import mild_degradation
     from fluxsr.data.degradation.mix import DegradationMix
     from fluxsr.data.degradation.ranges import SecondStageRanges, StageRanges
     from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation
@@ -18,6 +19,7 @@ _HOME = {
     "RealESRGANDegradation": "real_esrgan",
     "SecondStageRanges": "ranges",
     "StageRanges": "ranges",
+    "mild_degradation": "mild",
 }
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "RealESRGANDegradation",
     "SecondStageRanges",
     "StageRanges",
+    "mild_degradation",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)
