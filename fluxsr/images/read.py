@@ -16,7 +16,16 @@ from fluxsr.images import tiff
 from fluxsr.images.agreement import agree
 from fluxsr.images.convert import Pixels, from_pil, to_rgb, to_tensor
 from fluxsr.images.formats import FURTHER, READABLE, told_format
-from fluxsr.images.metadata import ORIENTATION, lies_on_its_side, readable_exif, resolution, texts_of, upright, xmp_of
+from fluxsr.images.metadata import (
+    ORIENTATION,
+    iptc_of,
+    lies_on_its_side,
+    readable_exif,
+    resolution,
+    texts_of,
+    upright,
+    xmp_of,
+)
 from fluxsr.images.picture import Picture
 from fluxsr.images.png_chunks import color_chunks, png_depth, profile_of_numbers
 from fluxsr.images.profiles import video_colors
@@ -67,6 +76,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
                 texts_of(image),
                 cicp,
                 image.format == "WEBP" and _is_lossless_webp(file),
+                iptc_of(image),
             )
 
 
