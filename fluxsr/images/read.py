@@ -29,7 +29,7 @@ from fluxsr.images.metadata import (
 from fluxsr.images.picture import Picture
 from fluxsr.images.png_chunks import color_chunks, png_depth, profile_of_numbers
 from fluxsr.images.profiles import video_colors
-from fluxsr.images.sixteen_bit import read_png
+from fluxsr.images.sixteen_bit import read_png, read_ppm
 
 # Bytes of a PNG's text: a picture isn't refused for the workflow that made it, as Pillow would above one million.
 _LONGEST_TEXT = 2**26
@@ -137,6 +137,8 @@ def _decoded(file: IO[bytes], image: Image.Image) -> tuple[Pixels, bool]:
     deep = None
     if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
         deep = read_png(file, pixels.shape)
+    elif image.format == "PPM" and image.mode == "RGB":
+        deep = read_ppm(file)
     elif image.format == "TIFF":
         deep = tiff.read_deep(file)
         if image.mode.startswith("I;16") and tiff.is_white_zero(image):

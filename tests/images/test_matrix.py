@@ -187,6 +187,15 @@ def test_a_sound_tiff_of_uncompressed_ycbcr_is_not_called_damaged(tmp_path) -> N
         read_picture(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("white", [255, 1023, 65535])
+def test_ppm_keeps_its_bits(tmp_path, white) -> None:
+    drawn = (np.stack(COLORS, -1) * white).round().astype(">u2" if white > 255 else "u1")
+    (tmp_path / "a.ppm").write_bytes(b"P6 # by hand\n36 24\n%d\n" % white + drawn.tobytes())
+    pixels = read_picture(tmp_path / "a.ppm").pixels
+    assert pixels.dtype == (np.uint16 if white > 255 else np.uint8)
+    assert np.abs(pixels / full_scale(pixels) - drawn / white).max() < 1 / 65535
+
+
 def test_readers_that_disagree_are_noticed() -> None:
     deep = (np.stack(COLORS, -1) * 65535).round().astype(np.uint16)
     plain = (deep // 257).astype(np.uint8)
