@@ -26,17 +26,13 @@ class Roles(nn.Module):
         teacher: The model of the role ``teacher``, where it is not an adapter of the backbone; it is frozen.
 
     Raises:
-        ValueError: If a frozen role is wanted and there is no model for it, a teacher is given and not wanted, or something
-            else than a :class:`fluxsr.flows.Role` is named.
+        ValueError: If a frozen role is wanted and there is no model for it, a teacher is given and not wanted, something else
+            than a :class:`fluxsr.flows.Role` is named, or one is named twice or with a decay outside of ``[0, 1)``.
     """
 
     def __init__(self, backbone: nn.Module, roles: Sequence[Role], teacher: nn.Module | None = None) -> None:
         super().__init__()
-        for role in roles:
-            if not isinstance(role, Role):
-                raise ValueError(
-                    f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95); got {role!r}"
-                )
+        _check(roles)
         self._averages = {role.name: role.decay for role in roles if role.decay is not None}
         self._student = [backbone]  # in a list, since its owner registers it
         self.models = nn.ModuleDict()
@@ -94,3 +90,16 @@ class Roles(nn.Module):
         if role in self.models:
             return dict(self.models[role].named_parameters())
         return self._backbone.adapters.state_dict(role)
+
+
+def _check(roles: Sequence[Role]) -> None:
+    """Raise ValueError unless these are records with names of their own and decays that make an average."""
+    for number, role in enumerate(roles):
+        if not isinstance(role, Role):
+            raise ValueError(
+                f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95); got {role!r}"
+            )
+        if not str(role.name).isidentifier() or role.name in (STUDENT, *(other.name for other in roles[:number])):
+            raise ValueError(f"a role needs a name of its own, which forward() takes as a keyword, got {role!r}")
+        if role.decay is not None and not (isinstance(role.decay, int | float) and 0 <= role.decay < 1):
+            raise ValueError(f"a role's decay must lie in [0, 1), as in Role({role.name!r}, decay=0.95), got {role!r}")

@@ -81,6 +81,13 @@ def test_stem_keeps_dots_that_are_no_format():
     assert stem("a.b.png") == "a.b" and stem("a.b") == "a.b"
 
 
+@pytest.mark.parametrize("there", ["Ju\u0308rgen.png", "Ju\u0308rgen_x4.jpg"])
+def test_letters_of_two_signs_are_letters_of_one(tmp_path, there):
+    """macOS composes names otherwise than Linux and Windows do; both look the same."""
+    place = folder(tmp_path, there)
+    assert match_names(["J\u00fcrgen.png"], place, "ours").files == {"J\u00fcrgen.png": place / there}
+
+
 def test_equal_stems_are_told_apart_by_their_formats(tmp_path):
     place = folder(tmp_path, "a.png", "a.jpg", "b.png")
     found = match_names(["b.png", "a.jpg", "a.png"], place, "ours")

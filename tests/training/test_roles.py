@@ -158,6 +158,29 @@ def test_a_missing_teacher_and_one_too_many_are_named():
         tiny_module(objective=RectifiedSRFlow(), teacher=FluxBackbone(tiny_transformer(in_channels=48)))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("target",),
+        (Role("target", 2.0),),
+        (Role("target", -0.1),),
+        (Role("target", float("nan")),),
+        (Role("target", 1),),
+        (Role("target", "0.9"),),
+        (Role("target", 0.9), Role("target", 0.5)),
+        (Role("student"),),
+        (Role(""),),
+    ],
+    ids=repr,
+)
+def test_roles_that_would_make_a_wrong_average_are_refused(wrong):
+    class Asking(RectifiedSRFlow):
+        roles = wrong
+
+    with pytest.raises(ValueError, match=r"Role\("):
+        tiny_module(objective=Asking())
+
+
 def test_any_module_can_be_the_student():
     """A network that is no FLUX is copied whole, with its buffers."""
 
