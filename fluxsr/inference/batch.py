@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fluxsr.inference.checks import check_numbers
 from fluxsr.inference.jobs import Job, plan_files, writable
+from fluxsr.inference.numbers import check_numbers
 from fluxsr.inference.one_file import (
     Outcome,
     Settings,

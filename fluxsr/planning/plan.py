@@ -14,8 +14,8 @@ import fluxsr.like_gpu
 from fluxsr.ledger import ACTIVATIONS, Ledger, NotPlannable, Peak
 from fluxsr.models import FluxBackbone
 from fluxsr.models.features import find_blocks
-from fluxsr.planning.batches import make_batch, make_validation_batch
 from fluxsr.planning.records import Experiment, Phase, Plan, Sharding, Validation
+from fluxsr.planning.shapes import make_batch, make_validation_batch
 from fluxsr.planning.step import (
     AVERAGE,
     BASE,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fluxsr.evaluation.study import merge_votes, write_study
-from fluxsr.evaluation.study.page import damaged
 from fluxsr.evaluation.study.scores import POINTS
+from fluxsr.evaluation.study.voting_page import damaged
 from fluxsr.images import read_image, write_image
 
 IMAGES = 20
@@ -183,6 +183,15 @@ def test_nobody_can_tell_whose_pictures_they_are(folders, tmp_path):
     assert all(re.fullmatch(r"[0-9a-f]{12}", name) for name in names)
     again = write_study({"ours": folders / "ours", "theirs": folders / "theirs"}, tmp_path / "other.html", inline=False)
     assert not {path.stem for path in again.pictures.iterdir()} & set(names)
+
+
+def test_a_title_is_no_markup(folders, tmp_path):
+    title = "</script><!-- <script> & 'quotes'"
+    study = write_study({"a": folders / "ours", "b": folders / "theirs"}, tmp_path / "study.html", title=title)
+    (data,) = re.findall(
+        r'<script type="application/json" id="study">(.*?)</script>', study.page.read_text(), re.DOTALL
+    )
+    assert "<" not in data and json.loads(data)["title"] == title
 
 
 def test_a_damaged_picture_has_lost_its_details(folders):
