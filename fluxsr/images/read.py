@@ -202,7 +202,15 @@ def _file(path: Path) -> Iterator[IO[bytes]]:
     except Exception as error:
         # Damaged files make decoders raise nearly anything: KeyError, struct.error, ZeroDivisionError.
         lines = str(error).strip().splitlines()
-        raise ValueError(f"can't read {path}: {lines[0] if lines else type(error).__name__}") from error
+        said = lines[0] if lines else type(error).__name__
+        raise ValueError(f"can't read {path}: {f'it is damaged ({said})' if _is_of_damage(error) else said}") from error
+
+
+def _is_of_damage(error: Exception) -> bool:
+    """Whether a decoder failed over a file's contents: not over the disk, a kind that it doesn't know, or our own checks."""
+    if isinstance(error, OSError):
+        return error.errno is None and "not available" not in str(error)
+    return not isinstance(error, (ValueError, NotImplementedError))
 
 
 @contextmanager
@@ -228,6 +236,8 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
     file.seek(0)
     told = told_format(start)
     if told in FURTHER:
+        if start[4:8] in (b"ftyp", b"JXL ") and _is_cut_off(file):
+            raise ValueError(f"it is a damaged {told} file, of which the end is missing")
         _register(told)
         try:
             return Image.open(file, formats=[told])
@@ -243,6 +253,21 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
         if told:
             raise ValueError(f"it is {told}, which isn't read: convert it to PNG, TIFF or JPEG") from None
         raise ValueError("it is no picture of a known format, or its beginning is damaged") from None
+
+
+def _is_cut_off(file: IO[bytes]) -> bool:
+    """Whether the boxes of an AVIF, HEIC or JPEG XL go on behind the end of its file."""
+    place, end = 0, file.seek(0, 2)
+    while place + 8 <= end:
+        file.seek(place)
+        length = int.from_bytes(file.read(8)[:4], "big")  # the other four are its kind
+        if length == 1:  # it stands behind the kind
+            length = int.from_bytes(file.read(8), "big")
+        if length < 8:  # 0: it goes up to the end
+            break
+        place += length
+    file.seek(0)
+    return place > end
 
 
 def _register(name: str) -> None:

@@ -22,6 +22,7 @@ _LARGEST_CLASSIC = 2**32 - 2**27  # bytes of pixels, with room for any metadata
 _LONG8 = 16
 _APART = 2
 _UNCOMPRESSED = 1
+_ALWAYS_DECODED = (_UNCOMPRESSED, 8, 32946)  # the latter two are zlib's, which Python has
 _ROWS = 64
 
 # tifffile logs what it finds odd, and Python prints the log of a library that nobody listens to.
@@ -80,6 +81,8 @@ def read_alone(file: IO[bytes]) -> Pixels | None:
 
 
 def _undecoded(page: Any) -> str:
+    if page.compression in _ALWAYS_DECODED and not _is_packed(page):
+        return "it is damaged"
     what = f"its compression ({getattr(page.compression, 'name', page.compression)})"
     if _is_packed(page):
         what = f"samples of {page.bitspersample} bit"

@@ -260,6 +260,27 @@ def test_a_known_format_that_is_cut_off_is_called_damaged(tmp_path) -> None:
         read_picture(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.97])
+@pytest.mark.parametrize("name", ["a.avif", "a.heic", "a.jpg", "a.webp", "8.tif", "16.tif", "float.tif", "planes.tif"])
+def test_a_file_of_any_format_that_is_cut_off_is_called_damaged(tmp_path, name, part) -> None:
+    drawn = (np.stack(COLORS, -1) * 255).round().astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    path = tmp_path / name
+    if path.suffix == ".tif":
+        values = {"8": drawn, "16": drawn.astype(np.uint16) * 257, "float": (drawn / 255).astype(np.float32)}
+        planes = np.ascontiguousarray(np.moveaxis(values["16"], -1, 0))
+        shape = "separate" if path.stem == "planes" else "contig"
+        tifffile.imwrite(path, values.get(path.stem, planes), photometric="rgb", planarconfig=shape)
+    elif path.suffix == ".heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+        Image.fromarray(drawn).save(path)
+    else:
+        Image.fromarray(drawn).save(path)
+    assert read_picture(path).pixels.shape == drawn.shape
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    with pytest.raises(ValueError, match="damaged"):
+        read_picture(path)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_png_of_few_bits_with_a_transparent_gray(tmp_path, depth) -> None:
     """The key is written in the file's own depth, and the pixels are widened."""
