@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from fluxsr.images import Picture, check_format, read_picture, read_size, tiff, write_picture
 from fluxsr.images.convert import unpack_image
@@ -36,6 +36,18 @@ def test_an_image_of_pillow_is_turned_upright_in_python(tmp_path) -> None:
     assert pixels.shape == (6, 4, 3)
     give_back([pixels]).save(tmp_path / "b.jpg")
     assert read_picture(tmp_path / "b.jpg").pixels.shape == (6, 4, 3)
+
+
+def test_an_image_of_pillow_keeps_what_it_tells_in_python(tmp_path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("parameters", "a tree, Seed: 968002204")
+    texts.add_itxt("XML:com.adobe.xmp", XMP.replace(b'Orientation="6"', b'Orientation="1"').decode())
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png", pnginfo=texts, dpi=(300, 300))
+    with Image.open(tmp_path / "a.png") as image:
+        (pixels,), give_back = unpack_image(image)
+        info = give_back([pixels]).info
+    assert info["parameters"] == "a tree, Seed: 968002204" and b"Rating" in info["xmp"]
+    assert info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r xmp:Rating="5" tiff:Orientation="6"/></x:xmpmeta>'
