@@ -246,8 +246,12 @@ def test_files_that_do_not_belong_are_named(saved, tmp_path):
         merge_votes([save("x", vote(a, b, "left"), study="other")], key)
     with pytest.raises(ValueError, match="a vote that the page can't have saved"):
         merge_votes([save("x", vote(a, "nobody", "left"))], key)
-    with pytest.raises(ValueError, match="is not the votes of a study"):
-        merge_votes([key], key)
+    for wrong in (vote(a, b, "left", IMAGES), vote(a, b, "left", -1), vote(a, b, "left", True)):
+        with pytest.raises(ValueError, match="a vote that the page can't have saved"):
+            merge_votes([save("x", wrong)], key)
+    for file in (key, save("x", votes=None), save(["x"], name="x")):
+        with pytest.raises(ValueError, match="is not the votes of a study"):
+            merge_votes([file], key)
     with pytest.raises(ValueError, match="is no JSON file"):
         merge_votes([tmp_path / "study.html"], key)
     with pytest.raises(ValueError, match="can't read"):
