@@ -108,7 +108,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
     """
     with _file(Path(path)) as file:
         image = _opened(file)
-        if image is None:
+        if (
+            image is None or image.format == "TIFF"
+        ):  # of which Pillow says the upright size already, or not, by its version
             return tiff.read_size(file)
         with image:
             width, height = image.size
