@@ -148,7 +148,7 @@ def _images_in(folder: Path, output: Path) -> tuple[list[Path], list[str], list[
     if not found.images and not problems:
         problems.append(no_images(folder))
     told = [_line(f"of {folder}", left_out)] if left_out else []
-    told += [_line("results of an earlier run", earlier)] if earlier else []
+    told += [_line("results of an earlier run", [str(image) for image in earlier])] if earlier else []
     return images, told, problems
 
 
