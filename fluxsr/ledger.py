@@ -98,6 +98,8 @@ class Ledger(TorchDispatchMode):
             and args[0].is_meta
             and kwargs.get("device", args[0].device).type != "meta"
         ):
+            if not self.answers and args[0].numel() > 1:
+                raise NotPlannable(str(func._overloadpacket))
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype", args[0].dtype))  # a number for a log
         if self.answers and func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return self.answer

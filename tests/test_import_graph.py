@@ -187,3 +187,13 @@ def test_the_commands_are_known_by_nobody_and_only_parse_call_and_print(graph):
             functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
             assert "main" in functions and len(functions) <= 2, path.name
             assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree)), path.name
+
+
+def test_no_two_files_have_one_name():
+    """But a command's file and the one module that it calls, which are found together."""
+    places: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path.stem not in ("__init__", "__main__"):
+            places.setdefault(path.stem, []).append(path.relative_to(PACKAGE).as_posix())
+    twice = {name: sorted(files) for name, files in places.items() if len(files) > 1}
+    assert all(len(files) == 2 and f"cli/{name}.py" in files for name, files in twice.items()), twice

@@ -7,7 +7,7 @@ from fluxsr.cli._support.values import whole
 
 PAGE = Command(
     "study",
-    ("fluxsr.evaluation.study.page:write_study",),
+    ("fluxsr.evaluation.study.voting_page:write_study",),
     usage="NAME=DIR NAME=DIR ... --output FILE [options]\n       fluxsr study merge VOTES.json ... --key FILE [--seed N]",
     examples="""
     fluxsr study ours=out/ theirs=other/ --inputs photos/ --output study.html

@@ -250,10 +250,14 @@ def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list
     Raises:
         ValueError: Naming every metric that can't be measured with what it wants, and those that can.
     """
-    ready, wanting = [], []
+    ready: list[Metric] = []
+    wanting = []
     for name in dict.fromkeys(names):
         try:
-            ready.append(load_metric(name, settings))
+            metric = load_metric(name, settings)
+            if metric.name in [other.name for other in ready]:
+                raise ValueError(f"{metric.name} is a metric already, choose another name")
+            ready.append(metric)
         except (ValueError, FileNotFoundError) as error:
             wanting.append(f"{name}: {error}")
     if wanting:

@@ -20,6 +20,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
         device: Where the images go, and a module of torch.
 
     Raises:
-        ValueError: If there is no such module or function, it can't be called with one or two images, or it gives no number.
+        ValueError: If there is no such module or function, or it can't be called with one or two images; in a call, if it fails
+            or gives no number.
     """
     module_name, sign, attribute = place.partition(":")
     if not (spec.partition("=")[0] and module_name and sign and attribute):
@@ -51,7 +53,10 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
     except AttributeError:
         raise ValueError(f"{spec}: the module {module_name} has no {attribute}") from None
     if isinstance(function, type):
-        function = function()
+        try:
+            function = function()
+        except TypeError as error:
+            raise ValueError(f"{spec}: a class is constructed without arguments ({error})") from error
     if isinstance(function, nn.Module):
         function = function.to(device).eval()
     if not callable(function):
@@ -61,7 +66,10 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
     @torch.inference_mode()
     def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
         given = [image.to(device) for image in (sr_image, hr_image)[:images] if image is not None]
-        value = function(*given)
+        try:
+            value = function(*given)
+        except Exception as error:
+            raise ValueError(f"{_place(error, module)} raised {type(error).__name__}: {error}") from error
         try:
             return float(value)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -94,6 +102,13 @@ def _count_of_images(function: Any, spec: str) -> int:
     if len(needed) not in (1, 2):
         raise ValueError(f"{spec}: it must take one image, or two with the reference, and takes {len(needed)}")
     return len(needed)
+
+
+def _place(error: Exception, module: Any) -> str:
+    """Return the last line of the module that an error went through, and the module's name if it went through none."""
+    file, lines = getattr(module, "__file__", None), traceback.extract_tb(error.__traceback__)
+    within = [f"{frame.filename}:{frame.lineno}" for frame in lines if frame.filename == file]
+    return within[-1] if within else str(module.__name__)
 
 
 def _checksum(module: Any) -> str:

@@ -169,7 +169,7 @@ def load_variants(
     for number, fix in product(steps, color_fixes):
         said = [name]
         said += [f"{number} step{'s' if number > 1 else ''}"] if [*steps] != [1] else []
-        said += [f"colour fix {fix}"] if [*color_fixes] != ["wavelet"] else []
+        said += [f"color fix {fix}"] if [*color_fixes] != ["wavelet"] else []
         upscaler = Upscaler(
             velocity, autoencoder, parts.start_time, window=parts.window, color_fix=fix, device=parts.device
         )

@@ -161,6 +161,10 @@ class FlowOutput(NamedTuple):
                 raise ValueError(f"x0_hat has {len(self.x0_hat)} rows and the batch {batch}: return rows=indices, too")
             return
         _check_rows("rows", self.rows, batch, self.x0_hat, self.x0_target)
+        if self.x0_target is pair.hr and not self.rows.is_meta and self.rows.tolist() != [*range(batch)]:
+            raise ValueError(
+                f"FlowOutput.rows says {self.rows.tolist()}, and x0_target is pair.hr in its own order: return pair.hr[rows]"
+            )
 
 
 def _check_rows(name: str, rows: Tensor, batch: int, x0_hat: Tensor, x0_target: Tensor) -> None:

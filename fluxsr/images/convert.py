@@ -154,10 +154,13 @@ def _unpack_pil(image: Image.Image) -> tuple[list[Pixels], Callable[[list[Pixels
 
     def give_back(results: list[Pixels]) -> Image.Image:
         result = to_pil(results[0])
+        # Texts are those of PNG, such as the parameters of a generated picture; how the old pixels were packed is none.
         result.info = {
             key: value
             for key, value in image.info.items()
-            if key in ("dpi", "exif") or (key == "icc_profile" and profile_fits)
+            if key in ("dpi", "exif", "xmp")
+            or (isinstance(value, str) and key != "compression")
+            or (key == "icc_profile" and profile_fits)
         }
         return result
 

@@ -35,8 +35,8 @@ class Format(NamedTuple):
 
 
 _PNG = Format("PNG", sixteen_bit=True)
-_JPEG = Format("JPEG", lossy=True, alpha=False, largest_side=65500, keeps=_ALL - {"text"})
-_TIFF = Format("TIFF", sixteen_bit=True, keeps=_ALL - {"text"})
+_JPEG = Format("JPEG", lossy=True, alpha=False, largest_side=65500, keeps=_ALL - {"text"} | {"IPTC"})
+_TIFF = Format("TIFF", sixteen_bit=True, keeps=_ALL - {"text"} | {"IPTC"})
 # Of WebP and AVIF, the resolution stands in EXIF.
 _WEBP = Format("WEBP", lossy=True, gray=False, largest_side=16383, keeps=_ALL - {"text"})
 _AVIF = Format("AVIF", lossy=True, gray=False, largest_side=65535, keeps=_ALL - {"text"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,8 +74,8 @@ def _doubles(names: Sequence[str] | Mapping[str, Path]) -> list[str]:
 
 
 def stem(name: str) -> str:
-    """Return a name without its format."""
-    return str(Path(name).with_suffix("")) if is_picture_name(Path(name)) else name
+    """Return a name without its format, with its letters composed: macOS writes ``ü`` as two signs, others as one."""
+    return unicodedata.normalize("NFC", str(Path(name).with_suffix("")) if is_picture_name(Path(name)) else name)
 
 
 def core(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +27,10 @@ _LAYOUTS = ('{"shape"', "ImageJ=", "<?xml", "<OME")
 _RATINGS = (0x4746, 0x4749)
 _WINDOWS = (0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)  # title, comment, author, keywords, subject
 _TELLING_TAGS = (*_TEXTS, *_RATINGS, *_WINDOWS, EXIF_IFD, GPS_IFD)
+
+# IPTC: its tag in TIFF, its number among Photoshop's resources in JPEG, and the byte that each of its records begins with.
+IPTC, _IPTC_RESOURCE, _IPTC_MARK = 33723, 0x0404, b"\x1c"
+LONGEST_SEGMENT = 65533  # bytes of a JPEG's
 
 # How XMP writes a property, as an attribute or as an element.
 _XMP_PROPERTY = rb"""(\b%s\s*=\s*["']|<%s>\s*)\d+"""
@@ -183,6 +188,25 @@ def xmp_of(info: Mapping[Any, Any]) -> bytes | None:
     """Return the XMP that Pillow found in a file."""
     xmp = info.get("xmp")
     return xmp.rstrip(b"\0") or None if isinstance(xmp, bytes) else None
+
+
+def iptc_of(image: Image.Image) -> bytes | None:
+    """Return the IPTC records of a loaded JPEG or TIFF."""
+    found: Any = None
+    with suppress(Exception):  # blocks of damaged files
+        if image.format in ("JPEG", "MPO"):
+            found = image.info.get("photoshop", {}).get(_IPTC_RESOURCE)
+        elif image.format == "TIFF":
+            # Its bytes as they stand: many writers call them numbers, of which Pillow gives the first.
+            found = image.tag_v2._tagdata.get(IPTC)  # type: ignore[attr-defined]
+    return found if isinstance(found, bytes) and found.startswith(_IPTC_MARK) else None
+
+
+def iptc_segment(iptc: bytes) -> bytes:
+    """Return the segment of a JPEG that holds IPTC records, or nothing where they are too long for one."""
+    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    body = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body if len(body) <= LONGEST_SEGMENT else b""
 
 
 def texts_of(image: Image.Image) -> dict[str, str]:

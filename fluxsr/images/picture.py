@@ -24,6 +24,7 @@ class Picture:
         text: Named texts, such as the ``parameters`` that a generated picture was made with.
         cicp: Primaries, transfer, matrix and range of the colors as video has them; they go before the profile.
         lossless: Whether the file kept its pixels exactly, in a format that also can lose some.
+        iptc: What agencies write (caption, byline, rights), in records of IPTC's own.
     """
 
     pixels: Pixels
@@ -35,3 +36,4 @@ class Picture:
     text: Mapping[str, str] = field(default_factory=dict)
     cicp: bytes | None = None
     lossless: bool = False
+    iptc: bytes | None = None

@@ -61,12 +61,14 @@ def cicp_profile(cicp: bytes, gray: bool) -> bytes | None:
         ValueError: For high dynamic range (PQ, HLG), and for codes without such a profile.
     """
     primaries, transfer = cicp[0], cicp[1]
-    if _is_srgb(primaries, transfer):
+    plain = cicp[2] == 0 and cicp[3] == 1
+    if plain and _is_srgb(primaries, transfer):
         return None
     points = _PRIMARIES.get(1 if primaries == _UNSPECIFIED else primaries)
     curve: float | Curve | None = _srgb if transfer in _AS_SRGB else _GAMMAS.get(transfer)
-    if points is None or curve is None or cicp[2] != 0 or cicp[3] != 1:
-        kind = {16: "HDR (PQ)", 18: "HDR (HLG)"}.get(transfer, f"of primaries {primaries} and transfer {transfer}")
+    if points is None or curve is None or not plain:
+        codes = f"of primaries {primaries}, transfer {transfer}, matrix {cicp[2]} and range {cicp[3]}"
+        kind = {16: "HDR (PQ)", 18: "HDR (HLG)"}.get(transfer, codes)
         raise ValueError(f"its colors are {kind}, which only PNG can say: write PNG")
     return _profile(_curve_tag(curve), None if gray else points)
 

@@ -16,11 +16,20 @@ from fluxsr.images import tiff
 from fluxsr.images.agreement import agree
 from fluxsr.images.convert import Pixels, from_pil, to_rgb, to_tensor
 from fluxsr.images.formats import FURTHER, READABLE, told_format
-from fluxsr.images.metadata import ORIENTATION, lies_on_its_side, readable_exif, resolution, texts_of, upright, xmp_of
+from fluxsr.images.metadata import (
+    ORIENTATION,
+    iptc_of,
+    lies_on_its_side,
+    readable_exif,
+    resolution,
+    texts_of,
+    upright,
+    xmp_of,
+)
 from fluxsr.images.picture import Picture
 from fluxsr.images.png_chunks import color_chunks, png_depth, profile_of_numbers
 from fluxsr.images.profiles import video_colors
-from fluxsr.images.sixteen_bit import read_png
+from fluxsr.images.sixteen_bit import read_png, read_ppm
 
 # Bytes of a PNG's text: a picture isn't refused for the workflow that made it, as Pillow would above one million.
 _LONGEST_TEXT = 2**26
@@ -67,6 +76,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
                 texts_of(image),
                 cicp,
                 image.format == "WEBP" and _is_lossless_webp(file),
+                iptc_of(image),
             )
 
 
@@ -98,7 +108,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
     """
     with _file(Path(path)) as file:
         image = _opened(file)
-        if image is None:
+        if (
+            image is None or image.format == "TIFF"
+        ):  # of which Pillow says the upright size already, or not, by its version
             return tiff.read_size(file)
         with image:
             width, height = image.size
@@ -127,6 +139,8 @@ def _decoded(file: IO[bytes], image: Image.Image) -> tuple[Pixels, bool]:
     deep = None
     if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
         deep = read_png(file, pixels.shape)
+    elif image.format == "PPM" and image.mode == "RGB":
+        deep = read_ppm(file)
     elif image.format == "TIFF":
         deep = tiff.read_deep(file)
         if image.mode.startswith("I;16") and tiff.is_white_zero(image):
@@ -190,7 +204,15 @@ def _file(path: Path) -> Iterator[IO[bytes]]:
     except Exception as error:
         # Damaged files make decoders raise nearly anything: KeyError, struct.error, ZeroDivisionError.
         lines = str(error).strip().splitlines()
-        raise ValueError(f"can't read {path}: {lines[0] if lines else type(error).__name__}") from error
+        said = lines[0] if lines else type(error).__name__
+        raise ValueError(f"can't read {path}: {f'it is damaged ({said})' if _is_of_damage(error) else said}") from error
+
+
+def _is_of_damage(error: Exception) -> bool:
+    """Whether a decoder failed over a file's contents: not over the disk, a kind that it doesn't know, or our own checks."""
+    if isinstance(error, OSError):
+        return error.errno is None and "not available" not in str(error)
+    return not isinstance(error, (ValueError, NotImplementedError))
 
 
 @contextmanager
@@ -216,6 +238,8 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
     file.seek(0)
     told = told_format(start)
     if told in FURTHER:
+        if start[4:8] in (b"ftyp", b"JXL ") and _is_cut_off(file):
+            raise ValueError(f"it is a damaged {told} file, of which the end is missing")
         _register(told)
         try:
             return Image.open(file, formats=[told])
@@ -231,6 +255,21 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
         if told:
             raise ValueError(f"it is {told}, which isn't read: convert it to PNG, TIFF or JPEG") from None
         raise ValueError("it is no picture of a known format, or its beginning is damaged") from None
+
+
+def _is_cut_off(file: IO[bytes]) -> bool:
+    """Whether the boxes of an AVIF, HEIC or JPEG XL go on behind the end of its file."""
+    place, end = 0, file.seek(0, 2)
+    while place + 8 <= end:
+        file.seek(place)
+        length = int.from_bytes(file.read(8)[:4], "big")  # the other four are its kind
+        if length == 1:  # it stands behind the kind
+            length = int.from_bytes(file.read(8), "big")
+        if length < 8:  # 0: it goes up to the end
+            break
+        place += length
+    file.seek(0)
+    return place > end
 
 
 def _register(name: str) -> None:

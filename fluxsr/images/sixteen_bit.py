@@ -1,7 +1,8 @@
-"""Reads and writes 16-bit colors in PNG, for which Pillow has no mode: OpenCV reads, and zlib writes."""
+"""Reads and writes 16-bit colors in PNG, and reads them in PPM, for which Pillow has no mode."""
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,9 @@ import numpy as np
 from fluxsr.images.convert import Pixels
 
 _HEADER_END = 33  # of a PNG: signature and IHDR
+# Width, height and the value of white, between spaces and comments.
+_GAP = rb"(?:\s|#[^\n]*\n)+"
+_PPM_HEADER = re.compile(rb"P6" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)\s")
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _ROWS = 64  # compressed at a time
 # The low bytes of photos are noise: run lengths find as much in them as a search for repeats, in a third of the time.
@@ -36,6 +40,18 @@ def read_png(file: IO[bytes], shape: tuple[int, ...]) -> Pixels | None:
     if header[25] == _COLOR_TYPES[2]:  # which both libraries widen
         return pixels[..., [0, 3]]
     return pixels[..., : shape[2]]
+
+
+def read_ppm(file: IO[bytes]) -> Pixels | None:
+    """Return a PPM's colors if they have more than 8 bit, over the whole range of 16 bit; else ``None``."""
+    file.seek(0)
+    data = file.read()
+    found = _PPM_HEADER.match(data)
+    if found is None or not 255 < (white := int(found[3])) < 2**16:
+        return None
+    width, height = int(found[1]), int(found[2])
+    values = np.frombuffer(data, ">u2", height * width * 3, found.end()).reshape(height, width, 3)
+    return ((values.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
 
 
 def decode_with_opencv(data: bytes) -> Pixels | None:

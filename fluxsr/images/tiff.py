@@ -11,16 +11,18 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from fluxsr.images.convert import Pixels, has_alpha
-from fluxsr.images.metadata import ORIENTATION, exif_tags, lies_on_its_side, resolution, upright, xmp_of
+from fluxsr.images.metadata import IPTC, ORIENTATION, exif_tags, lies_on_its_side, resolution, upright, xmp_of
 from fluxsr.images.picture import Picture
 from fluxsr.images.sixteen_bit import decode_with_opencv
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK, _YCBCR = 0, 1, 2, 5, 6
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _PROFILE, _XMP, _PHOTOMETRIC = 34675, 700, 262
 _LARGEST_CLASSIC = 2**32 - 2**27  # bytes of pixels, with room for any metadata
 _LONG8 = 16
 _APART = 2
+_UNCOMPRESSED = 1
+_ALWAYS_DECODED = (_UNCOMPRESSED, 8, 32946)  # the latter two are zlib's, which Python has
 _ROWS = 64
 
 # tifffile logs what it finds odd, and Python prints the log of a library that nobody listens to.
@@ -36,20 +38,39 @@ def read_alone(file: IO[bytes]) -> Pixels | None:
     """Return the first page, upright, where Pillow is no witness: it mixes planes up, or misses the range; else ``None``.
 
     Raises:
-        ValueError: If its samples are signed, or floating-point values outside of ``[0, 1]``.
+        ValueError: If its samples are signed, have more than 16 bit, or are floating-point values outside of ``[0, 1]``, or
+            if nobody here reads its kind.
     """
     with _open(file) as tiff:
         page = tiff.pages[0]
         if page.dtype is None:
             return None
-        if page.dtype == np.int8:
+        if page.dtype.kind == "i":
             raise ValueError("its samples are signed: convert it to 8 or 16 bit without sign")
+        if page.dtype.kind == "u" and page.dtype.itemsize > 2:
+            raise ValueError(
+                f"its samples have {page.bitspersample} bit, of which white is not known: convert it to 8 or 16 bit"
+            )
+        if page.photometric == _YCBCR and page.compression == _UNCOMPRESSED:
+            raise ValueError("it is YCbCr without compression, which isn't read: convert it to RGB")
         if page.dtype.kind == "f":
             pixels = _read(page, file) if _is_plain(page) else None
             if pixels is None:
                 raise ValueError(_undecoded(page))
             return pixels
+        if (
+            page.dtype == np.uint16 and _is_packed(page) and _is_plain(page)
+        ):  # of which Pillow leaves the range as it is
+            pixels = _read(page, file)
+            if pixels is None:
+                raise ValueError(_undecoded(page))
+            return pixels
         apart = page.dtype in (np.uint8, np.uint16) and _is_apart(page)
+        # Of colors in planes that aren't RGB, Pillow is right about CMYK of 8 bit alone.
+        if apart and not _is_plain(page) and (page.dtype == np.uint16 or page.photometric != _CMYK):
+            raise ValueError(
+                "it keeps its colors in separate planes, which is read of gray and RGB alone: convert it to RGB"
+            )
         if not apart or not _is_plain(page):
             return None
         pixels = _read(page, file)
@@ -60,8 +81,12 @@ def read_alone(file: IO[bytes]) -> Pixels | None:
 
 
 def _undecoded(page: Any) -> str:
-    compression = getattr(page.compression, "name", page.compression)
-    return f"its compression ({compression}) can't be read in this kind of TIFF: pip install imagecodecs, or convert it"
+    if page.compression in _ALWAYS_DECODED and not _is_packed(page):
+        return "it is damaged"
+    what = f"its compression ({getattr(page.compression, 'name', page.compression)})"
+    if _is_packed(page):
+        what = f"samples of {page.bitspersample} bit"
+    return f"{what} can't be read in this kind of TIFF: pip install imagecodecs, or convert it"
 
 
 def read_deep(file: IO[bytes]) -> Pixels | None:
@@ -139,6 +164,8 @@ def _read(page: Any, file: IO[bytes]) -> Pixels | None:
     orientation = page.tags.valueof(ORIENTATION, default=1)
     try:
         pixels = page.asarray()
+    except NotImplementedError:  # samples of 10 or 12 bit, say, packed without gaps
+        return None
     except ValueError:
         # A compression, such as LZW, for which tifffile needs the package imagecodecs. OpenCV has it, but mixes up planes.
         if _is_apart(page):
@@ -151,6 +178,8 @@ def _read(page: Any, file: IO[bytes]) -> Pixels | None:
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if pixels.dtype.kind == "f":
         pixels = _sixteen_bit(pixels)
+    if _is_packed(page):
+        pixels = _widened(pixels, page.bitspersample)
     colors = _color_count(page)
     extra = page.extrasamples or (_UNASSOCIATED,)  # one that isn't described is alpha, as others take it, too
     alpha = pixels.shape[2] > colors and extra[0] in (_ASSOCIATED, _UNASSOCIATED)
@@ -176,6 +205,17 @@ def _sixteen_bit(values: Pixels) -> Pixels:
     return np.rint(values.clip(0, 1).astype(np.float64) * 65535).astype(np.uint16)
 
 
+def _is_packed(page: Any) -> bool:
+    """Whether a sample has fewer bits than the integers that it is read into."""
+    return bool(page.dtype.kind == "u" and page.bitspersample != 8 * page.dtype.itemsize)
+
+
+def _widened(pixels: Pixels, bits: int) -> Pixels:
+    """Return samples of so many bits over the whole range of their integers: white is white."""
+    white, largest = int(np.iinfo(pixels.dtype).max), 2**bits - 1
+    return ((pixels.astype(np.uint32) * white + largest // 2) // largest).astype(pixels.dtype)
+
+
 def _divided_by_alpha(pixels: Pixels) -> Pixels:
     white = np.iinfo(pixels.dtype).max
     result = pixels.copy()
@@ -193,6 +233,7 @@ def write_tiff(
     exif: bytes | None = None,
     dpi: tuple[float, float] | None = None,
     xmp: bytes | None = None,
+    iptc: bytes | None = None,
 ) -> None:
     """Write ``(H, W, C)`` pixels of 8 or 16 bit as uncompressed TIFF.
 
@@ -206,6 +247,7 @@ def write_tiff(
         exif: EXIF block whose tags go into the directory.
         dpi: Dots per inch along x and y.
         xmp: XMP block.
+        iptc: IPTC records.
     """
     height, width, channels = pixels.shape
     # Offsets have 64 bit in a BigTIFF, which the header says.
@@ -226,6 +268,9 @@ def write_tiff(
         directory[_PROFILE] = icc_profile
     if xmp:
         directory[_XMP] = xmp
+    if iptc:
+        directory.tagtype[IPTC] = TiffTags.BYTE
+        directory[IPTC] = iptc
     if dpi:
         directory[282], directory[283], directory[296] = *dpi, 2
     directory.save(file)

@@ -12,7 +12,7 @@ from fluxsr.atomic import replacing
 from fluxsr.images import sixteen_bit, tiff
 from fluxsr.images.convert import Pixels, full_scale, has_alpha, on_white, to_eight_bit, to_pil, to_pixels
 from fluxsr.images.formats import Format, check_format, format_of
-from fluxsr.images.metadata import exif_to_write, xmp_to_write
+from fluxsr.images.metadata import LONGEST_SEGMENT, exif_to_write, iptc_segment, xmp_to_write
 from fluxsr.images.picture import Picture
 from fluxsr.images.png_chunks import info_to_write
 from fluxsr.images.profiles import cicp_profile, fitting_profile
@@ -20,8 +20,7 @@ from fluxsr.images.profiles import cicp_profile, fitting_profile
 QUALITY = 95
 # From here on the colors keep their full resolution.
 _FINE = 90
-# What a JPEG's segment holds; of XMP, behind its name.
-_JPEG_EXIF, _JPEG_XMP = 65533, 65504
+_JPEG_XMP = 65504  # bytes of XMP behind its name in a JPEG's segment
 
 
 def write_picture(path: str | Path, picture: Picture, quality: int | None = None) -> list[str]:
@@ -59,7 +58,7 @@ def write_picture(path: str | Path, picture: Picture, quality: int | None = None
         height,
         width,
         picture.dpi if kind.name in ("WEBP", "AVIF") else None,
-        _JPEG_EXIF if kind.name == "JPEG" else None,
+        LONGEST_SEGMENT if kind.name == "JPEG" else None,
         orientation=kind.name != "AVIF",
     )
     if exif is not None and "EXIF" not in kind.keeps:
@@ -70,18 +69,25 @@ def write_picture(path: str | Path, picture: Picture, quality: int | None = None
         xmp = None
         lost.append("XMP")
     text = dict(picture.text)
-    comment = text.pop("Comment", None) if kind.name == "JPEG" else None
+    comment = None
+    if kind.name == "JPEG" and len(text.get("Comment", "").encode()) <= LONGEST_SEGMENT:
+        comment = text.pop("Comment", None)
+    segment = iptc_segment(picture.iptc) if picture.iptc else b""
+    if picture.iptc and ("IPTC" not in kind.keeps or (kind.name == "JPEG" and not segment)):
+        lost.append("IPTC")
     if text and "text" not in kind.keeps:
         lost.append(f"text ({', '.join(text)[:60]})")
     with replacing(path) as temporary, temporary.open("w+b") as file:
         if kind.name == "TIFF":
-            tiff.write_tiff(file, pixels, profile, exif, picture.dpi, xmp)
+            tiff.write_tiff(file, pixels, profile, exif, picture.dpi, xmp, picture.iptc)
         elif kind.name == "PNG":
             lost += _write_png(file, pixels, picture, profile, exif, xmp)
         else:
             told = {"icc_profile": profile, "exif": exif, "xmp": xmp, "dpi": picture.dpi, "comment": comment}
             known = {name: value for name, value in told.items() if value is not None}
             options = _options(kind, quality, picture.lossless)
+            if segment and kind.name == "JPEG":
+                known["extra"] = segment
             to_pil(pixels).save(file, format=kind.name, **options, **known)
     return lost
 

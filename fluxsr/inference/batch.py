@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fluxsr.inference.checks import check_numbers
 from fluxsr.inference.jobs import Job, plan_files, writable
+from fluxsr.inference.numbers import check_numbers
 from fluxsr.inference.one_file import (
     Outcome,
     Settings,
@@ -106,6 +106,8 @@ def upscale_files(
     Raises:
         ValueError: If ``output`` can't hold the results, options contradict each other, or the model can't be loaded.
     """
+    from fluxsr.images.formats import format_of
+
     watcher = watcher or Watcher()
     sizes = Sizes(scale, size, longest, width, height)
     sizes.of(100, 100)  # numbers that are wrong are so for all
@@ -114,6 +116,10 @@ def upscale_files(
         raise ValueError("skip_existing and overwrite contradict each other: give one of them")
     check_quality(quality, format, output)
     jobs, problems, left_out = plan_files(inputs, output, suffix, format)
+    if quality is not None and jobs and not any(format_of(job.target).lossy for job in jobs):
+        raise ValueError(
+            f"no result has a quality ({jobs[0].target} is lossless): leave it out, or give format jpg, webp or avif"
+        )
     if skip_existing:
         jobs = [job for job in jobs if not job.target.exists()]
     elif not overwrite:

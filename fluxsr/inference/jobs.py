@@ -134,15 +134,22 @@ def _images_in(folder: Path, output: Path) -> tuple[list[Path], list[str], list[
 
     found = survey(folder)
     images, left_out = found.images, found.left_out
+    earlier: list[Path] = []
     results, place = output.resolve(), folder.resolve()
     if results != place and results.is_relative_to(place):
         below = folder / results.relative_to(place)
-        images = [image for image in images if not image.is_relative_to(below)]
         left_out = [name for name in left_out if not (folder / name).is_relative_to(below)]
+    if not place.is_relative_to(results):
+        # A link may lead to them, too.
+        of_results = {inner: inner.resolve().is_relative_to(results) for inner in {image.parent for image in images}}
+        earlier = [image for image in images if of_results[image.parent]]
+        images = [image for image in images if not of_results[image.parent]]
     problems = list(found.unreadable)
     if not found.images and not problems:
         problems.append(no_images(folder))
-    return images, [_line(f"of {folder}", left_out)] if left_out else [], problems
+    told = [_line(f"of {folder}", left_out)] if left_out else []
+    told += [_line("results of an earlier run", [str(image) for image in earlier])] if earlier else []
+    return images, told, problems
 
 
 def _line(what: str, names: Sequence[str]) -> str:

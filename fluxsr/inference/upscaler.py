@@ -12,11 +12,11 @@ from torch import nn
 from fluxsr.flows.solvers import time_grid
 from fluxsr.images.convert import Pixels, unpack_image
 from fluxsr.images.resize import output_size
-from fluxsr.inference.checks import check_numbers
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
 from fluxsr.inference.ensemble import ShiftedMean
 from fluxsr.inference.form import MemoryPlan
 from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory
+from fluxsr.inference.numbers import check_numbers
 from fluxsr.inference.parts import load_parts
 from fluxsr.protocols import Autoencoder, VelocityModel
 

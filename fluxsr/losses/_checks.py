@@ -74,7 +74,20 @@ class FirstBatch:
     """
 
     def __init__(self) -> None:
-        self.seen = False
+        self.seen = self.mask_seen = False
+
+    def mask(self, mask: Tensor | None) -> None:
+        """Raise ValueError if a weight of the first mask is negative or no number: a mean by such weights means nothing."""
+        if mask is None or self.mask_seen or mask.dtype == torch.bool or mask.is_meta or in_transform():
+            return
+        if torch.compiler.is_compiling():
+            return
+        lowest = mask.detach().amin().item()
+        if not lowest >= 0:
+            raise ValueError(
+                f"a mask holds weights of the pixels, 0 or more, got {lowest:g}: clamp it, or take mask > 0"
+            )
+        self.mask_seen = True
 
     def __call__(self, sr_image: Tensor, hr_image: Tensor | None = None) -> None:
         """Raise ValueError if a value of the images ``(B, C, H, W)`` is above 16; warn if they seem to be in [-1, 1].

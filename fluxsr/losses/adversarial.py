@@ -15,7 +15,7 @@ def hinge_generator_loss(fake: Sequence[Tensor]) -> Tensor:
         fake: The logits of generated samples, one tensor of any shape per discriminator head.
 
     Raises:
-        ValueError: If there is no head.
+        ValueError: If there is no head, or a bare tensor instead of a list.
     """
     return -_mean(fake)
 
@@ -61,6 +61,10 @@ def r1_penalty(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _mean(heads: Sequence[Tensor]) -> Tensor:
+    if isinstance(heads, Tensor):
+        raise ValueError(
+            "logits come as a list, one tensor for each head of the discriminator: wrap a tensor in a list"
+        )
     if not heads:
         raise ValueError("there are no logits: the discriminator has no head")
     return torch.stack([head.float().mean() for head in heads]).mean()

@@ -53,10 +53,15 @@ class FrozenNetwork(nn.Module):
     Args:
         net: Called ``net(x, y)`` or ``net(x)``.
         autocast: Dtype that its convolutions compute in; ``None``: that of its weights.
+
+    Raises:
+        ValueError: If ``net`` is no module.
     """
 
     def __init__(self, net: nn.Module, autocast: torch.dtype | None = None) -> None:
         super().__init__()
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"a network must be a torch.nn.Module, got {type(net).__name__}: wrap it in one")
         self.net = net
         self.autocast = autocast
         _freeze(self)
@@ -72,7 +77,10 @@ class FrozenNetwork(nn.Module):
         return torch.float64 if image.dtype == torch.float64 and self.autocast is None else self.dtype
 
     def forward(self, *images: Tensor, **options: Tensor) -> Tensor:
-        """Call the network in its own dtype, outside of the surrounding autocast."""
+        """Call the network in evaluation mode and its own dtype, outside of the surrounding autocast."""
+        # Somebody else who holds it, too, may have called its `.train()`.
+        if not torch.compiler.is_compiling() and any(module.training for module in self.net.modules()):
+            self.net.eval()
         dtype = self.compute_dtype(images[0])
         images = tuple(image.to(dtype) for image in images)
         # The meta device has no autocast of its own; where one is imitated, it is the CPU's.

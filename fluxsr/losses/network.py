@@ -78,6 +78,7 @@ class NetworkLoss(nn.Module):
         check_images(sr_image, hr_image, channels=3)
         check_mask(mask, sr_image)
         self._check_first(sr_image, hr_image)
+        self._check_first.mask(mask)
         if hr_image.requires_grad and not sr_image.requires_grad and torch.is_grad_enabled():
             raise ValueError(
                 "only hr_image requires a gradient, and none goes into it: hand over the restored image first, "

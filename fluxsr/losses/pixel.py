@@ -34,9 +34,11 @@ class PixelLoss(nn.Module, ABC):
                 :func:`fluxsr.losses.functional.mse`.
 
         Raises:
-            ValueError: Not two floating images of one shape, a mask that doesn't fit, or values up to 255 in the first images.
+            ValueError: Not two floating images of one shape, a mask that doesn't fit, values up to 255 in the first images, or
+                negative ones in the first mask.
         """
         value = self.measure(sr_image, hr_image, mask)
+        self._check_first.mask(mask)
         if sr_image.shape[1] in (1, 3):  # an image; latents have other numbers of channels
             self._check_first(sr_image, hr_image)
         return value

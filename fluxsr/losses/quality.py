@@ -89,6 +89,10 @@ class ScoreLoss(NoReferenceLoss):
             ValueError: If the scorer doesn't give each image's score.
         """
         score, batch = self.network(sr_image), sr_image.shape[0]
+        if not isinstance(score, Tensor):
+            raise ValueError(
+                f"the scorer returned a {type(score).__name__}: it must give each image's score, a tensor (B,)"
+            )
         if score.ndim == 0 and self.reduction != "none":
             score = score.expand(batch)  # a scorer that takes the mean itself
         if score.ndim == 0 or score.shape[0] != batch:

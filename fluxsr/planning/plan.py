@@ -14,8 +14,8 @@ import fluxsr.like_gpu
 from fluxsr.ledger import ACTIVATIONS, Ledger, NotPlannable, Peak
 from fluxsr.models import FluxBackbone
 from fluxsr.models.features import find_blocks
-from fluxsr.planning.batches import make_batch, make_validation_batch
 from fluxsr.planning.records import Experiment, Phase, Plan, Sharding, Validation
+from fluxsr.planning.shapes import make_batch, make_validation_batch
 from fluxsr.planning.step import (
     AVERAGE,
     BASE,
@@ -102,6 +102,10 @@ def make_plan(
         run_step(module, batch, settings, ledger, photos)
     except NotPlannable as error:
         raise NotPlannable(error.operation, _place(error)) from error
+    except TypeError as error:
+        if "meta device" not in str(error):
+            raise
+        raise NotPlannable("Tensor.numpy", _place(error)) from error  # which torch doesn't dispatch
     peaks = {phase: _with(peak, extra) for phase, peak in ledger.peaks.items()}
     validated = peaks.pop(VALIDATION, None)
     validation = None

@@ -214,6 +214,9 @@ class _Bookkeeper(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             for tensor in callback.average.values() if isinstance(callback, EMA) else ():
                 self.ledger.own(tensor, AVERAGE)
+        for role in module.objective.roles:
+            for tensor in module.roles.wide(role.name).values() if role.decay is not None else ():
+                self.ledger.own(tensor, FROZEN_ROLES)
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._claim_gradient)

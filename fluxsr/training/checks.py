@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from fluxsr.flows import FlowObjective
-from fluxsr.models.digest import weights_digest
+from fluxsr.models.weights_digest import weights_digest
 from fluxsr.training.adversary import ADVERSARIAL
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FLOW

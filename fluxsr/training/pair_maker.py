@@ -18,10 +18,10 @@ from fluxsr.images import list_images, read_image
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
-from fluxsr.models.digest import BYTES, weights_digest
 from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
+from fluxsr.models.weights_digest import BYTES, weights_digest
 from fluxsr.processes import ALONE, Processes
 from fluxsr.protocols import VelocityModel
 

@@ -26,19 +26,17 @@ class Roles(nn.Module):
         teacher: The model of the role ``teacher``, where it is not an adapter of the backbone; it is frozen.
 
     Raises:
-        ValueError: If a frozen role is wanted and there is no model for it, a teacher is given and not wanted, or something
-            else than a :class:`fluxsr.flows.Role` is named.
+        ValueError: If a frozen role is wanted and there is no model for it, a teacher is given and not wanted, something else
+            than a :class:`fluxsr.flows.Role` is named, or one is named twice or with a decay outside of ``[0, 1)``.
     """
 
     def __init__(self, backbone: nn.Module, roles: Sequence[Role], teacher: nn.Module | None = None) -> None:
         super().__init__()
-        for role in roles:
-            if not isinstance(role, Role):
-                raise ValueError(
-                    f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95); got {role!r}"
-                )
+        _check(roles)
         self._averages = {role.name: role.decay for role in roles if role.decay is not None}
         self._student = [backbone]  # in a list, since its owner registers it
+        self._wide: dict[str, dict[str, Tensor]] = {}
+        self.register_load_state_dict_post_hook(_forget)
         self.models = nn.ModuleDict()
         if teacher is not None:
             if "teacher" not in [role.name for role in roles]:
@@ -67,10 +65,26 @@ class Roles(nn.Module):
         for name, decay in self._averages.items():
             student = self._weights(self._backbone.default_role if self._adapters() else None)
             average = self._weights(name)
-            torch._foreach_lerp_(list(average.values()), [student[key].detach() for key in average], 1 - decay)
+            exact = average | self.wide(name)
+            weights = [student[key].detach().to(exact[key].dtype) for key in average]
+            torch._foreach_lerp_([exact[key] for key in average], weights, 1 - decay)
+            for key in self.wide(name):
+                average[key].copy_(exact[key])
             if name in self.models:
                 for copy, buffer in zip(self.models[name].buffers(), self._backbone.buffers(), strict=True):
                     copy.copy_(buffer)
+
+    def wide(self, name: str) -> dict[str, Tensor]:
+        """Return in float32 those weights of an average that have fewer bits, by which its steps would be rounded away.
+
+        A checkpoint doesn't hold them: a training that goes on starts from the rounded ones, once.
+        """
+        average = self._weights(name)
+        known = self._wide.get(name, {})
+        narrow = {key: weight for key, weight in average.items() if weight.is_floating_point() and weight.itemsize < 4}
+        if known.keys() != narrow.keys() or any(known[key].device != weight.device for key, weight in narrow.items()):
+            known = self._wide[name] = {key: weight.detach().float() for key, weight in narrow.items()}
+        return known
 
     def is_average(self, parameter_name: str) -> bool:
         """Say whether a parameter's name, as its owner knows it, belongs to a moving average: a checkpoint must hold it."""
@@ -94,3 +108,21 @@ class Roles(nn.Module):
         if role in self.models:
             return dict(self.models[role].named_parameters())
         return self._backbone.adapters.state_dict(role)
+
+
+def _forget(roles: Roles, _: Any) -> None:
+    """Let the averages begin anew from weights that were loaded."""
+    roles._wide.clear()
+
+
+def _check(roles: Sequence[Role]) -> None:
+    """Raise ValueError unless these are records with names of their own and decays that make an average."""
+    for number, role in enumerate(roles):
+        if not isinstance(role, Role):
+            raise ValueError(
+                f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95); got {role!r}"
+            )
+        if not str(role.name).isidentifier() or role.name in (STUDENT, *(other.name for other in roles[:number])):
+            raise ValueError(f"a role needs a name of its own, which forward() takes as a keyword, got {role!r}")
+        if role.decay is not None and not (isinstance(role.decay, int | float) and 0 <= role.decay < 1):
+            raise ValueError(f"a role's decay must lie in [0, 1), as in Role({role.name!r}, decay=0.95), got {role!r}")

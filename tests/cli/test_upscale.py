@@ -342,6 +342,16 @@ def test_a_batch_outlives_its_stdout(folder, tmp_path, stdout):
     assert len(lines) == (2 if stdout == "full" else 1) and b"3 upscaled" in lines[0]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="such a name can't be there")
+def test_a_name_that_would_end_the_line_is_one_line(tmp_path, capsys):
+    name = "two\nlines\x1b[31m\u2028.png"
+    photo().save(tmp_path / name)
+    assert run(tmp_path / name, "-o", tmp_path / "out", "--scale", "1") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "two\\nlines\\x1b[31m\\u2028.png" in line
+    assert (tmp_path / "out" / name).is_file()
+
+
 def test_what_is_left_out_is_said_and_no_failure(folder, tmp_path, capsys):
     (folder / "notes.txt").touch()
     assert run(folder, "-o", tmp_path / "out", "--scale", "1") == 0

@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fluxsr.evaluation import METRICS, Settings, load_metric
 from fluxsr.evaluation.imresize import imresize
-from fluxsr.evaluation.metrics import with_parts
+from fluxsr.evaluation.metrics import load_metrics, with_parts
 from fluxsr.evaluation.systems import rounded
 from fluxsr.losses import LPIPSLoss, patch_artefact_energy
 from fluxsr.losses.functional import luma
@@ -130,6 +130,15 @@ def map_of(sr_image):
 number = 3
 def nothing():
     return 0
+
+def broken(sr_image):
+    raise RuntimeError("it broke")
+
+class Wanting:
+    def __init__(self, what):
+        pass
+    def __call__(self, sr_image):
+        return 0
 """
 
 
@@ -167,11 +176,22 @@ def test_a_metric_of_ones_own_is_named_by_its_place(own, pair, function, lower, 
         ("mine=own_metrics_21:number", "is a int, which can't be called"),
         ("mine=own_metrics_21:nothing", "takes 0"),
         ("psnr=own_metrics_21:brightness", "psnr is a metric already"),
+        ("mine=own_metrics_21:Wanting", "constructed without arguments"),
     ],
 )
 def test_a_metric_of_ones_own_that_is_none_is_told(own, spec, message):
     with pytest.raises(ValueError, match=message):
         load_metric(spec)
+
+
+def test_two_metrics_of_ones_own_need_two_names(own):
+    with pytest.raises(ValueError, match="mine is a metric already"):
+        load_metrics(["mine=own_metrics_21:brightness", "mine=own_metrics_21:farthest"])
+
+
+def test_a_metric_of_ones_own_that_fails_is_told_with_its_place(own, pair):
+    with pytest.raises(ValueError, match=r"own_metrics_21.py:\d+ raised RuntimeError: it broke"):
+        load_metric("mine=own_metrics_21:broken").score(*pair)
 
 
 def test_a_metric_of_ones_own_gives_one_number(own, pair):

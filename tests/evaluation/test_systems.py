@@ -73,7 +73,7 @@ def test_the_color_fix_is_the_upscalers_and_tells_systems_apart(generator):
 def test_variants_share_one_network_and_are_told_apart(testset):
     systems = load_variants("nano-student", "ours", "cpu", (1, 3), ("wavelet", "none"))
     assert [system.name for system in systems] == [
-        f"ours, {steps}, colour fix {fix}" for steps in ("1 step", "3 steps") for fix in ("wavelet", "none")
+        f"ours, {steps}, color fix {fix}" for steps in ("1 step", "3 steps") for fix in ("wavelet", "none")
     ]
     velocities = {id(system.restore.args[0].velocity.velocity) for system in systems}
     assert len(velocities) == 1 and len({system.identity for system in systems}) == 4

@@ -140,6 +140,17 @@ def test_an_objective_that_permutes_rows_must_say_so(pair):
             Shuffled(used, wrong)(zero, pair)
 
 
+def test_rows_of_another_order_than_the_target_are_refused(pair):
+    class Contradicting(Shuffled):
+        def forward(self, velocity, pair, **options):
+            return super().forward(velocity, pair)._replace(x0_target=pair.hr)
+
+    zero, order = (lambda xt, t: torch.zeros_like(xt)), torch.tensor([0, 1])
+    assert Contradicting(order, order)(zero, pair).x0_target is pair.hr
+    with pytest.raises(ValueError, match=r"return pair\.hr\[rows\]"):
+        Contradicting(order.flip(0), order.flip(0))(zero, pair)
+
+
 def test_forward_must_return_a_flow_output(pair):
     class Bare(Shuffled):
         def forward(self, velocity, pair, **options):

@@ -73,6 +73,14 @@ def test_high_dynamic_range_is_refused_where_it_can_not_be_said(tmp_path, suffix
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("cicp", [(1, 13, 0, 0), (1, 13, 6, 1)])
+def test_a_range_or_matrix_of_video_is_refused_where_it_can_not_be_said(tmp_path, cicp) -> None:
+    write_picture(tmp_path / "a.png", Picture(RAMP, cicp=bytes(cicp)))
+    picture = read_picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=f"matrix {cicp[2]} and range {cicp[3]}"):
+        write_picture(tmp_path / "a.tif", picture)
+
+
 def test_a_wide_gamut_becomes_a_profile(tmp_path) -> None:
     red = np.zeros((2, 2, 3), np.uint8)
     red[..., 0] = 200

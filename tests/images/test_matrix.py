@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 import zlib
+from importlib.util import find_spec
 from itertools import product
 
 import numpy as np
@@ -128,8 +129,11 @@ def test_cmyk_without_profile(tmp_path, suffix, options) -> None:
     ("dtype", "values", "said"),
     [
         ("i1", [-5, 5], "signed"),
-        ("i2", [-5, 5], "more than 16 bit"),
-        ("u4", [0, 2**20], "16 bit"),
+        ("i2", [-5, 5], "signed"),
+        ("i2", [0, 30000], "signed"),
+        ("i4", [0, 30000], "signed"),
+        ("u4", [0, 2**20], "32 bit"),
+        ("u4", [0, 30000], "32 bit"),
         ("f4", [0, 300], "of which white is not known"),
         ("f4", [0, np.nan], "of which white is not known"),
     ],
@@ -139,6 +143,57 @@ def test_ranges_that_are_not_known_are_refused(tmp_path, dtype, values, said) ->
     with pytest.raises(ValueError, match=said) as refused:
         read_picture(tmp_path / "a.tif")
     assert "a.tif" in str(refused.value)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("photometric", ["separated", "cielab"])
+def test_planes_of_other_colors_are_right_or_refused(tmp_path, photometric, dtype) -> None:
+    stored = [1 - plane for plane in COLORS] + [0 * X] if photometric == "separated" else COLORS
+    values = (np.stack(stored) * np.iinfo(dtype).max).round().astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric, planarconfig="separate")
+    if (photometric, dtype) == ("separated", "u1"):
+        pixels = read_picture(tmp_path / "a.tif").pixels
+        assert np.abs(pixels / 255 - np.stack(COLORS, axis=-1)).max() < 0.01
+        return
+    with pytest.raises(ValueError, match=r"separate planes|isn't known"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_twelve_bits_reach_white_or_are_refused(tmp_path, photometric) -> None:
+    """Packed samples of 12 bit, which another library must unpack: their white is 4095."""
+    levels = (COLORS[0] * 4095).round().astype(int)
+    stored = 4095 - levels if photometric == 0 else levels
+    bits = "".join(f"{value:012b}" for value in stored.ravel())
+    data = bytes(int(bits[place : place + 8], 2) for place in range(0, len(bits), 8))
+    height, width = SIZE
+    entries = [(256, 4, width), (257, 4, height), (258, 3, 12), (259, 3, 1), (262, 3, photometric), (273, 4, 122)]
+    entries += [(277, 3, 1), (278, 4, height), (279, 4, len(data))]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + data)
+    if find_spec("imagecodecs") is None:
+        with pytest.raises(ValueError, match=r"12 bit.*imagecodecs"):
+            read_picture(tmp_path / "a.tif")
+        return
+    pixels = read_picture(tmp_path / "a.tif").pixels
+    assert pixels.dtype == np.uint16
+    assert np.abs(pixels[..., 0] / 65535 - COLORS[0]).max() < 1 / 4095
+
+
+def test_a_sound_tiff_of_uncompressed_ycbcr_is_not_called_damaged(tmp_path) -> None:
+    values = np.asarray(Image.fromarray((np.stack(COLORS, -1) * 255).round().astype(np.uint8)).convert("YCbCr"))
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="ycbcr")
+    with pytest.raises(ValueError, match="YCbCr"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("white", [255, 1023, 65535])
+def test_ppm_keeps_its_bits(tmp_path, white) -> None:
+    drawn = (np.stack(COLORS, -1) * white).round().astype(">u2" if white > 255 else "u1")
+    (tmp_path / "a.ppm").write_bytes(b"P6 # by hand\n36 24\n%d\n" % white + drawn.tobytes())
+    pixels = read_picture(tmp_path / "a.ppm").pixels
+    assert pixels.dtype == (np.uint16 if white > 255 else np.uint8)
+    assert np.abs(pixels / full_scale(pixels) - drawn / white).max() < 1 / 65535
 
 
 def test_readers_that_disagree_are_noticed() -> None:
@@ -203,6 +258,27 @@ def test_a_known_format_that_is_cut_off_is_called_damaged(tmp_path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     with pytest.raises(ValueError, match="damaged PNG"):
         read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.97])
+@pytest.mark.parametrize("name", ["a.avif", "a.heic", "a.jpg", "a.webp", "8.tif", "16.tif", "float.tif", "planes.tif"])
+def test_a_file_of_any_format_that_is_cut_off_is_called_damaged(tmp_path, name, part) -> None:
+    drawn = (np.stack(COLORS, -1) * 255).round().astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    path = tmp_path / name
+    if path.suffix == ".tif":
+        values = {"8": drawn, "16": drawn.astype(np.uint16) * 257, "float": (drawn / 255).astype(np.float32)}
+        planes = np.ascontiguousarray(np.moveaxis(values["16"], -1, 0))
+        shape = "separate" if path.stem == "planes" else "contig"
+        tifffile.imwrite(path, values.get(path.stem, planes), photometric="rgb", planarconfig=shape)
+    elif path.suffix == ".heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+        Image.fromarray(drawn).save(path)
+    else:
+        Image.fromarray(drawn).save(path)
+    assert read_picture(path).pixels.shape == drawn.shape
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    with pytest.raises(ValueError, match="damaged"):
+        read_picture(path)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from fluxsr.images import Picture, check_format, read_picture, read_size, tiff, write_picture
 from fluxsr.images.convert import unpack_image
@@ -36,6 +36,18 @@ def test_an_image_of_pillow_is_turned_upright_in_python(tmp_path) -> None:
     assert pixels.shape == (6, 4, 3)
     give_back([pixels]).save(tmp_path / "b.jpg")
     assert read_picture(tmp_path / "b.jpg").pixels.shape == (6, 4, 3)
+
+
+def test_an_image_of_pillow_keeps_what_it_tells_in_python(tmp_path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("parameters", "a tree, Seed: 968002204")
+    texts.add_itxt("XML:com.adobe.xmp", XMP.replace(b'Orientation="6"', b'Orientation="1"').decode())
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png", pnginfo=texts, dpi=(300, 300))
+    with Image.open(tmp_path / "a.png") as image:
+        (pixels,), give_back = unpack_image(image)
+        info = give_back([pixels]).info
+    assert info["parameters"] == "a tree, Seed: 968002204" and b"Rating" in info["xmp"]
+    assert info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r xmp:Rating="5" tiff:Orientation="6"/></x:xmpmeta>'
@@ -84,6 +96,44 @@ def test_what_a_format_can_not_hold_is_said(tmp_path) -> None:
     assert {"EXIF", "XMP", "the color profile", "text (parameters)"} <= set(lost)
     see_through = Picture(np.zeros((4, 4, 4), np.uint16))
     assert write_picture(tmp_path / "b.jpg", see_through) == ["more than 8 bit", "transparency, which is white now"]
+
+
+# Record 2, data set 120 (caption) and 80 (byline), as agencies write them.
+IPTC = b"\x1c\x02\x78\x00\x09A caption\x1c\x02\x50\x00\x06A name"
+
+
+@pytest.mark.parametrize("first", [".jpg", ".tif"])
+@pytest.mark.parametrize("second", [".jpg", ".tif", ".png", ".webp"])
+def test_iptc_is_kept_or_said_to_be_lost(tmp_path, first, second) -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    assert write_picture(tmp_path / f"a{first}", Picture(pixels, iptc=IPTC)) == []
+    lost = write_picture(tmp_path / f"b{second}", read_picture(tmp_path / f"a{first}"))
+    if second in (".png", ".webp"):
+        assert lost == ["IPTC"]
+    else:
+        # A TIFF's may be filled up to whole numbers of 32 bit.
+        assert lost == [] and (read_picture(tmp_path / f"b{second}").iptc or b"").rstrip(b"\0") == IPTC
+
+
+def test_iptc_of_photoshop_and_of_numbers_is_read(tmp_path) -> None:
+    long = IPTC + bytes(-len(IPTC) % 4)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.zeros((4, 4, 3), np.uint8),
+        photometric="rgb",
+        extratags=[(33723, 4, len(long) // 4, np.frombuffer(long, "<u4").tolist(), True)],
+        byteorder="<",
+    )
+    assert (read_picture(tmp_path / "a.tif").iptc or b"").rstrip(b"\0") == IPTC
+    lost = write_picture(tmp_path / "b.jpg", Picture(np.zeros((4, 4, 3), np.uint8), iptc=IPTC + bytes(70_000)))
+    assert lost == ["IPTC"] and read_size(tmp_path / "b.jpg") == (4, 4)
+
+
+@pytest.mark.parametrize("letters", [70_000, 40_000])
+def test_a_comment_that_is_too_long_costs_itself_and_not_the_picture(tmp_path, letters) -> None:
+    comment = "ü" * letters
+    lost = write_picture(tmp_path / "a.jpg", Picture(np.zeros((4, 4, 3), np.uint8), text={"Comment": comment}))
+    assert lost == ["text (Comment)"] and read_size(tmp_path / "a.jpg") == (4, 4)
 
 
 def test_exif_that_is_too_long_costs_itself_and_not_the_picture(tmp_path) -> None:

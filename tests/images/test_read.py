@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from fluxsr.images import Picture, read_picture, write_picture
+from fluxsr.images import Picture, read_picture, read_size, write_picture
 from fluxsr.images.formats import WRITTEN
 from fluxsr.images.metadata import upright
 
@@ -100,6 +100,7 @@ def test_orientation_is_applied(tmp_path, orientation, suffix):
 
     with Image.open(path) as image:
         assert np.array_equal(picture.pixels, np.asarray(ImageOps.exif_transpose(image)))
+    assert read_size(path) == picture.pixels.shape[:2]
     write_picture(path, picture)
     assert read_picture(path).pixels.shape == picture.pixels.shape  # and not turned again
 

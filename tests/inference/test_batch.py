@@ -199,6 +199,7 @@ def test_sizes(folder, options, size, stretched) -> None:
         {"quality": 0},
         {"quality": 101},
         {"quality": 90, "format": "png"},
+        {"quality": 90},  # the only photo is a PNG, and its result is one
         {"skip_existing": True, "overwrite": True},
     ],
 )

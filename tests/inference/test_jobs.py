@@ -95,6 +95,20 @@ def test_a_second_run_into_the_input_folder_leaves_its_results_alone(tmp_path, s
     assert "results of an earlier run: 2" in second.left_out[0]
 
 
+def test_results_that_a_link_leads_to_are_left_alone(tmp_path) -> None:
+    """A link out of the input folder, around the output folder: the second run would take its own results for photos."""
+    touch(tmp_path / "in" / "a.png", tmp_path / "b.png")
+    (tmp_path / "in" / "up").symlink_to("..", target_is_directory=True)
+    first = plan_files([str(tmp_path / "in")], tmp_path / "out")
+    assert sources(first) == ["a.png", "b.png"]
+    touch(*(job.target for job in first.jobs))
+    second = plan_files([str(tmp_path / "in")], tmp_path / "out")
+    assert second.jobs == first.jobs
+    assert any("results of an earlier run: 2" in line for line in second.left_out)
+    # With results above the input, nothing in it is one of them.
+    assert {"a.png", "b.png"} <= set(sources(plan_files([str(tmp_path / "in")], tmp_path, "_x4")))
+
+
 @pytest.mark.parametrize("folder", ["holiday [2024]", "a*b", "plain"])
 @pytest.mark.parametrize("pattern", ["*.png", "x[[]1].png", "x[1].png", "**/*.png"])
 def test_brackets_in_names_of_folders_and_files(tmp_path, folder, pattern) -> None:

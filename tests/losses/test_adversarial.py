@@ -37,3 +37,8 @@ def test_r1_of_a_linear_head_is_half_its_squared_weight(generator):
 def test_no_head_is_an_error():
     with pytest.raises(ValueError, match="the discriminator has no head"):
         hinge_generator_loss([])
+
+
+def test_a_bare_tensor_is_told_to_become_a_list() -> None:
+    with pytest.raises(ValueError, match="wrap a tensor in a list"):
+        hinge_generator_loss(torch.zeros(3, 1))

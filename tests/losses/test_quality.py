@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from fluxsr.losses import CLIPQualityLoss, ScoreLoss
 
@@ -115,3 +116,25 @@ def test_any_scorer_becomes_a_loss(image, lower_is_better, sign):
     assert not loss.network.net.gain.requires_grad
     none = ScoreLoss(Brightness(), lower_is_better, reduction="none")
     torch.testing.assert_close(none(image), sign * image.mean(dim=(1, 2, 3)), rtol=1e-5, atol=0)
+
+
+def test_a_scorer_that_somebody_else_trains_is_in_evaluation_mode(image):
+    """Registered in the model, too, it is put into training mode with the model."""
+    scorer = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1))
+    owner = nn.ModuleDict({"scorer": scorer, "loss": ScoreLoss(scorer)})
+    expected, statistics = owner["loss"](image), scorer[1].running_mean.clone()
+    for half in (owner, scorer, scorer[2]):
+        half.train()
+        assert torch.equal(owner["loss"](image), expected)
+    assert torch.equal(scorer[1].running_mean, statistics)
+
+
+def test_a_scorer_that_is_none_is_told(image):
+    class Pair(nn.Module):
+        def forward(self, image):
+            return image, image
+
+    with pytest.raises(ValueError, match=r"must be a torch\.nn\.Module, got function"):
+        ScoreLoss(lambda image: image.mean())
+    with pytest.raises(ValueError, match="returned a tuple"):
+        ScoreLoss(Pair())(image)

@@ -55,6 +55,16 @@ def test_what_is_masked_out_counts_nothing(loss: nn.Module, pair) -> None:
         assert loss(equal_there, hr_image, mask)[0] == 0
 
 
+@pytest.mark.parametrize("wrong", [-0.1, float("nan")])
+def test_weights_below_zero_are_refused(loss: nn.Module, wrong: float, pair) -> None:
+    mask = torch.ones(2, 1, 40, 48)
+    mask[1, 0, 3, 4] = wrong
+    loss(*pair)  # a mask may come later
+    with pytest.raises(ValueError, match="0 or more"):
+        loss(*pair, mask)
+    loss(*pair, mask.clamp(min=0).nan_to_num())
+
+
 def test_a_mask_is_a_weighted_mean_of_the_pixels(pair) -> None:
     weights = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(3))
     expected = (weights * (pair[0] - pair[1]).abs()).sum((1, 2, 3)) / weights.sum((1, 2, 3))

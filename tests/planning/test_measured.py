@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import warnings
 from collections.abc import Callable
@@ -78,6 +79,7 @@ def measured_peak(
     make: Callable[[], FluxBackbone], *, batch_size: int, side: int, precision: str, accumulate: int
 ) -> int:
     """The most bytes that PyTorch's CPU allocator had handed out at a time, from building the module to its last step."""
+    gc.collect()  # a module of an earlier test that is freed meanwhile would count as less than nothing
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = make_module(make())

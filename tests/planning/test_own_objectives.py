@@ -75,6 +75,26 @@ def test_what_needs_values_is_named_with_its_place():
     assert "test_own_objectives.py:" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("look", "operation"),
+    [
+        (lambda hr: float(hr.numpy().sum()), "Tensor.numpy"),
+        (lambda hr: float((hr.mean(dim=(1, 2, 3)).cpu() > 0).sum()), "aten._to_copy"),
+        (lambda hr: float(hr.mean()), "aten._local_scalar_dense"),
+    ],
+    ids=["numpy", "cpu", "float"],
+)
+def test_every_way_to_look_at_values_is_named(look, operation):
+    class Looking(FlowTrajectoryDistillation):
+        def forward(self, velocity, pair, **options):
+            output = super().forward(velocity, pair, **options)
+            return output._replace(loss=output.loss * (1 + look(pair.hr)))
+
+    with pytest.raises(NotPlannable) as caught:
+        plan(module(Looking(0.25)))
+    assert caught.value.operation == operation and "test_own_objectives.py:" in str(caught.value)
+
+
 def test_planning_leaves_the_module_and_pytorch_as_they_were():
     before = torch.autocast, torch.clear_autocast_cache, torch.autograd.has_torch_function
     made = module(FlowTrajectoryDistillation())

@@ -15,9 +15,9 @@ from fluxsr.data import PairStore, TeacherPairs
 from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift
 from fluxsr.models import PromptEmbedding, load_autoencoder, load_flux
-from fluxsr.models.digest import weights_digest
 from fluxsr.models.families import FLUX2
 from fluxsr.models.weight_files import read_safetensors
+from fluxsr.models.weights_digest import weights_digest
 from fluxsr.training.pair_maker import make_pairs, middle_square
 from tests.cli.conftest import euler_by_hand, files
 from tests.models.conftest import tiny_prompt, tiny_transformer

@@ -101,6 +101,24 @@ def test_the_target_after_k_steps_is_the_closed_form(lora):
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_the_target_moves_in_bfloat16():
+    """Steps of a thousandth are less than what bfloat16 rounds off."""
+    student = torch.nn.Linear(4, 4, bias=False).bfloat16()
+    roles = Roles(student, (Role("target", 0.999),))
+    start = roles.models["target"].weight.float().clone()
+    with torch.no_grad():
+        student.weight.mul_(1.5)
+    for step in range(2000):
+        roles.follow()
+        if step == 999:  # a training that goes on loses the last bits, once
+            copy_of = Roles(student, (Role("target", 0.999),))
+            copy_of.load_state_dict(roles.state_dict())
+            roles = copy_of
+    goal, average = student.weight.detach().float(), roles.models["target"].weight.float()
+    left = float((goal - average).norm() / (goal - start).norm())
+    assert left == pytest.approx(0.999**2000, rel=0.05)
+
+
 @pytest.mark.parametrize("lora", [4, None])
 def test_checkpoints_hold_student_and_target_and_resume(lora, tmp_path):
     straight = stage_two(lora=lora)
@@ -156,6 +174,29 @@ def test_a_missing_teacher_and_one_too_many_are_named():
         tiny_module(objective=ConsistencySRFlow())
     with pytest.raises(ValueError, match="a teacher was given, but this objective uses none"):
         tiny_module(objective=RectifiedSRFlow(), teacher=FluxBackbone(tiny_transformer(in_channels=48)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("target",),
+        (Role("target", 2.0),),
+        (Role("target", -0.1),),
+        (Role("target", float("nan")),),
+        (Role("target", 1),),
+        (Role("target", "0.9"),),
+        (Role("target", 0.9), Role("target", 0.5)),
+        (Role("student"),),
+        (Role(""),),
+    ],
+    ids=repr,
+)
+def test_roles_that_would_make_a_wrong_average_are_refused(wrong):
+    class Asking(RectifiedSRFlow):
+        roles = wrong
+
+    with pytest.raises(ValueError, match=r"Role\("):
+        tiny_module(objective=Asking())
 
 
 def test_any_module_can_be_the_student():

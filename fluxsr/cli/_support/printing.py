@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
+
+# What would end a line or steer a terminal; a file's name may hold all of it.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ResultLines:
     """Prints lines, until stdout takes no more.
 
-    Names that stdout can't encode are printed with escapes.
+    Names that stdout can't encode, or that would end the line, are printed with escapes.
 
     Attributes:
         problem: Why stdout took no more; empty where that is nobody's fault, as with ``| head``.
@@ -28,7 +32,7 @@ class ResultLines:
         if not self._open:
             return
         try:
-            print(line, flush=True)
+            print(_CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line), flush=True)
         except BrokenPipeError:
             self._close()
         except OSError as error:

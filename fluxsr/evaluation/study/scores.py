@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +71,7 @@ class StudyScores:
     """What a study came to.
 
     Attributes:
-        systems: Best first.
+        systems: Those that were compared, best first.
         pairs: Each pair that was compared.
         people: Number of people whose votes count.
         left_out: Number of people who preferred the damaged picture of a sanity pair, or saw no difference there, in half of
@@ -169,6 +169,13 @@ def score_votes(
     """
     if not votes:
         raise ValueError("there is no vote to count" + (": everybody failed the sanity pairs" if left_out else ""))
+    compared = sorted({number for vote in votes for number in (vote.first, vote.second)})
+    if len(compared) < len(names):
+        order = {number: place for place, number in enumerate(compared)}
+        known = [vote._replace(first=order[vote.first], second=order[vote.second]) for vote in votes]
+        scores = score_votes([names[number] for number in compared], known, left_share, left_out, seed)
+        absent = f"in no comparison, so without a score: {', '.join(n for i, n in enumerate(names) if i not in order)}"
+        return replace(scores, note="; ".join(filter(None, (absent, scores.note))))
     people, persons = np.unique([vote.person for vote in votes], return_inverse=True)
     images, pictures = np.unique([vote.image for vote in votes], return_inverse=True)
     first, second = (np.array([vote[index] for vote in votes]) for index in (2, 3))

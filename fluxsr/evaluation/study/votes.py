@@ -28,15 +28,17 @@ def merge_votes(files: Sequence[str | Path], key: str | Path, seed: int = 0) -> 
     Raises:
         ValueError: If a file can't be read, is something else or of another study, or there is no vote.
     """
-    study = _read(key, "key", ("study", "systems"))
+    study = _read(key, "key", ("study", "systems", "images"))
     codes: dict[str, str] = study["systems"]
     people: dict[str, Any] = {}
     for file in files:
         content = _read(file, "votes", ("study", "participant", "votes"))
         if content["study"] != study["study"]:
             raise ValueError(f"{file} is of another study than {key}: {content['study']} instead of {study['study']}")
+        if not isinstance(content["votes"], list) or not isinstance(content["participant"], str):
+            raise ValueError(f"{file} is not the votes of a study")
         for vote in content["votes"]:
-            _check(vote, codes, file)
+            _check(vote, codes, len(study["images"]), file)
         known = people.get(content["participant"])
         if known is None or len(content["votes"]) > len(known):
             people[content["participant"]] = content["votes"]
@@ -66,11 +68,12 @@ def _passes(votes: Sequence[dict[str, Any]]) -> bool:
     return not asked or right > len(asked) / 2
 
 
-def _check(vote: Any, codes: dict[str, str], file: str | Path) -> None:
+def _check(vote: Any, codes: dict[str, str], images: int, file: str | Path) -> None:
     known = {*codes, SANITY}
     right = (
         isinstance(vote, dict)
-        and isinstance(vote.get("image"), int)
+        and type(vote.get("image")) is int
+        and 0 <= vote["image"] < images
         and vote.get("left") in known
         and vote.get("right") in known
         and vote["left"] != vote["right"]
@@ -82,7 +85,7 @@ def _check(vote: Any, codes: dict[str, str], file: str | Path) -> None:
 
 def _read(path: str | Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"can't read {path}: {error.strerror}") from error
     except ValueError as error:

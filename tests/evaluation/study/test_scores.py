@@ -56,3 +56,12 @@ def test_ties_and_counts_are_told_and_the_best_stands_first():
     assert score_votes(["a", "b"], votes[:2]).note.startswith("a system won or lost every comparison")
     with pytest.raises(ValueError, match="no vote to count"):
         score_votes(["a", "b"], [])
+
+
+def test_who_was_never_compared_has_no_score():
+    votes = [Vote(0, image, 0, 2, float(image > 0)) for image in range(4)]
+    scores = score_votes(["ours", "absent", "theirs"], votes)
+    assert [(one.name, one.wins) for one in scores.systems] == [("ours", 3), ("theirs", 1)]
+    assert scores.systems[0].score == pytest.approx(math.log(3) / 2 * POINTS)
+    assert "absent" in scores.note and "absent" in scores.to_markdown()
+    assert score_votes(["ours", "theirs"], [vote._replace(second=1) for vote in votes]).note == ""

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fluxsr.evaluation.study import merge_votes, write_study
-from fluxsr.evaluation.study.page import damaged
 from fluxsr.evaluation.study.scores import POINTS
+from fluxsr.evaluation.study.voting_page import damaged
 from fluxsr.images import read_image, write_image
 
 IMAGES = 20
@@ -185,6 +185,15 @@ def test_nobody_can_tell_whose_pictures_they_are(folders, tmp_path):
     assert not {path.stem for path in again.pictures.iterdir()} & set(names)
 
 
+def test_a_title_is_no_markup(folders, tmp_path):
+    title = "</script><!-- <script> & 'quotes'"
+    study = write_study({"a": folders / "ours", "b": folders / "theirs"}, tmp_path / "study.html", title=title)
+    (data,) = re.findall(
+        r'<script type="application/json" id="study">(.*?)</script>', study.page.read_text(), re.DOTALL
+    )
+    assert "<" not in data and json.loads(data)["title"] == title
+
+
 def test_a_damaged_picture_has_lost_its_details(folders):
     picture = read_image(folders / "ours" / "00.png")
     assert damaged(picture).shape == picture.shape
@@ -237,8 +246,12 @@ def test_files_that_do_not_belong_are_named(saved, tmp_path):
         merge_votes([save("x", vote(a, b, "left"), study="other")], key)
     with pytest.raises(ValueError, match="a vote that the page can't have saved"):
         merge_votes([save("x", vote(a, "nobody", "left"))], key)
-    with pytest.raises(ValueError, match="is not the votes of a study"):
-        merge_votes([key], key)
+    for wrong in (vote(a, b, "left", IMAGES), vote(a, b, "left", -1), vote(a, b, "left", True)):
+        with pytest.raises(ValueError, match="a vote that the page can't have saved"):
+            merge_votes([save("x", wrong)], key)
+    for file in (key, save("x", votes=None), save(["x"], name="x")):
+        with pytest.raises(ValueError, match="is not the votes of a study"):
+            merge_votes([file], key)
     with pytest.raises(ValueError, match="is no JSON file"):
         merge_votes([tmp_path / "study.html"], key)
     with pytest.raises(ValueError, match="can't read"):

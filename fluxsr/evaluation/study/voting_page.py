@@ -181,7 +181,7 @@ def _html(title: str, page: dict[str, Any], source: Callable[[str], str]) -> str
     style, script, body = (
         (_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "page.js", "body.html")
     )
-    data = json.dumps(page).replace("</", "<\\/")
+    data = json.dumps(page).replace("<", "\\u003c")  # a title could end the script, or begin a comment in it
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{style}</style></head>
 <body>{body}<script type="application/json" id="study">{data}</script><script>{script}</script></body></html>
