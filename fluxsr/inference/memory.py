@@ -59,7 +59,7 @@ def bytes_per_pixel(velocity: VelocityModel, autoencoder: Autoencoder) -> int:
 
 
 def affordable_tile(device: torch.device, pixel_bytes: int, smallest: int, largest: int) -> int:
-    """Return the side in pixels of the largest square tile, ``smallest`` doubled so many times, for half the free memory.
+    """Return the side in pixels of a square tile for half the free memory: ``largest``, or else ``smallest`` doubled.
 
     Args:
         device: Device that computes.
@@ -67,6 +67,8 @@ def affordable_tile(device: torch.device, pixel_bytes: int, smallest: int, large
         smallest: Side in pixels to begin with.
         largest: Side in pixels that is not exceeded.
     """
+    if largest**2 * pixel_bytes <= free_memory(device) // 2:
+        return largest  # which need not be a doubling: a window of 192 pixels is no reason to work with 128
     side = smallest
     while side * 2 <= largest and (side * 2) ** 2 * pixel_bytes <= free_memory(device) // 2:
         side *= 2

@@ -8,7 +8,8 @@ def test_the_tile_fits_into_half_of_what_is_free(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 8192 * 512**2)
     device = torch.device("cpu")
     assert memory.affordable_tile(device, 8192, 64, 4096) == 512
-    assert memory.affordable_tile(device, 8192, 64, 300) == 256
+    assert memory.affordable_tile(device, 8192, 64, 300) == 300
+    assert memory.affordable_tile(device, 8192, 64, 600) == 512
     assert memory.affordable_tile(device, 8192 * 10**6, 64, 4096) == 64
 
 

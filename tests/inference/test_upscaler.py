@@ -307,3 +307,10 @@ def test_the_budget_follows_the_dtype(make, monkeypatch):
         layer = torch.nn.Conv2d(1, 1, 1, dtype=dtype)
         tiles.append(make(layer, window=128)._tile_limit(1000))
     assert tiles == [64, 128]
+
+
+def test_a_window_that_is_no_doubling_is_kept(nano, caplog):
+    upscaler = Upscaler(nano.velocity, nano.autoencoder, nano.start_time, window=192)
+    with caplog.at_level(logging.WARNING):
+        assert upscaler._tile_limit(512) == 192
+    assert not caplog.records
