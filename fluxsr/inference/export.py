@@ -86,7 +86,8 @@ def export_model(
         guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
         autoencoder: Autoencoder: pixel, or hub id or local folder of an autoencoder; by default the model's own.
         start_time: Time of the LR latents (lr_time in training); by default what the file's header says, else 0.25.
-        window: Side in pixels of what the model sees at a time; by default 128 for models on pixels and 1024 for others.
+        window: Side in pixels of what the model sees at a time; by default what the file says,
+            else 128 for models on pixels and 1024 for others.
         fold: Replace the modulation layers by their constant outputs: the model then runs at this time, with this prompt
             and guidance only.
         layout: Names of the weights in a .safetensors file: diffusers', or bfl for those that FLUX.1's authors gave them, which
@@ -120,6 +121,9 @@ def export_model(
     told = read_safetensors(lora, "meta")[1] if lora is not None and Path(lora).is_file() else {}
     if start_time is None:
         start_time = float((source.metadata | told).get("start_time", 0.25))
+    stated = (source.metadata | told).get("window")
+    if window is None and stated is not None:
+        window = int(stated)
     encoder = encoder_lora_of(lora, told) if told else encoder_lora_of(source.path, source.metadata)
     base_model = base_model or base_model_of(source.name, stored.config)
     common: dict[str, Any] = {"guidance": guidance, "dtype": kind, "revision": revision}
@@ -131,6 +135,8 @@ def export_model(
     facts = {"start_time": start_time, "base_model": base_model, "trained": trained}
     if single:
         metadata = {**{key: str(value) for key, value in facts.items()}, "license": license_of(base_model).name}
+        if window is not None:
+            metadata["window"] = str(window)
         if encoder is not None:
             metadata |= copy_encoder_lora(encoder, target)
         if layout == "bfl":

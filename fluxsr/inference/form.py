@@ -193,15 +193,17 @@ def set_tiling(autoencoder: Any, tiled: bool) -> None:
 def _candidates(velocity: FluxBackbone, autoencoder: Any, window: int) -> Iterator[tuple[Form, int]]:
     """Yield forms, and how much is computed at a time, from the fastest to the leanest."""
     latent = isinstance(autoencoder, LatentAutoencoder)
+    # Diffusers tiles AutoencoderTiny as if all had the four latent channels of taesd, and taef1 has sixteen.
+    tileable = latent and type(autoencoder.vae).__name__ != "AutoencoderTiny"
     ready = velocity.quantization is not None
     forms = [Form(), Form(folded=True)]
-    if latent:
-        forms.append(Form(folded=True, tiled=True))
-        if not ready and importlib.util.find_spec("torchao") is not None:
-            forms += [Form(folded=True, quantize="int8"), Form(folded=True, quantize="int8", tiled=True)]
+    forms += [Form(folded=True, tiled=True)] * tileable
+    if latent and not ready and importlib.util.find_spec("torchao") is not None:
+        forms.append(Form(folded=True, quantize="int8"))
+        forms += [Form(folded=True, quantize="int8", tiled=True)] * tileable
     if not ready:
         forms.append(Form(folded=True, by_block=True))
-        forms += [Form(folded=True, by_block=True, tiled=True)] if latent else []
+        forms += [Form(folded=True, by_block=True, tiled=True)] * tileable
     tiles = [side for side in (_LARGEST, 512, 256) if side > window]
     for form in forms:
         for tile in (*tiles, window):

@@ -231,3 +231,12 @@ def test_a_file_in_bfls_layout_is_whole_and_fused(tmp_path, pipeline, student):
 def test_bfls_layout_is_no_folder(tmp_path):
     with pytest.raises(ValueError, match="one file"):
         export_model(str(tmp_path / "folder"), layout="bfl")
+
+
+@pytest.mark.parametrize("name", ["out", "out.safetensors"])
+@pytest.mark.parametrize(("stated", "given", "expected"), [(None, None, 128), (48, None, 48), (48, 64, 64)])
+def test_the_window_is_the_given_one_else_what_the_file_states(tmp_path, name, stated, given, expected):
+    metadata = {} if stated is None else {"window": str(stated)}
+    load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", metadata=metadata)
+    made = export_model(str(tmp_path / name), str(tmp_path / "mine.safetensors"), start_time=0.3, window=given)
+    assert Upscaler.from_pretrained(made.path, device="cpu").window == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from fluxsr.inference import Upscaler, load_parts
 from fluxsr.inference.form import Form, MemoryPlan, choose_form, planned_peak, set_tiling
@@ -47,6 +48,15 @@ def test_planned_peaks_are_the_measured_ones(folded, by_block):
         options = {"by_block": by_block, "cuda": False, "device": device}
         peaks.append(planned_peak(velocity, autoencoder, 0.3, 48, 48, **options)[0])
     assert peaks[0] == pytest.approx(peaks[1], rel=0.1)
+
+
+def test_taef1_is_never_tiled_by_diffusers():
+    """Which would tile it as an autoencoder of four channels."""
+    with torch.device("meta"):
+        velocity = FluxBackbone(tiny_transformer(in_channels=64)).eval()
+        autoencoder = LatentAutoencoder(AutoencoderTiny(latent_channels=16))
+    with pytest.raises(ValueError, match="at least"):  # all forms were tried
+        choose_form(velocity, autoencoder, 0.5, 256, 10**3, cuda=False)
 
 
 def test_forms_are_tried_from_the_fastest_to_the_leanest():
