@@ -1,4 +1,4 @@
-"""Draw docs/images/demo.png from a demo's report: LR, bicubic, the shipped student and HR of some photos.
+"""Draw docs/images/demo.png from a demo's report: LR, bicubic, the demo's own student and HR of some photos.
 
 python docs/make_demo_picture.py outputs/demo/report.html docs/images/demo.png
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-COLUMNS = ("LR", "bicubic", "shipped student", "HR")
+COLUMNS = ("LR", "bicubic", "demo LoRA", "HR")
 PHOTOS = ("coffee", "rocket", "chelsea")
 SIDE = 256
 TITLE = 28  # pixels above the columns, for their names
