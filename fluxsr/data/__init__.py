@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         RealESRGANDegradation,
         SecondStageRanges,
         StageRanges,
-        camera_degradation,
         mild_degradation,
     )
     from fluxsr.data.folders import LRFolder, PairedFolders, PhotoFolder
@@ -41,7 +40,6 @@ _HOME = {
     "SecondStageRanges": "degradation",
     "StageRanges": "degradation",
     "TeacherPairs": "teacher_pairs",
-    "camera_degradation": "degradation",
     "mild_degradation": "degradation",
     "sample_seed": "samples",
 }
@@ -62,7 +60,6 @@ __all__ = [
     "SecondStageRanges",
     "StageRanges",
     "TeacherPairs",
-    "camera_degradation",
     "mild_degradation",
     "sample_seed",
 ]

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from fluxsr.data.degradation.base import Degradation
     from fluxsr.data.degradation.bicubic import BicubicDegradation
     from fluxsr.data.degradation.mix import DegradationMix
-    from fluxsr.data.degradation.presets import camera_degradation, mild_degradation
+    from fluxsr.data.degradation.presets import mild_degradation
     from fluxsr.data.degradation.ranges import SecondStageRanges, StageRanges
     from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation
 
@@ -19,7 +19,6 @@ _HOME = {
     "RealESRGANDegradation": "real_esrgan",
     "SecondStageRanges": "ranges",
     "StageRanges": "ranges",
-    "camera_degradation": "presets",
     "mild_degradation": "presets",
 }
 
@@ -30,7 +29,6 @@ __all__ = [
     "RealESRGANDegradation",
     "SecondStageRanges",
     "StageRanges",
-    "camera_degradation",
     "mild_degradation",
 ]
 
