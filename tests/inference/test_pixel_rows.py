@@ -33,10 +33,11 @@ def test_tensors_keep_dtype_and_layout(make, shape, dtype, generator):
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
 def test_pillow_keeps_mode_and_metadata(make, mode):
     image = Image.new(mode, (5, 6), 1 if mode == "I;16" else None)
-    image.info = {"dpi": (72, 72), "icc_profile": b"profile", "comment": "of the old pixels"}
+    kept = {"dpi": (72, 72), "icc_profile": b"profile", "comment": "a seed and a prompt"}
+    image.info = kept | {"duration": 40, "gamma": 0.45455}
     result = make()(image, 2)
     assert result.mode == mode and result.size == (10, 12)
-    assert result.info == {"dpi": (72, 72), "icc_profile": b"profile"}
+    assert result.info == kept
 
 
 @pytest.mark.parametrize(
