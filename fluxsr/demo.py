@@ -41,6 +41,7 @@ SIDE = 256  # the middle square of each photo, in pixels
 SCALE = 4
 PERIOD = 8  # side of a nano token in pixels
 LR_TIME = 0.25  # T_L, as in the shipped student
+CROP = 128  # what it is trained on, and the window that it works in
 DEMO, SHIPPED = "demo LoRA", "shipped student"
 # Shares of the time budget. Making pairs and training stop when theirs is used up; the rest is what the others take.
 PAIR_SHARE, TRAIN_SHARE = 0.15, 0.5
@@ -174,7 +175,7 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
     )
     photos = save_pictures(folder / "training_pictures")
     data = SRDataModule(
-        pairs=pairs, photos=str(photos), degradation=old_phone(), crop=128, batch_size=8, samples_per_image=64, cache=True,
+        pairs=pairs, photos=str(photos), degradation=old_phone(), crop=CROP, batch_size=8, samples_per_image=64, cache=True,
         seed=seed,
     )  # fmt: skip
     with progress_of("training") as report:
@@ -192,7 +193,7 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
             callbacks=[LambdaCallback(on_train_batch_end=lambda trainer, *_: report(trainer.global_step, steps))],
         )
         trainer.fit(module, datamodule=data)
-    backbone.save(folder / "lora.safetensors", metadata={"start_time": str(LR_TIME), "window": "128"})
+    backbone.save(folder / "lora.safetensors", metadata={"start_time": str(LR_TIME), "window": str(CROP)})
     stage.note = f"{trainer.global_step} steps"
     if trainer.global_step < steps:
         stage.note += f" instead of {steps}: time budget"

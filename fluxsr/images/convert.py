@@ -25,6 +25,12 @@ def full_scale(pixels: Pixels) -> float:
     return float(np.iinfo(pixels.dtype).max) if np.issubdtype(pixels.dtype, np.integer) else 1.0
 
 
+def widened(pixels: Pixels, white: int) -> Pixels:
+    """Return integers of which ``white`` is the largest over the whole range of their type, rounded: white is white."""
+    largest = int(np.iinfo(pixels.dtype).max)
+    return ((pixels.astype(np.uint32) * largest + white // 2) // white).astype(pixels.dtype)
+
+
 def has_alpha(pixels: Pixels) -> bool:
     """Whether the last channel is an alpha channel."""
     return pixels.shape[2] in (2, 4)

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fluxsr.images.convert import Pixels
+from fluxsr.images.convert import Pixels, widened
 
 _HEADER_END = 33  # of a PNG: signature and IHDR
 # Width, height and the value of white, between spaces and comments.
@@ -51,7 +51,7 @@ def read_ppm(file: IO[bytes]) -> Pixels | None:
         return None
     width, height = int(found[1]), int(found[2])
     values = np.frombuffer(data, ">u2", height * width * 3, found.end()).reshape(height, width, 3)
-    return ((values.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+    return widened(values.astype(np.uint16), white)
 
 
 def decode_with_opencv(data: bytes) -> Pixels | None:

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
-from fluxsr.images.convert import Pixels, has_alpha
+from fluxsr.images.convert import Pixels, has_alpha, widened
 from fluxsr.images.metadata import IPTC, ORIENTATION, exif_tags, lies_on_its_side, resolution, upright, xmp_of
 from fluxsr.images.picture import Picture
 from fluxsr.images.sixteen_bit import decode_with_opencv
@@ -179,7 +179,7 @@ def _read(page: Any, file: IO[bytes]) -> Pixels | None:
     if pixels.dtype.kind == "f":
         pixels = _sixteen_bit(pixels)
     if _is_packed(page):
-        pixels = _widened(pixels, page.bitspersample)
+        pixels = widened(pixels, 2**page.bitspersample - 1)
     colors = _color_count(page)
     extra = page.extrasamples or (_UNASSOCIATED,)  # one that isn't described is alpha, as others take it, too
     alpha = pixels.shape[2] > colors and extra[0] in (_ASSOCIATED, _UNASSOCIATED)
@@ -208,12 +208,6 @@ def _sixteen_bit(values: Pixels) -> Pixels:
 def _is_packed(page: Any) -> bool:
     """Whether a sample has fewer bits than the integers that it is read into."""
     return bool(page.dtype.kind == "u" and page.bitspersample != 8 * page.dtype.itemsize)
-
-
-def _widened(pixels: Pixels, bits: int) -> Pixels:
-    """Return samples of so many bits over the whole range of their integers: white is white."""
-    white, largest = int(np.iinfo(pixels.dtype).max), 2**bits - 1
-    return ((pixels.astype(np.uint32) * white + largest // 2) // largest).astype(pixels.dtype)
 
 
 def _divided_by_alpha(pixels: Pixels) -> Pixels:

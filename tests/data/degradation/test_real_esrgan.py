@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from scipy.stats import poisson
 
-from fluxsr.data import BicubicDegradation, RealESRGANDegradation, SecondStageRanges, StageRanges
+from fluxsr.data import BicubicDegradation, RealESRGANDegradation, SecondStageRanges, StageRanges, mild_degradation
 from fluxsr.data.degradation.kernels import gaussian_kernel
 from fluxsr.data.degradation.ranges import KERNEL_KINDS, Dice
 from fluxsr.data.degradation.steps import add_gaussian_noise, add_poisson_noise, blur, resize
@@ -55,25 +55,7 @@ def test_defaults_are_the_published_ranges() -> None:
     assert {name: parameter.default for name, parameter in parameters.items()} == PUBLISHED
 
 
-MILD = RealESRGANDegradation(
-    first=StageRanges(
-        blur_sigma=(0.2, 2.0),
-        resize_prob=(0.1, 0.3, 0.6),
-        resize_range=(0.5, 1.2),
-        noise_range=(0.1, 6.0),
-        poisson_scale_range=(0.01, 0.4),
-        jpeg_range=(80, 100),
-    ),
-    second=SecondStageRanges(
-        resize_prob=(0.1, 0.3, 0.6),
-        resize_range=(0.6, 1.2),
-        noise_range=(0.1, 4.0),
-        poisson_scale_range=(0.01, 0.3),
-        jpeg_range=(80, 100),
-    ),
-    second_blur_prob=0.3,
-    final_sinc_prob=0.3,
-)
+MILD = mild_degradation()
 # What seeds 0, 1 and 2 drew when each range was an argument of its own.
 # fmt: off
 DRAWN = {
