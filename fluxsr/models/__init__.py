@@ -4,6 +4,7 @@ from fluxsr.models.adapters import AdapterRoles
 from fluxsr.models.architectures import FLUX_ARCHITECTURES, flux_architecture
 from fluxsr.models.autoencoders import Flux2Autoencoder, LatentAutoencoder, PixelAutoencoder, load_autoencoder
 from fluxsr.models.discriminator import LatentDiscriminator
+from fluxsr.models.expansion import expand_blocks
 from fluxsr.models.features import FeatureTap
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.load import load_flux
@@ -25,6 +26,7 @@ __all__ = [
     "PromptEmbedding",
     "compile_blocks",
     "encode_prompt",
+    "expand_blocks",
     "flux_architecture",
     "fold_modulation",
     "fuse_lora",
