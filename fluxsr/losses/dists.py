@@ -88,8 +88,8 @@ class DISTSNet(nn.Module):
         """Return the distance of each pair, ``(B, 1, 1, 1)``."""
         if min(x.shape[-2:]) < SMALLEST_SIDE["vgg"]:
             raise ValueError(f"DISTS needs sides of at least {SMALLEST_SIDE['vgg']} pixels, got {tuple(x.shape)}")
-        x_maps = [x, *self.tower((x - self.mean) / self.std)]
-        y_maps = [y, *self.tower((y - self.mean) / self.std)]
+        x_maps = [x, *(one.to(x.dtype) for one in self.tower((x - self.mean) / self.std))]
+        y_maps = [y, *(one.to(y.dtype) for one in self.tower((y - self.mean) / self.std))]
         similarity = x.new_zeros(x.shape[0])
         for x_map, y_map, alpha, beta in zip(
             x_maps, y_maps, self.alpha.split(_WIDTHS), self.beta.split(_WIDTHS), strict=True
@@ -115,6 +115,8 @@ class DISTSLoss(NetworkLoss):
             places, except that they can't be downloaded. They are in the authors' package:
             ``pip install --no-deps --target FOLDER dists-pytorch`` puts them into a folder that ``FLUXSR_WEIGHTS`` can name.
         double_backward: Allow the gradient to be differentiated again.
+        compute_dtype: ``"bfloat16"`` runs the convolutions in half the memory, and faster where the hardware has it; statistics
+            are compared in float32. For training; measure with the default, float32.
         reduction: ``"mean"`` over the images of a batch, their ``"sum"``, or ``"none"``: one value for each, ``(B,)``.
 
     Raises:
@@ -128,11 +130,12 @@ class DISTSLoss(NetworkLoss):
         heads: str | Path | None = None,
         *,
         double_backward: bool = False,
+        compute_dtype: str | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         views = (WeightedView(1.0, _unchanged),)
         net = DISTSNet.load(weights, heads)
-        super().__init__(net, views, double_backward=double_backward, reduction=reduction)
+        super().__init__(net, views, double_backward=double_backward, compute_dtype=compute_dtype, reduction=reduction)
 
 
 def _unchanged(image: Tensor) -> Tensor:
