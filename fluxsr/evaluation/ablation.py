@@ -210,6 +210,8 @@ def measure(
         seed=seed,
         scale=SCALE,
         model=[f"{variant.name}={variant.weights}" for variant in variants],
+        # What a training does about the grid is what is asked here.
+        grid_fix=False,
         bicubic=True,
         metrics=metrics,
         period=PERIOD,

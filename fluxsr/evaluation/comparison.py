@@ -35,6 +35,7 @@ def compare(
     model: Sequence[str] = (),
     steps: Sequence[int] = (1,),
     color_fix: Sequence[ColorFix] = ("wavelet",),
+    grid_fix: bool = True,
     bicubic: bool = False,
     metrics: Sequence[str] | None = None,
     crop: int | None = None,
@@ -60,6 +61,7 @@ def compare(
         model: Models: nano-student, a file, folder or hub id of ours, or a file that spandrel loads (fluxsr[peers]).
         steps: Steps of our models' solver, or several counts.
         color_fix: Color fix of our models, or several of them: wavelet, adain, none.
+        grid_fix: Remove the grid of our models' tokens, as upscaling does; without it, see what the model itself leaves.
         bicubic: Bicubic enlargement, the baseline.
         metrics: What is measured (default: the benchmark's, or psnr,ssim,lpips_alex,dists).
         crop: Pixels cut off each side for psnr and ssim (default: the benchmark's, or 0).
@@ -105,7 +107,7 @@ def compare(
         testset = open_own_images(hr, lr, scale, degrade, seed, restores)
         measured = list(FULL_REFERENCE if hr else NO_REFERENCE)
     settings = Settings(crop or 0, period, weights, str(choose_device(device)))
-    systems = gather_systems(testset, results, model, steps, color_fix, bicubic, device)
+    systems = gather_systems(testset, results, model, steps, color_fix, grid_fix, bicubic, device)
     document, *further = sorted(output, key=lambda path: not path.lower().endswith(".json"))
     total, done = len(processes.share(list(testset.items))) * len(systems), 0
 
@@ -169,6 +171,7 @@ def gather_systems(
     model: Sequence[str],
     steps: Sequence[int],
     color_fix: Sequence[ColorFix],
+    grid_fix: bool,
     bicubic: bool,
     device: str,
 ) -> list[System]:
@@ -186,5 +189,6 @@ def gather_systems(
         systems.append(known.bicubic())
     for entry in model:
         name, sign, path = entry.partition("=")
-        systems += known.load_variants(path if sign else entry, name if sign else None, device, steps, color_fix)
+        source, own_name = (path, name) if sign else (entry, None)
+        systems += known.load_variants(source, own_name, device, steps, color_fix, grid_fix)
     return systems

@@ -130,6 +130,7 @@ def load_variants(
     device: str = "auto",
     steps: Sequence[int] = (1,),
     color_fixes: Sequence[ColorFix] = ("wavelet",),
+    grid_fix: bool = True,
 ) -> list[System]:
     """Load a model once, and return a system for each number of steps with each color fix.
 
@@ -141,6 +142,7 @@ def load_variants(
         device: Where to run: auto, cpu, cuda or mps.
         steps: Steps of the solver.
         color_fixes: Color fixes: wavelet, adain or none.
+        grid_fix: Remove the grid of the tokens, as upscaling does.
 
     Raises:
         ValueError: As :func:`load_model`.
@@ -171,10 +173,16 @@ def load_variants(
         said += [f"{number} step{'s' if number > 1 else ''}"] if [*steps] != [1] else []
         said += [f"color fix {fix}"] if [*color_fixes] != ["wavelet"] else []
         upscaler = Upscaler(
-            velocity, autoencoder, parts.start_time, window=parts.window, color_fix=fix, device=parts.device
+            velocity,
+            autoencoder,
+            parts.start_time,
+            window=parts.window,
+            color_fix=fix,
+            grid_fix=grid_fix,
+            device=parts.device,
         )
         restore = partial(_restored, upscaler, number)
-        own = f"{identity}, {number} steps, color fix {fix}"
+        own = f"{identity}, {number} steps, color fix {fix}, {'with' if grid_fix else 'without'} grid fix"
         systems.append(System(", ".join(said), model, own, restore=restore, meter=meter, parameters=count))
     return systems
 

@@ -82,13 +82,13 @@ def upscale_files(
     Args:
         inputs: Image files, folders, patterns such as 'old/*.png'.
         output: A folder; or a file, for a single image.
-        scale: Magnification, any number; 1 restores only.
+        scale: Magnification; 1 restores only.
         size: Exact size of the results, instead.
         longest: Longest side of the results in pixels, instead.
         width: Width of the results in pixels, instead.
         height: Height of the results in pixels, instead.
         strength: How far to go from the input, 0 to 2; 1 is what the models are trained for (default: 1).
-        steps: Euler steps; the models are trained for 1.
+        steps: Euler steps; models are trained for 1.
         suffix: Text added to each name, for example _x4.
         format: File format of the results (default: that of each input, PNG where it is only read).
         quality: Quality of JPEG, WebP and AVIF, 1 to 100; from 90 on, JPEG and AVIF keep the colors' full resolution (4:4:4)

@@ -1,4 +1,4 @@
-"""Passes one image through the stages strip by strip: resize, encode, flow, decode, color."""
+"""Passes one image through the stages strip by strip: resize, encode, flow, decode, grid, color."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fluxsr.flows import euler
 from fluxsr.images.convert import Pixels, color_count, has_alpha, to_pixels, to_tensor
 from fluxsr.images.resize import Resized
 from fluxsr.inference.color import Moments, adain, wavelet_rows
+from fluxsr.inference.grid import Trimmed, WithoutGrid, enough_tokens
 from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.strips import RowBuffer, RowSource, blended
 from fluxsr.inference.transfers import to_device, to_host
@@ -43,6 +44,7 @@ class StripRun:
         tile: Side in pixels of what is computed at a time.
         turned: Whether height and width were exchanged.
         color_fix: See :class:`fluxsr.inference.Upscaler`.
+        grid_fix: See there.
         device: Where the networks are.
         strength: Share of the way from the input's latents to the model's.
         progress: Called with the number of windows done and of all windows.
@@ -60,6 +62,7 @@ class StripRun:
         tile: int,
         turned: bool,
         color_fix: ColorFix,
+        grid_fix: bool,
         device: torch.device,
         strength: float = 1.0,
         progress: Progress | None = None,
@@ -78,6 +81,8 @@ class StripRun:
         self.done = 0
         downsample = autoencoder.downsample
         self.latent_size = (_blocks(size[0], 2 * downsample) * 2, _blocks(size[1], 2 * downsample) * 2)
+        self.token = 2 * downsample
+        self.grid_fix = grid_fix and enough_tokens(size, self.token)
         window = min(window or tile, tile)
         # In latent positions, and even.
         self.window = max(2, window // downsample // 2 * 2)
@@ -93,16 +98,19 @@ class StripRun:
         """Return the upscaled pixels, of the dtype and the channels that came in."""
         height, width = self.size
         result = np.empty((height, width, self.pixels.shape[2]), self.pixels.dtype)
-        restored = RowBuffer(self.restored())
+        rows: RowSource = RowBuffer(self.restored())
+        if self.grid_fix:
+            rows = WithoutGrid(rows, self.enlarged, self.latent_size[0] * self.autoencoder.downsample, self.token)
+        restored = Trimmed(rows, width)
         if self.color_fix == "adain":
             self.fix_moments(restored, result)
         else:
             for top, bottom in self.blocks():
                 if self.color_fix == "wavelet":
-                    rows = wavelet_rows(restored, self.enlarged, top, bottom, height)
+                    block = wavelet_rows(restored, self.enlarged, top, bottom, height)
                 else:
-                    rows = restored.rows(top, bottom)
-                self.write(result, top, rows)
+                    block = restored.rows(top, bottom)
+                self.write(result, top, block)
         if self.alpha is not None:
             for top, bottom in self.blocks():
                 result[top:bottom, :, -1:] = to_pixels(self.alpha.rows(top, bottom), result.dtype)
@@ -117,7 +125,7 @@ class StripRun:
         for t, s in pairwise(self.times):
             latents = self.stage(self.euler_step(t, s), RowBuffer(latents))
         strips = self.stage(self.autoencoder.decode, RowBuffer(latents), writes=self.autoencoder.downsample)
-        return (_finite(strip[..., : self.size[1]]).clamp(0, 1) for strip in strips)
+        return (_finite(strip) for strip in strips)
 
     def stage(
         self, function: Callable[[Tensor], Tensor], source: RowSource, reads: int = 1, writes: int = 1

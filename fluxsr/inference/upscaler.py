@@ -45,6 +45,8 @@ class Upscaler:
             channel; both look at the image as a whole. With ``"wavelet"``, the default, the student of version 0.1 gained
             0.08 dB on Set14 under bicubic reduction and 0.06 dB on camera pairs, and lost 0.02 dB under Real-ESRGAN's
             degradation.
+        grid_fix: Remove the part of the change that repeats from token to token, the grid that transformers leave
+            (:func:`fluxsr.inference.grid.token_grid`). Results of fewer than 17 tokens a side stay as they are.
         ensemble: Average four passes that are shifted by half a token (:class:`fluxsr.inference.ensemble.ShiftedMean`):
             closer to the original and softer, at four times the work of the model.
         device: Where the parts run; by default where the velocity model's parameters are.
@@ -69,6 +71,7 @@ class Upscaler:
         window: int | None = None,
         tile: int | Literal["auto"] | None = "auto",
         color_fix: ColorFix = "wavelet",
+        grid_fix: bool = True,
         ensemble: bool = False,
         device: torch.device | str | None = None,
         memory_plan: MemoryPlan | None = None,
@@ -88,6 +91,7 @@ class Upscaler:
         self.memory_plan = memory_plan
         self.tile = memory_plan.tile if memory_plan is not None and tile == "auto" else tile
         self.color_fix = color_fix
+        self.grid_fix = grid_fix
         self._told: set[int] = set()
         parameter = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
         self.device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
@@ -99,6 +103,7 @@ class Upscaler:
         *,
         tile: int | Literal["auto"] | None = "auto",
         color_fix: ColorFix = "wavelet",
+        grid_fix: bool = True,
         ensemble: bool = False,
         **source: Any,
     ) -> Upscaler:
@@ -107,7 +112,8 @@ class Upscaler:
         Args:
             model: Shipped name, ``.safetensors`` file, hub id or folder (default: nano-student).
             tile: Side in pixels of what is computed at a time; off sets no limit.
-            color_fix: What keeps the input's colors: wavelet its low frequencies, adain its mean and deviation.
+            color_fix: What keeps the colors: wavelet low frequencies, adain mean and deviation.
+            grid_fix: Remove the grid that a transformer's tokens leave.
             ensemble: Average four shifted passes: truer and softer.
             **source: Further options of :func:`fluxsr.inference.load_parts`: ``lora``, ``prompt``, ``guidance``,
                 ``autoencoder``, ``start_time``, ``window``, ``device``, ``dtype``, ``memory``, ``revision``, ``say``.
@@ -115,7 +121,8 @@ class Upscaler:
         Raises:
             ValueError: If something can't be loaded, doesn't fit, or is not known, with what to do.
         """
-        return cls(**load_parts(model, **source)._asdict(), tile=tile, color_fix=color_fix, ensemble=ensemble)
+        own: dict[str, Any] = {"tile": tile, "color_fix": color_fix, "grid_fix": grid_fix, "ensemble": ensemble}
+        return cls(**load_parts(model, **source)._asdict(), **own)
 
     def __call__(
         self,
@@ -197,6 +204,7 @@ class Upscaler:
                     tile=limit,
                     turned=turned,
                     color_fix=self.color_fix,
+                    grid_fix=self.grid_fix,
                     device=self.device,
                     strength=float(strength),
                     progress=progress,

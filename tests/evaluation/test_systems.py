@@ -86,7 +86,7 @@ def test_variants_share_one_network_and_are_told_apart(testset):
 
 def test_a_peer_has_no_color_fix_and_is_measured_once(peer, testset):
     model = str(peer[0] / "small.pth")
-    systems = gather_systems(testset, [], [f"peer={model}"], [1], ["wavelet", "none"], False, "cpu")
+    systems = gather_systems(testset, [], [f"peer={model}"], [1], ["wavelet", "none"], True, False, "cpu")
     assert [system.name for system in systems] == ["peer"]
 
 

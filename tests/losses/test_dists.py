@@ -41,13 +41,28 @@ def test_zero_for_equal_images_symmetric_and_differentiable(files, pair: tuple[T
     assert image.grad.abs().sum() > 0
 
 
-def test_flat_images_are_finite(files) -> None:
+@pytest.mark.parametrize("compute_dtype", [None, "bfloat16"])
+def test_flat_images_are_finite(files, compute_dtype) -> None:
     image = torch.zeros(1, 3, 32, 32, requires_grad=True)
-    value = DISTSLoss(*files)(image, torch.full((1, 3, 32, 32), 0.5))
+    value = DISTSLoss(*files, compute_dtype=compute_dtype)(image, torch.full((1, 3, 32, 32), 0.5))
     value.backward()
     assert value.isfinite()
     assert image.grad is not None
     assert image.grad.isfinite().all()
+
+
+def test_fewer_bits_in_the_convolutions_change_little(files, pair: tuple[Tensor, Tensor]) -> None:
+    values, gradients = [], []
+    for compute_dtype in (None, "bfloat16"):
+        image = pair[0].clone().requires_grad_()
+        value = DISTSLoss(*files, compute_dtype=compute_dtype)(image, pair[1])
+        value.backward()
+        assert value.dtype == image.grad.dtype == torch.float32
+        values.append(value.item())
+        gradients.append(image.grad.flatten())
+    assert values[1] != values[0]  # it did something
+    assert values[1] == pytest.approx(values[0], rel=0.02)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.9
 
 
 def test_published_values(assets) -> None:

@@ -64,9 +64,13 @@ def test_on_meta_nothing_is_computed():
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "times"),
-    [("nano2", {"weights": False, "trainable": "full"}, 2), ("nano", {}, 2), ("nano", {"trainable": "full"}, 0)],
+    ("model", "options", "times", "named"),
+    [
+        ("nano2", {"weights": False, "trainable": "full"}, 2, "1 double"),
+        ("nano", {}, 2, "student"),
+        ("nano", {"trainable": "full"}, 0, "times"),
+    ],
 )
-def test_what_does_not_fit_is_refused(model, options, times):
-    with pytest.raises(ValueError):
+def test_what_does_not_fit_is_refused(model, options, times, named):
+    with pytest.raises(ValueError, match=named):
         expand_blocks(load_flux(model, **options), times)

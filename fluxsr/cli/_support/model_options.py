@@ -33,6 +33,7 @@ _NAMES = [
     "start_time",
     "tile",
     "color_fix",
+    "grid_fix",
     "ensemble",
     "device",
     "dtype",
