@@ -59,9 +59,9 @@ BAD = Damage("Out of focus, shrunk to a quarter, grain, JPEG 40", sigma=2.5, noi
 
 HERO = "coffee"
 CASES = (
-    Case("coffee", (40, 100), MESSENGER, "A cup, as a messenger sends it", "CC0", (36, 284)),
+    Case("coffee", (40, 100), MESSENGER, "A cup, as a messaging app sends it", "CC0", (36, 284)),
     Case("chelsea", (0, 0), GRAINY, "Fur in low light", "CC0"),
-    Case("astronaut", (0, 30), MESSENGER, "A face, as a messenger sends it", "NASA, public domain"),
+    Case("astronaut", (0, 30), MESSENGER, "A face, as a messaging app sends it", "NASA, public domain"),
     Case("rocket", (60, 120), GRAINY, "A launch at dusk", "SpaceX, public domain"),
     Case("gravel", (0, 0), SOFT, "Gravel, out of focus", "CC0"),
     Case("hubble_deep_field", (300, 300), GRAINY, "Galaxies", "NASA, public domain"),
