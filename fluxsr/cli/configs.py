@@ -19,7 +19,7 @@ COMMAND = Command(
     fluxsr configs fluxsr_nano --output mine.yaml    # a copy to edit
     fluxsr fit --config mine.yaml --config memory/48gb
     """,
-    notes="`--config NAME` takes each of them by its name; a file of that name in this folder goes first.",
+    notes="`--config NAME` takes each of them by its name; a file of that name in the current folder takes precedence.",
     positional="name",
     short={"o": "output"},
     shown={"name": "NAME", "output": "FILE"},
@@ -37,7 +37,7 @@ def configs(name: list[str] | None = None, *, output: str | None = None) -> None
 
     Args:
         name: One of them; without --output it is printed.
-        output: File to copy it to; one that is there is left as it is.
+        output: File to copy it to; an existing file is not replaced.
 
     Raises:
         UsageError: If there is no such configuration, or ``output`` is there already.

@@ -22,7 +22,7 @@ COMMAND = Command(
     notes="""\
 Metrics: psnr, ssim (of the BT.601 luma), psnr_rgb, ssim_rgb, ssim_tables (as recent papers have it), lpips_alex, lpips_vgg,
 lpips_squeeze, lpips_nano, dists, niqe, artefact_db, consistency, ntire, fid. NAME=module:function measures by a function of
-your own. Any other name is asked of pyiqa (musiq, maniqa, clipiqa, topiq_nr, qalign), an extra whose license is
+your own. Any other name is looked up in pyiqa (musiq, maniqa, clipiqa, topiq_nr, qalign), an extra whose license is
 non-commercial. `--benchmark list` lists the benchmarks.
 
 Images are matched by name. A folder in which some are missing, extra or of another size is refused. What is measured is

@@ -9,23 +9,23 @@ from typing import NoReturn
 # name -> (module, one line of help); the module's main(arguments) runs it.
 COMMANDS = {
     "upscale": ("fluxsr.cli.upscale", "upscale photos of any size and format, by any factor"),
-    "app": ("fluxsr.cli.app", "a page in the browser: drop a photo, compare, download"),
-    "demo": ("fluxsr.cli.demo", "the whole of it in six minutes, on any machine, with a report"),
-    "fit": ("fluxsr.cli.fit", "train"),
+    "app": ("fluxsr.cli.app", "open a page in the browser: drop a photo, compare, download"),
+    "demo": ("fluxsr.cli.demo", "run every step on small models in six minutes, on any machine, with a report"),
+    "fit": ("fluxsr.cli.fit", "train a model as a configuration says"),
     "configs": ("fluxsr.cli.configs", "list the configurations that come with the package, or copy one"),
-    "plan": ("fluxsr.cli.plan", "what a training run takes, in memory and time, before it is paid for"),
+    "plan": ("fluxsr.cli.plan", "compute what a training run needs in memory and time, before it starts"),
     "validate": ("fluxsr.cli.fit", "measure on the validation images"),
     "test": ("fluxsr.cli.fit", "measure on the test images"),
     "predict": ("fluxsr.cli.fit", "upscale images with a configuration and a checkpoint"),
-    "ablation": ("fluxsr.cli.ablation", "train a grid of variants, resumable, and put them into one table"),
+    "ablation": ("fluxsr.cli.ablation", "train every variant of a grid and compare all of them in one table"),
     "pairs": ("fluxsr.cli.pairs", "make teacher pairs (noise, latents, image) for flow trajectory distillation"),
     "export": (
         "fluxsr.cli.export",
-        "one model of a base and its adapter: fused, folded, quantized, in diffusers' format",
+        "write a base and its adapter as one model: fused, folded, quantized, in diffusers' format",
     ),
-    "evaluate": ("fluxsr.cli.evaluate", "metrics of models and folders of results, with the protocol written down"),
-    "report": ("fluxsr.cli.report", "one HTML page from evaluations: tables, plots, pictures side by side"),
-    "study": ("fluxsr.cli.study", "a page on which people compare pictures blindly, and the scores of their votes"),
+    "evaluate": ("fluxsr.cli.evaluate", "measure models and folders of results, and write down the protocol"),
+    "report": ("fluxsr.cli.report", "write an HTML page from evaluations: tables, plots, pictures side by side"),
+    "study": ("fluxsr.cli.study", "make a page on which people compare pictures blindly, and score their votes"),
     "prompt": ("fluxsr.cli.prompt", "encode a prompt once, into a file that training reads"),
 }
 

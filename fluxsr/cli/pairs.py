@@ -11,9 +11,9 @@ COMMAND = Command(
     "pairs",
     ("fluxsr.training.pair_maker:make_pairs", "fluxsr.processes:launch"),
     examples="""
-    fluxsr pairs --output pairs --num 128                                # of the shipped nano teacher: half a minute, no GPU
+    fluxsr pairs --output pairs --num 128                                # by the shipped nano teacher: half a minute, no GPU
     fluxsr pairs --output pairs --num 2400 --steps 28 --guidance 3.5 --model black-forest-labs/FLUX.1-dev \\
-      --prompt prompt.safetensors --dtype bfloat16 --batch_size 4        # as the paper's
+      --prompt prompt.safetensors --dtype bfloat16 --batch_size 4        # the paper's number
     fluxsr pairs --output pairs --num 2400 --steps 50 --cfg 4.0 --model black-forest-labs/FLUX.2-klein-base-4B \\
       --prompt prompt.safetensors --dtype bfloat16                       # with classifier-free guidance
     fluxsr pairs --output pairs --num 2400 --steps 28 --devices auto     # on every GPU of this machine

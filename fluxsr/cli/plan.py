@@ -16,7 +16,7 @@ All other options are those of fluxsr fit, --config among them.
 what it prints:
   parameters      transformer (its modulation included), modulation (the blocks' norm*.linear), trainable
   held            what lives from step to step: frozen base, adapters, gradients, optimizer, moving average, autoencoder, losses
-  by phase        the most bytes that are alive in it, and its FLOPs; recomputation by checkpointing counts where it happens
+  by phase        the most bytes alive during the phase, and its FLOPs; recomputation by checkpointing counts where it happens
   peak            the largest of these, and what it is made of
   time            from the FLOPs and --tflops, which you state; it is sustained throughput, not the data sheet's
   validation      where data.val_photos is given: the most bytes in a validation step, by data.val_crop and model.tile
@@ -83,10 +83,10 @@ def plan(
     Args:
         rest: The options of ``fluxsr fit``.
         devices: GPUs of the run, over all nodes.
-        strategy: How it is spread over them; auto: as trainer.strategy says, else ddp.
+        strategy: How the run uses several GPUs; auto: as trainer.strategy says, else ddp.
         tflops: 10^12 operations a second that one GPU sustains: stated, not measured.
-        memory: Memory of one GPU, for example 24GB or 80GiB: say whether it fits.
-        reserve: Part of it that is left to the CUDA context, libraries and fragmentation (default: 2GB, assumed).
+        memory: Memory of one GPU, for example 24GB or 80GiB; the plan then says whether the run fits.
+        reserve: Part of that memory left to the CUDA context, libraries and fragmentation (default: 2GB, assumed).
         text_tokens: Length of the prompt (default: the file's own, 512 without a file).
         val_photo: Size of the photos that are validated whole (default: 2040x1356, DIV2K's, assumed).
         format: Output for people or for scripts.

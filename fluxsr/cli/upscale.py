@@ -29,7 +29,7 @@ COMMAND = Command(
     """,
     notes="""\
 Folders keep their structure. PNG, JPEG, WebP, AVIF, TIFF and BMP are read and written with their profile, EXIF and XMP; GIF,
-HEIC (fluxsr[heic]) and JPEG XL (fluxsr[jxl]) are read. Names that end so are files after -o, all else is a folder.
+HEIC (fluxsr[heic]) and JPEG XL (fluxsr[jxl]) are read. After -o, a name that ends so is a file, and any other a folder.
 
 Exit code: 0: all went well, 1: some files failed, 2: a mistake in the options, 130: Ctrl-C.""",
     positional="inputs",

@@ -49,12 +49,12 @@ def compare(
     """Measure models and folders of results against a benchmark, image by image.
 
     Args:
-        output: Files to write: out.json, which an interrupted run goes on from, and out.csv, out.md.
+        output: Files to write: out.json, from which an interrupted run resumes, and out.csv, out.md.
         benchmark: A known benchmark, or `list`.
-        root: Folder that it lies in (default: the folder that FLUXSR_BENCHMARKS names).
+        root: Folder that holds the benchmark (default: the folder that FLUXSR_BENCHMARKS names).
         hr: Reference images of your own: a folder or a pattern.
         lr: Low-resolution images of your own.
-        degrade: How LR images are made of those of hr (default: bicubic, for models).
+        degrade: How LR images are made from the HR images (default: bicubic, for models).
         seed: Seed of realesrgan's degradation.
         scale: Magnification (default: what HR and LR sizes say, or 4).
         results: Folders of results, each with a name.
@@ -62,13 +62,13 @@ def compare(
         steps: Steps of our models' solver, or several counts.
         color_fix: Color fix of our models, or several of them: wavelet, adain, none.
         grid_fix: Remove the grid of our models' tokens, as upscaling does; without it, see what the model itself leaves.
-        bicubic: Bicubic enlargement, the baseline.
-        metrics: What is measured (default: the benchmark's, or psnr,ssim,lpips_alex,dists).
+        bicubic: Measure bicubic enlargement too, the baseline.
+        metrics: Metrics to measure (default: the benchmark's, or psnr,ssim,lpips_alex,dists).
         crop: Pixels cut off each side for psnr and ssim (default: the benchmark's, or 0).
         period: Period of artefact_db, in pixels.
         weights: Folder of the perceptual networks and NIQE (default: what FLUXSR_WEIGHTS names).
         device: Device to run on: auto, cuda, mps or cpu.
-        save_images: Folder in which the models' pictures are kept, for fluxsr report.
+        save_images: Folder to keep the models' pictures in, for fluxsr report.
         progress: Is called with how many pictures are measured, and how many this process has to measure.
         processes: The processes that share the images; each of them makes the same call.
 

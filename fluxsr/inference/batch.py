@@ -83,18 +83,18 @@ def upscale_files(
         inputs: Image files, folders, patterns such as 'old/*.png'.
         output: A folder; or a file, for a single image.
         scale: Magnification; 1 restores only.
-        size: Exact size of the results, instead.
-        longest: Longest side of the results in pixels, instead.
-        width: Width of the results in pixels, instead.
-        height: Height of the results in pixels, instead.
+        size: Exact size of the results, instead of a scale.
+        longest: Longest side in pixels, instead of a scale.
+        width: Width in pixels, instead of a scale.
+        height: Height in pixels, instead of a scale.
         strength: How far to go from the input, 0 to 2; 1 is what the models are trained for (default: 1).
         steps: Euler steps; models are trained for 1.
         suffix: Text added to each name, for example _x4.
         format: File format of the results (default: that of each input, PNG where it is only read).
         quality: Quality of JPEG, WebP and AVIF, 1 to 100; from 90 on, JPEG and AVIF keep the colors' full resolution (4:4:4)
             (default: 95, and lossless WebP stays lossless).
-        skip_existing: Leave out what is there already.
-        overwrite: Replace what is there already.
+        skip_existing: Skip inputs whose result exists already.
+        overwrite: Replace results that exist already.
         max_pixels: Limit on inputs and results; 2e8 is 200 million (default: 1e8).
         load: Returns the upscaler; called once, and not before it is known that there is work.
         watcher: Is told how it goes on.

@@ -82,7 +82,7 @@ def export_model(
         model: Model: nano-student (shipped, the default), a .safetensors file that training exported, or an adapter's base: a
             hub id or a local folder in diffusers' layout.
         lora: Adapter file that training exported.
-        prompt: File of cached embeddings made by fluxsr prompt, the one that was trained with.
+        prompt: File of cached embeddings made by fluxsr prompt, the one used in training.
         guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
         autoencoder: Autoencoder: pixel, or hub id or local folder of an autoencoder; by default the model's own.
         start_time: Time of the LR latents (lr_time in training); by default what the file's header says, else 0.25.
@@ -92,7 +92,7 @@ def export_model(
             and guidance only.
         layout: Names of the weights in a .safetensors file: diffusers', or bfl for those that FLUX.1's authors gave them, which
             ComfyUI and the converters to GGUF read; bfl is never folded.
-        quantize: int8 or fp8 (torchao) or nf4 (bitsandbytes) weights, of folders only; needs the extra quant.
+        quantize: int8 or fp8 (torchao) or nf4 (bitsandbytes) weights, for folders only; needs the extra quant.
         dtype: Dtype of the weights; auto keeps the checkpoint's.
         base_model: Public name of the base, for the model card and its license; by default found from the model.
         trained: How it was trained, for the model card.

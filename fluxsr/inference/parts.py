@@ -71,8 +71,8 @@ def load_parts(
         model: Model to load. ``nano-student`` (the default) and ``nano-flowsr`` are shipped. It can be a ``.safetensors`` file
             that training or ``fluxsr export`` wrote, or a folder or hub id of a FluxSR pipeline. With ``lora`` or
             ``start_time`` it can be a base in diffusers' layout: a hub id (``black-forest-labs/FLUX.1-dev``) or a folder.
-        lora: Adapter file that training exported; ``model`` must name its base then.
-        prompt: File of cached embeddings made by ``fluxsr prompt``, the one that was trained with.
+        lora: Adapter file that training exported; ``model`` must then name its base.
+        prompt: File of cached embeddings made by ``fluxsr prompt``, the one used in training.
         guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
         autoencoder: ``pixel``, a hub id or a folder (default: its own).
         start_time: Time of the LR latents (``lr_time`` in training); by default what the file or pipeline says.

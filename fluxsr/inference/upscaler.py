@@ -111,10 +111,10 @@ class Upscaler:
 
         Args:
             model: Shipped name, ``.safetensors`` file, hub id or folder (default: nano-student).
-            tile: Side in pixels of what is computed at a time; off sets no limit.
-            color_fix: What keeps the colors: wavelet low frequencies, adain mean and deviation.
+            tile: Side in pixels of the area computed at a time; off sets no limit.
+            color_fix: Keep the input's low frequencies (wavelet) or its mean and deviation (adain).
             grid_fix: Remove the grid that a transformer's tokens leave.
-            ensemble: Average four shifted passes: truer and softer.
+            ensemble: Average four shifted passes: faithful but softer.
             **source: Further options of :func:`fluxsr.inference.load_parts`: ``lora``, ``prompt``, ``guidance``,
                 ``autoencoder``, ``start_time``, ``window``, ``device``, ``dtype``, ``memory``, ``revision``, ``say``.
 

@@ -16,8 +16,8 @@ _EXAMPLES = {
   fluxsr fit --config fluxsr_nano                                                # no download, no GPU
   fluxsr fit --config fluxsr_nano --data.photos PHOTOS --trainer.max_steps 2000
   fluxsr fit --config fluxsr_flux1dev --config memory/48gb
-  fluxsr fit --config FILE --model.losses.tv_lpips.weight 2 --model.losses.adl null  # null takes a term away
-  fluxsr fit --config FILE --ckpt_path last                                      # go on, or start
+  fluxsr fit --config FILE --model.losses.tv_lpips.weight 2 --model.losses.adl null  # null removes a term
+  fluxsr fit --config FILE --ckpt_path last                                      # resume, or start
   fluxsr fit --config FILE --print_config                                        # all of it, with defaults""",
     "validate": """\
   fluxsr validate --config FILE --ckpt_path last --data.val_photos HELD_OUT_PHOTOS
@@ -32,19 +32,19 @@ _OPTIONS = """\
   --config FILE             YAML file, or a name (below); given again, the later file wins, key by key (-c FILE is the same)
   --print_config            print the configuration as it would be used, and stop
   --ckpt_path FILE|last     checkpoint to load; last: the newest last.ckpt below trainer.default_root_dir
-  --seed_everything N       of new weights (default: 0)
+  --seed_everything N       seed of new weights (default: 0)
   --model.seed N, --data.seed N
-                            of times, noise and crops of losses; of the order of the images, their crops and damage
+                            seed of times, noise and crops of losses; seed of the images' order, crops and damage
   --data.photos DIR         photos to train on, subfolders too
   --data.pairs DIR          teacher pairs, made by fluxsr pairs; null: none
-  --data.crop N             pixels along a side of what is trained on
+  --data.crop N             side of the training crops in pixels
   --data.batch_size N       images of one process in one step
   --data.val_photos DIR     HR photos to validate and test on
   --data.predict DIR        images that fluxsr predict upscales
-  --make_pairs.num N        and the other options of fluxsr pairs: data.pairs is made with them if it is not there
-  --model.flow_weight X     of the objective's own loss (default: 1)
+  --make_pairs.num N        an option of fluxsr pairs, as all of them; data.pairs is made with these if it is missing
+  --model.flow_weight X     weight of the objective's own loss (default: 1)
   --model.losses.NAME.weight X
-                            of a term of the loss; --model.losses.NAME null takes it away
+                            weight of a loss term; --model.losses.NAME null removes the term
   --model.optimizer.lr X    learning rate
   --trainer.max_steps N     optimizer steps
   --trainer.devices N       GPUs of this machine
@@ -54,7 +54,7 @@ _OPTIONS = """\
   -h, --help                show this page and stop
   --help_all                list every key, with its type and default: hundreds of lines
   --model.objective.help CLASS
-                            list what a class takes; so for every key that holds a class"""
+                            list the arguments of a class; works for every key that holds a class"""
 
 _KEYS = """\
 Every key of a configuration is an option: its path in the YAML, with dots. init_args may be left out. The groups:
@@ -63,10 +63,10 @@ Every key of a configuration is an option: its path in the YAML, with dots. init
   data      photos, pairs, crops, batches                                    docs/start.md
   trainer   steps, devices, precision, callbacks: those of Lightning's Trainer
 
-A class is named by class_path, its arguments stand below init_args; another class keeps the arguments that it takes too.
-Classes of your own are found in the folder that you are in; model and data may have a class_path as well: docs/subclass.md.
+A class is named by class_path, with its arguments below init_args; another class keeps the arguments that it also takes.
+Classes of your own are found in the current folder; model and data may have a class_path as well: docs/subclass.md.
 Files merge by key, a list (trainer.callbacks) is replaced as a whole; options win over files. In a file and as an option,
-null takes a loss term away.
+null removes a loss term.
 
 configurations that come with the package, by name (fluxsr configs lists them all, and copies one):
   fluxsr_nano               FluxSR, small: minutes on two cores, no download
@@ -78,7 +78,7 @@ configurations that come with the package, by name (fluxsr configs lists them al
                             how the shipped models were made; FTD and consistency together
   perceptual_nano           the small perceptual network: classes of examples/perceptual, in the root of the source
 
-Ctrl-C ends after the step at hand, with a checkpoint. Exit code: 0, 2 for a mistake, 130 after Ctrl-C.
+Ctrl-C ends the run after the current step, with a checkpoint. Exit code: 0, 2 for a mistake, 130 after Ctrl-C.
 """
 
 

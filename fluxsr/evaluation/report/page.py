@@ -47,8 +47,8 @@ def write_report(
         runs: JSON files that ``fluxsr evaluate`` wrote.
         output: The page, ending in .html.
         logs: Folder with training logs (CSV or TensorBoard), for curves.
-        images: How many worst and how many best images are shown of each run.
-        system: The one that is shown where a run has several (default: the first that isn't bicubic).
+        images: How many of the worst and of the best images of each run are shown.
+        system: System to show where a run has several (default: the first that isn't bicubic).
         title: Title of the page.
         introduction: Plain text that stands first.
         stages: What was done before, and how long it took; shown as a table.

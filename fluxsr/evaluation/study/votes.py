@@ -15,7 +15,7 @@ _OUTCOMES = {"left": 1.0, "tie": 0.5, "right": 0.0}
 
 
 def merge_votes(files: Sequence[str | Path], key: str | Path, seed: int = 0) -> StudyScores:
-    """Return the scores that people's votes come to.
+    """Return the systems' scores, computed from people's votes.
 
     Args:
         files: What people saved on the page. Of several files of one person the one with the most votes counts.

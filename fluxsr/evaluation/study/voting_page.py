@@ -65,10 +65,10 @@ def write_study(
         systems: Folders or patterns of pictures by the systems' names, or texts ``NAME=DIR``, at least two. They are
             matched by file name, and must be complete and of one size for each image.
         output: The page, ending in ``.html``. The key is written beside it, ending in ``.key.json``.
-        inputs: Folder of what the pictures were made of; people can look at it where it is given.
-        votes: How many pairs each person is shown, chosen so that all pairs of systems come up alike; ``None``: all of them.
-        sanity: How many further pairs show a picture beside a damaged copy of itself.
-        inline: Whether the pictures are inside of the page, or in a folder beside it; ``None``: inside up to 40 MB.
+        inputs: Folder of the images that the pictures were made from; people can then look at these, too.
+        votes: How many pairs each person is shown, all pairs of systems equally often; ``None``: all of them.
+        sanity: How many extra pairs show a picture beside a damaged copy of itself.
+        inline: Whether the pictures are inside the page or in a folder beside it; ``None``: inside up to 40 MB.
         title: The page's heading.
         question: What people are asked.
         seed: Seed of the codes that stand for the systems; ``None``: a new one each time.
