@@ -41,7 +41,7 @@ _OPTIONS = """\
   --data.batch_size N       images of one process in one step
   --data.val_photos DIR     HR photos to validate and test on
   --data.predict DIR        images that fluxsr predict upscales
-  --make_pairs.num N        an option of fluxsr pairs, as all of them; data.pairs is made with these if it is missing
+  --make_pairs.num N        number of pairs; all options of fluxsr pairs work here, and make data.pairs if it is missing
   --model.flow_weight X     weight of the objective's own loss (default: 1)
   --model.losses.NAME.weight X
                             weight of a loss term; --model.losses.NAME null removes the term
