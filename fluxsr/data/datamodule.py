@@ -38,6 +38,7 @@ class SRDataModule(LightningDataModule):
         val_multiple_of: What both sides of whole validation and test images are cut to multiples of; None: `scale`.
         degradation: Makes LR from HR; None: `RealESRGANDegradation(scale)`.
         flip: Mirror every other training crop of photos.
+        enlarge: Range of the factor by which every other training crop of photos is enlarged, as in `PhotoFolder`.
         batch_size: Images per step and process.
         num_workers: Worker processes per process.
         seed: Seed of order, crops and degradations.
@@ -69,6 +70,7 @@ class SRDataModule(LightningDataModule):
         val_multiple_of: int | None = None,
         degradation: Degradation | None = None,
         flip: bool = True,
+        enlarge: tuple[float, float] | None = None,
         batch_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
@@ -95,6 +97,7 @@ class SRDataModule(LightningDataModule):
         self.val_multiple_of = val_multiple_of
         self.degradation = degradation
         self.flip = flip
+        self.enlarge = enlarge
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -176,7 +179,7 @@ class SRDataModule(LightningDataModule):
         if self.photos is not None:
             sets.append(
                 self._photo_set(
-                    "photos", self.photos, "paired_lr", self.paired_lr, crop=self.crop, flip=self.flip,
+                    "photos", self.photos, "paired_lr", self.paired_lr, crop=self.crop, flip=self.flip, enlarge=self.enlarge,
                     samples_per_image=self.samples_per_image, cache=self.cache,
                 )
             )  # fmt: skip
@@ -215,6 +218,7 @@ class SRDataModule(LightningDataModule):
         *,
         crop: int | None,
         flip: bool,
+        enlarge: tuple[float, float] | None = None,
         samples_per_image: int = 1,
         cache: bool = False,
         multiple_of: int | None = None,
@@ -230,7 +234,11 @@ class SRDataModule(LightningDataModule):
             "multiple_of": multiple_of,
         }
         if lr_path is None:
-            return PhotoFolder(photos, degradation=self.degradation, **common)
+            return PhotoFolder(photos, degradation=self.degradation, enlarge=enlarge, **common)
+        if enlarge is not None:
+            raise ValueError(
+                "data.enlarge is for photos that are degraded on the fly, and data.paired_lr has LR images"
+            )
         if not isinstance(photos, str | Path):
             raise ValueError(f"data.{lr_name} goes with one folder in data.{photos_name}, got {len(photos)}: {photos}")
         return PairedFolders(photos, lr_path, **common)
