@@ -164,6 +164,7 @@ def test_a_yaml_names_the_degradation(tmp_path, photos) -> None:
         ({}, "validate", r"nothing to evaluate on: give data\.val_photos"),
         ({}, "test", r"give data\.test_photos"),
         ({}, "predict", r"give data\.predict"),
+        ({"photos": "a", "paired_lr": "x", "enlarge": (1, 2)}, "fit", r"data\.enlarge is for photos"),
         ({"paired_lr": "x"}, "fit", r"data\.paired_lr was given without data\.photos"),
         ({"photos": ["a", "b"], "paired_lr": "x"}, "fit", r"data\.paired_lr goes with one folder in data\.photos"),
         ({"photos": "/no/such/folder"}, "fit", "/no/such/folder doesn't exist"),

@@ -39,6 +39,37 @@ def test_half_of_the_crops_are_mirrored(photos) -> None:
     assert 10 <= sum(mirrored) <= 30
 
 
+def test_every_other_crop_is_enlarged_from_a_smaller_piece(photos) -> None:
+    plain = PhotoFolder(photos, crop=64, flip=False, degradation=BicubicDegradation(), cache=True)
+    dataset = PhotoFolder(photos, crop=64, flip=False, degradation=BicubicDegradation(), cache=True, enlarge=(2, 2))
+    index = [path.name for path in dataset.paths].index("3.png")  # 64x64: a crop that is not enlarged is the photo
+    image = read_image(dataset.paths[index])
+    crops = [dataset[(epoch, index)].hr_image for epoch in range(40)]
+    enlarged = [crop for crop in crops if not torch.equal(crop, image)]
+    assert 10 <= len(enlarged) <= 30
+    for crop in enlarged:
+        assert crop.shape == (3, 64, 64)
+        assert 0 <= float(crop.min()) <= float(crop.max()) <= 1
+        assert float(crop.diff(dim=-1).abs().mean()) < 0.7 * float(image.diff(dim=-1).abs().mean())
+    # Without it, the crops are what they were before there was such an option.
+    assert torch.equal(plain[index].hr_image, image)
+
+
+def test_enlarged_crops_are_pieces_of_the_photo(photos) -> None:
+    dataset = PhotoFolder(photos, crop=64, flip=False, degradation=BicubicDegradation(), enlarge=(4, 4))
+    index = [path.name for path in dataset.paths].index("3.png")
+    image = read_image(dataset.paths[index])
+    pieces = image.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 16, 16)
+    candidates = torch.nn.functional.interpolate(pieces, (64, 64), mode="bicubic").clamp(0, 1)
+    found = 0
+    for epoch in range(12):
+        crop = dataset[(epoch, index)].hr_image
+        if not torch.equal(crop, image):
+            assert float((candidates - crop).abs().amax(dim=(1, 2, 3)).min()) < 1e-5
+            found += 1
+    assert found
+
+
 @pytest.mark.filterwarnings("ignore:left out")
 def test_crops_reach_every_corner(photos) -> None:
     dataset = PhotoFolder(photos, crop=80, flip=False, degradation=BicubicDegradation(), cache=True, on_error="skip")
@@ -85,6 +116,8 @@ def test_small_photos(photos) -> None:
         ({"crop": 30}, "crop must be a positive multiple of scale=4, got 30"),
         ({"crop": None, "multiple_of": 6}, "multiple_of must be a positive multiple of scale=4, got 6"),
         ({"scale": 0}, "scale must be a whole number"),
+        ({"enlarge": (0.5, 2)}, "enlarge must be a range of factors of at least 1"),
+        ({"enlarge": (2, 1)}, "enlarge must be a range of factors of at least 1"),
         ({"samples_per_image": 0}, "samples_per_image must be at least 1, got 0"),
         ({"on_error": "ignore"}, "on_error must be 'raise' or 'skip', got 'ignore'"),
     ],
