@@ -146,7 +146,7 @@ PAGE = """\
 
 Move a slider: left of it is the photo before, right of it the photo after.
 Before means enlarged by bicubic interpolation, and after means one step of the shipped student at x4.
-The student has 2.5 million parameters and runs on a CPU.
+The student has 4.7 million parameters and runs on a CPU.
 It shows that the method works, and it is no match for a model of 12 billion.
 
 <div class="gallery" markdown="0">

@@ -63,9 +63,9 @@ on it was trained for a minute or two, for one damage alone: that of an old phon
 twice. It learned by FluxSR's method, from pairs that the teacher drew and from eight pictures that come with scikit-image.
 The four photos below were never trained on, by either. So the table compares three: bicubic interpolation, the student as
 it ships, and the student as it was adapted here.
-What is a toy here. Both models have FLUX's blocks, but 2.5 M parameters instead of 12 B, work on pixels and have no text.
-The teacher draws textures, not scenes. The degradation, the losses, the objective and the one-step restoration are the
-real ones."""
+What is a toy here. The teacher and the student have FLUX's blocks, but 2.5 M and 4.7 M parameters instead of 12 B. They
+work on pixels and have no text. The teacher draws textures, not scenes. The degradation, the losses, the objective and the
+one-step restoration are the real ones."""
 
 
 def run_demo(
@@ -73,7 +73,7 @@ def run_demo(
 ) -> None:
     """Make teacher pairs, adapt the student with FTD + TV-LPIPS + ADL, upscale photos in one step, write report.html.
 
-    No download and no GPU. Everything is small: the models are the shipped ones (2.5 M parameters), and the training is a
+    No download and no GPU. Everything is small: the models are the shipped ones (2.5 M and 4.7 M parameters), and the training is a
     few hundred steps on 128x128 images, for the damage of an old phone.
 
     Args:

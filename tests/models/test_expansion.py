@@ -10,7 +10,7 @@ from fluxsr.models import FluxBackbone, expand_blocks, load_flux
 
 @pytest.fixture
 def nano() -> FluxBackbone:
-    return load_flux("nano-student", trainable="full")
+    return load_flux("nano", trainable="full")
 
 
 def velocity(model: FluxBackbone) -> torch.Tensor:
