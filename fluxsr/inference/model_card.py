@@ -20,17 +20,17 @@ def base_model_of(model: str, config: Mapping[str, Any]) -> str:
         model: What was loaded, by name or path.
         config: Configuration of its transformer. With FLUX.1-dev's own, it is that or made from it.
     """
-    if model in SHIPPED or _is(config, "nano"):
+    if model in SHIPPED or _is(config, "nano", but="num_single_layers"):  # the student is nano made deeper
         return "nano"
     if not Path(model).exists():
         return model
     return FLUX_DEV if _is(config, "flux.1-dev") else Path(model).resolve().name
 
 
-def _is(config: Mapping[str, Any], name: str) -> bool:
-    """Say whether a configuration is the named architecture's."""
+def _is(config: Mapping[str, Any], name: str, but: str = "") -> bool:
+    """Say whether a configuration is the named architecture's, whatever it has at the key ``but``."""
     own = FLUX_ARCHITECTURES[name]
-    found = ((config.get(key), value) for key, value in own.items())
+    found = ((config.get(key), value) for key, value in own.items() if key != but)
     return all((list(one) if isinstance(one, tuple) else one) == value for one, value in found)
 
 

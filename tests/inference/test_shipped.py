@@ -30,7 +30,9 @@ def test_all_weights_fit_into_thirty_two_megabytes():
     assert sum(file.stat().st_size for file in files) <= 32e6
 
 
-@pytest.mark.parametrize(("name", "count"), [("nano", 2_499_008), ("nano-student", 4_719_808), ("nano-flowsr", 2_499_008)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("nano", 2_499_008), ("nano-student", 4_719_808), ("nano-flowsr", 2_499_008)]
+)
 def test_shipped_backbones_load(name, count, generator):
     backbone = load_flux(name, trainable="none")
     assert sum(parameter.numel() for parameter in backbone.parameters()) == count
