@@ -73,8 +73,8 @@ def run_demo(
 ) -> None:
     """Make teacher pairs, adapt the student with FTD + TV-LPIPS + ADL, upscale photos in one step, write report.html.
 
-    No download and no GPU. Everything is small: the models are the shipped ones (2.5 M and 4.7 M parameters), and the training is a
-    few hundred steps on 128x128 images, for the damage of an old phone.
+    No download and no GPU. Everything is small: the models are the shipped ones (2.5 M and 4.7 M parameters), and the
+    training is a few hundred steps on 128x128 images, for the damage of an old phone.
 
     Args:
         output: Folder for the pairs, the adapter, the pictures and report.html.
