@@ -94,13 +94,13 @@ def test_the_shipped_student_folds_to_fewer_bytes(tmp_path, image, capsys):
     assert numbers[0] == sum(parameter.numel() for parameter in transformer.parameters())
     folded = FluxSRPipeline.from_pretrained(tmp_path / "out").transformer.state_dict().values()
     assert numbers[1] == sum(tensor.numel() for tensor in folded)
-    # What goes, of width D: the modulation of four blocks and of the last norm, the embedders of time (256 numbers), pooled
+    # What goes, of width D: the modulation of eight blocks and of the last norm, the embedders of time (256 numbers), pooled
     # prompt and prompt (16 each). What comes: the modulation's constants, and the pooled prompt that they were made with.
     D = 192
-    modulation = 4 * 3 * (D * D + D) + 2 * (D * D + D)
+    modulation = 8 * 3 * (D * D + D) + 2 * (D * D + D)
     embedders = (256 * D + D) + (D * D + D) + (16 * D + D) + (D * D + D) + (16 * D + D)
-    assert numbers[0] - numbers[1] == modulation + embedders - (4 * 3 + 2) * D - 16
-    assert "5.00 MB in float16" in before and "folded at t = 0.25" in after and "apache-2.0" in written
+    assert numbers[0] - numbers[1] == modulation + embedders - (8 * 3 + 2) * D - 16
+    assert "9.44 MB in float16" in before and "folded at t = 0.25" in after and "apache-2.0" in written
     size = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert f"{size / 1e6:.2f} MB on disk" in written
 
