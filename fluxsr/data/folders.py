@@ -1,5 +1,6 @@
 """Reads datasets from folders of images: photos degraded on the fly, pairs of folders, and images to upscale."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -79,8 +80,10 @@ class PhotoFolder(Dataset[SRSample]):
         multiple_of: int | None = None,
     ) -> None:
         check_photo_arguments(crop, scale, multiple_of, samples_per_image, on_error)
-        if enlarge is not None and not 1 <= enlarge[0] <= enlarge[1]:
+        if enlarge is not None and not 1 <= enlarge[0] <= enlarge[1] < math.inf:
             raise ValueError(f"enlarge must be a range of factors of at least 1, (low, high), got {tuple(enlarge)}")
+        if enlarge is not None and crop is None:
+            raise ValueError(f"enlarge={tuple(enlarge)} is for crops, and crop is None: give a crop, or leave it out")
         least, what = _least_side(crop, multiple_of, scale)
         self.paths = list(usable_sizes(list_all(path), least, what, on_error))
         self.crop = crop

@@ -80,8 +80,8 @@ class StripRun:
         self.progress = progress or (lambda done, total: None)
         self.done = 0
         downsample = autoencoder.downsample
-        self.latent_size = (_blocks(size[0], 2 * downsample) * 2, _blocks(size[1], 2 * downsample) * 2)
         self.token = 2 * downsample
+        self.latent_size = (_blocks(size[0], self.token) * 2, _blocks(size[1], self.token) * 2)
         self.grid_fix = grid_fix and enough_tokens(size, self.token)
         window = min(window or tile, tile)
         # In latent positions, and even.

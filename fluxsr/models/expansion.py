@@ -14,14 +14,15 @@ def expand_blocks(backbone: FluxBackbone, times: int = 2) -> FluxBackbone:
 
     The output projections of the copies are zero, so each of them is the identity until training changes that. Training then
     starts from what the model has learned, not from random weights. This is the block expansion of LLaMA Pro
-    (arXiv 2401.02415), applied to FLUX's single blocks; there only the copies are trained, here what was trainable before.
+    (arXiv 2401.02415), applied to FLUX's single blocks. Only the copies are trained there, the whole model here, if any of it was.
 
     Args:
         backbone: A model of single blocks alone, as ``nano`` is, without adapters.
         times: How many blocks there are afterwards for each block before.
 
     Raises:
-        ValueError: If the model has double blocks, adapters or a modulation table, or ``times`` is below 1.
+        ValueError: If the model has double blocks, adapters, a modulation table or no text stream, if it is quantized, or if
+            ``times`` is below 1.
 
     Example:
         >>> from fluxsr.models import load_flux
@@ -52,5 +53,8 @@ def expand_blocks(backbone: FluxBackbone, times: int = 2) -> FluxBackbone:
         for copy in range(times):
             place = f"single_transformer_blocks.{int(number) * times + copy}.{inner}"
             state[place] = torch.zeros_like(tensor) if copy and inner.startswith("proj_out.") else tensor
+    if state.keys() != deeper.state_dict().keys():
+        raise ValueError("a model that is quantized, or has a modulation table or no text stream, can't be expanded")
     deeper.load_state_dict(state)
-    return FluxBackbone(deeper, backbone.prompt, backbone.guidance).requires_grad_(trainable)
+    checkpointing = transformer.gradient_checkpointing
+    return FluxBackbone(deeper, backbone.prompt, backbone.guidance, checkpointing).requires_grad_(trainable)

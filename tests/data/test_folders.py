@@ -117,6 +117,8 @@ def test_small_photos(photos) -> None:
         ({"crop": None, "multiple_of": 6}, "multiple_of must be a positive multiple of scale=4, got 6"),
         ({"scale": 0}, "scale must be a whole number"),
         ({"enlarge": (0.5, 2)}, "enlarge must be a range of factors of at least 1"),
+        ({"enlarge": (1, float("inf"))}, "enlarge must be a range of factors of at least 1"),
+        ({"enlarge": (1, 2), "crop": None}, "enlarge=.* is for crops"),
         ({"enlarge": (2, 1)}, "enlarge must be a range of factors of at least 1"),
         ({"samples_per_image": 0}, "samples_per_image must be at least 1, got 0"),
         ({"on_error": "ignore"}, "on_error must be 'raise' or 'skip', got 'ignore'"),

@@ -52,6 +52,17 @@ def test_what_was_trained_is_trained(nano):
     assert not any(p.requires_grad for p in expand_blocks(nano.requires_grad_(False)).parameters())
 
 
+def test_checkpointing_stays(nano):
+    assert not expand_blocks(nano).transformer.gradient_checkpointing
+    recomputing = load_flux("nano", trainable="full", gradient_checkpointing=True)
+    assert expand_blocks(recomputing).transformer.gradient_checkpointing
+
+
+def test_a_model_that_lacks_layers_is_refused():
+    with pytest.raises(ValueError, match="no text stream"):
+        expand_blocks(load_flux("nano", trainable="full", text_stream=False))
+
+
 def test_it_is_saved_and_loaded_as_any_model(nano, tmp_path):
     deeper = expand_blocks(nano)
     again = load_flux(str(deeper.save(tmp_path / "deeper.safetensors")), trainable="none")
