@@ -14,7 +14,8 @@ def expand_blocks(backbone: FluxBackbone, times: int = 2) -> FluxBackbone:
 
     The output projections of the copies are zero, so each of them is the identity until training changes that. Training then
     starts from what the model has learned, not from random weights. This is the block expansion of LLaMA Pro
-    (arXiv 2401.02415), applied to FLUX's single blocks. Only the copies are trained there, the whole model here, if any of it was.
+    (arXiv 2401.02415), applied to FLUX's single blocks. Only the copies are trained there, and the whole
+    model here, if any of it was.
 
     Args:
         backbone: A model of single blocks alone, as ``nano`` is, without adapters.
