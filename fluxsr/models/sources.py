@@ -159,7 +159,7 @@ class ModelSource:
             yield
         except (OSError, ValueError, ImportError) as error:
             text = str(error)
-            if "gated" in text.lower() or "401" in text or "403" in text:
+            if _is_forbidden(error):
                 advice = "it is gated: accept its license on its hub page and log in with `hf auth login`"
             elif self.path is not None:
                 advice = "the folder is incomplete or damaged: it must be laid out as diffusers' save_pretrained does"
@@ -248,6 +248,15 @@ class ModelSource:
             f"{self.name} does not name its architecture, so it was not made by this library; give a folder in diffusers' "
             "layout"
         )
+
+
+def _is_forbidden(error: BaseException | None) -> bool:
+    """Say whether a hub refused access: the status of its answer, which diffusers' own error keeps as its context."""
+    while error is not None:
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def taesd_files(folder: Path) -> tuple[Path, Path] | None:

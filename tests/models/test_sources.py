@@ -99,3 +99,34 @@ def test_an_adapter_alone_names_no_model():
         ValueError, match=r"mine.safetensors is an adapter, which needs the base that it was trained on"
     ):
         model_or_shipped(None, "mine.safetensors")
+
+
+class _Answer:
+    """What a hub answers: the fields that its errors read."""
+
+    headers: dict[str, str] = {}  # noqa: RUF012
+    request = None
+
+    def __init__(self, status_code: int) -> None:
+        self.status_code = status_code
+
+
+@pytest.mark.parametrize(("status", "gated"), [(401, True), (403, True), (404, False)])
+def test_a_hub_that_refuses_access_asks_for_a_login(monkeypatch, status, gated):
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    def answer(*args, **kwargs):
+        raise RepositoryNotFoundError(f"{status} Client Error", response=_Answer(status))
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", answer)
+    monkeypatch.setattr("diffusers.configuration_utils.hf_hub_download", answer)
+    for load in (load_flux, load_autoencoder):
+        with pytest.raises(ValueError, match="it is gated" if gated else "check the name"):
+            load("somebody/model")
+
+
+def test_digits_in_a_path_are_no_answer_of_a_hub(tmp_path):
+    folder = tmp_path / "gated-403" / "model"
+    (folder / "transformer").mkdir(parents=True)
+    with pytest.raises(ValueError, match="the folder is incomplete or damaged"):
+        load_flux(str(folder))
