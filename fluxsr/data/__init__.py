@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fluxsr.data.datamodule import SRDataModule
     from fluxsr.data.degradation import (
         BicubicDegradation,
+        CameraDegradation,
         Degradation,
         DegradationMix,
         RealESRGANDegradation,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BicubicDegradation": "degradation",
+    "CameraDegradation": "degradation",
     "Degradation": "degradation",
     "DegradationMix": "degradation",
     "EpochSampler": "samples",
@@ -46,6 +48,7 @@ _HOME = {
 
 __all__ = [
     "BicubicDegradation",
+    "CameraDegradation",
     "Degradation",
     "DegradationMix",
     "EpochSampler",

@@ -7,6 +7,7 @@ from fluxsr.lazy import lazy_names
 if TYPE_CHECKING:
     from fluxsr.data.degradation.base import Degradation
     from fluxsr.data.degradation.bicubic import BicubicDegradation
+    from fluxsr.data.degradation.camera import CameraDegradation
     from fluxsr.data.degradation.mix import DegradationMix
     from fluxsr.data.degradation.presets import mild_degradation
     from fluxsr.data.degradation.ranges import SecondStageRanges, StageRanges
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BicubicDegradation": "bicubic",
+    "CameraDegradation": "camera",
     "Degradation": "base",
     "DegradationMix": "mix",
     "RealESRGANDegradation": "real_esrgan",
@@ -24,6 +26,7 @@ _HOME = {
 
 __all__ = [
     "BicubicDegradation",
+    "CameraDegradation",
     "Degradation",
     "DegradationMix",
     "RealESRGANDegradation",

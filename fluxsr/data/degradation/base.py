@@ -1,8 +1,10 @@
 """Defines what every degradation is and checks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 
@@ -52,3 +54,18 @@ def checked_images(hr_image: Tensor, seeds: int | Sequence[int], scale: int) -> 
 def rounded(image: Tensor) -> Tensor:
     """Round an image to 8 bit, in place of its values."""
     return (image * 255.0).round_().clamp_(0.0, 255.0).div_(255.0)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread, as a data worker does anyway.
+
+    Transforms and matrix products may round otherwise on two threads, so a sample would depend on the number of
+    workers. For small crops on a busy machine, threads also wait for each other many times longer than they work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,13 +1,12 @@
 """Degrades a sharp image as a camera, a chat program and a web page would, in two stages (Real-ESRGAN)."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fluxsr.data.degradation.base import Degradation, check_scale, checked_images, rounded
+from fluxsr.data.degradation.base import Degradation, check_scale, checked_images, one_thread, rounded
 from fluxsr.data.degradation.jpeg import jpeg_compress
 from fluxsr.data.degradation.kernels import sinc_kernel
 from fluxsr.data.degradation.ranges import (
@@ -107,7 +106,7 @@ class RealESRGANDegradation(Degradation):
         images, seeds = checked_images(hr_image, seeds, self.scale)
         # One by one: every image has its own intermediate sizes, and must not depend on its neighbors even in
         # rounding.
-        with _one_thread():
+        with one_thread():
             lr_images = [self._degrade(image, seed) for image, seed in zip(images, seeds, strict=True)]
         return torch.stack(lr_images) if hr_image.ndim == 4 else lr_images[0]
 
@@ -134,21 +133,6 @@ class RealESRGANDegradation(Degradation):
         if recipe.jpeg_last:
             image = jpeg_compress(image[None].clamp(0.0, 1.0), second.jpeg_quality)[0]
         return rounded(image)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one CPU thread, as a data worker does anyway.
-
-    Transforms and matrix products may round otherwise on two threads, so a sample would depend on the number of
-    workers. For small crops on a busy machine, threads also wait for each other many times longer than they work.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:
