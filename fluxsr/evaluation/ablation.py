@@ -24,16 +24,29 @@ SCALE, PERIOD = 4, 8
 
 @dataclass(frozen=True)
 class Variant:
-    """One training of the grid: its name, its folder and the arguments of ``fluxsr fit``."""
+    """One training of the grid.
+
+    Attributes:
+        name: Name of its row in the table.
+        folder: Where all that it makes is kept.
+        arguments: Arguments of ``fluxsr fit``.
+        base: Model that the training makes an adapter of; ``None`` where it exports a whole model.
+    """
 
     name: str
     folder: Path
     arguments: list[str]
+    base: str | None = None
 
     @property
     def weights(self) -> Path:
         """The file that the training leaves (the callback ``ExportBackbone``)."""
         return self.folder / "backbone.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The file that is measured: what the training leaves, or the base with that adapter fused into it."""
+        return self.weights if self.base is None else self.folder / "model.safetensors"
 
     @property
     def checkpoint(self) -> Path | None:
@@ -74,7 +87,7 @@ class Variant:
                     f"{self.folder} holds a training with other settings ({', '.join(changed[:2])}); delete it, or choose "
                     "another output"
                 )
-        return self._record.is_file() and self.weights.is_file()
+        return self._record.is_file() and self.model.is_file()
 
     def train(self) -> None:
         """Run the training in a process of its own, from its last checkpoint if there is one.
@@ -94,13 +107,17 @@ class Variant:
             raise ValueError(
                 f"the training {self.name!r} failed: {said[-1] if said else 'no message'} (all of it: {log})"
             )
+        if self.base is not None:
+            from fluxsr.inference.export import export_model
+
+            export_model(str(self.model), self.base, str(self.weights), fold=False, overwrite=True)
         write_text(self._record, json.dumps(self._settings(), indent=2))
 
 
 def run_ablation(
     grid: str,
     output: str,
-    photos: str,
+    photos: str | None = None,
     hr: str | None = None,
     lr: str | None = None,
     metrics: Sequence[str] = ("psnr", "lpips_vgg", "lpips_alex", "dists", "artefact_db"),
@@ -112,13 +129,14 @@ def run_ablation(
     """Train every variant of a grid, then measure all of them on the same photos, into one table.
 
     The grid is a YAML file: config names a configuration of fluxsr fit beside it, overrides are keys that every training
-    changes, runs are named sets of further changes. The same command resumes after an interruption. Finished trainings are
-    kept, an unfinished one resumes from its last checkpoint, and no image is measured twice.
+    changes, runs are named sets of further changes. Where the trainings make adapters, base names their model. The same
+    command resumes after an interruption. Finished trainings are kept, an unfinished one resumes from its last checkpoint, and
+    no image is measured twice.
 
     Args:
         grid: The YAML file, or a shipped one by its name, for example ablation_nano.
         output: Folder of the trainings, table.md and table.json.
-        photos: Folder of photos to train on.
+        photos: Folder of photos to train on; none: what the configuration names, for example teacher pairs alone.
         hr: Folder of HR photos to measure on; none: only train.
         lr: Folder of their LR images; by default they are degraded by Real-ESRGAN's pipeline.
         metrics: Names of metrics, as for fluxsr evaluate.
@@ -144,7 +162,7 @@ def run_ablation(
     return None if hr is None else measure(variants, Path(output), hr, lr, metrics, seed, progress)
 
 
-def read_grid(grid: str, output: str, photos: str) -> list[Variant]:
+def read_grid(grid: str, output: str, photos: str | None) -> list[Variant]:
     """Return the variants of a grid file.
 
     Raises:
@@ -161,9 +179,9 @@ def read_grid(grid: str, output: str, photos: str) -> list[Variant]:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{grid} is no YAML: {error}") from error
-    known = {"config", "overrides", "runs"}
+    known = {"config", "overrides", "runs", "base"}
     if not isinstance(content, dict) or not {"config", "runs"} <= set(content) <= known:
-        raise ValueError(f"{grid} must have the keys config and runs, and may have overrides, nothing else")
+        raise ValueError(f"{grid} must have the keys config and runs, and may have overrides and base, nothing else")
     config = path.parent / str(content["config"])
     if not config.is_file():
         raise ValueError(f"{grid} names the configuration {content['config']!r}, which is not beside it")
@@ -179,11 +197,12 @@ def read_grid(grid: str, output: str, photos: str) -> list[Variant]:
             raise ValueError(f"the run {name!r} of {grid} needs a letter or a digit in its name, for its folder")
         folder = Path(output) / plain
         keys = {**(content.get("overrides") or {}), **(changes or {})}
-        arguments = ["--config", str(config), f"--data.photos={photos}", f"--trainer.default_root_dir={folder}"]
+        arguments = ["--config", str(config), *([] if photos is None else [f"--data.photos={photos}"])]
+        arguments.append(f"--trainer.default_root_dir={folder}")
         arguments += [
             f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in keys.items()
         ]
-        variants.append(Variant(str(name), folder, arguments))
+        variants.append(Variant(str(name), folder, arguments, content.get("base")))
     folders = [variant.folder for variant in variants]
     if len(set(folders)) < len(folders):
         raise ValueError(f"two runs of {grid} have names that give the same folder; rename one")
@@ -209,7 +228,7 @@ def measure(
         degrade="realesrgan" if lr is None else None,
         seed=seed,
         scale=SCALE,
-        model=[f"{variant.name}={variant.weights}" for variant in variants],
+        model=[f"{variant.name}={variant.model}" for variant in variants],
         # What a training does about the grid is what is asked here.
         grid_fix=False,
         bicubic=True,

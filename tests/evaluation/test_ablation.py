@@ -45,11 +45,18 @@ def test_the_shipped_grid_names_overrides_of_its_configuration():
     without = variants["without FTD"]
     assert without.folder == Path("out/without-ftd")
     assert {"--model.flow_weight=0", "--trainer.val_check_interval=null"} <= set(without.arguments)
-    assert {"--model.seed=1", "--data.seed=1"} <= set(variants["another seed"].arguments)
-    assert len({variant.folder for variant in variants.values()}) == len(variants) == 10
+    assert {"--model.seed=1", "--data.seed=1"} <= set(variants["without FTD, seed 1"].arguments)
+    assert len({variant.folder for variant in variants.values()}) == len(variants) == 16
+    assert all(variant.model == variant.weights for variant in variants.values())
 
 
-@pytest.mark.parametrize("grid", ["ablation_nano.yaml", "ablation_flowsr_nano.yaml"])
+def test_a_grid_of_adapters_trains_without_photos_and_names_their_base():
+    (variant, *_) = read_grid(str(CONFIGS / "ablation_ftd_nano.yaml"), "out", None)
+    assert variant.base == "nano" and variant.model == Path("out/fluxsr/model.safetensors")
+    assert not any(argument.startswith("--data.photos") for argument in variant.arguments)
+
+
+@pytest.mark.parametrize("grid", ["ablation_nano.yaml", "ablation_flowsr_nano.yaml", "ablation_ftd_nano.yaml"])
 def test_every_shipped_override_is_a_key_of_its_configuration(grid):
     """Parsed as `fluxsr fit` would, each run differs from the configuration by what it names."""
     printed = set()
@@ -85,6 +92,19 @@ def test_two_trainings_make_one_table_and_are_not_repeated(grid, tmp_path, photo
     grid.write_text(GRID.replace("max_steps: 1", "max_steps: 2"))
     with pytest.raises(ValueError, match=r"whole holds a training with other settings .*max_steps=.*; delete it"):
         run_ablation(str(grid), **arguments)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_measured_in_its_base(tmp_path, photos):
+    text = (CONFIGS / "fluxsr_nano.yaml").read_text().replace("batch_size: 8", "batch_size: 2")
+    (tmp_path / "fluxsr_nano.yaml").write_text(text.replace("samples_per_image: 8", "samples_per_image: 1"))
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        "config: fluxsr_nano.yaml\nbase: nano\noverrides: {data.pairs: null, trainer.max_steps: 1}\nruns: {a: {}}"
+    )
+    table = run_ablation(str(grid), str(tmp_path / "out"), str(photos), hr=str(photos), metrics=["psnr"])
+    assert table is not None and len(table["systems"]["a"]["images"]) == 4
+    assert (tmp_path / "out" / "a" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
