@@ -195,6 +195,8 @@ def read_grid(grid: str, output: str, photos: str | None) -> list[Variant]:
         plain = re.sub(r"[^A-Za-z0-9]+", "-", str(name)).strip("-").lower()
         if not plain:
             raise ValueError(f"the run {name!r} of {grid} needs a letter or a digit in its name, for its folder")
+        if "=" in str(name):
+            raise ValueError(f"the run {name!r} of {grid} has = in its name, where a system's name ends: rename it")
         folder = Path(output) / plain
         keys = {**(content.get("overrides") or {}), **(changes or {})}
         arguments = ["--config", str(config), *([] if photos is None else [f"--data.photos={photos}"])]

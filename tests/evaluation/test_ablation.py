@@ -173,6 +173,7 @@ def test_a_failing_training_ends_with_what_it_said(grid, tmp_path, photos):
         ("config: student_nano.yaml\noverrides: [a]\nruns: {d: {}}", r"overrides in .* must hold keys .*, got \['a'\]"),
         ("config: null\nruns: {d: {}}", "names the configuration None, which is not beside it"),
         ("config: student_nano.yaml\nruns: {'***': {}}", r"the run '\*\*\*' of .* needs a letter or a digit"),
+        ("config: student_nano.yaml\nruns: {T_L = 0.5: {}}", "the run 'T_L = 0.5' of .* has = in its name"),
     ],
 )
 def test_bad_grids_are_named(grid, tmp_path, text, message):
