@@ -1,7 +1,7 @@
 """Defines what every degradation is and checks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -51,13 +51,28 @@ def checked_images(hr_image: Tensor, seeds: int | Sequence[int], scale: int) -> 
     return images, seeds
 
 
+@torch.no_grad()
+def one_by_one(
+    degrade: Callable[[Tensor, int], Tensor], hr_image: Tensor, seeds: int | Sequence[int], scale: int
+) -> Tensor:
+    """Degrade each image alone, by ``degrade(image, seed)``: it must not depend on its neighbors even in rounding.
+
+    Raises:
+        ValueError: As :func:`checked_images`.
+    """
+    images, seeds = checked_images(hr_image, seeds, scale)
+    with _one_thread():
+        lr_images = [degrade(image, seed) for image, seed in zip(images, seeds, strict=True)]
+    return torch.stack(lr_images) if hr_image.ndim == 4 else lr_images[0]
+
+
 def rounded(image: Tensor) -> Tensor:
     """Round an image to 8 bit, in place of its values."""
     return (image * 255.0).round_().clamp_(0.0, 255.0).div_(255.0)
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """Compute on one CPU thread, as a data worker does anyway.
 
     Transforms and matrix products may round otherwise on two threads, so a sample would depend on the number of

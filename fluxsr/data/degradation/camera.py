@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.data.degradation.base import Degradation, check_scale, checked_images, one_thread, rounded
+from fluxsr.data.degradation.base import Degradation, check_scale, one_by_one, rounded
 from fluxsr.data.degradation.jpeg import jpeg_compress
 from fluxsr.data.degradation.kernels import gaussian_kernel
 from fluxsr.data.degradation.ranges import Dice, Range, check_range
@@ -59,13 +59,9 @@ class CameraDegradation(Degradation):
         self.sharpen_radius = sharpen_radius
         self.jpeg_range = jpeg_range
 
-    @torch.no_grad()
     def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:
         """Degrade; see the class."""
-        images, seeds = checked_images(hr_image, seeds, self.scale)
-        with one_thread():
-            lr_images = [self._degrade(image, seed) for image, seed in zip(images, seeds, strict=True)]
-        return torch.stack(lr_images) if hr_image.ndim == 4 else lr_images[0]
+        return one_by_one(self._degrade, hr_image, seeds, self.scale)
 
     def _degrade(self, image: Tensor, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

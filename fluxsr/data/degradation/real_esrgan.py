@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fluxsr.data.degradation.base import Degradation, check_scale, checked_images, one_thread, rounded
+from fluxsr.data.degradation.base import Degradation, check_scale, one_by_one, rounded
 from fluxsr.data.degradation.jpeg import jpeg_compress
 from fluxsr.data.degradation.kernels import sinc_kernel
 from fluxsr.data.degradation.ranges import (
@@ -100,15 +100,10 @@ class RealESRGANDegradation(Degradation):
             final_kernel = sinc_kernel(size, dice.uniform(self.sinc_cutoff))
         return Recipe(first, second, final_kernel, draw_mode(dice), dice.chance(self.jpeg_last_prob))
 
-    @torch.no_grad()
     def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:
         """Degrade; see the class."""
-        images, seeds = checked_images(hr_image, seeds, self.scale)
-        # One by one: every image has its own intermediate sizes, and must not depend on its neighbors even in
-        # rounding.
-        with one_thread():
-            lr_images = [self._degrade(image, seed) for image, seed in zip(images, seeds, strict=True)]
-        return torch.stack(lr_images) if hr_image.ndim == 4 else lr_images[0]
+        # Every image has its own intermediate sizes.
+        return one_by_one(self._degrade, hr_image, seeds, self.scale)
 
     def _degrade(self, image: Tensor, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
