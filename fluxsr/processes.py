@@ -30,8 +30,8 @@ class Processes:
 
     Attributes:
         rank: Number of this process.
-        world: How many there are.
-        group: What they exchange objects over; of torch.distributed.
+        world: Number of processes.
+        group: Group of torch.distributed over which they exchange objects.
     """
 
     rank: int = 0
@@ -85,7 +85,7 @@ def launch(devices: int | Literal["auto"] = 1, device: str = "auto") -> Iterator
     Args:
         devices: Devices of this machine to use, a process for each: a number, or auto for every GPU; torchrun's and
             srun's processes are found.
-        device: Where to run: auto, cuda or cpu.
+        device: Device to run on: auto, cuda or cpu.
 
     Yields:
         The processes.

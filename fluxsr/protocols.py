@@ -17,8 +17,8 @@ class VelocityModel(Protocol):
 
     Shapes:
         ``xt`` is ``(B, C, h, w)`` in normalized latents, ``t`` is ``(B,)`` float32 in ``[0, 1]`` with 0 at the data,
-        and the result is shaped as ``xt``. The velocity is the derivative of the path by ``t``, so it points away
-        from the data: ``x1 - x0`` on a straight path.
+        and the result is shaped like ``xt``. The velocity is the derivative of the path with respect to ``t``, so it points
+        away from the data: ``x1 - x0`` on a straight path.
     """
 
     def __call__(self, xt: Tensor, t: Tensor, /) -> Tensor:

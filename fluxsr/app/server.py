@@ -35,7 +35,7 @@ def serve_upscaling(
         host: Address to listen at; 0.0.0.0 lets everyone in the network in.
         port: Port to listen at (default: the first free one from 7860).
         max_pixels: Limit on inputs and results; 2e8 is 200 million (default: 1e8).
-        name: What the page calls the model.
+        name: Name of the model on the page.
         load: Returns the upscaler, once the page is known to be possible.
 
     Raises:

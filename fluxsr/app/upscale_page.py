@@ -88,11 +88,11 @@ def upscale_upload(
     """Upscale an uploaded file into PNGs in a new folder below ``folder``.
 
     Args:
-        upscaler: What upscales.
+        upscaler: Upscaler that the page uses.
         upload: The file; ``None`` if there is none.
         scale: 1 to :data:`LARGEST_SCALE`.
         steps: 1 to :data:`MOST_STEPS`.
-        folder: Where results go.
+        folder: Folder for the results.
         max_pixels: Most pixels of the photo and of the result.
         progress: Called with the number of windows done and of all windows.
         strength: 0 to 2.
@@ -177,7 +177,7 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
     """Return the page, not launched yet.
 
     Args:
-        upscaler: What upscales, one photo at a time.
+        upscaler: Upscaler that the page uses, for one photo at a time.
         model: Name or path that it was loaded from, for the license.
         folder: Gradio's cache (``GRADIO_TEMP_DIR``): it serves files from there alone.
         max_pixels: Most pixels of a photo and of a result.

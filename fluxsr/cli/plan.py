@@ -83,7 +83,7 @@ def plan(
     Args:
         rest: The options of ``fluxsr fit``.
         devices: GPUs of the run, over all nodes.
-        strategy: How the run uses several GPUs; auto: as trainer.strategy says, else ddp.
+        strategy: Strategy for several GPUs; auto: as trainer.strategy says, else ddp.
         tflops: 10^12 operations a second that one GPU sustains: stated, not measured.
         memory: Memory of one GPU, for example 24GB or 80GiB; the plan then says whether the run fits.
         reserve: Part of that memory left to the CUDA context, libraries and fragmentation (default: 2GB, assumed).

@@ -20,7 +20,7 @@ class SRDataModule(LightningDataModule):
 
     Training batches are `SRBatch`es of the photos and the teacher pairs together, in an order that depends on `seed`
     and the epoch only. Any number of workers and processes gets the same global batches. The rows of a batch that are
-    teacher pairs bring their `hr_latents` and `noise`. Validation and test images are degraded the same way each
+    teacher pairs have their `hr_latents` and `noise`. Validation and test images are degraded the same way each
     time; prediction gives `LRBatch`es.
 
     Args:
@@ -45,7 +45,7 @@ class SRDataModule(LightningDataModule):
         samples_per_image: Training crops of each photo in one epoch.
         cache: Keep decoded photos in memory (3 bytes a pixel, in each worker process).
         on_error: "raise", or "skip" photos that can't be read, with a warning.
-        pairs_expect: What the manifest of `pairs` must say, as in `TeacherPairs`.
+        pairs_expect: Values that the manifest of `pairs` must have, as in `TeacherPairs`.
         verify_pairs: Check the checksums of `pairs` at the start.
 
     Raises:
@@ -131,7 +131,7 @@ class SRDataModule(LightningDataModule):
 
     @property
     def pairs_fingerprint(self) -> dict[str, Any] | None:
-        """What made the teacher pairs that are trained on; None before `setup`, or without pairs."""
+        """The origin of the teacher pairs that are trained on; None before `setup`, or without pairs."""
         parts = self.train_set.sets if isinstance(self.train_set, _Mixture) else [self.train_set]
         return next((part.store.fingerprint for part in parts if isinstance(part, TeacherPairs)), None)
 

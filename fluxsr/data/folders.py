@@ -143,7 +143,7 @@ class PairedFolders(Dataset[SRSample]):
         samples_per_image: Crops taken of each pair in one epoch.
         cache: Keep decoded images in memory (3 bytes a pixel, in each worker process).
         seed: Seed of crops and flips.
-        on_error: What an unreadable file does, as in `PhotoFolder`; names and sizes that don't match always raise.
+        on_error: Reaction to an unreadable file, as in `PhotoFolder`; names and sizes that don't match always raise.
         multiple_of: Divisor of the sides, as in `PhotoFolder`.
 
     Raises:

@@ -148,7 +148,7 @@ class EpochSampler(DistributedSampler[int]):
     the global batch at a step is the same for any split of one global batch size over ranks. Because the epoch travels
     with the index, persistent workers see it too.
 
-    With `batches_done` the position follows from it alone. A training that resumes in the middle of an epoch then sees
+    With `batches_done` the position follows from it alone. A run that resumes in the middle of an epoch then sees
     the samples that it would have seen. Epochs that are cut short (`limit_train_batches`) continue with the samples that
     are left, and each has the same length. Without it, `set_epoch` sets the epoch, and each further iteration is the
     next epoch.

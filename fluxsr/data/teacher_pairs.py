@@ -29,7 +29,7 @@ _REMAKE = "Delete these files and run the `fluxsr pairs` command that made them 
 
 
 class TeacherPairs(Dataset[SRSample]):
-    """Images that a teacher made, with the very noise and latents: the data of FluxSR (arXiv 2502.01993, algorithm 1).
+    """Images that a teacher made, with their own noise and latents: the data of FluxSR (arXiv 2502.01993, algorithm 1).
 
     The image is degraded on the fly. Pairs are never mirrored: the latents of a mirrored image aren't the mirrored
     latents. Sample `(epoch, index)` depends on `(seed, epoch, index)` and the store only; `index` alone means epoch 0.

@@ -28,7 +28,7 @@ class Variant:
 
     Attributes:
         name: Name of its row in the table.
-        folder: Where all that it makes is kept.
+        folder: Folder for everything that it makes.
         arguments: Arguments of ``fluxsr fit``.
         base: Model that the training makes an adapter of; ``None`` where it exports a whole model.
     """

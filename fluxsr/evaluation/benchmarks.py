@@ -32,12 +32,12 @@ class Benchmark:
         name: Name, as ``--benchmark`` takes it.
         title: Title, as papers write it.
         folders: Names of its folder below ``--root``; the root itself may be it, too.
-        layouts: How it is packed, each packing that is in circulation.
-        images: How many there are.
+        layouts: Folder layouts that are in circulation.
+        images: Number of images.
         scale: Magnification.
         crop: Pixels cut off each side for PSNR and SSIM.
-        metrics: What makes sense to compare.
-        source: Where users get it.
+        metrics: Metrics that make sense to compare.
+        source: Place where users get it.
         published: Dataset and setting of the published rows that belong beside it, see ``published_results.csv``.
         sha256: Checksum of all its files, by :func:`digest`; ``None``: not known to us, so it can't be checked.
     """

@@ -54,7 +54,7 @@ def compare(
         root: Folder that holds the benchmark (default: the folder that FLUXSR_BENCHMARKS names).
         hr: Reference images of your own: a folder or a pattern.
         lr: Low-resolution images of your own.
-        degrade: How LR images are made from the HR images (default: bicubic, for models).
+        degrade: Degradation that makes LR images from the HR images (default: bicubic, for models).
         seed: Seed of realesrgan's degradation.
         scale: Magnification (default: what HR and LR sizes say, or 4).
         results: Folders of results, each with a name.
@@ -127,13 +127,13 @@ def compare(
 def open_own_images(
     hr: str | None, lr: str | None, scale: int | None, degrade: Degradation | None, seed: int, restores: bool
 ) -> TestSet:
-    """Return the test set of folders of one's own; LR images that a system needs and nobody has are made.
+    """Return the test set of the user's own folders; LR images that a system needs and that are missing are made.
 
     Args:
         hr: Folder or pattern of HR images.
         lr: Folder or pattern of LR images.
         scale: Magnification; by default what the sizes say.
-        degrade: How LR images are made of HR images.
+        degrade: Degradation that makes LR images from HR images.
         seed: Seed of that.
         restores: Whether a system has to restore something.
 

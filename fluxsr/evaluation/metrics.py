@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class Settings(NamedTuple):
-    """What a protocol says of the metrics.
+    """The settings of the metrics in a protocol.
 
     Attributes:
         crop: Pixels cut off each side for PSNR and SSIM; other metrics see the whole image.
         period: Period of the artefact meter, in pixels.
         weights: File or folder of measured weights; ``None``: ``FLUXSR_WEIGHTS``, torch hub's cache, a download.
-        device: Where networks run.
+        device: Device that networks run on.
         degrade: Degradation that made the LR images, for ``consistency``; ``None``: bicubic, as for those of unknown origin.
     """
 
@@ -47,7 +47,7 @@ class Metric(NamedTuple):
         score: ``score(sr_image, hr_image)``; the second is ``None`` without reference, and the LR image where that is needed.
         lower_is_better: Whether a lower value is better.
         needs_reference: Whether there must be an HR image.
-        decimals: How many are printed.
+        decimals: Number of decimals to print.
         source: Who measures it: ``fluxsr``, ``pyiqa``, or ``module:function`` with a checksum of the module's file.
         needs_lr: Whether there must be an LR image.
     """
@@ -67,13 +67,13 @@ class Row(NamedTuple):
     Attributes:
         load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or, on the whole set,
             :mod:`fluxsr.evaluation.fid`.
-        family: What it judges; the report plots perception against fidelity.
+        family: Quality that it judges; the report plots perception against fidelity.
         lower_is_better: Whether a lower value is better.
         needs_reference: Whether there must be an HR image.
-        decimals: How many are printed.
+        decimals: Number of decimals to print.
         column: Column of the published tables that means the same.
         pyiqa: Its name in pyiqa, where that has the metric, too.
-        note: What a reader must know before comparing.
+        note: Caveat that a reader must know before comparing.
         on_sets: Whether it is one number for a whole set of images.
         needs_lr: Whether it compares with the LR image.
         parts: Metrics that it is computed of, without a look at the image.
@@ -215,7 +215,7 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
         name: Name of the metric. It is a key of :data:`METRICS`, or ``NAME=module:function`` (see
             :mod:`fluxsr.evaluation.own_metric`), or a metric of pyiqa by its name there. With ``pyiqa:`` before it, it is
             pyiqa's own version of a metric that is in the table. pyiqa's license forbids commercial use.
-        settings: What the protocol says.
+        settings: Settings of the protocol.
 
     Raises:
         ValueError: If nobody knows the metric, or pyiqa isn't there to be asked.
@@ -245,7 +245,7 @@ def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list
 
     Args:
         names: Names, as :func:`load_metric` takes them; each is loaded once.
-        settings: What the protocol says.
+        settings: Settings of the protocol.
 
     Raises:
         ValueError: Naming every metric that can't be measured with what it wants, and those that can.

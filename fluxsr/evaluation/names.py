@@ -1,4 +1,4 @@
-"""Folders with names, as they stand on a command line."""
+"""Reads folders with names from a command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def folders_by_name(texts: Sequence[str], beginning: str) -> dict[str, str]:
 
     Args:
         texts: Texts as they were given.
-        beginning: How the message begins that says what is wanted.
+        beginning: Beginning of the message that says what is wanted.
 
     Raises:
         ValueError: If one is something else, or two have one name.

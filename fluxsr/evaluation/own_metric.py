@@ -1,4 +1,4 @@
-"""Loads ``NAME=module:function``, a metric of one's own, from any module that Python can import or the current folder.
+"""Loads ``NAME=module:function``, a metric of the user's own, from any module that Python can import or the current folder.
 
 The function is called with images ``(1, 3, H, W)`` in ``[0, 1]`` on the device that is measured on, and returns one number.
 How it is written says what it needs::
@@ -36,9 +36,9 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
     """Return what measures, and the facts that a :class:`fluxsr.evaluation.Metric` is made of.
 
     Args:
-        spec: What the user wrote, for messages.
+        spec: The user's text, for messages.
         place: Its part after the sign, ``module:function``.
-        device: Where the images go, and a module of torch.
+        device: Device of the images, and of a torch module.
 
     Raises:
         ValueError: If there is no such module or function, or it can't be called with one or two images; in a call, if it fails

@@ -1,4 +1,4 @@
-"""Reads the papers' tables as they printed them, and says when they do not compare with one's own numbers."""
+"""Reads the papers' tables as they printed them, and states when they can't be compared with your own numbers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def beside(rows: Sequence[PublishedRow], metrics: Sequence[str]) -> dict[str, st
 
 
 def differences(benchmark: dict[str, Any], protocol: dict[str, Any], metrics: Sequence[str], images: int) -> list[str]:
-    """Return, in sentences, what keeps the published rows of a benchmark from being compared with a run of one's own."""
+    """Return, in sentences, what keeps the published rows of a benchmark from being compared with your own run."""
     dataset, setting = benchmark["published"]
     warnings = []
     others = {row.setting for row in published_results(dataset)} - {setting}

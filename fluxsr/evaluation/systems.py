@@ -35,7 +35,7 @@ class System:
         source: Folder, file or model id, for the reader.
         identity: Changes when the system does; ``""`` for folders, whose files are compared.
         files: The results by image, for a folder.
-        how: How they were matched.
+        how: Rule by which they were matched.
         restore: ``restore(lr_image, (height, width))``, both images ``(1, 3, H, W)`` in ``[0, 1]``, for all others.
         meter: Meter of what ``restore`` costs, if that matters.
         parameters: Number of the networks' parameters, if they are known.
@@ -112,7 +112,7 @@ def load_model(
         model: What :meth:`fluxsr.inference.Upscaler.from_pretrained` takes, or a file of weights that the package spandrel
             knows: ``.pth``, ``.pt``, ``.ckpt``, or ``.safetensors`` that isn't ours.
         name: Name as results are filed; by default the file's or folder's own.
-        device: Where to run: auto, cpu, cuda or mps.
+        device: Device to run on: auto, cpu, cuda or mps.
         steps: Steps of the solver, for models of ours.
         color_fix: Color fix: wavelet, adain or none, for models of ours; others are measured without.
 
@@ -139,7 +139,7 @@ def load_variants(
     Args:
         model: Model, as for :func:`load_model`.
         name: Name of all of them; what distinguishes them is added, unless it is one step and wavelet alone.
-        device: Where to run: auto, cpu, cuda or mps.
+        device: Device to run on: auto, cpu, cuda or mps.
         steps: Steps of the solver.
         color_fixes: Color fixes: wavelet, adain or none.
         grid_fix: Remove the grid of the tokens, as upscaling does.

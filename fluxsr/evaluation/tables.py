@@ -1,4 +1,4 @@
-"""Prints the results as tables: Markdown, CSV, and on the terminal, with the published rows below one's own."""
+"""Prints the results as tables: Markdown, CSV, and on the terminal, with the published rows below your own."""
 
 from __future__ import annotations
 

@@ -29,13 +29,13 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class TestSet:
-    """What systems are measured on.
+    """The images that systems are measured on.
 
     Attributes:
         items: Items by the HR file's name (the LR file's where there is no HR).
         scale: Magnification; ``None`` where only results are compared with HR images, at any scale.
-        lr: Where LR images come from: ``files``, ``bicubic``, another degradation's name, or ``none``.
-        how: How HR and LR files were matched.
+        lr: Source of the LR images: ``files``, ``bicubic``, another degradation's name, or ``none``.
+        how: Rule by which HR and LR files were matched.
         facts: Facts of the benchmark, as they go into the results.
         degrade: Makes the LR image where there is no file; its number is the image's place among all.
     """
@@ -120,14 +120,14 @@ def open_folders(
     degrade: Degrade | None = None,
     lr_name: str = "none",
 ) -> TestSet:
-    """Open folders (or patterns) of one's own.
+    """Open your own folders (or patterns).
 
     Args:
         hr: The reference images; ``None``: there are none.
         lr: The images to restore; ``None``: ``degrade`` makes them, or only results are compared.
         scale: Magnification; by default what HR and LR sizes say, or 4 without HR.
         degrade: Makes LR images from HR images.
-        lr_name: What to call its results.
+        lr_name: Name for its results.
 
     Raises:
         ValueError: Naming images that are missing, extra or of a wrong size; if there is neither ``hr`` nor ``lr``.

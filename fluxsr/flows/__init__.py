@@ -1,4 +1,4 @@
-"""Defines flow trajectories: paths, times, solvers and objectives. It needs torch alone."""
+"""Defines flow trajectories: paths, times, solvers and objectives. It needs only torch."""
 
 from fluxsr.flows.calibration import LRTimeEstimate, calibrate_lr_time
 from fluxsr.flows.consistency_sr_flow import ConsistencySRFlow

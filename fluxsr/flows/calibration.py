@@ -22,7 +22,7 @@ class LRTimeEstimate(NamedTuple):
     Attributes:
         lr_time: The estimate over all images, clamped to ``[0.02, 0.9]``.
         per_image: The same for every image ``(N,)``, unclamped; its spread shows how much one number hides.
-        rule: How it was measured.
+        rule: Rule by which it was measured.
     """
 
     lr_time: float

@@ -19,7 +19,7 @@ from fluxsr.protocols import VelocityModel
 class FlowTrajectoryDistillation(FlowObjective):
     """Flow trajectory distillation, FTD (FluxSR, arXiv 2502.01993, eq. 14 to 18).
 
-    The LR latents stand at the time ``lr_time`` (T_L) of the path from noise. The loss asks the velocity, anywhere on
+    The LR latents lie at the time ``lr_time`` (T_L) of the path from noise. The loss asks the velocity, anywhere on
     the noise-to-LR path, for the direction that takes LR to HR::
 
         z_t = (1-t)/(1-T_L) z_L + (t-T_L)/(1-T_L) eps            t ~ U[T_L, 1]      (eq. 16)
@@ -34,7 +34,7 @@ class FlowTrajectoryDistillation(FlowObjective):
             :class:`fluxsr.training.OneStepSR` measures it on the first batches of the data; in a loop of your own, set
             ``objective.lr_time = calibrate_lr_time(pairs).lr_time`` before the first step.
         time_sampler: Density of ``(t - T_L) / (1 - T_L)``; uniform as in the paper's algorithm 1.
-        rule: How T_L is measured, ``norm`` or ``snr``: see :func:`fluxsr.flows.calibrate_lr_time`.
+        rule: Rule that measures T_L, ``norm`` or ``snr``: see :func:`fluxsr.flows.calibrate_lr_time`.
 
     Raises:
         ValueError: If ``lr_time`` lies outside (0, 1), or the rule is unknown.
@@ -114,7 +114,7 @@ class FlowTrajectoryDistillation(FlowObjective):
 
         Args:
             state: The state dict. Version 0.1 kept T_L as extra state.
-            prefix: What its names have before this module's own.
+            prefix: Prefix of its names before those of this module.
         """
         if prefix + "lr_time" in state:
             self.lr_time = float(state[prefix + "lr_time"])

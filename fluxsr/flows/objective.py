@@ -30,7 +30,7 @@ class ImageDistance(Protocol):
 
 
 class LatentPair(NamedTuple):
-    """What an objective learns from. Every tensor is ``(B, C, h, w)`` in normalized latents.
+    """The input of an objective. Every tensor is ``(B, C, h, w)`` in normalized latents.
 
     Attributes:
         hr: The data end: latents of the high-resolution image.
@@ -46,7 +46,7 @@ class LatentPair(NamedTuple):
     hr_image: Tensor | None = None
 
     def distance_to_hr(self, distance: Distance, estimate: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the distance of an estimate to the HR end, or to its photos where the pair brings them.
+        """Return the distance of an estimate to the HR end, or to its photos if the pair has them.
 
         Args:
             distance: Distance of two latents, a scalar; only an :class:`ImageDistance` gets photos.
@@ -97,7 +97,7 @@ Times = Tensor | PairedTimes
 
 
 class Role(NamedTuple):
-    """A velocity model that an objective wants beside the student, handed to the call under its name.
+    """A velocity model that an objective needs beside the student, passed to the call under its name.
 
     Attributes:
         name: The keyword of :meth:`FlowObjective.forward`.
@@ -110,7 +110,7 @@ class Role(NamedTuple):
 
 
 class FlowOutput(NamedTuple):
-    """What an objective returns.
+    """The output of an objective.
 
     Attributes:
         loss: Scalar, the mean over batch and elements.
@@ -139,7 +139,7 @@ class FlowOutput(NamedTuple):
         """Check that the rows of the estimate are known: images are compared with the photos of these rows.
 
         Args:
-            pair: What the objective was called with.
+            pair: Latents that the objective was called with.
 
         Raises:
             ValueError: If ``rows`` is missing and needed, or does not fit the estimate.
@@ -194,7 +194,7 @@ def latent_mse(a: Tensor, b: Tensor) -> Tensor:
 class FlowObjective(nn.Module, ABC):
     """A flow-trajectory objective: numbers only, no networks.
 
-    All that it needs at run time (velocity model, times, distance) is handed to the call, so it never sees an
+    All that it needs at run time (velocity model, times, distance) is passed to the call, so it never sees an
     image and never knows what the velocity model is. A subclass writes :meth:`sample_times`, :meth:`restore`,
     :meth:`forward` and the property :attr:`start_time`.
     """
@@ -268,7 +268,7 @@ class FlowObjective(nn.Module, ABC):
         Args:
             velocity: The student, any callable ``velocity(xt, t) -> v``.
             pair: The latents; which members are needed is the subclass's to say.
-            times: What :meth:`sample_times` draws; drawn here when not given.
+            times: Times as :meth:`sample_times` draws them; drawn here when not given.
             distance: Distance of two latents, a scalar; both arguments are in the space of the data end.
             generator: Source of the times, when they are drawn here.
         """

@@ -97,12 +97,12 @@ def check_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
     """Return times that are one finite number per row in ``[lowest, 1]``.
 
     Args:
-        t: What was given.
+        t: Times as they were given.
         batch_size: Rows of the batch.
         lowest: The earliest time that is allowed, to 1e-4.
 
     Raises:
-        ValueError: For anything else, saying what to hand over.
+        ValueError: For anything else, with a message that says what to give.
     """
     check_tensor_times(t)
     if t.shape != (batch_size,):

@@ -30,7 +30,7 @@ def euler(
         x: The state at ``t_start``, ``(B, C, h, w)``.
         t_start: Time to start from, in ``[0, 1]``.
         t_end: Time to end at, in ``[0, 1]``; equal to ``t_start`` returns ``x`` unchanged.
-        steps: How many, at least 1. First order: twice the steps, half the error.
+        steps: Number of steps, at least 1. The method is of first order: twice the steps halve the error.
         shift: FLUX's time shift of the inner grid points (:func:`fluxsr.flows.shift_times`); 1 is an even grid.
 
     Returns:

@@ -127,7 +127,7 @@ class GridTimes(TimeSampler):
     (:func:`fluxsr.models.tabulate_modulation`).
 
     Args:
-        steps: How many times, both ends included. 16 is our default.
+        steps: Number of times, both ends included. 16 is our default.
         shift: Shift of the times towards noise, as in :class:`TimeSampler`; it moves the inner times.
 
     Raises:

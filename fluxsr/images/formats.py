@@ -9,16 +9,16 @@ _ALL = frozenset({"profile", "EXIF", "XMP", "text"})
 
 
 class Format(NamedTuple):
-    """What a file format holds.
+    """The kinds of picture that a file format holds.
 
     Attributes:
         name: Pillow's name of the format.
-        written: Whether it is written, and not read alone.
+        written: Whether it is written, not only read.
         lossy: Whether it has a quality.
         sixteen_bit: Whether it holds 16 bit a channel.
         alpha: Whether it holds an alpha channel.
         gray: Whether it holds gray pictures as such, or as RGB.
-        keeps: What it holds beside the pixels.
+        keeps: Kinds of data that it holds beside the pixels.
         largest_side: Most pixels along a side.
         largest_file: Most bytes of pixels.
     """

@@ -14,11 +14,11 @@ _NAMED = 8
 
 
 class Survey(NamedTuple):
-    """What a folder holds.
+    """The contents of a folder.
 
     Attributes:
         images: The picture files, sorted by their path below the folder.
-        left_out: What else is there, by its path below the folder, with the reason where that isn't its ending.
+        left_out: Other files, by their path below the folder, with the reason if it isn't their ending.
         unreadable: Subfolders that can't be looked into, with the reason.
     """
 

@@ -37,7 +37,7 @@ def match_names(names: Sequence[str], place: str | Path, title: str) -> Matching
     Args:
         names: Names of pictures, as :func:`images_by_name` gives them.
         place: Folder or pattern.
-        title: What to call the place in messages.
+        title: Name of the place in messages.
 
     Raises:
         ValueError: Naming the pictures that are missing, extra or ambiguous.

@@ -108,7 +108,7 @@ def exif_to_write(
     Pillow and JPEG have it.
 
     Args:
-        exif: What was read.
+        exif: EXIF data that was read.
         height: Height of the result.
         width: Width of the result.
         dpi: Resolution, of formats that have no other place for it.

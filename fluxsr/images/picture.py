@@ -17,14 +17,14 @@ class Picture:
     Attributes:
         pixels: ``(H, W, C)``, uint8 or uint16, C from gray (1) to RGB and alpha (4).
         icc_profile: The profile that describes the pixels, if any.
-        exif: What the camera wrote; its orientation has been applied.
+        exif: EXIF data of the camera; its orientation has been applied.
         dpi: Resolution along x and y, in dots per inch.
-        frames: How many the file had; ``pixels`` is the first.
+        frames: Number of frames in the file; ``pixels`` is the first.
         xmp: Captions, ratings and keywords, as XML.
         text: Named texts, such as the ``parameters`` that a generated picture was made with.
         cicp: Primaries, transfer, matrix and range of the colors as video has them; they go before the profile.
         lossless: Whether the file kept its pixels exactly, in a format that also can lose some.
-        iptc: What agencies write (caption, byline, rights), in records of IPTC's own.
+        iptc: Records of IPTC, as agencies write them (caption, byline, rights).
     """
 
     pixels: Pixels

@@ -87,7 +87,7 @@ def upscale_files(
         longest: Longest side in pixels, instead of a scale.
         width: Width in pixels, instead of a scale.
         height: Height in pixels, instead of a scale.
-        strength: How far to go from the input, 0 to 2; 1 is what the models are trained for (default: 1).
+        strength: Strength of the change, 0 to 2; 1 is what the models are trained for (default: 1).
         steps: Euler steps; models are trained for 1.
         suffix: Text added to each name, for example _x4.
         format: File format of the results (default: that of each input, PNG where it is only read).

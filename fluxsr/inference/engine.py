@@ -45,7 +45,7 @@ class StripRun:
         turned: Whether height and width were exchanged.
         color_fix: See :class:`fluxsr.inference.Upscaler`.
         grid_fix: See there.
-        device: Where the networks are.
+        device: Device of the networks.
         strength: Share of the way from the input's latents to the model's.
         progress: Called with the number of windows done and of all windows.
     """

@@ -26,7 +26,7 @@ from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
 
 class ExportedModel(NamedTuple):
-    """What was written, in numbers.
+    """The numbers of an export.
 
     Attributes:
         path: The folder or file.
@@ -95,7 +95,7 @@ def export_model(
         quantize: int8 or fp8 (torchao) or nf4 (bitsandbytes) weights, for folders only; needs the extra quant.
         dtype: Dtype of the weights; auto keeps the checkpoint's.
         base_model: Public name of the base, for the model card and its license; by default found from the model.
-        trained: How it was trained, for the model card.
+        trained: Text on how it was trained, for the model card.
         revision: Revision of the hub repository.
         overwrite: Replace the output if it is there.
 

@@ -27,10 +27,10 @@ INT8_BYTES = 1.0  # of a weight; a scale for each row is nothing beside it
 
 
 class Form(NamedTuple):
-    """How a model is held.
+    """The form in which a model is held.
 
     Attributes:
-        folded: Whether its modulation layers are constants and what works on text alone is left out, where there is no text.
+        folded: Whether its modulation layers are constants and, if there is no text, the layers for text are left out.
         quantize: Format of the weights; ``None``: their dtype.
         by_block: Whether the weights stay in main memory and come block by block, the next while one computes.
         tiled: Whether the autoencoder works in tiles of :data:`DECODE_TILE` pixels.
@@ -46,13 +46,13 @@ class MemoryPlan(NamedTuple):
     """The form that was chosen, and what it takes.
 
     Attributes:
-        form: How the model is held.
+        form: Form in which the model is held.
         dtype: Dtype of what is not quantized.
         tile: Side in pixels of what is computed at a time.
         window: Side in pixels of what the model sees at a time.
         peak_bytes: The most that is on the device at a time.
-        parts: What the peak is made of, by kind.
-        limit_bytes: What may be used: the memory without the reserve.
+        parts: Parts of the peak, by kind.
+        limit_bytes: Bytes that may be used: the memory without the reserve.
     """
 
     form: Form

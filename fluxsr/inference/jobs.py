@@ -20,12 +20,12 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a batch does.
+    """The work of a batch.
 
     Attributes:
         jobs: One for each result.
-        problems: What is wrong with single inputs.
-        left_out: What a folder holds and the batch does not take, a line for each folder.
+        problems: Errors of single inputs.
+        left_out: Files in a folder that the batch does not take, one line for each folder.
     """
 
     jobs: list[Job]

@@ -17,7 +17,7 @@ def base_model_of(model: str, config: Mapping[str, Any]) -> str:
     """Return the public name of the base that ``model`` is: a hub id, ``nano``, or a folder's own name, without its path.
 
     Args:
-        model: What was loaded, by name or path.
+        model: Name or path of the loaded model.
         config: Configuration of its transformer. With FLUX.1-dev's own, it is that or made from it.
     """
     if model in SHIPPED or _is(config, "nano", but="num_single_layers"):  # the student is nano made deeper

@@ -1,4 +1,4 @@
-"""Numbers that are wrong for every picture, known before the work."""
+"""Checks numbers that would be wrong for every picture, before work begins."""
 
 from __future__ import annotations
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What became of one input, or what is wrong with it.
+    """The result of one input, or its error.
 
     Attributes:
         target: The file that was written; ``None`` where none was.
         size: (height, width) of the result.
-        seconds: What it took.
-        error: What went wrong; then nothing was written.
-        warning: What the user should know of a result.
+        seconds: Time that it took.
+        error: Message of an error; then nothing was written.
+        warning: Warning about the result.
     """
 
     target: Path | None = None

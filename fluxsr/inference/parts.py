@@ -38,8 +38,8 @@ class UpscalerParts(NamedTuple):
         autoencoder: The autoencoder that it was trained with.
         start_time: Time of the LR latents.
         window: Side in pixels of what the model sees at a time; ``None``: as much as fits.
-        device: Where they are, or where they compute.
-        memory_plan: What was chosen for a limited memory; ``None`` without a limit.
+        device: Device that they are on, or compute on.
+        memory_plan: Form that was chosen for a limited memory; ``None`` without a limit.
     """
 
     velocity: FluxBackbone
@@ -78,7 +78,7 @@ def load_parts(
         start_time: Time of the LR latents (``lr_time`` in training); by default what the file or pipeline says.
         window: Side in pixels of what the model sees at a time; by default what the file or pipeline says, else 128 for models
             on pixels and 1024 for those on FLUX's latents.
-        device: Where to run: auto, cuda, mps or cpu.
+        device: Device: auto, cuda, mps or cpu.
         dtype: Dtype of the weights; by default float32 for single files and on the CPU, bfloat16 for FLUX on a GPU.
         memory: Memory to fit into: 12GB, or auto for what is free.
         revision: Revision of the hub repository.
@@ -156,7 +156,7 @@ def take_form(parts: UpscalerParts, plan: MemoryPlan, place: torch.device) -> Up
 
     Args:
         parts: The networks, on the CPU.
-        plan: What :func:`fluxsr.inference.form.choose_form` chose for them.
+        plan: Form that :func:`fluxsr.inference.form.choose_form` chose for them.
         place: The device.
     """
     velocity, autoencoder, form = parts.velocity, parts.autoencoder, plan.form

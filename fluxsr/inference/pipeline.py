@@ -79,7 +79,7 @@ class FluxSRPipeline(DiffusionPipeline):
     Args:
         transformer: Diffusers' ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``, or a folded one.
         vae: ``AutoencoderKL``, ``AutoencoderKLFlux2`` or ``AutoencoderTiny``; ``None`` for a model that works on pixels.
-        prompt: The fixed prompt; ``None``: no text tokens. A folded transformer brings its own.
+        prompt: The fixed prompt; ``None``: no text tokens. A folded transformer has its own.
         start_time: Time of the LR latents that the model was trained with.
         guidance: Guidance strength, for a transformer with a guidance embedding.
         window: Side in pixels of what the model sees at a time, as it was trained; ``None``: as much as fits.
@@ -87,7 +87,7 @@ class FluxSRPipeline(DiffusionPipeline):
         pixel_shift: See there.
         pixel_scale: See there.
         base_model: Hub id of the base, or ``nano``: the card states its license.
-        trained: How the model was trained, for the card.
+        trained: Text on how the model was trained, for the card.
 
     Example:
         >>> from PIL import Image

@@ -49,8 +49,8 @@ class Upscaler:
             (:func:`fluxsr.inference.grid.token_grid`). Results of fewer than 17 tokens a side stay as they are.
         ensemble: Average four passes that are shifted by half a token (:class:`fluxsr.inference.ensemble.ShiftedMean`):
             closer to the original and softer, at four times the work of the model.
-        device: Where the parts run; by default where the velocity model's parameters are.
-        memory_plan: What was chosen for a limited memory (:func:`fluxsr.inference.load_parts`); its tile is ``"auto"``'s.
+        device: Device that the parts run on; by default that of the velocity model's parameters.
+        memory_plan: Form that was chosen for a limited memory (:func:`fluxsr.inference.load_parts`); its tile is ``"auto"``'s.
 
     Raises:
         ValueError: If a number is out of range or ``color_fix`` unknown.

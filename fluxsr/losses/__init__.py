@@ -1,4 +1,4 @@
-"""Provides losses for image super-resolution, on PyTorch alone.
+"""Provides losses for image super-resolution, with PyTorch only.
 
 Image losses are called ``loss(sr_image, hr_image)`` on ``(B, 3, H, W)`` images in [0, 1], feature losses on what a
 transformer computes inside. Pure functions are in :mod:`fluxsr.losses.functional`.

@@ -152,7 +152,7 @@ class _GradientInside(torch.autograd.Function):
 
 
 class NoReferenceLoss(nn.Module, ABC):
-    """Base of the losses that look at the restored image alone, through a frozen network.
+    """Base of the losses that judge only the restored image, through a frozen network.
 
     Args:
         net: The network, called ``net(image)``.

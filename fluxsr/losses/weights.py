@@ -99,7 +99,7 @@ def load_weights(source: WeightSource, path: str | Path | None = None) -> dict[s
     """Find and read one set of weights.
 
     Args:
-        source: What to look for.
+        source: Weights to look for.
         path: A file, or a folder that is searched at any depth. None: ``FLUXSR_WEIGHTS``, then torch hub's cache,
             then a download.
 

@@ -249,7 +249,7 @@ def load_autoencoder(
         checkpoint_decode: See :class:`LatentAutoencoder`.
         encoder_lora_rank: Rank of a new adapter of the encoder, see :class:`LatentAutoencoder`.
         encoder_lora: File of a trained one, which ``ExportBackbone`` wrote: it is fused into the encoder.
-        device: Where the autoencoder goes; ``None``: torch's current default device.
+        device: Device of the autoencoder; ``None``: torch's current default device.
 
     Raises:
         ValueError: If the source can't be loaded, with what to do.
@@ -290,7 +290,7 @@ def load_fitting_autoencoder(
 
     Args:
         backbone: The model, with its ``latent_channels``.
-        source: Where the model came from.
+        source: Source that the model came from.
         name: See :func:`load_autoencoder`; ``None``: the model's own.
         dtype: Name of the dtype, as in :func:`load_autoencoder`.
         encoder_lora: File of an adapter, as in :func:`load_autoencoder`.

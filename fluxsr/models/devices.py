@@ -29,7 +29,7 @@ def check_torch(oldest: str, feature: str) -> None:
 
     Args:
         oldest: The release that the feature is tested from.
-        feature: What it is.
+        feature: Name of the feature.
 
     Raises:
         ValueError: Naming both versions.

@@ -42,10 +42,10 @@ class FeatureDiscriminator(nn.Module):
 
 
 class LatentDiscriminator(FeatureDiscriminator):
-    """Says of latents whether they are real: one logit per image token and tapped layer.
+    """Judges whether latents are real: one logit per image token and tapped layer.
 
-    The features are those of the frozen base, without any adapter; where the backbone is trained in full, of a frozen copy
-    of what it was. Only the heads are trained, each a small multilayer perceptron on the tokens of one layer.
+    The features are those of the frozen base, without any adapter; if the backbone is trained in full, they are those of
+    a frozen copy of its start. Only the heads are trained, each a small multilayer perceptron on the tokens of one layer.
 
     Args:
         backbone: The generator's backbone. With adapters its base is shared: no memory beside the heads'.

@@ -19,7 +19,7 @@ def expand_blocks(backbone: FluxBackbone, times: int = 2) -> FluxBackbone:
 
     Args:
         backbone: A model of single blocks alone, as ``nano`` is, without adapters.
-        times: How many blocks there are afterwards for each block before.
+        times: Number of blocks that each block becomes.
 
     Raises:
         ValueError: If the model has double blocks, adapters, a modulation table or no text stream, if it is quantized, or if

@@ -252,7 +252,7 @@ def from_diffusers(name: str, since: str, what: str) -> Any:
     Args:
         name: Name of the class.
         since: The first release that has it.
-        what: What needs it, for the error.
+        what: Name of what needs it, for the error.
 
     Raises:
         ValueError: If the installed release does not have it, with the one that does.

@@ -17,7 +17,7 @@ class License(NamedTuple):
         name: Name of the license.
         link: Link to its text; empty where no license is known.
         commercial: Whether commercial use is free.
-        terms: What it means for an adapter or an exported model that was made from the base.
+        terms: Meaning for an adapter or an exported model that was made from the base.
     """
 
     identifier: str

@@ -65,7 +65,7 @@ def load_flux(
             by diffusers while it loads; needs the extra ``quant``. Adapters stay in float32.
         gradient_checkpointing: Whether to recompute blocks in the backward pass.
         revision: Revision of the hub repository.
-        device: Where the backbone goes; ``None``: torch's current default device.
+        device: Device of the backbone; ``None``: torch's current default device.
 
     Raises:
         ValueError: If something can't be loaded or doesn't fit, naming it and what to do.

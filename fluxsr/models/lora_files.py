@@ -33,7 +33,7 @@ def read_lora(path: str | Path, device: torch.device | str = "cpu", family: Fami
     Args:
         path: A ``.safetensors`` file, or a folder with ``pytorch_lora_weights.safetensors``. Its keys may be diffusers',
             peft's, or kohya's (sd-scripts, ComfyUI trainers), which diffusers translates.
-        device: Where the tensors go; on ``meta`` the header alone is read.
+        device: Device of the tensors; on ``meta`` only the header is read.
         family: Family of the base: the same name in another trainer's file is another layer there.
 
     Raises:

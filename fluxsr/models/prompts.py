@@ -16,7 +16,7 @@ from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
 
 class PromptEmbedding(NamedTuple):
-    """What a model wants to know of a text.
+    """The embeddings of a text that a model needs.
 
     Attributes:
         prompt_embeds: The encoder's token features ``(1, T, joint_attention_dim)``; T may be 0.
@@ -42,7 +42,7 @@ class PromptEmbedding(NamedTuple):
 
         Args:
             path: The file.
-            device: Where the embeddings go. On ``meta`` only the header is read.
+            device: Device of the embeddings. On ``meta`` only the header is read.
 
         Raises:
             ValueError: If the file is missing, damaged, or holds something else.
@@ -61,7 +61,7 @@ def no_prompt(config: Any, tokens: int = 0) -> PromptEmbedding:
 
     Args:
         config: Configuration of the transformer.
-        tokens: How many text tokens to stand in for a prompt, all of them zero.
+        tokens: Number of text tokens that stand in for a prompt, all of them zero.
     """
     pooled = config.get("pooled_projection_dim")
     embeds = torch.zeros(1, tokens, config["joint_attention_dim"])
@@ -102,7 +102,7 @@ def encode_prompt(
         trim: Keep only the prompt's own tokens. FLUX runs with any number of them, and every token less saves time
             in each step. The padding that FLUX was trained with changes the result a little, so it is a choice. FLUX.2-dev's
             are never trimmed.
-        device: Where the encoders run.
+        device: Device that the encoders run on.
         dtype: Dtype of the encoders.
 
     Raises:

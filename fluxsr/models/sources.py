@@ -1,4 +1,4 @@
-"""Finds where a model's weights come from, for every command and constructor, and refuses in one line what is no model."""
+"""Finds where a model's weights come from, for every command and constructor, and refuses anything else in one line."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def load_taesd(encoder: Path, decoder: Path, dtype: torch.dtype, device: torch.d
         encoder: File of the encoder.
         decoder: File of the decoder.
         dtype: Dtype of the weights.
-        device: Where the weights go. On ``meta`` only the headers are read.
+        device: Device of the weights. On ``meta`` only the headers are read.
 
     Raises:
         ValueError: If a file is damaged or holds something else, naming it.

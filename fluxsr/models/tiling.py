@@ -13,11 +13,11 @@ from fluxsr.protocols import VelocityModel
 
 
 class Span(NamedTuple):
-    """Where one tile lies along one side.
+    """The position of one tile along one side.
 
     Attributes:
         start: First position.
-        size: How many positions.
+        size: Number of positions.
         weights: ``(size * resolution,)`` float32; those of all tiles sum to one at every point.
     """
 

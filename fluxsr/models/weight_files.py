@@ -50,7 +50,7 @@ def read_safetensors(path: str | Path, device: torch.device | str = "cpu") -> tu
 
     Args:
         path: The file.
-        device: Where the tensors go. On ``meta`` only the header is read.
+        device: Device of the tensors. On ``meta`` only the header is read.
 
     Raises:
         ValueError: If the file is missing or damaged, naming it.

@@ -17,8 +17,8 @@ class Experiment:
     """A training run as its configuration describes it, instantiated without weights.
 
     Args:
-        module: What is trained.
-        data: What it is trained on; only its plain arguments are read.
+        module: The module to train.
+        data: Data that it is trained on; only its plain arguments are read.
         settings: Settings of the trainer.
         max_steps: Optimizer steps of the whole run; ``None``: open.
         strategy: Strategy, as the trainer's configuration names it.
@@ -58,7 +58,7 @@ class Validation:
         batch_size: Its images.
         tile: The module's; ``None``: whole images.
         peak_bytes: Per process, all that is held included.
-        peak: What it is made of, by kind.
+        peak: Parts of the peak, by kind.
         flops: Floating-point operations of the batch.
     """
 
@@ -73,22 +73,22 @@ class Validation:
 
 @dataclass
 class Plan:
-    """What one process takes for one training step; bytes are of tensors, per process.
+    """Memory and arithmetic of one training step in one process; bytes are of tensors, per process.
 
     Attributes:
         devices: Processes, one on each.
-        strategy: How they share the work.
+        strategy: Strategy by which the GPUs share the work.
         precision: Lightning's name for it.
         batch_size: Per process.
         accumulate_grad_batches: Batches of an optimizer step.
         crop: Side of the images in pixels; ``None``: teacher pairs of their own size.
         parameters: Counts, of the whole model: ``transformer`` (its modulation included, adapters not), ``modulation`` (the
             blocks' ``norm*.linear``), ``norm_out`` (the last modulation), ``trainable``, ``autoencoder``, ``total``.
-        held_bytes: What lives from step to step, by kind.
+        held_bytes: Memory that is kept from step to step, by kind.
         phases: Phases in the order of the step.
         peak_bytes: The largest number of live bytes.
         peak_phase: The phase that it is in.
-        peak: What it is made of, by kind; activations by the phase that made them.
+        peak: Parts of the peak, by kind; activations by the phase that made them.
         flops_per_step: Floating-point operations of an optimizer step, recomputation included.
         tflops: The stated throughput of a device, in 1e12 FLOPs a second.
         seconds_per_step: Seconds per step at that throughput.
@@ -100,7 +100,7 @@ class Plan:
             processes of a machine share them.
         host_bytes: Bytes of host memory for each process on top: what is trained, and a checkpoint while it is written.
         validation: Cost of a validation batch; ``None`` where the configuration has none.
-        notes: What the plan assumes.
+        notes: Assumptions of the plan.
     """
 
     devices: int

@@ -1,4 +1,4 @@
-"""Batches of the shapes that a data module serves, before its files exist."""
+"""Makes batches of the shapes that a data module serves, before its files exist."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_validation_batch(data: SRDataModule, photo: tuple[int, int], device: st
     Args:
         data: Data module. With ``val_crop``, batches of such crops; else whole photos, one at a time.
         photo: (height, width) of a whole photo in pixels, which is cut as the data module cuts it.
-        device: Where it is made.
+        device: Device that it is made on.
 
     Raises:
         ValueError: If the photo is smaller than what its sides are cut to multiples of.

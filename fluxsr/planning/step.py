@@ -46,7 +46,7 @@ _WHOLE = ("x_embedder.", "context_embedder.", "proj_out.")
 
 @dataclass(frozen=True)
 class Settings:
-    """What of the trainer's configuration changes a step.
+    """The part of the trainer's configuration that changes a step.
 
     Args:
         precision: Lightning's, for example ``bf16-mixed``.

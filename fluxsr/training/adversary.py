@@ -16,11 +16,11 @@ ADVERSARIAL = "adversarial"  # the term's name in logs
 
 
 class Adversary(nn.Module):
-    """Switches the adversarial term on: hinge, on all latents that the student estimates (FlowSR, arXiv 2605.12377).
+    """Adds the adversarial term: hinge, on all latents that the student estimates (FlowSR, arXiv 2605.12377).
 
     With it :class:`OneStepSR` optimizes by hand: each batch makes one step of the student, then one of the discriminator on the
     same latents. Lightning then refuses the trainer's ``gradient_clip_val`` and ``accumulate_grad_batches``, so they are set
-    here. With DDP take ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights.
+    here. With DDP use ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights.
 
     Args:
         weight: Multiplier of the term in the student's loss; 0.1 is our default (the paper publishes none).
@@ -133,7 +133,7 @@ class Adversary(nn.Module):
 
         Args:
             others: Sum of the student's other terms.
-            outputs: What the step made.
+            outputs: Outputs of the step.
             step: Optimizer steps so far; in the first ``warmup_steps`` the student's total is ``others`` alone.
         """
         total, logs = others, {}

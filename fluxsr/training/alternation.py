@@ -22,7 +22,7 @@ def alternate(
         module: The module, which holds the optimizers.
         adversary: Judges, and says how many batches make a step.
         others: Sum of the student's other terms.
-        outputs: What the step made.
+        outputs: Outputs of the step.
         batch_idx: Number of the batch in the epoch.
     """
     student: Any = module.optimizers()[0]  # type: ignore[index]

@@ -50,7 +50,7 @@ def completed(
     """Return a tensor of all rows of a batch, of which some are known and the others are made.
 
     Args:
-        known: What the batch brings ``(K, ...)``; ``None``: nothing.
+        known: Values that the batch contains, ``(K, ...)``; ``None``: nothing.
         rows: Numbers of these rows, ascending; ``None``: all.
         count: Rows of the batch.
         make: Returns the given rows ``(len(rows), ...)``; called once, if any are missing.

@@ -15,7 +15,7 @@ from fluxsr.atomic import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: whoever kills the process finds the old one or the new one, whole.
+    """Writes a checkpoint to a temporary name and renames it: a killed process leaves the old one or the new one, complete.
 
     (Lightning's own writes to the system's temporary folder first; where that is another disk, moving is copying.) ``fluxsr
     fit`` uses it by itself; elsewhere ``Trainer(plugins=[AtomicCheckpointIO()])``. To write while training goes on:
@@ -49,7 +49,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class RandomStates(Callback):
-    """Keeps the global random states in checkpoints and goes on from them; :class:`fluxsr.training.OneStepSR` brings it."""
+    """Saves the global random states in checkpoints and restores them; :class:`fluxsr.training.OneStepSR` adds it."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}

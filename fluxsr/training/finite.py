@@ -60,7 +60,7 @@ class FiniteGuard:
 
         Args:
             strategy: The trainer's.
-            weights: What is about to be written.
+            weights: Weights that are about to be written.
             step: Step of the trainer.
 
         Raises:

@@ -19,7 +19,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageAdversary(Adversary):
-    """Switches an adversarial term on decoded images on: hinge, photos against what the student made of their LR images.
+    """Adds an adversarial term on decoded images: hinge, photos against the student's restorations of their LR images.
 
     The discriminator sees random crops of the decoded estimate and of the photos, through a frozen network. Only its heads are
     trained, in turn with the student as in :class:`Adversary`. The gradient reaches the student through the decoder.

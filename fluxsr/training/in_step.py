@@ -77,7 +77,7 @@ class InStep:
         models: The velocity models by name.
         latent_channels: Channels of the zeros.
         time: A time at which every model can be called.
-        device: Where the zeros lie.
+        device: Device of the zeros.
 
     They exchange one number over gloo, so no GPU is waited for.
     """

@@ -50,21 +50,21 @@ class OneStepSR(LightningModule):
 
     Args:
         backbone: A velocity model ``(xt, t) -> v``, usually :class:`fluxsr.models.FluxBackbone`.
-        autoencoder: Network between images in ``[0, 1]`` and normalized latents. It is frozen, but for an adapter of its
+        autoencoder: Network between images in ``[0, 1]`` and normalized latents. It is frozen, except for an adapter of its
             encoder (``load_autoencoder(encoder_lora_rank=...)``).
         objective: Any :class:`fluxsr.flows.FlowObjective`.
         losses: Further terms by name; each is logged as ``train/<name>``.
-        flow_weight: Multiplier of the objective's own loss; 0 trains on the other terms alone (an ablation).
+        flow_weight: Multiplier of the objective's own loss; 0 trains on the other terms only (an ablation).
         distance: Image loss ``(a, b) -> scalar`` that the objective measures decoded latents with, for example FlowSR's
             :class:`fluxsr.losses.MSELPIPSLoss`. ``None``: the mean squared error of the latents, which is FluxSR's.
-        teacher: Frozen velocity model for an objective that wants one (:class:`fluxsr.flows.ConsistencySRFlow`), where it is
+        teacher: Frozen velocity model for an objective that needs one (:class:`fluxsr.flows.ConsistencySRFlow`), if it is
             not an adapter of the backbone (``load_flux(teacher_lora=...)``).
         adversary: Switches an adversarial term on; without it optimization is Lightning's automatic one.
         optimizer: Makes the optimizer from the trainable parameters; AdamW at 5e-5 by default (ours: the papers
             publish none).
         scheduler: Makes a learning-rate scheduler from the optimizer, stepped every step.
         val_losses: Image losses that validation and test log as ``val/<name>`` and ``test/<name>``.
-        scale: Magnification; what :meth:`forward` upscales by.
+        scale: Magnification, the factor of :meth:`forward`.
         tile: Side in image pixels of the tiles that validation, test and prediction work in; ``None``: whole images.
         seed: Seed of times, noise and crops.
         log_gradient_norms: Steps between two logs of every term's gradient norm; 0: never. Each log costs a backward pass
@@ -72,7 +72,7 @@ class OneStepSR(LightningModule):
         modulation_table: Replace the backbone's frozen modulation layers, 27 % of FLUX, by a table of their outputs. The
             objective's times must come from a grid (``time_sampler=GridTimes(16)``). See
             :func:`fluxsr.models.tabulate_modulation`.
-        check_lr_time: Before a new training, measure T_L on the data and warn where the given one is far from it. (With
+        check_lr_time: Before a new run, measure T_L on the data and warn if the given one is far from it. (With
             ``lr_time: auto`` it is measured anyway.)
 
     Raises:

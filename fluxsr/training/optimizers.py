@@ -48,11 +48,11 @@ def student_optimizer(
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon for matrices, AdamW for all else: the fastest way known to us to train a small transformer from random weights.
+    """Muon for matrices, AdamW for the rest: the fastest way known to us to train a small transformer from random weights.
 
     Muon (Jordan et al. 2024) replaces a matrix' momentum by the nearest orthogonal matrix. Its steps are scaled to the size
     of AdamW's (Liu et al. 2025, arXiv 2502.16982), so one learning rate and one schedule serve both. Both are torch's own;
-    this class makes one optimizer of them, as Lightning's automatic optimization wants it.
+    this class makes one optimizer of them, as Lightning's automatic optimization needs it.
 
     Args:
         params: The trained parameters, all with the same settings. Those of two dimensions, also a LoRA's, are Muon's.
@@ -113,8 +113,8 @@ class MuonAdamW(torch.optim.Optimizer):
 class AdamW8bit(torch.optim.AdamW):
     """AdamW whose moments take a byte each instead of four (bitsandbytes; Dettmers et al. 2021, arXiv 2110.02861).
 
-    What is constructed is bitsandbytes' own optimizer. Of this class itself are only those on the meta device, where `fluxsr
-    plan` works without bitsandbytes and without a GPU.
+    Constructing it returns bitsandbytes' own optimizer. Only on the meta device is it an instance of this class, so that
+    `fluxsr plan` works without bitsandbytes and without a GPU.
 
     Args:
         params: The trained parameters, on CUDA.

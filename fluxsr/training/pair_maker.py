@@ -27,13 +27,13 @@ from fluxsr.protocols import VelocityModel
 
 
 class MadePairs(NamedTuple):
-    """A store of teacher pairs, and how it came about.
+    """A store of teacher pairs, and how it was made.
 
     Attributes:
         folder: The store.
-        num: How many pairs it holds.
+        num: Number of pairs that it holds.
         size: Side of the images in pixels.
-        done_before: How many of them an earlier run had made.
+        done_before: Number of them that an earlier run had made.
         steps: Euler steps of the teacher.
         round_trip: Rms error of the latents of each photo that was inverted now, ``(n,)``; empty where none was.
     """
@@ -77,7 +77,7 @@ def make_pairs(
         output: Folder of the store.
         model: The teacher: nano (shipped), a hub id such as black-forest-labs/FLUX.1-dev, a local folder, or a
             .safetensors file made by this library.
-        num: How many pairs; with images, at most one per image.
+        num: Number of pairs; with images, at most one per image.
         seed: Seed of the noise.
         steps: Euler steps of the teacher. The paper publishes none; FLUX.1-dev is usually sampled with 28 to 50.
         size: Side of the images in pixels; 128 for nano, 1024 for FLUX (the paper's).
@@ -93,7 +93,7 @@ def make_pairs(
         batch_size: Images at a time.
         shard_size: Pairs per file.
         dtype: Dtype of the teacher's weights, for example bfloat16.
-        device: Where to run: auto, cpu, cuda or mps.
+        device: Device to run on: auto, cpu, cuda or mps.
         revision: Revision of the hub repository.
         progress: Called with the number of pairs done and of all pairs; of several processes' work with its own part.
         processes: The processes that share the shards; each of them makes the same call. The store is that of one.

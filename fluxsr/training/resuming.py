@@ -18,7 +18,7 @@ def check_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
 
     Args:
         module: The :class:`fluxsr.training.OneStepSR`.
-        checkpoint: What was saved.
+        checkpoint: The saved checkpoint.
 
     Raises:
         ValueError: Naming the first weights that are missing, unknown or of another shape, or both optimizers.
@@ -60,8 +60,8 @@ def check_optimizers(checkpoint: Mapping[str, Any], plans: Sequence[Mapping[str,
     """Refuse to go on with an optimizer of another kind, whose state is not in the checkpoint.
 
     Args:
-        checkpoint: What was saved.
-        plans: What ``configure_optimizers`` returns here, as a list.
+        checkpoint: The saved checkpoint.
+        plans: Return value of ``configure_optimizers``, as a list.
 
     Raises:
         ValueError: Naming both optimizers.

@@ -1,4 +1,4 @@
-"""Manages the frozen velocity models that an objective wants beside the student: a teacher, a moving average."""
+"""Manages the frozen velocity models that an objective needs beside the student: a teacher, a moving average."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Roles(nn.Module):
 
     Args:
         backbone: The student.
-        roles: What the objective wants (:attr:`fluxsr.flows.FlowObjective.roles`).
+        roles: Roles that the objective needs (:attr:`fluxsr.flows.FlowObjective.roles`).
         teacher: The model of the role ``teacher``, where it is not an adapter of the backbone; it is frozen.
 
     Raises:
@@ -111,7 +111,7 @@ class Roles(nn.Module):
 
 
 def _forget(roles: Roles, _: Any) -> None:
-    """Let the averages begin anew from weights that were loaded."""
+    """Start the averages again from weights that were loaded."""
     roles._wide.clear()
 
 

@@ -16,10 +16,10 @@ FLOW = "flow"  # the objective's own name among the terms
 
 
 class StepOutputs:
-    """What one training step made, for the terms to look at. Images are decoded on demand, once per crop size.
+    """The outputs of one training step, for the loss terms. Images are decoded on demand, once per crop size.
 
     Args:
-        flow: What the objective returned.
+        flow: Output of the objective.
         hr_image: The photos of the whole batch, ``(B, 3, H, W)`` in ``[0, 1]``, which every estimate is compared with that says
             which rows it belongs to; ``None``: targets are decoded when asked for.
         decode: Latents to images.

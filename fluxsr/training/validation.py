@@ -23,7 +23,7 @@ class Means(nn.Module):
     Lightning's own mean over processes with different numbers of images divides by a rounded count.
 
     Args:
-        names: What is measured in both stages, beside PSNR-Y, bicubic's and a teacher's loss.
+        names: Names of what is measured in both stages, beside PSNR-Y, bicubic's and a teacher's loss.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 class Degradation(ABC):
     """Makes LR images from HR ones; the base of what a YAML's `degradation` may name.
 
-    In Python any callable with this signature serves as well.
+    In Python, any callable with this signature works as well.
     """
 
     @abstractmethod

@@ -15,12 +15,12 @@ from fluxsr.data.degradation.steps import add_gaussian_noise, blur
 
 
 class CameraDegradation(Degradation):
-    """What a camera does to a scene: the lens blurs, the sensor samples with noise, the camera sharpens and saves a JPEG.
+    """A camera's damage to a scene: the lens blurs, the sensor samples with noise, the camera sharpens and saves a JPEG.
 
     A camera's own sharpening is what separates its photos from reduced ones. On ten pairs of RealSR (Cai et al. 2019), taken
     with two focal lengths, the LR photo is closest to the HR one after a Gaussian blur of 2 to 4 HR pixels, reduction, and
     sharpening by 0.25 to 1.5 with a radius of 1 LR pixel (and a gain of each channel). Blur alone is 0.7 to 6 dB farther away.
-    The default ranges are from there.
+    The default ranges come from that measurement.
 
     It is called like `RealESRGANDegradation`, with the same shapes, ranges and errors, and is as reproducible.
 

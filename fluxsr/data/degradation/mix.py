@@ -17,7 +17,7 @@ _OTHER_BITS = 0x6D69785F
 class DegradationMix(Degradation):
     """One of several degradations for each image, drawn from its seed; a model meets mild and heavy damage in one batch.
 
-    A model that has seen Real-ESRGAN's damage alone cleans photos that hardly need it. Grading the damage is known from DASR
+    A model that has seen only Real-ESRGAN's damage cleans photos that hardly need it. Graded damage is known from DASR
     (Liang et al. 2022, arXiv 2203.14672, three grades in shares of 0.3, 0.3, 0.4).
 
     It is called like `RealESRGANDegradation`, with the same shapes, ranges and errors. An image comes out exactly as the
@@ -25,7 +25,7 @@ class DegradationMix(Degradation):
 
     Args:
         degradations: Degradations to choose from, at least one, all of one scale.
-        shares: How often each is drawn, in any unit; their sum need not be 1.
+        shares: Share of each in the draws, in any unit; the sum need not be 1.
 
     Raises:
         ValueError: If there is not one positive share for each degradation, or scales differ.

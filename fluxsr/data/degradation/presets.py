@@ -7,7 +7,7 @@ from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation
 def mild_degradation(scale: int = 4) -> RealESRGANDegradation:
     """Return Real-ESRGAN's degradation with small ranges: a little blur, little noise and JPEG of quality 80 and more.
 
-    A model that saw heavy damage alone cleans photos that hardly need it. The ranges are our defaults.
+    A model that saw only heavy damage cleans photos that hardly need it. The ranges are our defaults.
 
     Args:
         scale: Magnification that the model is to learn.

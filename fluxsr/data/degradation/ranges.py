@@ -83,7 +83,7 @@ class Dice:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRanges:
-    """What one round of the degradation may draw; the defaults are those published for the first round.
+    """The ranges of one round of the degradation; the defaults are those published for the first round.
 
     Args:
         kernel_sizes: Smallest and largest blur kernel, odd, in pixels.

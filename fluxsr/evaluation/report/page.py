@@ -47,11 +47,11 @@ def write_report(
         runs: JSON files that ``fluxsr evaluate`` wrote.
         output: The page, ending in .html.
         logs: Folder with training logs (CSV or TensorBoard), for curves.
-        images: How many of the worst and of the best images of each run are shown.
+        images: Number of the worst, and of the best, images of each run to show.
         system: System to show where a run has several (default: the first that isn't bicubic).
         title: Title of the page.
         introduction: Plain text that stands first.
-        stages: What was done before, and how long it took; shown as a table.
+        stages: Work done before, and its duration; shown as a table.
 
     Returns:
         Where it was written.
@@ -88,7 +88,7 @@ def colors(results: Results) -> dict[str, int]:
 
 
 def overview(runs: Sequence[Results]) -> str:
-    """Return the table of all runs, sortable by every column, published rows among one's own."""
+    """Return the table of all runs, sortable by every column, published rows among your own."""
     facts: dict[str, dict[str, Any]] = {}
     for results in runs:
         facts |= results["metrics"]

@@ -28,7 +28,7 @@ class Vote(NamedTuple):
 
 @dataclass(frozen=True)
 class SystemScore:
-    """How a system did.
+    """The score of one system.
 
     Attributes:
         name: The system's name.
@@ -49,7 +49,7 @@ class SystemScore:
 
 @dataclass(frozen=True)
 class PairScore:
-    """How two systems did against each other.
+    """The votes between two systems.
 
     Attributes:
         first: A system's name.
@@ -68,7 +68,7 @@ class PairScore:
 
 @dataclass(frozen=True)
 class StudyScores:
-    """What a study came to.
+    """The result of a study.
 
     Attributes:
         systems: Those that were compared, best first.
@@ -79,7 +79,7 @@ class StudyScores:
         votes: Number of votes that count, sanity pairs aside.
         images: Number of images that were judged.
         left_share: Share of the left side among the votes that were no ties; far from 0.5 it hints at inattention.
-        note: What a reader must know; empty if nothing.
+        note: Caveat that a reader must know; empty if there is none.
     """
 
     systems: tuple[SystemScore, ...]

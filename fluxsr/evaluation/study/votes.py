@@ -18,7 +18,7 @@ def merge_votes(files: Sequence[str | Path], key: str | Path, seed: int = 0) -> 
     """Return the systems' scores, computed from people's votes.
 
     Args:
-        files: What people saved on the page. Of several files of one person the one with the most votes counts.
+        files: Files that people saved on the page. If there are several from one person, the one with the most votes counts.
         key: The file that :func:`fluxsr.evaluation.study.write_study` wrote beside the page; it knows the systems' names.
         seed: Seed of the bootstrap.
 

@@ -31,12 +31,12 @@ _FOLDER = Path(__file__).parent
 
 
 class StudyFiles(NamedTuple):
-    """What was written.
+    """The files that were written.
 
     Attributes:
         page: The page, for the people who vote.
-        key: The systems' codes, for whoever merges the votes, and nobody else.
-        pictures: Folder with the pictures, which goes with the page; ``None`` where they are inside of it.
+        key: The systems' codes, only for the person who merges the votes.
+        pictures: Folder with the pictures, which belongs to the page; ``None`` if the page contains them.
     """
 
     page: Path
@@ -66,11 +66,11 @@ def write_study(
             matched by file name, and must be complete and of one size for each image.
         output: The page, ending in ``.html``. The key is written beside it, ending in ``.key.json``.
         inputs: Folder of the images that the pictures were made from; people can then look at these, too.
-        votes: How many pairs each person is shown, all pairs of systems equally often; ``None``: all of them.
-        sanity: How many extra pairs show a picture beside a damaged copy of itself.
+        votes: Number of pairs that each person is shown, all pairs of systems equally often; ``None``: all of them.
+        sanity: Number of extra pairs that show a picture beside a damaged copy of itself.
         inline: Whether the pictures are inside the page or in a folder beside it; ``None``: inside up to 40 MB.
         title: The page's heading.
-        question: What people are asked.
+        question: Question that people are asked.
         seed: Seed of the codes that stand for the systems; ``None``: a new one each time.
 
     Raises:

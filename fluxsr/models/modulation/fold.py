@@ -102,7 +102,7 @@ def load_folded(
         guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
         lora: Adapter file (or folder) to fuse.
         dtype: Name of the weights' torch dtype.
-        device: Where the folded model goes.
+        device: Device of the folded model.
         revision: Revision of the hub repository.
 
     Raises:

@@ -74,7 +74,7 @@ def tabulate_modulation(backbone: Any, times: Tensor) -> None:
 
     At these times the model is what it was, bit for bit at batch size 1 (at others a matrix product rounds differently: 1e-6
     in float32); at any other time it raises ``ValueError``. It can no longer be folded, fused or saved whole; adapters are
-    saved as ever. Do it before the model goes to a device.
+    saved as usual. Do it before the model goes to a device.
 
     Args:
         backbone: A :class:`fluxsr.models.FluxBackbone` whose modulation is frozen: with a LoRA, or not trained.

@@ -16,8 +16,8 @@ from fluxsr.models.distributed import like, whole
 class EMA(Callback):
     """Keeps ``average = d * average + (1 - d) * weight`` of the trainable parameters, after every optimizer step.
 
-    After step n, ``d = min(decay, (1 + n) / (10 + n))`` (TensorFlow's rule): a short training's average is of what it trained,
-    not of what it started from. Without it, 250 steps at 0.998 would export 61 % of the untrained weights.
+    After step n, ``d = min(decay, (1 + n) / (10 + n))`` (TensorFlow's rule). So the average of a short run is of trained
+    weights, not of those that it started from. Without it, 250 steps at 0.998 would export 61 % of the untrained weights.
 
     Only what is trained is averaged, so on a frozen base the memory is that of the adapters. Validation, test, prediction and
     :class:`ExportBackbone` use the average; it is saved with checkpoints and restored with them.

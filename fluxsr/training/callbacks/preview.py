@@ -20,12 +20,12 @@ class PreviewGrid(Callback):
     """Writes rows of LR, bicubic, SR and HR after each validation, to disk and to every logger that
     takes pictures (TensorBoard, W&B, MLflow, Comet).
 
-    The pictures are those of the validation: where there is none (no ``data.val_photos``) it says so once.
+    The pictures are those of the validation: without validation (no ``data.val_photos``) it says so once.
     A teacher's grid holds samples from fixed noise instead. Files are ``previews/step-00000500.png`` below the trainer's
     ``default_root_dir``.
 
     Args:
-        images: How many rows.
+        images: Number of rows.
         size: The middle square of so many pixels is shown of larger images.
         sample_steps: Euler steps of a teacher's samples.
 

@@ -17,7 +17,7 @@ from fluxsr.training.batches import as_batch
 class ImageWriter(BasePredictionWriter):
     """Writes each upscaled image of ``predict`` as a PNG, at the place below ``output`` that its source has below its folder.
 
-    Of sources whose names differ in their endings alone, each result keeps the ending: ``1.jpg.png`` and ``1.webp.png``.
+    If the names of sources differ only in their endings, each result keeps the ending: ``1.jpg.png`` and ``1.webp.png``.
     Files are written whole or not at all.
 
     Args:
