@@ -1,4 +1,4 @@
-"""Runs ``fluxsr ablation``: a grid of trainings, one after the other, each resumable, for one table."""
+"""Runs ``fluxsr ablation``: a grid of training runs, one after the other, each resumable, for one table."""
 
 from __future__ import annotations
 

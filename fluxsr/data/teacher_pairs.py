@@ -41,7 +41,7 @@ class TeacherPairs(Dataset[SRSample]):
         crop: Side of a random square crop in image pixels, a multiple of `scale` and of the autoencoder's factor. The
             latents and the noise are cropped alike. None: the whole image.
         seed: Seed of crops and degradations.
-        expect: Entries that the store's fingerprint must have, such as the autoencoder's scaling, so that nobody trains
+        expect: Entries that the store's fingerprint must have, such as the autoencoder's scaling, so that no one trains
             on pairs of another model.
         verify: Compare the shards with their checksums; without it only their sizes are checked.
 

@@ -1,4 +1,4 @@
-"""Runs a grid of trainings, one after the other, each resumable and in a process of its own, for one table."""
+"""Runs a grid of training runs, one after the other, each resumable and in a process of its own, for one table."""
 
 from __future__ import annotations
 
@@ -128,27 +128,27 @@ def run_ablation(
 ) -> Results | None:
     """Train every variant of a grid, then measure all of them on the same photos, into one table.
 
-    The grid is a YAML file: config names a configuration of fluxsr fit beside it, overrides are keys that every training
-    changes, runs are named sets of further changes. Where the trainings make adapters, base names their model. The same
-    command resumes after an interruption. Finished trainings are kept, an unfinished one resumes from its last checkpoint, and
+    The grid is a YAML file: config names a configuration of fluxsr fit beside it, overrides are keys that every run
+    changes, runs are named sets of further changes. If the runs train adapters, base names their model. The same
+    command resumes after an interruption. Finished runs are kept, an unfinished one resumes from its last checkpoint, and
     no image is measured twice.
 
     Args:
         grid: The YAML file, or a shipped one by its name, for example ablation_nano.
-        output: Folder of the trainings, table.md and table.json.
-        photos: Folder of photos to train on; none: what the configuration names, for example teacher pairs alone.
+        output: Folder of the runs, table.md and table.json.
+        photos: Folder of photos to train on; none: what the configuration names, for example only teacher pairs.
         hr: Folder of HR photos to measure on; none: only train.
         lr: Folder of their LR images; by default they are degraded by Real-ESRGAN's pipeline.
         metrics: Names of metrics, as for fluxsr evaluate.
         seed: Seed of that degradation.
-        say: Called with the name of each training that begins.
+        say: Called with the name of each run that begins.
         progress: Is called with how many pictures are measured, and how many there are.
 
     Returns:
         The table, ``None`` without ``hr``.
 
     Raises:
-        ValueError: If the grid is wrong, or a training fails.
+        ValueError: If the grid is wrong, or a run fails.
     """
     say = say or (lambda line: None)
     if hr is None and lr is not None:

@@ -107,7 +107,7 @@ def consistency(sr_image: Tensor, lr_image: Tensor, degrade: Degrade | None = No
         sr_image: The picture, ``(1, 3, H, W)``.
         lr_image: The image that it was made of, ``(1, 3, h, w)``.
         degrade: The degradation; one that draws is applied in several draws, which are not the LR image's own. ``None``:
-            MATLAB's bicubic shrinking to the LR image's size, for LR images that nobody made from a known degradation.
+            MATLAB's bicubic shrinking to the LR image's size, for LR images without a known degradation.
     """
     if degrade is None:
         again = [imresize(sr_image.double(), (lr_image.shape[-2], lr_image.shape[-1]))]

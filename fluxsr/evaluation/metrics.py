@@ -218,7 +218,7 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
         settings: Settings of the protocol.
 
     Raises:
-        ValueError: If nobody knows the metric, or pyiqa isn't there to be asked.
+        ValueError: If the metric is unknown, or pyiqa isn't installed.
         FileNotFoundError: If its weights are nowhere; the message lists the places.
     """
     settings = settings or Settings()
@@ -248,7 +248,7 @@ def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list
         settings: Settings of the protocol.
 
     Raises:
-        ValueError: Naming every metric that can't be measured with what it wants, and those that can.
+        ValueError: Naming every metric that can't be measured with what it needs, and those that can.
     """
     ready: list[Metric] = []
     wanting = []

@@ -54,7 +54,7 @@ def linear_path(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
 def mix(x0: Tensor, x1: Tensor, weight: Tensor) -> Tensor:
     """Return ``(1 - weight) x0 + weight x1`` in the dtype of ``x0``; exact at both ends.
 
-    Not ``torch.lerp``, which wants the weight in the latents' own dtype.
+    Not ``torch.lerp``, which needs the weight in the latents' own dtype.
     """
     return ((1 - weight) * x0 + weight * x1).to(x0.dtype)
 

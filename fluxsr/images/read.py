@@ -38,7 +38,7 @@ _LONGEST_TEXT = 2**26
 _UPRIGHT = ("TIFF", "JXL")
 
 MAX_PIXELS = 178_956_970
-"""Height times width of the largest picture that is read unless somebody allows more; Pillow's own limit."""
+"""Height times width of the largest picture that is read unless a larger limit is given; Pillow's own limit."""
 
 
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -93,7 +93,7 @@ FLUX_ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 def flux_architecture(name: str) -> dict[str, Any]:
-    """Return a copy of the named configuration; :func:`fluxsr.models.families.family_of` says of which class.
+    """Return a copy of the named configuration; :func:`fluxsr.models.families.family_of` gives its class.
 
     Args:
         name: A key of :data:`FLUX_ARCHITECTURES`.

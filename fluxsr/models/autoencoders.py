@@ -243,7 +243,7 @@ def load_autoencoder(
             ``AutoencoderKL``, ``AutoencoderKLFlux2`` or ``AutoencoderTiny`` (``black-forest-labs/FLUX.1-dev`` with
             ``subfolder="vae"``, ``madebyollin/taef1``). Or it is a folder with two files in taesd's own layout
             (``taef1_encoder.safetensors`` and ``taef1_decoder.safetensors``).
-        subfolder: Folder inside the source; found by itself for a local pipeline folder with a ``vae`` inside.
+        subfolder: Folder inside the source; found automatically for a local pipeline folder with a ``vae`` inside.
         revision: Revision of the hub repository.
         dtype: Name of the weights' torch dtype.
         checkpoint_decode: See :class:`LatentAutoencoder`.

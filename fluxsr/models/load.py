@@ -37,7 +37,7 @@ def load_flux(
     revision: str | None = None,
     device: torch.device | str | None = None,
 ) -> FluxBackbone:
-    """Load a FLUX backbone and say what of it is trained.
+    """Load a FLUX backbone and choose which part of it is trained.
 
     On the ``meta`` device nothing is downloaded and no weight is read. The architecture comes from a file's header, a folder's
     ``config.json``, the hub's cache on this disk or a known model's name. A prompt file that does not exist counts as 512
@@ -59,7 +59,7 @@ def load_flux(
         lora_alpha: Numerator of the adapter's scale, ``alpha / rank``; the rank itself by default.
         lora_targets: Names of the adapted linears; attention and MLP linears by default (ours).
         lora_weights: Adapter file to start from, instead of a new one.
-        teacher_lora: Adapter file that becomes the frozen role ``teacher`` on the same base, for objectives that want one.
+        teacher_lora: Adapter file that becomes the frozen role ``teacher`` on the same base, for objectives that need one.
         dtype: Name of the frozen weights' torch dtype; adapters stay in float32.
         quantize: ``int8``, ``fp8`` (torchao) or ``nf4`` (bitsandbytes, CUDA) for the frozen linears of a folder or hub id, done
             by diffusers while it loads; needs the extra ``quant``. Adapters stay in float32.

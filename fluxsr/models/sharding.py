@@ -13,7 +13,7 @@ from fluxsr.models.features import find_blocks
 def shard_backbone(backbone: nn.Module, mesh: Any) -> None:
     """Shard a velocity model in place by FSDP2's ``fully_shard``.
 
-    Of a FLUX every block is a unit, and so are, within it, the matrices of each adapter: FSDP2 wants one dtype in a unit, and
+    Of a FLUX every block is a unit, and so are, within it, the matrices of each adapter: FSDP2 needs one dtype in a unit, and
     the adapters are float32 on a bfloat16 base. What lies outside the blocks is one unit more. Any other model is one unit.
 
     Args:

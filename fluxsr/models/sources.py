@@ -110,7 +110,7 @@ class ModelSource:
         """Return the configuration of an autoencoder in diffusers' layout, its ``_class_name`` included.
 
         Args:
-            subfolder: Folder inside the source; found by itself for a pipeline's.
+            subfolder: Folder inside the source; found automatically for a pipeline's.
             offline: Whether no hub is asked, as for :meth:`transformer_config`.
 
         Raises:

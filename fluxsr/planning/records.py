@@ -50,7 +50,7 @@ class Phase:
 
 @dataclass
 class Validation:
-    """The largest number of live bytes while one validation batch is restored and measured, in the middle of a training.
+    """The largest number of live bytes while one validation batch is restored and measured, in the middle of a run.
 
     Attributes:
         height: Height of its images in pixels.
@@ -94,7 +94,7 @@ class Plan:
         seconds_per_step: Seconds per step at that throughput.
         seconds_range: Seconds per step at 1.5 and at 0.5 times the throughput: those of a fast and of a slow device.
         steps_per_hour: Steps per hour at the stated throughput.
-        hours: Hours that the whole training takes; ``None`` where its length is not set.
+        hours: Hours that the whole run takes; ``None`` if its length is not set.
         checkpoint_bytes: Bytes of a checkpoint file: trained weights, moving averages and the optimizer's state.
         host_shared_bytes: Bytes of frozen weights, whose files are mapped into host memory while they go to the devices. All
             processes of a machine share them.

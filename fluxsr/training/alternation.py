@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def alternate(
     module: OneStepSR, adversary: Adversary, others: Tensor, outputs: StepOutputs, batch_idx: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Make one step of the student and one of the discriminator by hand; return the student's total and what to log.
+    """Make one step of the student and one of the discriminator manually; return the student's total and what to log.
 
     Args:
         module: The module, which holds the optimizers.

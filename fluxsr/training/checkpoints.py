@@ -18,7 +18,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a temporary name and renames it: a killed process leaves the old one or the new one, complete.
 
     (Lightning's own writes to the system's temporary folder first; where that is another disk, moving is copying.) ``fluxsr
-    fit`` uses it by itself; elsewhere ``Trainer(plugins=[AtomicCheckpointIO()])``. To write while training goes on:
+    fit`` uses it by default; elsewhere ``Trainer(plugins=[AtomicCheckpointIO()])``. To write while training goes on:
     ``lightning.pytorch.plugins.io.AsyncCheckpointIO(AtomicCheckpointIO())``.
     """
 

@@ -22,7 +22,7 @@ FACTOR = 1.5
 def settle(module: Any, stage: str) -> None:
     """Give the objective its T_L where it is ``auto``, and compare a given one with the data. Every process must call it.
 
-    A training that goes on, and any other work with a checkpoint, reads T_L from the checkpoint. A new training measures it on
+    A resumed run, and any other work with a checkpoint, reads T_L from the checkpoint. A new run measures it on
     its first batches, and all processes take the first one's value.
 
     Args:

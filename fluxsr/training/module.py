@@ -163,7 +163,7 @@ class OneStepSR(LightningModule):
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
 
         Raises:
-            ValueError: If a strategy that shards meets quantized weights, or what it can't be used with.
+            ValueError: If a sharding strategy is used with quantized weights, or with anything else that it does not support.
         """
         if self._trainer is None:  # OneStepSR.load_from_checkpoint
             return
@@ -234,7 +234,7 @@ class OneStepSR(LightningModule):
             return self.autoencoder.decode(latents)
 
     def flow(self, pair: LatentPair, step: int = 0) -> tuple[FlowOutput, list[list[Tensor]]]:
-        """Return the objective's output, and the features of each velocity call if a term wants them."""
+        """Return the objective's output, and the features of each velocity call if a term needs them."""
         rank, world = self._place
         # Drawn for the global batch, of which each process takes its rows: the times of a sample do not depend on how many
         # processes train.
@@ -381,7 +381,7 @@ class OneStepSR(LightningModule):
         self.build_table()
 
     def on_train_start(self) -> None:
-        """Let the configuration rule the optimizer of a training that goes on."""
+        """Apply the configuration to the optimizer of a resumed run."""
         if self.trainer.ckpt_path is not None:
             take_over(self)
 

@@ -88,7 +88,7 @@ def names_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, list[str]
 
 
 def take_over(module: Any) -> None:
-    """Let the configuration's learning rate, schedule and other settings rule a training that goes on, and say so.
+    """Apply the configuration's learning rate, schedule and other settings to a resumed run, and say so.
 
     A checkpoint restores the optimizer's settings along with its state, so a changed learning rate would be ignored. The
     schedule of the configuration is therefore run up to the present step. If that gives the values that were loaded, nothing

@@ -1,4 +1,4 @@
-"""Handles Ctrl-C and SIGTERM in a training: it finishes the step, writes a checkpoint, and prints how to resume."""
+"""Handles Ctrl-C and SIGTERM during training: it finishes the step, writes a checkpoint, and prints how to resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class SaveOnInterrupt(Callback):
-    """Ends a training cleanly at the first SIGINT or SIGTERM, with ``last.ckpt`` beside the checkpoints of the run.
+    """Ends a run cleanly at the first SIGINT or SIGTERM, with ``last.ckpt`` beside the checkpoints of the run.
 
     Lightning's own way with Ctrl-C is to stop wherever the signal hits, half-way through an optimizer step maybe, and to write
     nothing; so does a second signal here. SIGTERM is what ``timeout``, ``scancel`` and Kubernetes send. Where SLURM requeues

@@ -15,7 +15,7 @@ _OTHER_BITS = 0x6D69785F
 
 
 class DegradationMix(Degradation):
-    """One of several degradations for each image, drawn from its seed; a model meets mild and heavy damage in one batch.
+    """One of several degradations for each image, drawn from its seed; a model sees mild and heavy damage in one batch.
 
     A model that has seen only Real-ESRGAN's damage cleans photos that hardly need it. Graded damage is known from DASR
     (Liang et al. 2022, arXiv 2203.14672, three grades in shares of 0.3, 0.3, 0.4).
