@@ -18,9 +18,9 @@ ADVERSARIAL = "adversarial"  # the term's name in logs
 class Adversary(nn.Module):
     """Adds the adversarial term: hinge, on all latents that the student estimates (FlowSR, arXiv 2605.12377).
 
-    With it :class:`OneStepSR` optimizes manually: each batch makes one step of the student, then one of the discriminator on the
-    same latents. Lightning then refuses the trainer's ``gradient_clip_val`` and ``accumulate_grad_batches``, so they are set
-    here. With DDP use ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights.
+    With it :class:`OneStepSR` optimizes manually: each batch makes one step of the student, then one of the discriminator on
+    the same latents. Lightning then refuses the trainer's ``gradient_clip_val`` and ``accumulate_grad_batches``, so they are
+    set here. With DDP use ``strategy: ddp_find_unused_parameters_true``: neither step touches the other's weights.
 
     Args:
         weight: Multiplier of the term in the student's loss; 0.1 is our default (the paper publishes none).
