@@ -82,6 +82,22 @@ def test_a_short_budget_makes_less_and_says_so(tmp_path, monkeypatch):
     assert "steps instead of 100000: time budget" in report
 
 
+def test_a_longer_budget_makes_more(tmp_path, monkeypatch):
+    asked = []
+
+    def train_nothing(folder, pairs, steps, *_):
+        asked.append(steps)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fluxsr.demo.demo_pairs", lambda folder, num, *_: asked.append(num) or folder)
+    monkeypatch.setattr("fluxsr.demo.train", train_nothing)
+    for minutes in (5, 60):
+        with pytest.raises(KeyboardInterrupt), torch.random.fork_rng():
+            run_demo(output=str(tmp_path), minutes=minutes)
+    pairs, steps, more_pairs, more_steps = asked
+    assert more_pairs == 12 * pairs and more_steps == 12 * steps
+
+
 class Failing(L1Loss):
     """A loss that fails in the second step, when the bar is shown."""
 

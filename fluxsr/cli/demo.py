@@ -10,6 +10,7 @@ COMMAND = Command(
     examples="""
     fluxsr demo                                     # about five minutes on two cores
     fluxsr demo --minutes 2 --output outputs/short  # fewer pairs and steps
+    fluxsr demo --minutes 60 --output outputs/hour  # twelve times as many
     """,
 )
 
