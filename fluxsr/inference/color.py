@@ -10,15 +10,16 @@ from torch.nn.functional import pad
 
 from fluxsr.inference.strips import RowSource
 
-LEVELS = 5
-# How far a pixel reaches through the filters of all levels: 1 + 2 + 4 + 8 + 16.
+# One level more than the five that are usual: noise and JPEG blocks reach the fifth, and would come back with the colors.
+LEVELS = 6
+# How far a pixel reaches through the filters of all levels: 1 + 2 + 4 + 8 + 16 + 32.
 REACH = 2**LEVELS - 1
 
 
 def lowpass(image: Tensor) -> Tensor:
-    """Return the low frequencies of ``(C, H, W)``: the residual of an a-trous wavelet transform of five levels.
+    """Return the low frequencies of ``(C, H, W)``: the residual of an a-trous wavelet transform of six levels.
 
-    Each level is the kernel (1, 2, 1) / 4 along both sides, its taps 1, 2, 4, 8 and 16 pixels apart. The last row and column
+    Each level is the kernel (1, 2, 1) / 4 along both sides, its taps 1, 2, 4, 8, 16 and 32 pixels apart. The last row and column
     are repeated beyond the border.
     """
     for level in range(LEVELS):

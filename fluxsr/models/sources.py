@@ -54,7 +54,9 @@ class ModelSource:
         elif self.name.endswith(".safetensors"):
             self.kind, self.path = "file", Path(name)
             if not self.path.is_file():
-                raise ValueError(f"{name} does not exist; to plan before it is made, give a model that is like it")
+                raise ValueError(
+                    f"{name} does not exist: check the path, or, to plan before it is made, name a model like it"
+                )
         elif Path(name).is_dir():
             self.path = Path(name)
             self.kind = _kind_of_folder(self.path)

@@ -13,15 +13,17 @@ class Whole:
 
 
 def test_the_filter_reaches_as_far_as_it_says():
-    point = torch.zeros(1, 101, 101)
-    point[0, 50, 50] = 1
+    center = REACH + 19
+    side = 2 * center + 1
+    point = torch.zeros(1, side, side)
+    point[0, center, center] = 1
     spread = lowpass(point)[0]
     reached = spread.nonzero()
-    assert reached.min() == 50 - REACH and reached.max() == 50 + REACH
+    assert reached.min() == center - REACH and reached.max() == center + REACH
     assert spread.sum().item() == pytest.approx(1, abs=1e-5)
     # The variance of (1, 2, 1) / 4 with taps d apart is d^2 / 2, and variances add up.
     along = spread.sum(dim=0)
-    variance = (along * (torch.arange(101) - 50) ** 2).sum().item()
+    variance = (along * (torch.arange(side) - center) ** 2).sum().item()
     assert variance == pytest.approx(sum(4**level / 2 for level in range(LEVELS)), rel=1e-4)
 
 
@@ -31,8 +33,9 @@ def test_a_constant_stays(generator):
 
 
 def test_wavelet_takes_low_frequencies_and_leaves_high(generator):
-    colors = torch.rand(3, 1, 1, generator=generator).expand(3, 40, 120)
-    detail = 0.1 * (torch.arange(120) % 2 - 0.5).expand(3, 40, 120)
+    width = 4 * REACH
+    colors = torch.rand(3, 1, 1, generator=generator).expand(3, 40, width)
+    detail = 0.1 * (torch.arange(width) % 2 - 0.5).expand(3, 40, width)
     restored = 0.2 + detail
     result = wavelet_rows(Whole(restored), Whole(colors), 0, 40, 40)
     inner = slice(REACH + 1, -REACH - 1)  # beyond the border the stripes stop
