@@ -19,8 +19,8 @@ REACH = 2**LEVELS - 1
 def lowpass(image: Tensor) -> Tensor:
     """Return the low frequencies of ``(C, H, W)``: the residual of an a-trous wavelet transform of six levels.
 
-    Each level is the kernel (1, 2, 1) / 4 along both sides, its taps 1, 2, 4, 8, 16 and 32 pixels apart. The last row and column
-    are repeated beyond the border.
+    Each level is the kernel (1, 2, 1) / 4 along both sides, its taps 1, 2, 4, 8, 16 and 32 pixels apart. The last row and
+    column are repeated beyond the border.
     """
     for level in range(LEVELS):
         step = 2**level
