@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -92,14 +93,11 @@ def run_demo(
     Raises:
         ValueError: If a number is out of range.
     """
-    if num_pairs is None:
-        num_pairs = max(8, round(PAIRS_PER_MINUTE * minutes))
-    if steps is None:
-        steps = max(1, round(STEPS_PER_MINUTE * minutes))
-    if minutes <= 0 or num_pairs < 8 or steps < 1:
-        raise ValueError(
-            f"minutes and steps must be positive and num_pairs at least 8, got {minutes}, {steps}, {num_pairs}"
-        )
+    for name, value, least in (("minutes", minutes, 0.01), ("num_pairs", num_pairs, 8), ("steps", steps, 1)):
+        if value is not None and not least <= value < math.inf:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    num_pairs = max(8, round(PAIRS_PER_MINUTE * minutes)) if num_pairs is None else num_pairs
+    steps = max(1, round(STEPS_PER_MINUTE * minutes)) if steps is None else steps
     _quiet()
     torch.manual_seed(seed)
     folder = Path(output)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,21 +43,27 @@ def output_size(
     if len(given) > 1:
         raise ValueError(f"give one of {', '.join(given)}: each of them decides on the size")
     if size is not None:
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"size must be two positive numbers of pixels, (height, width), got {size}")
-        return int(size[0]), int(size[1])
+        sides = tuple(size) if isinstance(size, Iterable) else ()
+        if len(sides) != 2 or not all(_is_pixels(side) for side in sides):
+            raise ValueError(f"size must be two positive numbers of pixels, (height, width), got {size!r}")
+        return int(sides[0]), int(sides[1])
     for name, side, original in (
         ("longest", longest, max(height, width)),
         ("width", to_width, width),
         ("height", to_height, height),
     ):
         if side is not None:
-            if side < 1:
-                raise ValueError(f"{name} must be a positive number of pixels, got {side}")
+            if not _is_pixels(side):
+                raise ValueError(f"{name} must be a positive number of pixels, got {side!r}")
             return max(1, round(height * side / original)), max(1, round(width * side / original))
-    if scale is None or not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale must be a positive number, got {scale}; 4 is what the models are trained for")
+    if not isinstance(scale, Real) or not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale must be a positive number, got {scale!r}; 4 is what the models are trained for")
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _is_pixels(side: Any) -> bool:
+    """Whether it is a whole positive number; a fraction of a pixel would be cut off silently."""
+    return isinstance(side, Real) and float(side) >= 1 and float(side).is_integer()
 
 
 def is_stretched(height: int, width: int, new_height: int, new_width: int) -> bool:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, save_lora
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.families import FAMILIES, Conditions, family_of_model, refuse_other_widths
-from fluxsr.models.lora_files import read_lora
+from fluxsr.models.lora_files import check_base, describe_base, read_lora
 from fluxsr.models.packing import pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.text_stream import drop_text_stream, has_text_stream
@@ -68,6 +68,7 @@ class FluxBackbone(nn.Module):
         self.latent_channels = config.in_channels // 4
         self.default_role: str | None = None
         self.quantization: str | None = None  # of the frozen weights; load_flux says which
+        self.base = ""  # shipped name or hub id of the weights; load_flux says which
         self.adapters = AdapterRoles(self.transformer)
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
         self.prompt_text = ""
@@ -254,6 +255,7 @@ class FluxBackbone(nn.Module):
             raise ValueError(
                 f"{path} adapts {unknown[0]!r}, which this model does not have: it was made for another base"
             )
+        check_base(path, self.base, self.transformer.config)
         if role not in self.adapters.names:
             self.add_lora(role, rank=lora_rank(state), targets=names, trainable=trainable)
         self.adapters.load_state_dict(role, state)
@@ -303,4 +305,6 @@ class FluxBackbone(nn.Module):
 
     def save_lora(self, path: str | Path, role: str = "student", metadata: dict[str, str] | None = None) -> Path:
         """Write a role's adapter as plain diffusers loads it; returns the file's path."""
-        return save_lora(self.adapters, path, role, metadata)
+        return save_lora(
+            self.adapters, path, role, {**describe_base(self.base, self.transformer.config), **(metadata or {})}
+        )

@@ -36,6 +36,8 @@ def model_or_shipped(model: str | Path | None, lora: str | Path | None) -> str:
         ValueError: If there is an adapter and no model: on another base than its own it would make another picture, silently.
     """
     if model is None and lora is not None:
+        if not Path(lora).exists():
+            raise ValueError(f"{lora} does not exist: check the path of the adapter")
         raise ValueError(
             f"{lora} is an adapter, which needs the base that it was trained on: give the model, too (nano for "
             "fluxsr_nano.yaml)"

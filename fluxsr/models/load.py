@@ -89,6 +89,7 @@ def load_flux(
         if not text_stream:
             backbone.drop_text_stream()
     backbone.quantization = quantize
+    backbone.base = source.public_name
     if lora_weights is not None:
         _load_adapter(backbone, lora_weights, "student", trainable == "lora", lora_rank)
         backbone.default_role = "student"

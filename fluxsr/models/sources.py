@@ -71,6 +71,11 @@ class ModelSource:
         """Whether all is in one ``.safetensors`` file of this library."""
         return self.kind in ("shipped", "file")
 
+    @property
+    def public_name(self) -> str:
+        """The name where it means the same weights everywhere, a shipped one or a hub id; else empty."""
+        return self.name if self.kind in ("shipped", "hub") else ""
+
     @cached_property
     def header(self) -> tuple[list[str], dict[str, str]]:
         """The names of a single file's tensors, and its metadata; nothing for other kinds."""

@@ -1,5 +1,7 @@
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
@@ -74,3 +76,18 @@ def test_bad_scales(scale):
 def test_bad_sizes():
     with pytest.raises(ValueError, match="size must be two positive numbers of pixels"):
         output_size(4, 4, size=(0, 3))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"scale": "2"}, {"size": 100}, {"size": (10, 9.5)}, {"longest": 1.5}, {"to_width": "64"}, {"to_height": True - 1}],
+)
+def test_what_is_no_number_of_pixels_is_named(wrong):
+    (name, value), *_ = wrong.items()
+    with pytest.raises(ValueError, match=rf"{name.removeprefix('to_')} must be .*{re.escape(repr(value))}"):
+        output_size(20, 30, **wrong)
+
+
+def test_whole_numbers_of_any_kind_are_pixels():
+    assert output_size(20, 30, size=[np.int64(40), 60.0]) == (40, 60)
+    assert output_size(20, 30, longest=np.int32(60)) == output_size(20, 30, np.float32(2)) == (40, 60)

@@ -6,10 +6,12 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fluxsr.models import FluxBackbone
-from fluxsr.models.lora_files import METADATA, read_lora
+from fluxsr.inference.export import export_model
+from fluxsr.models import FluxBackbone, load_flux
+from fluxsr.models.lora_files import METADATA, describe_base, read_lora
 from tests.models.conftest import perturb, tiny_transformer
 
 
@@ -145,3 +147,53 @@ def test_autocast_casts_an_adapters_input_once():
     with torch.no_grad():
         backbone(xt, t)  # outside of autocast the cast is needed, and made
     assert all(layer.cast_input_dtype_enabled for layer in backbone.adapters.layers())
+
+
+def adapter_of(backbone, folder):
+    backbone.add_lora("student", rank=2)
+    return backbone.save(folder / "adapter.safetensors")
+
+
+@pytest.fixture(scope="module")
+def nanos(tmp_path_factory):
+    """An adapter of ``nano``, as a training leaves it."""
+    return load_flux("nano").save(tmp_path_factory.mktemp("nano") / "adapter.safetensors")
+
+
+@pytest.mark.parametrize("base", ["nano-student", "nano-flowsr"])
+def test_an_adapter_is_refused_on_another_shipped_base(nanos, base):
+    """nano-student has all of nano's layers, and nano-flowsr the same: the adapter fits both."""
+    with pytest.raises(
+        ValueError, match=f"adapter.safetensors was trained on nano.*(on {base}|num_single_layers is 4)"
+    ):
+        load_flux(base, lora_weights=str(nanos))
+    assert load_flux("nano", lora_weights=str(nanos)).default_role == "student"
+
+
+def test_a_folded_base_refuses_another_bases_adapter(nanos, tmp_path):
+    with pytest.raises(ValueError, match="was trained on nano"):
+        export_model(str(tmp_path / "out"), "nano-flowsr", lora=str(nanos))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_deeper_base_is_refused_without_a_name(tmp_path):
+    path = adapter_of(FluxBackbone(tiny_transformer(num_single_layers=1)), tmp_path)
+    with pytest.raises(ValueError, match="num_single_layers is 1 there and 2 here"):
+        FluxBackbone(tiny_transformer(num_single_layers=2)).load_lora(path)
+
+
+def test_another_hub_model_is_warned_about(tmp_path, caplog):
+    path = adapter_of(FluxBackbone(tiny_transformer()), tmp_path)
+    backbone = FluxBackbone(tiny_transformer())
+    backbone.base = "someone/flux-b"
+    state = load_file(path)
+    save_file(state, path, {**describe_base("someone/flux-a", backbone.transformer.config), "format": "pt"})
+    backbone.load_lora(path)
+    assert "someone/flux-a" in caplog.text and backbone.default_role == "student"
+
+
+def test_no_path_of_the_base_is_in_an_adapters_file(tmp_path):
+    whole = load_flux("nano", trainable="full").save(tmp_path / "mine.safetensors")
+    path = load_flux(str(whole)).save(tmp_path / "adapter.safetensors")
+    with safe_open(path, "pt") as file:
+        assert not any("mine" in text for text in file.metadata().values())

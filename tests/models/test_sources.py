@@ -92,13 +92,16 @@ def test_a_strangers_file_is_told_apart_from_an_adapter(tmp_path):
             load(str(tmp_path / "other.safetensors"))
 
 
-def test_an_adapter_alone_names_no_model():
+def test_an_adapter_alone_names_no_model(tmp_path):
     assert model_or_shipped(None, None) == "nano-student"
     assert model_or_shipped("nano", "adapter.safetensors") == "nano"
+    (tmp_path / "mine.safetensors").touch()
     with pytest.raises(
         ValueError, match=r"mine.safetensors is an adapter, which needs the base that it was trained on"
     ):
-        model_or_shipped(None, "mine.safetensors")
+        model_or_shipped(None, tmp_path / "mine.safetensors")
+    with pytest.raises(ValueError, match=r"nowhere.safetensors does not exist"):
+        model_or_shipped(None, "nowhere.safetensors")
 
 
 class _Answer:

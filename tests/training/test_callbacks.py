@@ -166,6 +166,28 @@ def test_export_of_a_lora_is_an_adapter(tmp_path):
     assert torch.equal(fresh(pair.lr, t), module.backbone(pair.lr, t))
 
 
+def test_an_earlier_runs_export_is_kept(tmp_path):
+    """Another run in the same folder; its own later exports, and a resumed run, replace what is theirs."""
+
+    def run(steps, **fit):
+        own = ModelCheckpoint(tmp_path / "checkpoints", save_last=True)
+        trainer = tiny_trainer(tmp_path, max_steps=steps, callbacks=[ExportBackbone(), own], enable_checkpointing=True)
+        trainer.fit(tiny_module(losses=MSE), loader(steps), **fit)
+        return (tmp_path / "backbone.safetensors").read_bytes()
+
+    def earlier():
+        return {path.parent.name: path.read_bytes() for path in tmp_path.glob("earlier-*/backbone.safetensors")}
+
+    first = run(1)
+    assert not earlier()
+    second = run(2)
+    assert earlier() == {"earlier-1": first} and second != first
+    resumed = run(3, ckpt_path=str(tmp_path / "checkpoints" / "last.ckpt"))
+    assert earlier() == {"earlier-1": first} and resumed != second
+    run(1)
+    assert earlier() == {"earlier-1": first, "earlier-2": resumed}
+
+
 def test_results_keep_their_folders_and_never_overwrite_each_other(tmp_path, photos):
     sources = tmp_path / "in"
     for name in ("a/1.png", "b/1.png", "1.png", "1.jpg"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
-from fluxsr.models.encoder_lora import save_encoder_lora
+from fluxsr.models.distributed import is_writer
+from fluxsr.models.encoder_lora import encoder_lora_path, save_encoder_lora
 from fluxsr.training.callbacks.ema import EMA
 
 
@@ -18,7 +21,8 @@ class ExportBackbone(Callback):
     A LoRA is written as plain diffusers loads it; a backbone that was trained in full as one file that
     ``load_flux("file.safetensors")`` and ``Upscaler.from_pretrained`` load. The file is renamed into place, so a reader never
     sees half of one. An adapter of the autoencoder's encoder is written beside it, ``backbone_encoder.safetensors``, and the
-    backbone's header names it.
+    backbone's header names it. The files of an earlier run in the same place are moved to ``earlier-1``, ``earlier-2``, ...
+    beside it; a run that resumes replaces its own.
 
     Args:
         path: File ending in ``.safetensors``; ``None``: ``backbone.safetensors`` in the trainer's ``default_root_dir``.
@@ -33,6 +37,11 @@ class ExportBackbone(Callback):
             raise ValueError(f"path must end in .safetensors, got {path!r}")
         self.path = None if path is None else Path(path)
         self.dtype = dtype
+        self._own = False  # whether the file in place is this run's
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Note whether this run goes on with one that wrote the file in place."""
+        self._own = trainer.ckpt_path is not None
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the state so far; a validation runs on the averaged weights already."""
@@ -40,13 +49,14 @@ class ExportBackbone(Callback):
             self.export(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write the final state."""
-        self.export(trainer, pl_module)
+        """Write the final state, and say where it is."""
+        if (path := self.export(trainer, pl_module)) is not None:
+            rank_zero_info(f"the trained model is {path}")
 
-    def export(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write the file: every process gathers, the first one writes. A ``fast_dev_run`` writes nothing."""
+    def export(self, trainer: Trainer, pl_module: Any) -> Path | None:
+        """Write the file, return its path: every process gathers, the first one writes. A ``fast_dev_run`` writes nothing."""
         if getattr(trainer, "fast_dev_run", False):
-            return
+            return None
         callbacks: list[Callback] = getattr(trainer, "callbacks", [])  # which Lightning sets outside the class
         pl_module.check_finite()
         ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
@@ -60,6 +70,19 @@ class ExportBackbone(Callback):
             if pl_module.tile is not None:
                 metadata["window"] = str(pl_module.tile)
             path = self.path or Path(trainer.default_root_dir) / "backbone.safetensors"
+            self._keep_earlier(path)
             if pl_module.adapted_encoder:
                 metadata |= save_encoder_lora(pl_module.autoencoder.vae, path)
             pl_module.backbone.save(path, dtype=self.dtype, metadata=metadata)
+            return path
+
+    def _keep_earlier(self, path: Path) -> None:
+        """Move an earlier run's files out of the way, together: the one's header knows the other."""
+        if not self._own and path.exists() and is_writer():
+            folder = next(one for number in count(1) if not (one := path.parent / f"earlier-{number}").exists())
+            folder.mkdir()
+            for file in (path, encoder_lora_path(path)):
+                if file.exists():
+                    file.replace(folder / file.name)
+            rank_zero_info(f"{path} was an earlier run's; it is {folder / path.name} now")
+        self._own = True
