@@ -45,8 +45,8 @@ LR_TIME = 0.25  # T_L, as in the shipped student
 CROP = 128  # what it is trained on, and the window that it works in
 DEMO, SHIPPED = "demo LoRA", "shipped student"
 # Shares of the time budget. Making pairs and training stop when theirs is used up; the rest is what the others take.
-PAIR_SHARE, TRAIN_SHARE = 0.15, 0.5
-# What two idle cores do in about half of these shares, so that a busy machine still does the same.
+PAIR_SHARE, TRAIN_SHARE = 0.15, 0.6
+# What two idle cores do in three quarters of these shares, so that a slightly busy machine still does the same.
 PAIRS_PER_MINUTE, STEPS_PER_MINUTE = 20, 30
 # Pictures to train on that come with scikit-image, and how much each is shrunk.
 PICTURES = {
@@ -68,7 +68,10 @@ The four photos below were never trained on, by either. So the table compares th
 it ships, and the student as it was adapted here.
 What is a toy here. The teacher and the student have FLUX's blocks, but 2.5 M and 4.7 M parameters instead of 12 B. They
 work on pixels and have no text. The teacher draws textures, not scenes. The degradation, the losses, the objective and the
-one-step restoration are the real ones."""
+one-step restoration are the real ones.
+What an hour gives. "fluxsr demo --minutes 60" makes twelve times as many pairs and steps. A run of that length gave PSNR-Y
+26.72 dB and LPIPS (VGG) 0.423. On the same photos bicubic has 26.72 dB and 0.459, and the shipped student, which was
+trained for hours on 235 photos, 26.57 dB and 0.397. Eight pictures are too few to gain from an hour: use your own."""
 
 
 def run_demo(
