@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
+from fluxsr.losses._checks import FirstBatch
 from fluxsr.models import FeatureTap, tabulate_modulation
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import Adversary
@@ -137,6 +138,7 @@ class OneStepSR(LightningModule):
         self.register_state_dict_post_hook(leave_frozen_out)
         self._in_step: InStep | None = None
         self._guard = FiniteGuard()
+        self._first_batch = FirstBatch()
         taps = any(isinstance(term, FeatureTerm) for term in self.losses.values())
         self._tap = FeatureTap(backbone) if taps else None
 
@@ -185,7 +187,10 @@ class OneStepSR(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the weighted total of all terms that are due."""
-        batch, step = as_batch(batch), self.trainer.fit_loop.total_batch_idx
+        given, step = batch, self.trainer.fit_loop.total_batch_idx
+        batch = as_batch(given)
+        if batch is not given:  # our own data modules serve [0, 1]
+            self._first_batch(batch.lr_image, batch.hr_image)
         with self.phase("encode"):
             pair = self.encode(batch, step)
         with self.phase("flow"):

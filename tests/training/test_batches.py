@@ -36,3 +36,24 @@ def test_the_librarys_own_pass_and_images_alone_are_for_prediction():
 def test_everything_else_is_explained(batch):
     with pytest.raises(ValueError, match="lr_image"):
         as_batch(batch)
+
+
+def test_sides_that_are_no_multiples_are_refused():
+    with pytest.raises(ValueError, match="multiples"):
+        as_batch((torch.rand(1, 3, 15, 16), torch.rand(1, 3, 64, 64)))
+
+
+def test_the_first_batch_of_a_users_own_is_looked_at():
+    """Without a loss on images nothing else sees their values."""
+    hr_image = torch.rand(2, 3, 32, 32)
+    lr_image = hr_image[..., ::4, ::4]
+
+    def train(scale, shift):
+        own = [{"lr_image": lr_image * scale + shift, "hr_image": hr_image * scale + shift}]
+        tiny_trainer(max_steps=1).fit(tiny_module(), DataLoader(own, batch_size=None))
+
+    train(1, 0)
+    with pytest.raises(ValueError, match="divide by 255"):
+        train(255, 0)
+    with pytest.warns(UserWarning, match=r"\(x \+ 1\) / 2"):
+        train(2, -1)
