@@ -38,11 +38,10 @@ def as_batch(batch: Any) -> Any:
     index = given.get("index", torch.arange(len(lr_image)))
     if hr_image is None:
         return LRBatch(lr_image, index, list(given.get("paths", [])))
+    shapes = f"lr_image {tuple(lr_image.shape)} and hr_image {tuple(hr_image.shape)}"
     if lr_image.ndim != 4 or hr_image.ndim != 4 or hr_image.shape[-1] < lr_image.shape[-1]:
-        shapes = f"lr_image {tuple(lr_image.shape)} and hr_image {tuple(hr_image.shape)}"
         raise ValueError(_wanted(f"got {shapes}; the LR image comes first"))
-    if any(large % small for large, small in zip(hr_image.shape[-2:], lr_image.shape[-2:], strict=True)):
-        shapes = f"lr_image {tuple(lr_image.shape)} and hr_image {tuple(hr_image.shape)}"
+    if any(not low or high % low for high, low in zip(hr_image.shape[-2:], lr_image.shape[-2:], strict=True)):
         raise ValueError(_wanted(f"got {shapes}; the HR sides must be multiples of the LR sides"))
     return SRBatch(hr_image, lr_image, index, given.get("hr_latents"), given.get("noise"), given.get("pair_rows"))
 

@@ -38,9 +38,10 @@ def test_everything_else_is_explained(batch):
         as_batch(batch)
 
 
-def test_sides_that_are_no_multiples_are_refused():
+@pytest.mark.parametrize("height", [15, 0])
+def test_sides_that_are_no_multiples_are_refused(height):
     with pytest.raises(ValueError, match="multiples"):
-        as_batch((torch.rand(1, 3, 15, 16), torch.rand(1, 3, 64, 64)))
+        as_batch((torch.rand(1, 3, height, 16), torch.rand(1, 3, 64, 64)))
 
 
 def test_the_first_batch_of_a_users_own_is_looked_at():
