@@ -204,7 +204,7 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
             callbacks=[LambdaCallback(on_train_batch_end=lambda trainer, *_: report(trainer.global_step, steps))],
         )
         trainer.fit(module, datamodule=data)
-    backbone.save(folder / "lora.safetensors", metadata={"start_time": str(LR_TIME), "window": str(CROP)})
+    backbone.save(folder / "lora.safetensors", record=backbone.record.given(start_time=LR_TIME, window=CROP))
     stage.note = f"{trainer.global_step} steps"
     if trainer.global_step < steps:
         stage.note += f" instead of {steps}: time budget"

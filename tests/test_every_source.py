@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,28 +17,67 @@ from safetensors.torch import save_file
 from fluxsr.evaluation.systems import load_model
 from fluxsr.inference import Upscaler, export_model
 from fluxsr.inference.pipeline import FluxSRPipeline
-from fluxsr.models import FluxBackbone, encode_prompt, load_autoencoder, load_flux, load_folded
+from fluxsr.models import FluxBackbone, StudentRecord, encode_prompt, load_autoencoder, load_flux, load_folded
 from fluxsr.training import make_pairs
+from tests.comfyui.standin import load_pack
 from tests.models.conftest import TINY, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
 from tests.models.test_flux2 import tiny_kl2
 
 SMALL = {"num": 1, "steps": 1, "batch_size": 1, "size": 32}
 
-# Each takes the source's name and an empty folder.
-TAKERS = {
-    "load_flux": lambda name, _: load_flux(name, trainable="none"),
-    "load_flux on meta": lambda name, _: load_flux(name, trainable="none", device="meta"),
-    "load_folded": lambda name, _: load_folded(name),
-    "upscale": lambda name, _: Upscaler.from_pretrained(name, device="cpu"),
-    "upscale with start_time": lambda name, _: Upscaler.from_pretrained(name, device="cpu", start_time=0.25),
-    "evaluate": lambda name, _: load_model(name, device="cpu"),
-    "pairs": lambda name, folder: make_pairs(str(folder / "pairs"), model=name, device="cpu", **SMALL),
-    "export": lambda name, folder: export_model(str(folder / "out"), model=name),
-    "pipeline": lambda name, _: FluxSRPipeline.from_pretrained(name),
-    "load_autoencoder": lambda name, _: load_autoencoder(name),
-    "prompt": lambda name, _: encode_prompt("", name),
+
+class Name(NamedTuple):
+    """What a user names: a model, and an adapter or a time where one is given."""
+
+    model: str
+    lora: str | None = None
+    start_time: float | None = None
+
+
+def of_a_node(name: Name) -> None:
+    """ComfyUI's node, against a stand-in of its interface."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        load_pack(Path(folder), lambda module, stands_for: patch.setitem(sys.modules, module, stands_for))
+        from custom_nodes_fluxsr.load_model import LoadModel
+
+        patch.setattr("custom_nodes_fluxsr.files.path_of", lambda path: None if path == "none" else path)
+        try:
+            LoadModel.execute(name.model, name.lora or "none", "none", 0.0, "auto", "comfyui")
+        finally:
+            for one in [one for one in sys.modules if one.startswith("custom_nodes_fluxsr.")]:
+                del sys.modules[one]
+
+
+# The commands that restore photos: whatever the source is, they give one answer.
+RESTORERS = {
+    "upscale": lambda name, _: Upscaler.from_pretrained(
+        name.model, lora=name.lora, start_time=name.start_time, device="cpu"
+    ),
+    "upscale within a memory": lambda name, _: Upscaler.from_pretrained(
+        name.model, lora=name.lora, start_time=name.start_time, device="cpu", memory="4GB"
+    ),
+    "evaluate": lambda name, _: load_model(name.model, device="cpu", lora=name.lora, start_time=name.start_time),
+    "export": lambda name, folder: export_model(
+        str(folder / "out"), name.model, name.lora, start_time=name.start_time, fold=False
+    ),
+    "export folded": lambda name, folder: export_model(
+        str(folder / "out"), name.model, name.lora, start_time=name.start_time
+    ),
+    "node": lambda name, _: of_a_node(name),
 }
+OTHERS = {
+    "load_flux": lambda name, _: load_flux(name.model, trainable="none", lora_weights=name.lora),
+    "load_flux on meta": lambda name, _: load_flux(name.model, trainable="none", lora_weights=name.lora, device="meta"),
+    "load_folded": lambda name, _: load_folded(name.model, lora=name.lora),
+    "pairs": lambda name, folder: make_pairs(str(folder / "pairs"), model=name.model, device="cpu", **SMALL),
+    "pipeline": lambda name, _: FluxSRPipeline.from_pretrained(name.model),
+    "load_autoencoder": lambda name, _: load_autoencoder(name.model),
+    "prompt": lambda name, _: encode_prompt("", name.model),
+}
+TAKERS = RESTORERS | OTHERS
+
+TRANSFORMERS = {*RESTORERS, "load_flux", "load_flux on meta", "load_folded", "pairs"}
 
 OK = ""
 NO_TRANSFORMER = "is an autoencoder, and what is wanted here is a transformer"
@@ -46,69 +88,80 @@ NO_TEXT = "has no text encoders"
 OTHER_TEXT = "whose text encoders are not known here"
 NO_WEIGHTS = "names an architecture without shipped weights"
 NO_TIME = "does not say at which time the LR latents stand"
+TEACHER = "is a flow teacher"
 OTHER_CLASS = "which is not supported here; supported:"
 FOLDED = "is folded already"
 INCOMPLETE = "the folder is incomplete or damaged"
 UNREACHABLE = "check the name; without a network give a local folder"
 
-_transformers = (
-    "load_flux",
-    "load_flux on meta",
-    "load_folded",
-    "upscale",
-    "upscale with start_time",
-    "evaluate",
-    "pairs",
-    "export",
-)
 
-
-def row(default: str, /, **answers: str) -> dict[str, str]:
+def row(restorers: str, others: str = OK, /, **answers: str) -> dict[str, str]:
     """The answers of all takers; underscores stand for spaces."""
-    table = dict.fromkeys(_transformers, default) | {
-        "pipeline": NO_PIPELINE,
-        "load_autoencoder": NO_AUTOENCODER,
-        "prompt": NO_TEXT,
-    }
-    named = {key.replace("_with_", " with ").replace("_on_", " on "): answer for key, answer in answers.items()}
+    table = dict.fromkeys(RESTORERS, restorers) | dict.fromkeys(
+        ("load_flux", "load_flux on meta", "load_folded"), others
+    )
+    table |= {"pairs": others, "pipeline": NO_PIPELINE, "load_autoencoder": NO_AUTOENCODER, "prompt": NO_TEXT}
+    named = {key.replace("_on_", " on ").replace("export_f", "export f"): answer for key, answer in answers.items()}
     assert set(named) <= set(table), named
     return table | named
 
 
+IN_FOLDER = {"load_autoencoder": OK, "prompt": INCOMPLETE}
+PIPELINE = {"pipeline": OK, "load_autoencoder": OK, "prompt": OTHER_TEXT}
+FOLDED_PIPELINE = PIPELINE | {"load_folded": FOLDED, "pairs": "folded at t"}
 EXPECTED = {
     "shipped": row(OK),
+    "shipped teacher": row(TEACHER),
+    "teacher with an adapter": row(OK),
+    "teacher with an adapter without a time": row(NO_TIME),
+    "teacher with an adapter, and a time": row(OK),
     "file": row(OK),
-    # Of a base, the upscaler must be told the time.
-    "base": row(OK, upscale=NO_PIPELINE, evaluate=NO_PIPELINE, load_autoencoder=OK, prompt=INCOMPLETE),
-    "fluxsr pipeline": row(OK, pipeline=OK, load_autoencoder=OK, prompt=OTHER_TEXT),
-    "folded pipeline": row(OK, load_folded=FOLDED, export=FOLDED, pipeline=OK, load_autoencoder=OK, prompt=OTHER_TEXT,
-                           pairs="folded at t"),
-    "transformer": row(
-        OK, upscale=NO_TIME, evaluate=NO_TIME, upscale_with_start_time=NO_VAE_INSIDE, pairs=NO_VAE_INSIDE,
-        export=NO_VAE_INSIDE, load_autoencoder=OTHER_CLASS,
-    ),
-    "architecture": row(NO_WEIGHTS, load_flux_on_meta=OK),
-    "autoencoder": row(NO_TRANSFORMER, load_autoencoder=OK),
-    "taesd": row(NO_TRANSFORMER, load_autoencoder=OK),
-    "pixel": row(NO_TRANSFORMER, load_autoencoder=OK),
-    "chroma": row(OTHER_CLASS, load_autoencoder=OTHER_CLASS),
-    "klein": row(OK, upscale=NO_PIPELINE, evaluate=NO_PIPELINE, load_autoencoder=OK, prompt=INCOMPLETE),
-    "folded klein": row(OK, load_folded=FOLDED, export=FOLDED, pipeline=OK, load_autoencoder=OK, prompt=OTHER_TEXT,
-                        pairs="folded at t"),
-    "hub": row(UNREACHABLE, load_flux_on_meta=OK, pipeline=UNREACHABLE, load_autoencoder=UNREACHABLE, prompt=UNREACHABLE),
+    "file without a time": row(NO_TIME),
+    "file of a teacher": row(TEACHER),
+    "base": row(NO_TIME, **IN_FOLDER),
+    "base and a time": row(OK, **IN_FOLDER),
+    "base with an adapter": row(OK, **IN_FOLDER),
+    "base with a teacher's adapter": row(TEACHER, **IN_FOLDER),
+    "fluxsr pipeline": row(OK, **PIPELINE),
+    "folded pipeline": row(OK, **FOLDED_PIPELINE, export_folded=FOLDED),
+    "transformer": row(NO_TIME, pairs=NO_VAE_INSIDE, load_autoencoder=OTHER_CLASS),
+    "transformer and a time": row(NO_VAE_INSIDE, pairs=NO_VAE_INSIDE, load_autoencoder=OTHER_CLASS),
+    "architecture": row(NO_WEIGHTS, NO_WEIGHTS, load_flux_on_meta=OK),
+    "autoencoder": row(NO_TRANSFORMER, NO_TRANSFORMER, load_autoencoder=OK),
+    "taesd": row(NO_TRANSFORMER, NO_TRANSFORMER, load_autoencoder=OK),
+    "pixel": row(NO_TRANSFORMER, NO_TRANSFORMER, load_autoencoder=OK),
+    "chroma": row(OTHER_CLASS, OTHER_CLASS, load_autoencoder=OTHER_CLASS),
+    "klein": row(NO_TIME, **IN_FOLDER),
+    "klein with an adapter": row(OK, **IN_FOLDER),
+    "folded klein": row(OK, **FOLDED_PIPELINE, export_folded=FOLDED),
+    "hub": row(UNREACHABLE, UNREACHABLE, load_flux_on_meta=OK, pipeline=UNREACHABLE, load_autoencoder=UNREACHABLE,
+               prompt=UNREACHABLE),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> dict[str, str]:
+def sources(tmp_path_factory) -> dict[str, Name]:
     """One name of each kind."""
     folder = tmp_path_factory.mktemp("sources")
-    load_flux("nano-student", trainable="none").save(folder / "mine.safetensors", metadata={"start_time": "0.25"})
+
+    def adapter(model, name: str, **record) -> str:
+        model.add_lora(rank=1)
+        return str(model.save_lora(folder / f"{name}.safetensors", record=model.record.given(**record)))
+
+    student = load_flux("nano-student", trainable="none")
+    student.save(folder / "mine.safetensors", record=StudentRecord(start_time=0.25))
+    student.save(folder / "timeless.safetensors")
+    student.save(folder / "teacher.safetensors", record=StudentRecord(start_time=1.0, objective="FlowMatching"))
+    on_nano = adapter(load_flux("nano", trainable="none"), "on nano", start_time=0.25)
+    timeless = adapter(load_flux("nano", trainable="none"), "on nano, without a time")
+    base, klein = str(folder / "base"), str(folder / "klein")
     tiny_transformer().save_pretrained(folder / "base" / "transformer")
     tiny_kl().save_pretrained(folder / "base" / "vae")
-    backbone, autoencoder = FluxBackbone(tiny_transformer()), load_autoencoder(str(folder / "base"))
-    FluxSRPipeline.from_backbone(backbone, autoencoder).save_pretrained(folder / "sr")
-    export_model(str(folder / "folded"), model=str(folder / "base"))
+    on_base = adapter(FluxBackbone(tiny_transformer()), "on base", start_time=0.25)
+    of_a_teacher = adapter(FluxBackbone(tiny_transformer()), "on base, a teacher", start_time=1.0, from_noise=True)
+    backbone, autoencoder = FluxBackbone(tiny_transformer()), load_autoencoder(base)
+    FluxSRPipeline.from_backbone(backbone, autoencoder, StudentRecord(start_time=0.25)).save_pretrained(folder / "sr")
+    export_model(str(folder / "folded"), model=base, start_time=0.25)
     tiny_transformer().save_pretrained(folder / "transformer")
     tiny_kl().save_pretrained(folder / "vae")
     (folder / "taesd").mkdir()
@@ -123,22 +176,34 @@ def sources(tmp_path_factory) -> dict[str, str]:
     (folder / "chroma" / "config.json").write_text(json.dumps({"_class_name": "ChromaTransformer2DModel", **TINY}))
     tiny_transformer(family="flux.2").save_pretrained(folder / "klein" / "transformer")
     tiny_kl2().save_pretrained(folder / "klein" / "vae")
-    export_model(str(folder / "folded klein"), model=str(folder / "klein"))
+    on_klein = adapter(FluxBackbone(tiny_transformer(family="flux.2")), "on klein", start_time=0.25)
+    export_model(str(folder / "folded klein"), model=klein, lora=on_klein)
     return {
-        "shipped": "nano-student",
-        "file": str(folder / "mine.safetensors"),
-        "base": str(folder / "base"),
-        "fluxsr pipeline": str(folder / "sr"),
-        "folded pipeline": str(folder / "folded"),
-        "transformer": str(folder / "transformer"),
-        "architecture": "flux.1-schnell",
-        "autoencoder": str(folder / "vae"),
-        "taesd": str(folder / "taesd"),
-        "pixel": "pixel",
-        "chroma": str(folder / "chroma"),
-        "klein": str(folder / "klein"),
-        "folded klein": str(folder / "folded klein"),
-        "hub": "black-forest-labs/FLUX.1-schnell",
+        "shipped": Name("nano-student"),
+        "shipped teacher": Name("nano"),
+        "teacher with an adapter": Name("nano", on_nano),
+        "teacher with an adapter without a time": Name("nano", timeless),
+        "teacher with an adapter, and a time": Name("nano", timeless, 0.25),
+        "file": Name(str(folder / "mine.safetensors")),
+        "file without a time": Name(str(folder / "timeless.safetensors")),
+        "file of a teacher": Name(str(folder / "teacher.safetensors")),
+        "base": Name(base),
+        "base and a time": Name(base, None, 0.25),
+        "base with an adapter": Name(base, on_base),
+        "base with a teacher's adapter": Name(base, of_a_teacher),
+        "fluxsr pipeline": Name(str(folder / "sr")),
+        "folded pipeline": Name(str(folder / "folded")),
+        "transformer": Name(str(folder / "transformer")),
+        "transformer and a time": Name(str(folder / "transformer"), None, 0.25),
+        "architecture": Name("flux.1-schnell"),
+        "autoencoder": Name(str(folder / "vae")),
+        "taesd": Name(str(folder / "taesd")),
+        "pixel": Name("pixel"),
+        "chroma": Name(str(folder / "chroma")),
+        "klein": Name(klein),
+        "klein with an adapter": Name(klein, on_klein),
+        "folded klein": Name(str(folder / "folded klein")),
+        "hub": Name("black-forest-labs/FLUX.1-schnell"),
     }
 
 
@@ -154,17 +219,37 @@ def _no_network(monkeypatch):
     monkeypatch.setattr("diffusers.DiffusionPipeline.download", unreachable)
 
 
-@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("taker", OTHERS)
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_every_source_in_every_command(sources, tmp_path, kind, taker):
-    expected = EXPECTED[kind][taker]
-    if not expected:
-        TAKERS[taker](sources[kind], tmp_path)
-        return
-    with pytest.raises(ValueError, match=expected) as refused:
-        TAKERS[taker](sources[kind], tmp_path)
-    assert "\n" not in str(refused.value)
-    assert not list(tmp_path.iterdir())
+    answer = answer_of(taker, sources[kind], tmp_path)
+    assert bool(EXPECTED[kind][taker]) == bool(answer) and EXPECTED[kind][taker] in answer
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_all_that_restore_give_one_answer(sources, tmp_path, kind):
+    """A node has no start time of its own, and a folded model is not folded again: else the answers are the same."""
+    answers = {}
+    for taker in RESTORERS:
+        if taker == "node" and sources[kind].start_time is not None:
+            continue
+        answers[taker] = answer_of(taker, sources[kind], tmp_path / taker)
+        expected = EXPECTED[kind][taker]
+        assert bool(expected) == bool(answers[taker]) and expected in answers[taker], taker
+    if EXPECTED[kind]["export folded"] != FOLDED:
+        assert len(set(answers.values())) == 1, answers
+
+
+def answer_of(taker: str, name: Name, folder: Path) -> str:
+    """What a command says of a source, in one line and without leaving anything behind; nothing where it takes it."""
+    try:
+        TAKERS[taker](name, folder)
+    except ValueError as error:
+        answer = str(error)
+    else:
+        return OK
+    assert "\n" not in answer and not (folder.exists() and list(folder.iterdir()))
+    return answer
 
 
 def missing_file(folder: Path) -> str:
@@ -207,7 +292,7 @@ def test_a_wrong_name_has_one_answer(tmp_path, wrong):
         if taker == "evaluate" and name.endswith(".ckpt"):
             continue  # which other people's models come in
         with pytest.raises(ValueError, match=re.escape(name)) as refused:
-            take(name, tmp_path / "out")
+            take(Name(name), tmp_path / "out")
         answers[taker] = str(refused.value)
     assert len(set(answers.values())) == 1, answers
     assert "\n" not in answers["load_flux"]
@@ -216,9 +301,9 @@ def test_a_wrong_name_has_one_answer(tmp_path, wrong):
 def test_an_adapter_alone_has_one_answer_where_a_transformer_is_wanted(tmp_path):
     name = adapter(tmp_path)
     answers = set()
-    for taker in _transformers:
+    for taker in TRANSFORMERS:
         with pytest.raises(ValueError, match="is a LoRA adapter, not a model") as refused:
-            TAKERS[taker](name, tmp_path / "out")
+            TAKERS[taker](Name(name), tmp_path / "out")
         answers.add(str(refused.value))
     assert len(answers) == 1
 
@@ -226,8 +311,8 @@ def test_an_adapter_alone_has_one_answer_where_a_transformer_is_wanted(tmp_path)
 def test_a_strangers_file_has_one_answer(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     answers = set()
-    for taker in set(_transformers) - {"evaluate"}:  # which asks spandrel
+    for taker in TRANSFORMERS - {"evaluate"}:  # which asks spandrel
         with pytest.raises(ValueError, match="does not name its architecture") as refused:
-            TAKERS[taker](str(tmp_path / "other.safetensors"), tmp_path / "out")
+            TAKERS[taker](Name(str(tmp_path / "other.safetensors")), tmp_path / "out")
         answers.add(str(refused.value))
     assert len(answers) == 1

@@ -46,7 +46,7 @@ def test_a_whole_model_in_one_file(expected):
     with torch.no_grad():
         velocity = load_flux(path, trainable="none")(expected["x"], torch.tensor([0.31]))
     torch.testing.assert_close(velocity, expected["whole"], rtol=1e-5, atol=1e-6)
-    assert ModelSource(path).metadata["start_time"] == "0.31"
+    assert ModelSource(path).record.start_time == 0.31
 
 
 @pytest.mark.parametrize("name", ["ftd", "stage_two"])

@@ -18,9 +18,9 @@ from fluxsr.images import FORMATS, Picture, read_picture, write_picture
 from fluxsr.images.convert import Pixels, color_count, has_alpha, to_pixels
 from fluxsr.images.resize import Resized, output_size
 from fluxsr.inference.engine import Progress
-from fluxsr.inference.model_card import base_model_of, license_of
 from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.upscaler import Upscaler
+from fluxsr.models.licenses import license_of
 
 LARGEST_SCALE = 8
 MOST_STEPS = 8
@@ -165,8 +165,7 @@ def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 def license_line(model: str, upscaler: Upscaler) -> str:
     """Return one line of HTML that names the model and its license."""
-    transformer = getattr(upscaler.velocity, "transformer", None)
-    license = license_of(base_model_of(model, getattr(transformer, "config", {})))
+    license = license_of(upscaler.record.base)
     terms = "commercial use allowed" if license.commercial else "not for commercial use"
     name = html.escape(Path(model).name if Path(model).exists() else model)
     linked = f'<a href="{license.link}" rel="noreferrer">{license.name}</a>' if license.link else license.name

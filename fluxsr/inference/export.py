@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 
-from fluxsr.inference.model_card import base_model_of
-from fluxsr.inference.parts import FLUX_WINDOW, NANO_WINDOW
+from fluxsr.inference.parts import find_student, student_autoencoder, window_of
 from fluxsr.inference.pipeline import FluxSRPipeline
-from fluxsr.models import PixelAutoencoder, PromptEmbedding, fuse_lora, load_flux, load_folded
-from fluxsr.models.autoencoders import load_fitting_autoencoder
+from fluxsr.models import PromptEmbedding, fuse_lora, load_flux, load_folded
 from fluxsr.models.bfl import to_bfl
 from fluxsr.models.encoder_lora import copy_encoder_lora, encoder_lora_of
-from fluxsr.models.known_names import model_or_shipped
 from fluxsr.models.licenses import license_of
 from fluxsr.models.load import transformer_class
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
-from fluxsr.models.weight_files import read_safetensors, write_safetensors
+from fluxsr.models.student import StudentRecord
+from fluxsr.models.weight_files import write_safetensors
 
 
 class ExportedModel(NamedTuple):
@@ -85,7 +84,7 @@ def export_model(
         prompt: File of cached embeddings made by fluxsr prompt, the one used in training.
         guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
         autoencoder: Autoencoder: pixel, or hub id or local folder of an autoencoder; by default the model's own.
-        start_time: Time of the LR latents (lr_time in training); by default what the file's header says, else 0.25.
+        start_time: Time of the LR latents (lr_time in training); by default what the file says.
         window: Side in pixels of what the model sees at a time; by default what the file says,
             else 128 for models on pixels and 1024 for others.
         fold: Replace the modulation layers by their constant outputs: the model then runs at this time, with this prompt
@@ -114,42 +113,40 @@ def export_model(
         )
     fold = fold and layout == "diffusers"  # BFL's layout has the modulation layers themselves
     quantization = None if quantize is None else quantization_config(quantize)
-    source = ModelSource(model_or_shipped(model, lora), revision)
+    source, record = find_student(
+        model, lora, revision=revision, start_time=start_time, window=window, guidance=guidance
+    )
     stored = StoredWeights(source)
     kind = stored.dtype if dtype == "auto" else dtype
-    # What the adapter says, where there is one, comes before what the base says.
-    told = read_safetensors(lora, "meta")[1] if lora is not None and Path(lora).is_file() else {}
-    if start_time is None:
-        start_time = float((source.metadata | told).get("start_time", 0.25))
-    stated = (source.metadata | told).get("window")
-    if window is None and stated is not None:
-        window = int(stated)
-    encoder = encoder_lora_of(lora, told) if told else encoder_lora_of(source.path, source.metadata)
-    base_model = base_model or base_model_of(source.name, stored.config)
-    common: dict[str, Any] = {"guidance": guidance, "dtype": kind, "revision": revision}
+    common: dict[str, Any] = {"guidance": record.guidance, "dtype": kind, "revision": revision}
+    time = record.start_time
+    assert time is not None, "find_student has checked it"
     if fold:
         embedding = None if prompt is None else PromptEmbedding.load(prompt)
-        backbone = load_folded(source.name, t=start_time, prompt=embedding, lora=lora, **common)
+        backbone = load_folded(source.name, t=time, prompt=embedding, lora=lora, **common)
     else:
         backbone = fuse_lora(load_flux(source.name, trainable="none", prompt=prompt, lora_weights=lora, **common))
-    facts = {"start_time": start_time, "base_model": base_model, "trained": trained}
-    if single:
-        metadata = {**{key: str(value) for key, value in facts.items()}, "license": license_of(base_model).name}
-        if window is not None:
-            metadata["window"] = str(window)
-        if encoder is not None:
-            metadata |= copy_encoder_lora(encoder, target)
-        if layout == "bfl":
-            state = {key: tensor.to(getattr(torch, kind)) for key, tensor in backbone.transformer.state_dict().items()}
-            write_safetensors(target, to_bfl(state), metadata=metadata)
-        else:
-            backbone.save(target, dtype=kind, metadata=metadata)
+    vae = student_autoencoder(backbone, source, record, lora, autoencoder, dtype=kind)
+    own = backbone.record
+    record = replace(
+        record,
+        base=base_model or record.base,
+        base_sizes=own.base_sizes,
+        guidance=own.guidance,
+        prompt=own.prompt,
+        prompt_digest=own.prompt_digest,
+        autoencoder=vae.fingerprint(),
+        window=window_of(record, vae),
+        trained=trained or record.trained,
+    )
+    record = replace(record, license=license_of(record.base).name)
+    if not single:
+        _write_folder(FluxSRPipeline.from_backbone(backbone, vae, record), target, quantization)
+    elif layout == "bfl":
+        state = {key: tensor.to(getattr(torch, kind)) for key, tensor in backbone.transformer.state_dict().items()}
+        write_safetensors(target, to_bfl(state), metadata=_beside(record, source, lora, target).header())
     else:
-        vae: Any = load_fitting_autoencoder(backbone, source, autoencoder, dtype=kind, encoder_lora=encoder)
-        if window is None:
-            window = NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW
-        pipeline = FluxSRPipeline.from_backbone(backbone, vae, window=window, **facts)
-        _write_folder(pipeline, target, quantization)
+        backbone.save(target, dtype=kind, record=_beside(record, source, lora, target))
     return ExportedModel(
         path=target,
         model=source.name,
@@ -157,10 +154,10 @@ def export_model(
         parameters=_parameters(stored.config),
         exported=sum(tensor.numel() for tensor in backbone.transformer.state_dict().values()),
         folded=fold,
-        start_time=start_time,
+        start_time=time,
         size=sum(file.stat().st_size for file in ([target] if single else target.rglob("*")) if file.is_file()),
         quantize=quantize,
-        base_model=base_model,
+        base_model=record.base,
     )
 
 
@@ -182,6 +179,12 @@ def _write_folder(pipeline: FluxSRPipeline, target: Path, quantization: Any) -> 
         if target.exists():
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         folder.rename(target)
+
+
+def _beside(record: StudentRecord, source: ModelSource, lora: str | None, target: Path) -> StudentRecord:
+    """Copy the adapter of the autoencoder's encoder, if there is one, beside a single file; return what its header says."""
+    encoder = encoder_lora_of(lora if lora is not None else source.path, record.encoder_lora)
+    return record if encoder is None else replace(record, encoder_lora=copy_encoder_lora(encoder, target))
 
 
 def _parameters(config: dict[str, Any]) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,12 @@ from fluxsr.models import FluxBackbone, PixelAutoencoder, fold_modulation, load_
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.encoder_lora import encoder_lora_of
-from fluxsr.models.known_names import ASSETS, SHIPPED, model_or_shipped
+from fluxsr.models.known_names import model_or_shipped
+from fluxsr.models.licenses import base_of, license_of
 from fluxsr.models.modulation.folding import is_folded
-from fluxsr.models.prompts import PromptEmbedding
 from fluxsr.models.quantization import quantize_int8
 from fluxsr.models.sources import ModelSource
-from fluxsr.models.weight_files import read_safetensors
+from fluxsr.models.student import StudentRecord, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class UpscalerParts(NamedTuple):
         window: Side in pixels of what the model sees at a time; ``None``: as much as fits.
         device: Device that they are on, or compute on.
         memory_plan: Form that was chosen for a limited memory; ``None`` without a limit.
+        record: What the student is besides its weights.
     """
 
     velocity: FluxBackbone
@@ -48,6 +50,7 @@ class UpscalerParts(NamedTuple):
     window: int | None
     device: torch.device
     memory_plan: MemoryPlan | None = None
+    record: StudentRecord = StudentRecord()
 
 
 def load_parts(
@@ -88,13 +91,12 @@ def load_parts(
         ValueError: If something can't be loaded, doesn't fit, or is not known, with what to do.
     """
     place = choose_device(device)
-    source = ModelSource(model_or_shipped(model, lora), revision)
+    source, record = find_student(
+        model, lora, revision=revision, start_time=start_time, window=window, guidance=guidance
+    )
     dtype = dtype or ("bfloat16" if place.type != "cpu" and not source.is_file else "float32")
     check_dtype(dtype)
-    parts = partial(
-        _load, source, lora=lora, prompt=prompt, guidance=guidance, autoencoder=autoencoder, start_time=start_time,
-        window=window, dtype=dtype,
-    )  # fmt: skip
+    parts = partial(_load, source, record, lora=lora, prompt=prompt, autoencoder=autoencoder, dtype=dtype)
     if memory is None:
         return parts(place)
     limit = memory_limit(memory, place)
@@ -106,49 +108,87 @@ def load_parts(
     return take_form(parts(torch.device("cpu")), plan, place)
 
 
+def find_student(
+    model: str | Path | None,
+    lora: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    start_time: float | None = None,
+    window: int | None = None,
+    guidance: float | None = None,
+) -> tuple[ModelSource, StudentRecord]:
+    """Return where a super-resolver's weights are, and what is known of it: one answer for all that load one.
+
+    Args:
+        model: As for :func:`load_parts`; so are the others.
+        lora: Adapter file. What it says counts, and nothing that its base says.
+        revision: Revision of the hub repository.
+        start_time: Given in place of what the file says.
+        window: Likewise.
+        guidance: Likewise.
+
+    Raises:
+        ValueError: If it is no transformer, a flow teacher, or the time of the LR latents is not known.
+    """
+    source = ModelSource(model_or_shipped(model, lora), revision)
+    config = source.transformer_config()  # what is no model is said before what it lacks
+    record = source.record if lora is None else read_record(lora)
+    record = record.given(start_time=start_time, window=window, guidance=guidance)
+    record.check_restores(lora or source.name)
+    base = record.base or base_of(source.name, config)
+    return source, replace(record, base=base, license=license_of(base).name)
+
+
 def _load(
     source: ModelSource,
+    record: StudentRecord,
     place: torch.device,
     *,
     lora: str | Path | None,
     prompt: str | Path | None,
-    guidance: float | None,
     autoencoder: str | None,
-    start_time: float | None,
-    window: int | None,
     dtype: str,
 ) -> UpscalerParts:
     """Load the parts onto a device; on ``meta`` without a weight."""
-    if source.kind in ("pipeline", "hub") and lora is None and start_time is None:
-        if prompt is not None or guidance is not None or autoencoder is not None:
-            raise ValueError(
-                f"{source.name}, without lora or start_time, is a pipeline, which has its own prompt, guidance and autoencoder"
-            )
-        return _pipeline_parts(source, window, place, dtype)
-    facts = source.metadata if lora is None else read_safetensors(lora, "meta")[1]
-    source.transformer_config()  # what is no model is said before what it lacks
-    if start_time is None and "start_time" not in facts:
-        raise ValueError(
-            f"{lora or source.name} does not say at which time the LR latents stand: give start_time (lr_time in training)"
-        )
-    _refuse_teacher(source, facts, lora, start_time)
     velocity = load_flux(
         source.name,
         trainable="none",
         lora_weights=None if lora is None else str(lora),
         prompt=None if prompt is None else str(prompt),
-        guidance=guidance,
+        guidance=record.guidance,
         dtype=dtype,
         revision=source.revision,
         device=place,
     )
+    vae = student_autoencoder(velocity, source, record, lora, autoencoder, dtype=dtype, device=place)
+    assert record.start_time is not None, "find_student has checked it"
+    return UpscalerParts(velocity.eval(), vae.eval(), record.start_time, window_of(record, vae), place, record=record)
+
+
+def student_autoencoder(
+    velocity: FluxBackbone,
+    source: ModelSource,
+    record: StudentRecord,
+    lora: str | Path | None,
+    name: str | None,
+    *,
+    dtype: str,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """Load the autoencoder of a student, with the adapter of its encoder fused; warn of another than it was trained with."""
     student = lora if lora is not None else (source.path if source.is_file else None)
-    encoder = encoder_lora_of(student, facts)
-    vae: Any = load_fitting_autoencoder(velocity, source, autoencoder, dtype=dtype, encoder_lora=encoder, device=place)
-    if window is None:
-        window = int(facts.get("window", NANO_WINDOW if isinstance(vae, PixelAutoencoder) else FLUX_WINDOW))
-    time = float(facts["start_time"]) if start_time is None else start_time
-    return UpscalerParts(velocity.eval(), vae.eval(), time, window, place)
+    encoder = encoder_lora_of(student, record.encoder_lora)
+    vae: Any = load_fitting_autoencoder(
+        velocity, source, name, record=record, dtype=dtype, encoder_lora=encoder, device=device
+    )
+    if encoder is None:
+        record.tell_differences(lora or source.name, autoencoder=vae.fingerprint())
+    return vae
+
+
+def window_of(record: StudentRecord, autoencoder: Any) -> int:
+    """Return the side in pixels of what a student sees at a time: as it says, or what its kind is trained on."""
+    return record.window or (NANO_WINDOW if isinstance(autoencoder, PixelAutoencoder) else FLUX_WINDOW)
 
 
 def take_form(parts: UpscalerParts, plan: MemoryPlan, place: torch.device) -> UpscalerParts:
@@ -178,45 +218,3 @@ def take_form(parts: UpscalerParts, plan: MemoryPlan, place: torch.device) -> Up
     else:
         velocity.to(place)
     return parts._replace(autoencoder=autoencoder.to(place), window=plan.window, device=place, memory_plan=plan)
-
-
-def _refuse_teacher(
-    source: ModelSource, facts: Mapping[str, str], lora: str | Path | None, start_time: float | None
-) -> None:
-    """Refuse a model that makes pictures of noise: of a photo it makes a garish one.
-
-    Raises:
-        ValueError: Saying which models upscale.
-    """
-    shipped = ASSETS / SHIPPED["nano"]
-    is_shipped = source.name == "nano" or (source.is_file and Path(source.name).resolve() == shipped.resolve())
-    if facts.get("objective") == "FlowMatching" or (is_shipped and lora is None and start_time is None):
-        raise ValueError(
-            f"{lora or source.name} is a flow teacher, which makes pictures of noise and upscales none: give a student "
-            "(nano-student, nano-flowsr, or what training made), or this one as the base of an adapter (lora)"
-        )
-
-
-def _pipeline_parts(source: ModelSource, window: int | None, place: torch.device, dtype: str) -> UpscalerParts:
-    """Load what :class:`fluxsr.inference.pipeline.FluxSRPipeline` wrote."""
-    numbers = source.pipeline_config()
-    velocity = load_flux(
-        source.name,
-        trainable="none",
-        guidance=numbers.get("guidance"),
-        dtype=dtype,
-        revision=source.revision,
-        device=place,
-    )
-    if numbers.get("prompt", [None])[0] is not None:
-        config = source.read_json("prompt/config.json")
-        tensors, _ = read_safetensors(source.file("prompt/diffusion_pytorch_model.safetensors"))
-        velocity.set_prompt(
-            PromptEmbedding(tensors["prompt_embeds"], tensors.get("pooled_prompt_embeds"), config.get("text", ""))
-        )
-    if numbers.get("vae", [None])[0] is not None:
-        vae: Any = load_fitting_autoencoder(velocity, source, dtype=dtype, device=place)
-    else:
-        vae = PixelAutoencoder(*(numbers[f"pixel_{name}"] for name in ("downsample", "shift", "scale")))
-    window = numbers.get("window") if window is None else window
-    return UpscalerParts(velocity.eval(), vae.eval(), numbers["start_time"], window, place)

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
 from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.devices import choose_device
-from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
+from fluxsr.models.load import transformer_class
 from fluxsr.models.modulation.folding import is_folded
-from fluxsr.models.sources import ModelSource
+from fluxsr.models.sources import ModelSource, record_in
+from fluxsr.models.student import StudentRecord
 from fluxsr.models.weight_files import own_memory
 
 logger = logging.getLogger(__name__)
@@ -80,20 +82,18 @@ class FluxSRPipeline(DiffusionPipeline):
         transformer: Diffusers' ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``, or a folded one.
         vae: ``AutoencoderKL``, ``AutoencoderKLFlux2`` or ``AutoencoderTiny``; ``None`` for a model that works on pixels.
         prompt: The fixed prompt; ``None``: no text tokens. A folded transformer has its own.
-        start_time: Time of the LR latents that the model was trained with.
-        guidance: Guidance strength, for a transformer with a guidance embedding.
-        window: Side in pixels of what the model sees at a time, as it was trained; ``None``: as much as fits.
-        pixel_downsample: Argument of a model on pixels, see :class:`fluxsr.models.PixelAutoencoder`; so are the next two.
-        pixel_shift: See there.
-        pixel_scale: See there.
-        base_model: Hub id of the base, or ``nano``: the card states its license.
-        trained: Text on how the model was trained, for the card.
+        record: What the model is besides its weights, as :meth:`fluxsr.models.StudentRecord.values` returns it: the time of
+            the LR latents, guidance, window, autoencoder, base and so on.
+
+    Raises:
+        ValueError: If the record's values can't be ones, the model is a flow teacher, or no time is known.
 
     Example:
         >>> from PIL import Image
         >>> from fluxsr.models import PixelAutoencoder, load_flux
         >>> backbone = load_flux("nano-student", trainable="none")
-        >>> pipeline = FluxSRPipeline.from_backbone(backbone, PixelAutoencoder(), base_model="nano", window=128)
+        >>> record = backbone.record.given(start_time=0.25, window=128)
+        >>> pipeline = FluxSRPipeline.from_backbone(backbone, PixelAutoencoder(), record)
         >>> pipeline(Image.new("RGB", (10, 7)), scale=2.5).images[0].size
         (25, 18)
     """
@@ -106,39 +106,26 @@ class FluxSRPipeline(DiffusionPipeline):
         transformer: ModelMixin,
         vae: ModelMixin | None = None,
         prompt: FixedPrompt | None = None,
-        start_time: float = 0.25,
-        guidance: float | None = None,
-        window: int | None = None,
-        pixel_downsample: int = 4,
-        pixel_shift: float = 0.5,
-        pixel_scale: float = 4.0,
-        base_model: str = "unknown",
-        trained: str = "",
+        record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(transformer=transformer, vae=vae, prompt=prompt)
-        self.register_to_config(
-            start_time=start_time,
-            guidance=guidance,
-            window=window,
-            pixel_downsample=pixel_downsample,
-            pixel_shift=pixel_shift,
-            pixel_scale=pixel_scale,
-            base_model=base_model,
-            trained=trained,
-        )
+        self.register_to_config(record=record or {})
+        self.record = StudentRecord.read(record or {}, "the pipeline's record")
+        self.record.check_restores("the pipeline")
 
     @classmethod
-    def from_backbone(cls, backbone: FluxBackbone, autoencoder: Any, **numbers: Any) -> FluxSRPipeline:
+    def from_backbone(cls, backbone: FluxBackbone, autoencoder: Any, record: StudentRecord) -> FluxSRPipeline:
         """Make a pipeline of what training left; they share their weights.
 
         Args:
             backbone: Without adapters (:func:`fluxsr.models.fuse_lora`, :func:`fluxsr.models.fold_modulation`).
             autoencoder: A :class:`fluxsr.models.LatentAutoencoder` or :class:`fluxsr.models.PixelAutoencoder`.
-            **numbers: ``start_time``, ``window``, ``base_model`` and ``trained`` of the class.
+            record: What the model is, for example ``backbone.record.given(start_time=0.25)``.
 
         Raises:
-            ValueError: If the backbone or the encoder has adapters, or the two work on different latents.
+            ValueError: If the backbone or the encoder has adapters, the two work on different latents, the model is a flow
+                teacher, or its time is not known.
         """
         if backbone.adapters.names:
             raise ValueError(
@@ -156,13 +143,11 @@ class FluxSRPipeline(DiffusionPipeline):
                 f"{autoencoder.latent_channels}; give the one that it was trained with"
             )
         transformer: Any = backbone.transformer
-        own: dict[str, Any] = {}
-        if not is_folded(transformer.config):  # which holds its prompt and guidance
-            own = {"prompt": FixedPrompt.from_embedding(backbone.prompt), "guidance": backbone.guidance}
-        if isinstance(autoencoder, LatentAutoencoder):
-            return cls(transformer, autoencoder.vae, **own, **numbers)
-        pixel = {f"pixel_{name}": getattr(autoencoder, name) for name in ("downsample", "shift", "scale")}
-        return cls(transformer, **own, **pixel, **numbers)
+        # A folded one holds its prompt.
+        prompt = None if is_folded(transformer.config) else FixedPrompt.from_embedding(backbone.prompt)
+        record = replace(record, guidance=backbone.guidance, autoencoder=autoencoder.fingerprint(), encoder_lora="")
+        vae = autoencoder.vae if isinstance(autoencoder, LatentAutoencoder) else None
+        return cls(transformer, vae, prompt, record.values())
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[Any], **kwargs: Any) -> FluxSRPipeline:
@@ -176,6 +161,9 @@ class FluxSRPipeline(DiffusionPipeline):
         source = ModelSource(os.fspath(pretrained_model_name_or_path), kwargs.get("revision"))
         if source.kind != "hub":
             source.pipeline_config()
+            transformer_class(
+                source.transformer_config()
+            )  # diffusers takes classes of ours only once they are imported
         with source.explain():
             pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         for component in pipeline.components.values():
@@ -185,9 +173,7 @@ class FluxSRPipeline(DiffusionPipeline):
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """Return ``model_index.json`` as diffusers does, with the present modules of the components.
-
-        A folder names the module of each class that is not diffusers' own, and ours have moved since version 0.1.
+        """Return ``model_index.json`` as diffusers does; one of version 0.2 gets the record that it lacks.
 
         Raises:
             ValueError: If it is another pipeline's.
@@ -196,9 +182,12 @@ class FluxSRPipeline(DiffusionPipeline):
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         if config.get("_class_name") != cls.__name__:
             raise ValueError(f"this is a {config.get('_class_name')}, not a {cls.__name__}, as fluxsr export writes it")
-        for name, entry in config.items():
-            if isinstance(entry, (list, tuple)) and len(entry) == 2 and entry[1] == FoldedFluxTransformer.__name__:
-                config[name] = [FoldedFluxTransformer.__module__, entry[1]]
+        record = record_in(config, str(config.get("_name_or_path", cls.__name__)))
+        known = {
+            name: entry for name, entry in config.items() if name.startswith("_") or isinstance(entry, list | tuple)
+        }
+        config.clear()
+        config.update(known, record=record.values())
         return loaded
 
     # Fewer arguments than the parent in name alone: the others pass through as keywords.
@@ -265,12 +254,11 @@ class FluxSRPipeline(DiffusionPipeline):
         place = choose_device(device)
         own = self.upscaler()
         velocity: Any = own.velocity
-        config: Any = self.config
-        parts = UpscalerParts(velocity, own.autoencoder, config.start_time, config.window, place)
+        parts = UpscalerParts(velocity, own.autoencoder, own.start_time, own.window, place)
         plan = choose_form(
             *_on_meta(velocity, own.autoencoder),
-            config.start_time,
-            config.window,
+            own.start_time,
+            own.window,
             memory_limit(memory, place),
             cuda=place.type == "cuda",
         )
@@ -283,18 +271,20 @@ class FluxSRPipeline(DiffusionPipeline):
     def upscaler(self, **options: Any) -> Upscaler:
         """Return the upscaler of these parts; ``options`` (``tile``, ``color_fix``) are those of its class."""
         device = self._execution_device
-        config: Any = self.config
         prompt = None if self.prompt is None else self.prompt.embedding
-        velocity = FluxBackbone(self.transformer, prompt, config.guidance).eval()
+        velocity = FluxBackbone(self.transformer, prompt, self.record.guidance).eval()
         # Not velocity.to(device): moving the transformer is the pipeline's business, which may offload or quantize it.
         for name, buffer in list(velocity.named_buffers(recurse=False)):
             velocity.register_buffer(name, buffer.to(device), persistent=False)
-        autoencoder: Any = PixelAutoencoder(config.pixel_downsample, config.pixel_shift, config.pixel_scale)
-        if self.vae is not None:
+        if self.vae is None:
+            autoencoder: Any = PixelAutoencoder.described(self.record.autoencoder)
+        else:
             autoencoder = wrap_autoencoder(self.vae)
         plan = getattr(self, "memory_plan", None)
-        own = {"window": config.window if plan is None else plan.window, "device": device, "memory_plan": plan}
-        return Upscaler(velocity, autoencoder, config.start_time, **{**own, **options})
+        assert self.record.start_time is not None, "the constructor has checked it"
+        window = self.record.window if plan is None else plan.window
+        own = {"window": window, "device": device, "memory_plan": plan}
+        return Upscaler(velocity, autoencoder, self.record.start_time, **{**own, **options})
 
     def __call__(
         self,
@@ -338,11 +328,8 @@ class FluxSRPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=results) if return_dict else (results,)
 
     def _write_card(self, folder: Path, name: str) -> None:
-        config: Any = self.config
         card = model_card(
-            config.base_model,
-            start_time=config.start_time,
-            trained=config.trained,
+            self.record,
             folded=is_folded(self.transformer.config),
             dtype=str(self.transformer.x_embedder.weight.dtype).removeprefix("torch."),
             name=name,

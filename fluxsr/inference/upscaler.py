@@ -18,6 +18,7 @@ from fluxsr.inference.form import MemoryPlan
 from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory
 from fluxsr.inference.numbers import check_numbers
 from fluxsr.inference.parts import load_parts
+from fluxsr.models.student import StudentRecord
 from fluxsr.protocols import Autoencoder, VelocityModel
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Upscaler:
             closer to the original and softer, at four times the work of the model.
         device: Device that the parts run on; by default that of the velocity model's parameters.
         memory_plan: Form that was chosen for a limited memory (:func:`fluxsr.inference.load_parts`); its tile is ``"auto"``'s.
+        record: What the student is besides its weights, where that is known.
 
     Raises:
         ValueError: If a number is out of range or ``color_fix`` unknown.
@@ -74,6 +76,7 @@ class Upscaler:
         ensemble: bool = False,
         device: torch.device | str | None = None,
         memory_plan: MemoryPlan | None = None,
+        record: StudentRecord | None = None,
     ) -> None:
         if not 0 < start_time <= 1:
             raise ValueError(f"start_time must lie in (0, 1], got {start_time}")
@@ -87,6 +90,7 @@ class Upscaler:
         self.autoencoder = autoencoder
         self.start_time = start_time
         self.window = window
+        self.record = record or StudentRecord()
         self.memory_plan = memory_plan
         self.tile = memory_plan.tile if memory_plan is not None and tile == "auto" else tile
         self.color_fix = color_fix

@@ -12,6 +12,7 @@ from fluxsr.models.modulation.fold import compile_blocks, fold_modulation, fuse_
 from fluxsr.models.modulation.table import tabulate_modulation
 from fluxsr.models.prompts import PromptEmbedding, encode_prompt, make_prompt
 from fluxsr.models.sources import ModelSource
+from fluxsr.models.student import StudentRecord, read_record
 
 __all__ = [
     "FLUX_ARCHITECTURES",
@@ -24,6 +25,7 @@ __all__ = [
     "ModelSource",
     "PixelAutoencoder",
     "PromptEmbedding",
+    "StudentRecord",
     "compile_blocks",
     "encode_prompt",
     "expand_blocks",
@@ -34,5 +36,6 @@ __all__ = [
     "load_flux",
     "load_folded",
     "make_prompt",
+    "read_record",
     "tabulate_modulation",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.families import family_of_model
-from fluxsr.models.lora_files import FILE_NAME
+from fluxsr.models.student import LORA_FILE
 from fluxsr.models.weight_files import write_safetensors
 
 
@@ -189,7 +189,7 @@ def save_lora(roles: AdapterRoles, path: str | Path, name: str, metadata: dict[s
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        path = path / FILE_NAME
+        path = path / LORA_FILE
     scaling = next(iter(roles.layers())).scaling[name]
     state = roles.state_dict(name)
     # The file format has no place for alpha but this: kohya-style files hold a scalar per module. Folding the scale

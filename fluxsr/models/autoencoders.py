@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,9 +18,12 @@ from fluxsr.models.encoder_lora import (
     rank_in_file,
 )
 from fluxsr.models.families import from_diffusers
+from fluxsr.models.known_names import PIXEL
 from fluxsr.models.sources import ModelSource, taesd_files
+from fluxsr.models.student import StudentRecord
 from fluxsr.models.taesd import load_taesd
 from fluxsr.models.weight_files import own_memory
+from fluxsr.models.weights_digest import weights_digest
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -48,6 +52,11 @@ class PixelAutoencoder(nn.Module):
         self.shift = shift
         self.scale = scale
 
+    @classmethod
+    def described(cls, fingerprint: Mapping[str, Any]) -> PixelAutoencoder:
+        """Return the one that :meth:`fingerprint` describes."""
+        return cls(*(fingerprint[name] for name in ("downsample", "shift", "scale")))
+
     def encode(self, image: Tensor) -> Tensor:
         """Map ``(B, 3, H, W)`` in ``[0, 1]`` to ``(B, 3 d^2, H / d, W / d)``, exactly."""
         check_image(image, self.downsample)
@@ -58,8 +67,8 @@ class PixelAutoencoder(nn.Module):
         return nn.functional.pixel_shuffle(latents, self.downsample) / self.scale + self.shift
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what teacher pairs must agree on."""
-        return {"kind": "pixel", "downsample": self.downsample, "shift": self.shift, "scale": self.scale}
+        """Return what tells it from others: teacher pairs and students must agree on it."""
+        return {"kind": PIXEL, "downsample": self.downsample, "shift": self.shift, "scale": self.scale}
 
 
 class LatentAutoencoder(nn.Module):
@@ -89,6 +98,7 @@ class LatentAutoencoder(nn.Module):
         blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
         self.downsample = 2 ** (len(blocks) - 1)
         self.encoder_lora_rank = encoder_lora_rank
+        self.name = ""  # hub id, where that alone names it; load_autoencoder says which
         if encoder_lora_rank is not None:
             add_encoder_lora(self.vae, encoder_lora_rank)
         if checkpoint_decode:
@@ -141,13 +151,21 @@ class LatentAutoencoder(nn.Module):
         return latents / self.scaling_factor + self.shift_factor
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what teacher pairs must agree on."""
+        """Return what tells it from others: teacher pairs and students must agree on it. A digest stands for the weights."""
         return {
             "kind": type(self.vae).__name__,
             "downsample": self.downsample,
             "shift": self.shift_factor,
             "scale": self.scaling_factor,
+            **self.weights(),
         }
+
+    def weights(self) -> dict[str, str]:
+        """Return a digest of the frozen weights, the same in every dtype from bfloat16 on; nothing on ``meta``."""
+        names = [name for name, _ in self.vae.named_parameters() if not is_encoder_lora(name)]
+        if next(self.vae.parameters()).is_meta:
+            return {}
+        return {"weights": weights_digest(self.vae, names, rounded=True)}
 
 
 class Flux2Autoencoder(LatentAutoencoder):
@@ -183,13 +201,16 @@ class Flux2Autoencoder(LatentAutoencoder):
         return nn.functional.pixel_shuffle(tokens * self.std + self.mean, 2)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what teacher pairs must agree on: a tuned autoencoder may have other statistics."""
-        digest = hashlib.sha256(f"{self.eps}".encode())
-        statistics: Any = self.vae.get_submodule("bn")
-        for tensor in (statistics.running_mean, statistics.running_var):
-            # As coarse as bfloat16, in which the weights may be stored or loaded: in a wider dtype they are the same weights.
-            digest.update(tensor.cpu().bfloat16().float().numpy().tobytes())
-        return {"kind": type(self.vae).__name__, "downsample": self.downsample, "statistics": digest.hexdigest()[:16]}
+        """As in :class:`LatentAutoencoder`; a tuned autoencoder may have other statistics, too."""
+        found = {"kind": type(self.vae).__name__, "downsample": self.downsample, **self.weights()}
+        if not self.mean.is_meta:
+            digest = hashlib.sha256(f"{self.eps}".encode())
+            statistics: Any = self.vae.get_submodule("bn")
+            for tensor in (statistics.running_mean, statistics.running_var):
+                # As coarse as bfloat16, in which the weights may be stored or loaded: wider ones are the same weights.
+                digest.update(tensor.cpu().bfloat16().float().numpy().tobytes())
+            found["statistics"] = digest.hexdigest()[:16]
+        return found
 
 
 def wrap_autoencoder(
@@ -269,12 +290,14 @@ def load_autoencoder(
     kind = getattr(torch, dtype)
     files = taesd_files(found.path) if found.kind == "taesd" and found.path is not None else None
     vae = _load_vae(found, subfolder, kind, place) if files is None else load_taesd(*files, kind, place)
-    if encoder_lora is None:
-        return wrap_autoencoder(vae, checkpoint_decode, encoder_lora_rank).to(place)
-    add_encoder_lora(vae, rank_in_file(encoder_lora))
-    load_encoder_lora(vae, encoder_lora)
-    fuse_encoder_lora(vae)
-    return wrap_autoencoder(vae, checkpoint_decode).to(place)
+    if encoder_lora is not None:
+        add_encoder_lora(vae, rank_in_file(encoder_lora))
+        load_encoder_lora(vae, encoder_lora)
+        fuse_encoder_lora(vae)
+    autoencoder = wrap_autoencoder(vae, checkpoint_decode, encoder_lora_rank)
+    if found.kind == "hub" and subfolder is None:
+        autoencoder.name = source
+    return autoencoder.to(place)
 
 
 def load_fitting_autoencoder(
@@ -282,16 +305,18 @@ def load_fitting_autoencoder(
     source: ModelSource,
     name: str | None = None,
     *,
+    record: StudentRecord | None = None,
     dtype: str = "float32",
     encoder_lora: str | None = None,
     device: torch.device | str | None = None,
 ) -> nn.Module:
-    """Load the autoencoder that was named, or else the one that a model comes with.
+    """Load the autoencoder that was named, or else the one that a model was trained with, or comes with.
 
     Args:
         backbone: The model, with its ``latent_channels``.
         source: Source that the model came from.
         name: See :func:`load_autoencoder`; ``None``: the model's own.
+        record: What is known of a trained model; by default what the source says.
         dtype: Name of the dtype, as in :func:`load_autoencoder`.
         encoder_lora: File of an adapter, as in :func:`load_autoencoder`.
         device: Place of the weights, as in :func:`load_autoencoder`.
@@ -299,11 +324,17 @@ def load_fitting_autoencoder(
     Raises:
         ValueError: If the model comes with none, or the two work on different latents.
     """
-    where: dict[str, Any] = {}
-    if name is None:
-        name, subfolder = source.own_autoencoder()
-        where = {"subfolder": subfolder, "revision": source.revision}
-    autoencoder: Any = load_autoencoder(name, dtype=dtype, encoder_lora=encoder_lora, device=device, **where)
+    record = source.record if record is None else record
+    autoencoder: Any
+    if name is None and record.autoencoder.get("kind") == PIXEL and encoder_lora is None:
+        autoencoder = PixelAutoencoder.described(record.autoencoder)
+    else:
+        where: dict[str, Any] = {}
+        name = name or record.autoencoder_name or None
+        if name is None:
+            name, subfolder = source.own_autoencoder()
+            where = {"subfolder": subfolder, "revision": source.revision}
+        autoencoder = load_autoencoder(name, dtype=dtype, encoder_lora=encoder_lora, device=device, **where)
     if backbone.latent_channels != autoencoder.latent_channels:
         raise ValueError(
             f"the model has {backbone.latent_channels} latent channels and the autoencoder {autoencoder.latent_channels}: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
 NAME = "encoder"
-FACT = "encoder_lora"  # what the header of a student's file says: the digest of the adapter's file
 
 
 def add_encoder_lora(vae: nn.Module, rank: int) -> None:
@@ -80,8 +79,8 @@ def encoder_lora_path(student: str | Path) -> Path:
     return path.with_name(f"{path.stem}_encoder.safetensors")
 
 
-def save_encoder_lora(vae: nn.Module, student: str | Path) -> dict[str, str]:
-    """Write the adapter beside a student's file that is about to be written; return what that one's header must say.
+def save_encoder_lora(vae: nn.Module, student: str | Path) -> str:
+    """Write the adapter beside a student's file that is about to be written; return the digest that its record must say.
 
     In a distributed run every process calls it, and the first one writes.
 
@@ -91,35 +90,35 @@ def save_encoder_lora(vae: nn.Module, student: str | Path) -> dict[str, str]:
     """
     state = {key: whole(tensor).detach() for key, tensor in encoder_lora_state(vae).items()}
     if not is_writer():
-        return {}
+        return ""
     path = encoder_lora_path(student)
     write_safetensors(path, state, metadata={"format": "pt"})
-    return {FACT: file_digest(path)}
+    return file_digest(path)
 
 
-def copy_encoder_lora(path: str | Path, student: str | Path) -> dict[str, str]:
-    """Write an adapter's file beside another student's; return what that one's header must say."""
+def copy_encoder_lora(path: str | Path, student: str | Path) -> str:
+    """Write an adapter's file beside another student's; return the digest that its record must say."""
     state, metadata = read_safetensors(path)
     write_safetensors(encoder_lora_path(student), state, metadata=metadata)
-    return {FACT: file_digest(encoder_lora_path(student))}
+    return file_digest(encoder_lora_path(student))
 
 
-def encoder_lora_of(student: str | Path | None, facts: Mapping[str, str]) -> str | None:
+def encoder_lora_of(student: str | Path | None, digest: str) -> str | None:
     """Return the file of the encoder's adapter that a student was trained with, ``None`` where it was trained without.
 
     Args:
         student: The student's file.
-        facts: Its header.
+        digest: What the student's record says of the file; empty: there is none.
 
     Raises:
         ValueError: If the file is not beside it, or is another one.
     """
-    if student is None or FACT not in facts:
+    if student is None or not digest:
         return None
     path = encoder_lora_path(student)
     if not path.is_file():
         raise ValueError(f"{student} was trained with an adapted encoder, and {path} is missing: put it beside")
-    if file_digest(path) != facts[FACT]:
+    if file_digest(path) != digest:
         raise ValueError(
             f"{path} is not the encoder's adapter that {student} was trained with: both are written together"
         )

@@ -15,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, save_lora
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.families import FAMILIES, Conditions, family_of_model, refuse_other_widths
-from fluxsr.models.lora_files import check_base, describe_base, read_lora
+from fluxsr.models.lora_files import read_lora
 from fluxsr.models.packing import pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
+from fluxsr.models.student import StudentRecord, read_record, sizes_of
 from fluxsr.models.text_stream import drop_text_stream, has_text_stream
 from fluxsr.models.weight_files import write_safetensors
 from fluxsr.protocols import VelocityModel
@@ -68,7 +69,8 @@ class FluxBackbone(nn.Module):
         self.latent_channels = config.in_channels // 4
         self.default_role: str | None = None
         self.quantization: str | None = None  # of the frozen weights; load_flux says which
-        self.base = ""  # shipped name or hub id of the weights; load_flux says which
+        self.base = ""  # shipped name or hub id of the weights, and its revision; load_flux says which
+        self.revision = ""
         self.adapters = AdapterRoles(self.transformer)
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
         self.prompt_text = ""
@@ -255,12 +257,27 @@ class FluxBackbone(nn.Module):
             raise ValueError(
                 f"{path} adapts {unknown[0]!r}, which this model does not have: it was made for another base"
             )
-        check_base(path, self.base, self.transformer.config)
+        record = read_record(path)
+        record.check_base(path, self.base, self.transformer.config)
+        record.tell_differences(path, guidance=self.guidance, prompt_digest=self.prompt.digest)
         if role not in self.adapters.names:
             self.add_lora(role, rank=lora_rank(state), targets=names, trainable=trainable)
         self.adapters.load_state_dict(role, state)
 
-    def save(self, path: str | Path, *, dtype: str = "float32", metadata: dict[str, str] | None = None) -> Path:
+    @property
+    def record(self) -> StudentRecord:
+        """What the model says of itself: its base, guidance and prompt; a training adds its own."""
+        return StudentRecord(
+            base=self.base,
+            revision=self.revision,
+            base_sizes=sizes_of(self.transformer.config),
+            guidance=self.guidance,
+            prompt=self.prompt_text,
+            prompt_digest=self.prompt.digest,
+            text_stream=has_text_stream(self.transformer),
+        )
+
+    def save(self, path: str | Path, *, dtype: str = "float32", record: StudentRecord | None = None) -> Path:
         """Write what was trained to one file: the student's adapter, or else the whole transformer.
 
         In a distributed run every process calls it, and the first one writes.
@@ -269,14 +286,14 @@ class FluxBackbone(nn.Module):
             path: File ending in ``.safetensors``. A transformer's file names its architecture, so
                 ``load_flux(path)`` rebuilds it.
             dtype: Dtype of a transformer's stored weights.
-            metadata: Further strings for the file's header.
+            record: What the file's header says of the model; by default :attr:`record`.
 
         Raises:
             ValueError: If the model has no adapter, and a modulation table or no text stream; or if the path does not end in
                 ``.safetensors``.
         """
         if self.default_role is not None:
-            return self.save_lora(path, self.default_role, metadata)
+            return self.save_lora(path, self.default_role, record)
         whole_text = has_text_stream(self.transformer) or hasattr(self.transformer, "conditions")
         if hasattr(getattr(self.transformer, self.family.embedder), "times") or not whole_text:
             what = "a modulation table" if whole_text else "no text stream"
@@ -285,7 +302,8 @@ class FluxBackbone(nn.Module):
         kind = getattr(torch, dtype)
         state = {key: whole(tensor).to(kind) for key, tensor in self.transformer.state_dict().items()}
         if is_writer():
-            write_safetensors(path, state, metadata={**(metadata or {}), "architecture": json.dumps(config)})
+            header = (record or self.record).header()
+            write_safetensors(path, state, metadata={**header, "architecture": json.dumps(config)})
         return Path(path)
 
     def drop_text_stream(self) -> None:
@@ -303,8 +321,6 @@ class FluxBackbone(nn.Module):
         if has_text_stream(self.transformer):
             drop_text_stream(self.transformer, self.family)
 
-    def save_lora(self, path: str | Path, role: str = "student", metadata: dict[str, str] | None = None) -> Path:
-        """Write a role's adapter as plain diffusers loads it; returns the file's path."""
-        return save_lora(
-            self.adapters, path, role, {**describe_base(self.base, self.transformer.config), **(metadata or {})}
-        )
+    def save_lora(self, path: str | Path, role: str = "student", record: StudentRecord | None = None) -> Path:
+        """Write a role's adapter as plain diffusers loads it; returns the file's path. ``record`` as for :meth:`save`."""
+        return save_lora(self.adapters, path, role, (record or self.record).header())

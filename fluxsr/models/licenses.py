@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from fluxsr.models.architectures import FLUX_ARCHITECTURES
 from fluxsr.models.known_names import SHIPPED
 
 OWNER = "black-forest-labs"
@@ -83,3 +86,24 @@ def license_of(base_model: str) -> License:
     """
     owner, _, name = base_model.rpartition("/")
     return BASES.get(name.lower(), UNKNOWN) if owner in ("", OWNER) else UNKNOWN
+
+
+def base_of(model: str, config: Mapping[str, Any]) -> str:
+    """Return the public name of the base that ``model`` is: a hub id, ``nano``, or a folder's own name, without its path.
+
+    Args:
+        model: Name or path of the loaded model.
+        config: Configuration of its transformer. With FLUX.1-dev's own, it is that or made from it.
+    """
+    if model in SHIPPED or _is(config, "nano", but="num_single_layers"):  # the student is nano made deeper
+        return "nano"
+    if not Path(model).exists():
+        return model
+    return f"{OWNER}/FLUX.1-dev" if _is(config, "flux.1-dev") else Path(model).resolve().name
+
+
+def _is(config: Mapping[str, Any], name: str, but: str = "") -> bool:
+    """Say whether a configuration is the named architecture's, whatever it has at the key ``but``."""
+    own = FLUX_ARCHITECTURES[name]
+    found = ((config.get(key), value) for key, value in own.items() if key != but)
+    return all((list(one) if isinstance(one, tuple) else one) == value for one, value in found)

@@ -14,7 +14,8 @@ from fluxsr.models.modulation.fold import folded_class
 from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.quantization import Quantization, quantization_config
-from fluxsr.models.sources import ModelSource
+from fluxsr.models.sources import PIPELINE, ModelSource
+from fluxsr.models.student import StudentRecord, read_record
 from fluxsr.models.weight_files import own_memory, read_safetensors
 
 
@@ -82,14 +83,23 @@ def load_flux(
         )
     place = torch.empty(0).device if device is None else torch.device(device)
     source = ModelSource(model, revision)
+    meta = place.type == "meta"
+    adapted = lora_weights is not None and not (meta and not Path(lora_weights).exists())
+    # What an adapter was trained with comes before what its base says; on meta no hub is asked.
+    record = read_record(lora_weights) if adapted and lora_weights is not None else _record_of(source, meta)
     transformer = _load_transformer(source, weights, getattr(torch, dtype), quantize, place)
-    with torch.device("meta" if place.type == "meta" else "cpu"):
-        embedding = _load_prompt(prompt, transformer, place)
+    config: Any = transformer.config
+    if guidance is None and config.guidance_embeds and not is_folded(config):
+        guidance = record.guidance
+    with torch.device("meta" if meta else "cpu"):
+        embedding = _load_prompt(prompt, transformer, place) if prompt is not None else _own_prompt(source, place)
         backbone = FluxBackbone(transformer, embedding, guidance, gradient_checkpointing)
         if not text_stream:
             backbone.drop_text_stream()
     backbone.quantization = quantize
-    backbone.base = source.public_name
+    backbone.base, backbone.revision = source.public_name, revision or ""
+    if not adapted:
+        record.tell_differences(model, guidance=backbone.guidance, prompt_digest=backbone.prompt.digest)
     if lora_weights is not None:
         _load_adapter(backbone, lora_weights, "student", trainable == "lora", lora_rank)
         backbone.default_role = "student"
@@ -140,9 +150,24 @@ def _load_transformer(
         return own_memory(kind.from_pretrained(source.name, torch_dtype=dtype, **where, **how))
 
 
-def _load_prompt(path: str | None, transformer: nn.Module, device: torch.device) -> PromptEmbedding | None:
-    if path is None:
+def _record_of(source: ModelSource, offline: bool) -> StudentRecord:
+    """Return what a source says of a trained model; where it can't be asked, nothing."""
+    return StudentRecord() if offline and source.kind == "hub" else source.record
+
+
+def _own_prompt(source: ModelSource, device: torch.device) -> PromptEmbedding | None:
+    """Return the prompt inside of a FluxSR pipeline; ``None`` where there is none."""
+    if (device.type == "meta" and source.kind == "hub") or source.index.get("_class_name") != PIPELINE:
         return None
+    if (source.index.get("prompt") or [None])[0] is None:
+        return None
+    text = source.read_json("prompt/config.json").get("text", "")
+    place = "meta" if device.type == "meta" else "cpu"
+    tensors, _ = read_safetensors(source.file("prompt/diffusion_pytorch_model.safetensors"), place)
+    return PromptEmbedding(tensors["prompt_embeds"], tensors.get("pooled_prompt_embeds"), text)
+
+
+def _load_prompt(path: str, transformer: nn.Module, device: torch.device) -> PromptEmbedding:
     if device.type != "meta" or Path(path).is_file():
         return PromptEmbedding.load(path, "meta" if device.type == "meta" else "cpu")
     return no_prompt(transformer.config, tokens=512)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -14,16 +13,10 @@ import torch
 from torch import Tensor
 
 from fluxsr.models.families import FLUX1, Family
-from fluxsr.models.known_names import SHIPPED
-from fluxsr.models.weight_files import read_header, read_safetensors
+from fluxsr.models.student import lora_file
+from fluxsr.models.weight_files import read_safetensors
 
-logger = logging.getLogger(__name__)
-
-FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for in a folder
 METADATA = "lora_adapter_metadata"  # where diffusers keeps peft's configuration in a file's header
-
-# Arguments of a transformer by which bases of one family differ; deeper ones have all layers of the others.
-_SIZES = ("num_layers", "num_single_layers", "num_attention_heads", "attention_head_dim")
 
 # Beginnings of keys that say who wrote a file, and what stands there in diffusers' keys.
 _PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "")
@@ -46,7 +39,7 @@ def read_lora(path: str | Path, device: torch.device | str = "cpu", family: Fami
     Raises:
         ValueError: If there is no such file, it is damaged, it holds no LoRA, or one in a format that is not read.
     """
-    path = _file(path)
+    path = lora_file(path)
     state, metadata = read_safetensors(path, device)
     if any(_KOHYA.match(key) or (_BFL.match(key) and family is not FLUX1) for key in state):
         state = _translated(path, state, family)
@@ -63,52 +56,6 @@ def read_lora(path: str | Path, device: torch.device | str = "cpu", family: Fami
         if scale != 1:
             pairs[key] = pairs[key] * scale
     return pairs
-
-
-def describe_base(name: str, config: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the header of an adapter's file tells about its base, for :func:`check_base`.
-
-    Args:
-        name: Shipped name or hub id of the base; empty for a file or folder, whose path means nothing elsewhere.
-        config: Arguments of its transformer.
-    """
-    sizes = {"base_sizes": json.dumps({key: config.get(key) for key in _SIZES})}
-    return {"base": name, **sizes} if name else sizes
-
-
-def check_base(path: str | Path, name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a base that is not the one that an adapter was trained on; files of other programs say nothing of theirs.
-
-    On a base of equal layers an adapter fits, and silently makes another picture. Another hub id is only warned about: people
-    put adapters on relatives of their base on purpose.
-
-    Args:
-        path: The adapter's file, or its folder.
-        name: Shipped name or hub id of the present base, or empty.
-        config: Arguments of its transformer.
-
-    Raises:
-        ValueError: If the sizes differ, or the bases are shipped ones under different names.
-    """
-    _, metadata = read_header(_file(path))
-    theirs = metadata.get("base", "")
-    try:
-        sizes = dict(json.loads(metadata.get("base_sizes", "{}")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} has a damaged header (base_sizes): export it again") from error
-    differ = [
-        f"{key} is {size} there and {config.get(key)} here" for key, size in sizes.items() if size != config.get(key)
-    ]
-    if differ:
-        raise ValueError(f"{path} was trained on {theirs or 'another base'} ({'; '.join(differ)}): give its own base")
-    if theirs and name and theirs != name:
-        if {theirs, name} & set(SHIPPED):
-            raise ValueError(f"{path} was trained on {theirs}, not on {name}: give its own base")
-        logger.warning("%s was trained on %s, and is put on %s: the result is another", path, theirs, name)
-
-
-def _file(path: str | Path) -> Path:
-    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
 
 
 def _is_alpha(key: str, tensor: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,11 @@ class PromptEmbedding(NamedTuple):
     text: str = ""
     negative_prompt_embeds: Tensor | None = None
 
+    @property
+    def digest(self) -> str:
+        """A short digest of the embeddings: the same words may have been encoded otherwise. Empty on ``meta``."""
+        return "" if self.prompt_embeds.is_meta else tensors_digest(self.prompt_embeds, self.pooled_prompt_embeds)
+
     def save(self, path: str | Path) -> None:
         """Write the embeddings to a safetensors file, whole or not at all."""
         tensors = {name: tensor for name, tensor in self._asdict().items() if isinstance(tensor, Tensor)}
@@ -54,6 +60,14 @@ class PromptEmbedding(NamedTuple):
             return cls(tensors["prompt_embeds"], pooled, text, negative)
         except KeyError:
             raise ValueError(f"{path} is no prompt file; make one with `fluxsr prompt`") from None
+
+
+def tensors_digest(*tensors: Tensor | None) -> str:
+    """Return a short digest of small tensors, as float32."""
+    digest = hashlib.sha256()
+    for tensor in (one for one in tensors if one is not None):
+        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def no_prompt(config: Any, tokens: int = 0) -> PromptEmbedding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,14 @@ from typing import Any, Literal
 from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
 from fluxsr.models.families import FAMILIES, family_of
 from fluxsr.models.known_names import ASSETS, EXPECTED, PIXEL, SHIPPED, refuse_foreign
+from fluxsr.models.student import StudentRecord
 from fluxsr.models.weight_files import read_header
 
 # The classes of diffusers' layout that are loaded.
 TRANSFORMERS = tuple(name for family in FAMILIES for name in (family.transformer, family.folded))
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
+
+PIPELINE = "FluxSRPipeline"  # as ``model_index.json`` names it
 
 SourceKind = Literal[
     "pixel", "shipped", "file", "pipeline", "transformer", "autoencoder", "taesd", "architecture", "hub"
@@ -81,10 +84,18 @@ class ModelSource:
         """The names of a single file's tensors, and its metadata; nothing for other kinds."""
         return read_header(self.path) if self.is_file and self.path is not None else ([], {})
 
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The strings in a single file's header: the architecture, and how it was trained."""
-        return self.header[1]
+    @cached_property
+    def record(self) -> StudentRecord:
+        """What the place says of a trained model; nothing where it is a base. A hub's ``model_index.json`` is downloaded."""
+        if self.is_file:
+            return StudentRecord.read(self.header[1], self.name)
+        return record_in(self.index, self.name)
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """The content of a pipeline's ``model_index.json``; nothing for a place that has none."""
+        local = self.path is not None and (self.path / "model_index.json").is_file()
+        return self.read_json("model_index.json") if local or self.kind == "hub" else {}
 
     def transformer_config(self, offline: bool = False) -> dict[str, Any]:
         """Return the transformer's arguments.
@@ -186,10 +197,8 @@ class ModelSource:
         Raises:
             ValueError: If it is no such pipeline, with what to do.
         """
-        found: dict[str, Any] = {}
-        if self.kind == "hub" or (self.path is not None and (self.path / "model_index.json").is_file()):
-            found = self.read_json("model_index.json")
-        if found.get("_class_name") != "FluxSRPipeline":
+        found = self.index
+        if found.get("_class_name") != PIPELINE:
             what = f"is a {found['_class_name']}" if "_class_name" in found else "holds no pipeline"
             raise ValueError(
                 f"{self.name} {what}, and what is wanted here is a FluxSRPipeline, as fluxsr export writes it. Of a base, give "
@@ -255,6 +264,23 @@ class ModelSource:
             f"{self.name} does not name its architecture, so it was not made by this library; give a folder in diffusers' "
             "layout"
         )
+
+
+def record_in(index: Mapping[str, Any], name: str) -> StudentRecord:
+    """Return what a ``model_index.json`` says of a trained model; nothing where it is a base's.
+
+    Args:
+        index: The file's content.
+        name: Name of the place, for errors.
+    """
+    if index.get("_class_name") != PIPELINE:
+        return StudentRecord()
+    values = index.get("record")
+    if values is None:  # of version 0.2, where the numbers stand by themselves
+        numbers = {number: index.get(f"pixel_{number}") for number in ("downsample", "shift", "scale")}
+        on_pixels = (index.get("vae") or [None])[0] is None
+        values = {**index, "prompt": None, **({"autoencoder": {"kind": PIXEL, **numbers}} if on_pixels else {})}
+    return StudentRecord.read(values, name)
 
 
 def _is_forbidden(error: BaseException | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,8 @@ from torch.nn.functional import interpolate
 
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.losses._checks import FirstBatch
-from fluxsr.models import FeatureTap, tabulate_modulation
+from fluxsr.models import FeatureTap, FluxBackbone, StudentRecord, tabulate_modulation
+from fluxsr.models.licenses import license_of
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.alternation import alternate
@@ -361,7 +363,7 @@ class OneStepSR(LightningModule):
             ValueError: Naming the step and the terms.
         """
         self.check_finite()
-        checkpoint[KEY] = names_of(self.trainer.optimizers)
+        checkpoint[KEY] = {**names_of(self.trainer.optimizers), "student": self.record.values()}
 
     def check_finite(self) -> None:
         """Look at the losses since the last look and at the trained weights. Every process must call it.
@@ -394,6 +396,25 @@ class OneStepSR(LightningModule):
         """Return the names of the weights that a checkpoint holds: what is trained, and its moving average."""
         averaged = {name for name, _ in self.named_parameters() if self.roles.is_average(name)}
         return averaged | set(self.trainable_state())
+
+    @property
+    def record(self) -> StudentRecord:
+        """What this training makes, besides its weights; the backbone says its own part, if it is one of ours."""
+        own = self.backbone.record if isinstance(self.backbone, FluxBackbone) else StudentRecord()
+        described: Any = self.autoencoder
+        return replace(
+            own,
+            objective=type(self.objective).__name__,
+            from_noise=self.objective.starts_from_noise,
+            start_time=self.objective.start_time,
+            window=self.tile,
+            scale=self.scale,
+            autoencoder=described.fingerprint() if hasattr(described, "fingerprint") else {},
+            autoencoder_name=getattr(described, "name", ""),
+            period=2 * self.autoencoder.downsample,
+            license=license_of(own.base).name,
+            steps=self.global_step,
+        )
 
     # ---- helpers ---------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.modulation.folding import is_folded
+from fluxsr.models.prompts import tensors_digest
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
 from fluxsr.models.weights_digest import BYTES, weights_digest
@@ -135,7 +136,7 @@ def make_pairs(
         "revision": revision,
         "autoencoder": vae.fingerprint(),
         "prompt": backbone.prompt_text,
-        "prompt_digest": tensors_digest(backbone.prompt_embeds, backbone.pooled_prompt_embeds),
+        "prompt_digest": backbone.prompt.digest,
         **({} if cfg == 1 else {"cfg": cfg, "negative_prompt_digest": tensors_digest(backbone.negative_prompt_embeds)}),
         "guidance": guidance,
         "steps": steps,
@@ -270,14 +271,6 @@ def middle_square(image: Tensor, size: int) -> Tensor:
     top, left = ((length - side) // 2 for length in image.shape[-2:])
     square = image[None, :, top : top + side, left : left + side]
     return interpolate(square, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)[0]
-
-
-def tensors_digest(*tensors: Tensor | None) -> str:
-    """Return a short digest of small tensors: the same words may have been encoded otherwise."""
-    digest = hashlib.sha256()
-    for tensor in (one for one in tensors if one is not None):
-        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def photos_digest(photos: list[Path], noise: str) -> str:

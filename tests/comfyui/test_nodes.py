@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fluxsr.inference import Upscaler
-from fluxsr.models import load_flux
+from fluxsr.models import StudentRecord, load_flux
 from fluxsr.models.known_names import ASSETS
 from tests.cli.conftest import fresh_process_modules
 from tests.comfyui.standin import CONST, PACK, Interrupted, load_pack
@@ -133,7 +133,7 @@ def test_a_base_with_an_adapter(nodes, tmp_path):
     folder = tmp_path / "models" / "fluxsr"
     folder.mkdir(parents=True)
     student = load_flux("nano", trainable="lora", lora_rank=2)
-    student.save_lora(folder / "lora.safetensors", metadata={"start_time": "0.3"})
+    student.save_lora(folder / "lora.safetensors", record=StudentRecord(start_time=0.3))
     held = nodes["FluxSRLoadModel"].execute(**{**LOADED, "model": "nano", "lora": "lora.safetensors"}).args[0]
     assert held.parts.start_time == 0.3
 

@@ -15,7 +15,7 @@ from fluxsr.cli.main import main
 from fluxsr.inference.export import export_model
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
-from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, load_flux
+from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, StudentRecord, load_flux
 from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
 from fluxsr.models.weight_files import read_safetensors
@@ -78,12 +78,12 @@ def test_a_student_of_klein_may_be_sold(tmp_path, pipeline2, image, fold):
 
 
 def test_an_adapter_brings_its_own_start_time(tmp_path, pipeline, student, capsys):
-    student.save_lora(tmp_path / "timed.safetensors", metadata={"start_time": "0.4"})
+    student.save_lora(tmp_path / "timed.safetensors", record=student.record.given(start_time=0.4))
     options = {"model": pipeline, "lora": tmp_path / "timed.safetensors", "prompt": pipeline / "prompt.safetensors"}
     options |= {"guidance": 3.5, "window": 48}
     main(["export", f"--output={tmp_path / 'out'}", *(f"--{key}={value}" for key, value in options.items())])
     assert "folded at t = 0.4" in capsys.readouterr().out
-    assert FluxSRPipeline.from_pretrained(tmp_path / "out").config["start_time"] == 0.4
+    assert FluxSRPipeline.from_pretrained(tmp_path / "out").record.start_time == 0.4
 
 
 def test_the_shipped_student_folds_to_fewer_bytes(tmp_path, image, capsys):
@@ -110,7 +110,7 @@ def test_a_single_file(tmp_path, image, fold):
     file = tmp_path / "out.safetensors"
     export_model(str(file), fold=fold, dtype="float32", start_time=0.3)
     _, metadata = read_safetensors(file)
-    assert (metadata["start_time"], metadata["license"], metadata["base_model"]) == ("0.3", "apache-2.0", "nano")
+    assert (metadata["start_time"], metadata["license"], metadata["base"]) == ("0.3", "apache-2.0", "nano")
     backbone = load_flux(str(file), trainable="none")
     whole = load_flux("nano-student", trainable="none")
     expected = Upscaler(whole, PixelAutoencoder(), 0.3, window=64, color_fix="none")(image)
@@ -163,7 +163,7 @@ def test_mistakes_end_in_one_line(tmp_path, pipeline, capsys, arguments, message
 
 def test_a_base_without_vae_asks_for_one(tmp_path, pipeline):
     with pytest.raises(ValueError, match="has no autoencoder of its own: give one"):
-        export_model(str(tmp_path / "out"), model=str(pipeline / "transformer"), guidance=3.5)
+        export_model(str(tmp_path / "out"), model=str(pipeline / "transformer"), guidance=3.5, start_time=0.25)
 
 
 # ---- quantized weights -----------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_quantized_weights_are_close(tmp_path, kind):
 
 def test_a_file_in_bfls_layout_is_whole_and_fused(tmp_path, pipeline, student):
     out = tmp_path / "bfl.safetensors"
-    options = {"model": str(pipeline), "lora": str(tmp_path / "adapter.safetensors"), "guidance": 3.5}
+    options = {"model": str(pipeline), "lora": str(tmp_path / "adapter.safetensors"), "start_time": 0.25}
     options["prompt"] = str(pipeline / "prompt.safetensors")
     made = export_model(str(out), layout="bfl", **options)
     state, metadata = read_safetensors(out)
@@ -236,7 +236,7 @@ def test_bfls_layout_is_no_folder(tmp_path):
 @pytest.mark.parametrize("name", ["out", "out.safetensors"])
 @pytest.mark.parametrize(("stated", "given", "expected"), [(None, None, 128), (48, None, 48), (48, 64, 64)])
 def test_the_window_is_the_given_one_else_what_the_file_states(tmp_path, name, stated, given, expected):
-    metadata = {} if stated is None else {"window": str(stated)}
-    load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", metadata=metadata)
+    record = StudentRecord(start_time=0.25, window=stated)
+    load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", record=record)
     made = export_model(str(tmp_path / name), str(tmp_path / "mine.safetensors"), start_time=0.3, window=given)
     assert Upscaler.from_pretrained(made.path, device="cpu").window == expected

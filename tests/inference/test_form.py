@@ -11,7 +11,7 @@ from fluxsr.inference.form import Form, MemoryPlan, choose_form, planned_peak, s
 from fluxsr.inference.memory import memory_limit
 from fluxsr.inference.parts import take_form
 from fluxsr.inference.pipeline import FluxSRPipeline
-from fluxsr.models import FluxBackbone, LatentAutoencoder, fold_modulation, load_autoencoder, load_flux
+from fluxsr.models import FluxBackbone, LatentAutoencoder, StudentRecord, fold_modulation, load_autoencoder, load_flux
 from tests.models.conftest import tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
 
@@ -34,7 +34,9 @@ def image() -> torch.Tensor:
 def folder(tmp_path):
     """A pipeline's folder, not folded."""
     velocity, autoencoder = model()
-    FluxSRPipeline.from_backbone(velocity, autoencoder, start_time=0.3, window=48).save_pretrained(tmp_path / "model")
+    FluxSRPipeline.from_backbone(velocity, autoencoder, StudentRecord(start_time=0.3, window=48)).save_pretrained(
+        tmp_path / "model"
+    )
     return tmp_path / "model"
 
 

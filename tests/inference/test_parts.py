@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fluxsr.inference import Upscaler
-from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
+from fluxsr.models import FluxBackbone, PixelAutoencoder, StudentRecord, load_flux
 from tests.models.conftest import tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
 
@@ -33,7 +33,7 @@ def test_the_shipped_student(nano):
 
 def test_a_trained_file(tmp_path, nano):
     path = tmp_path / "mine.safetensors"
-    load_flux("nano-student", trainable="none").save(path, metadata={"start_time": "0.4", "window": "48"})
+    load_flux("nano-student", trainable="none").save(path, record=StudentRecord(start_time=0.4, window=48))
     mine = Upscaler.from_pretrained(path, device="cpu", tile=96, color_fix="none")
     assert (mine.start_time, mine.window, mine.tile, mine.color_fix) == (0.4, 48, 96, "none")
     assert Upscaler.from_pretrained(path, start_time=0.3, window=32, device="cpu").start_time == 0.3
@@ -53,7 +53,7 @@ def test_a_pipelines_folder(tmp_path, nano, generator):
     from fluxsr.inference.pipeline import FluxSRPipeline
 
     pipeline = FluxSRPipeline.from_backbone(
-        nano.velocity, nano.autoencoder, start_time=0.25, window=128, base_model="nano"
+        nano.velocity, nano.autoencoder, StudentRecord(start_time=0.25, window=128, base="nano")
     )
     pipeline.save_pretrained(tmp_path / "folder")
     loaded = Upscaler.from_pretrained(tmp_path / "folder", device="cpu")
@@ -67,7 +67,6 @@ def test_a_pipelines_folder(tmp_path, nano, generator):
         ({"model": "nowhere.safetensors"}, "nowhere.safetensors does not exist"),
         ({"model": "nano-student", "dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
         ({"model": "nano-student", "device": "tpu"}, "there is no device 'tpu' here"),
-        ({"model": "a/folder", "guidance": 3.5}, "is a pipeline, which has its own prompt, guidance and autoencoder"),
     ],
 )
 def test_what_cannot_be_loaded(options, message):

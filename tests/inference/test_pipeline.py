@@ -17,7 +17,15 @@ from PIL import Image
 
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
-from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, fold_modulation, fuse_lora, load_flux
+from fluxsr.models import (
+    FluxBackbone,
+    LatentAutoencoder,
+    PixelAutoencoder,
+    StudentRecord,
+    fold_modulation,
+    fuse_lora,
+    load_flux,
+)
 from fluxsr.models.autoencoders import wrap_autoencoder
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
@@ -56,7 +64,9 @@ def nano_parts(folded: bool = False):
 @pytest.mark.parametrize("folded", [False, True])
 def test_a_saved_pipeline_gives_the_same_picture(tmp_path, photo, parts, folded):
     backbone, autoencoder = parts(folded)
-    pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder, start_time=0.3, window=64, trained="briefly")
+    pipeline = FluxSRPipeline.from_backbone(
+        backbone, autoencoder, StudentRecord(start_time=0.3, window=64, trained="briefly")
+    )
     image = (
         np.asarray(photo, np.float32) / 255
     )  # not rounded to 8 bit, where a difference would go unseen or be a whole level
@@ -65,7 +75,7 @@ def test_a_saved_pipeline_gives_the_same_picture(tmp_path, photo, parts, folded)
     pipeline.save_pretrained(tmp_path / "model")
     loaded = FluxSRPipeline.from_pretrained(tmp_path / "model")
     np.testing.assert_allclose(loaded(image, scale=2).images[0], expected, rtol=0, atol=1e-5)
-    assert (loaded.config.start_time, loaded.config.window, loaded.config.trained) == (0.3, 64, "briefly")
+    assert (loaded.record.start_time, loaded.record.window, loaded.record.trained) == (0.3, 64, "briefly")
     names = {path.name for path in (tmp_path / "model").iterdir()}
     assert names == {"README.md", "model_index.json", "transformer"} | (
         {"vae"} if parts is not nano_parts else set()
@@ -80,7 +90,7 @@ def test_a_fresh_process_gives_the_same_bits(tmp_path):
     image = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
     expected = []
     for name, folded in (("whole", False), ("folded", True)):
-        pipeline = FluxSRPipeline.from_backbone(*nano_parts(folded), start_time=0.3, window=64)
+        pipeline = FluxSRPipeline.from_backbone(*nano_parts(folded), StudentRecord(start_time=0.3, window=64))
         pipeline.save_pretrained(tmp_path / name)
         result = pipeline(image, scale=3).images[0]
         assert result.shape == (3, 60, 72)
@@ -98,7 +108,7 @@ def test_a_fresh_process_gives_the_same_bits(tmp_path):
 
 
 def test_the_call(photo):
-    pipeline = FluxSRPipeline.from_backbone(*nano_parts(), window=64, base_model="nano")
+    pipeline = FluxSRPipeline.from_backbone(*nano_parts(), StudentRecord(start_time=0.25, window=64, base="nano"))
     one, array = pipeline([photo, np.asarray(photo)], size=(30, 44)).images
     assert one.size == (44, 30) and isinstance(array, np.ndarray) and np.array_equal(one, array)
     plain = pipeline(photo, size=(30, 44), color_fix="none", return_dict=False)[0][0]
@@ -108,7 +118,7 @@ def test_the_call(photo):
 
 
 def test_a_folded_pipeline_takes_one_step(photo):
-    pipeline = FluxSRPipeline.from_backbone(*nano_parts(folded=True), start_time=0.3, window=64)
+    pipeline = FluxSRPipeline.from_backbone(*nano_parts(folded=True), StudentRecord(start_time=0.3, window=64))
     with pytest.raises(ValueError, match=r"folded at t = 0.3, got 0.15"):
         pipeline(photo, steps=2)
 
@@ -116,14 +126,14 @@ def test_a_folded_pipeline_takes_one_step(photo):
 def test_other_pixel_autoencoders_come_back(tmp_path):
     autoencoder = PixelAutoencoder(2, 0.25, 3.0)
     backbone = FluxBackbone(tiny_transformer(in_channels=48))
-    FluxSRPipeline.from_backbone(backbone, autoencoder).save_pretrained(tmp_path)
+    FluxSRPipeline.from_backbone(backbone, autoencoder, StudentRecord(start_time=0.25)).save_pretrained(tmp_path)
     loaded = FluxSRPipeline.from_pretrained(tmp_path).upscaler().autoencoder
     assert loaded.fingerprint() == autoencoder.fingerprint()
 
 
 def test_weights_in_bfloat16(tmp_path, photo):
     backbone, autoencoder = tiny_parts(folded=True)
-    FluxSRPipeline.from_backbone(backbone, autoencoder, start_time=0.3).save_pretrained(tmp_path)
+    FluxSRPipeline.from_backbone(backbone, autoencoder, StudentRecord(start_time=0.3)).save_pretrained(tmp_path)
     loaded = FluxSRPipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     assert loaded.dtype == torch.bfloat16 and loaded(photo, scale=2).images[0].size == (100, 80)
     loaded.save_pretrained(tmp_path / "half")
@@ -133,7 +143,9 @@ def test_weights_in_bfloat16(tmp_path, photo):
 def test_an_adapter_loads_into_the_pipelines_transformer(tmp_path):
     """By diffusers' own call; the velocity is the student's."""
     student = FluxBackbone(tiny_transformer(guidance_embeds=True), tiny_prompt(), 3.5)
-    plain = FluxSRPipeline.from_backbone(fuse_lora(student), LatentAutoencoder(tiny_kl()))
+    plain = FluxSRPipeline.from_backbone(
+        fuse_lora(student), LatentAutoencoder(tiny_kl()), StudentRecord(start_time=0.25)
+    )
     student.add_lora(rank=2, alpha=6.0)
     perturb(student)
     file = student.save_lora(tmp_path / "adapter.safetensors")
@@ -177,7 +189,9 @@ class Hub:
 def test_uploads_carry_card_and_license(tmp_path, monkeypatch, photo):
     Hub.root = tmp_path
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    pipeline = FluxSRPipeline.from_backbone(*tiny_parts(), base_model="black-forest-labs/FLUX.1-dev")
+    pipeline = FluxSRPipeline.from_backbone(
+        *tiny_parts(), StudentRecord(start_time=0.25, base="black-forest-labs/FLUX.1-dev")
+    )
     assert pipeline.push_to_hub("sr", private=True) == "https://hub/me/sr/commit/1"
     assert Hub.private
     card = (tmp_path / "me" / "sr" / "README.md").read_text()
@@ -187,7 +201,7 @@ def test_uploads_carry_card_and_license(tmp_path, monkeypatch, photo):
 
 
 def test_no_path_of_this_machine_is_written(tmp_path):
-    pipeline = FluxSRPipeline.from_backbone(*tiny_parts())
+    pipeline = FluxSRPipeline.from_backbone(*tiny_parts(), StudentRecord(start_time=0.25))
     pipeline.save_pretrained(tmp_path / "first")
     FluxSRPipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
     for file in [*(tmp_path / "second").rglob("*.json"), *(tmp_path / "second").rglob("*.md")]:
@@ -199,18 +213,18 @@ def test_no_path_of_this_machine_is_written(tmp_path):
 def test_what_is_refused(tmp_path):
     backbone, autoencoder = nano_parts()
     with pytest.raises(ValueError, match="works on 48 latent channels and the autoencoder makes 4"):
-        FluxSRPipeline.from_backbone(backbone, LatentAutoencoder(tiny_kl()))
-    pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder)
+        FluxSRPipeline.from_backbone(backbone, LatentAutoencoder(tiny_kl()), StudentRecord(start_time=0.25))
+    pipeline = FluxSRPipeline.from_backbone(backbone, autoencoder, StudentRecord(start_time=0.25))
     with pytest.raises(ValueError, match="only writes a folder"):
         pipeline.save_pretrained(tmp_path / "x", push_to_hub=True)
     backbone.add_lora(rank=2)
     with pytest.raises(ValueError, match=r"has adapters \(student\).*fuse the student's first"):
-        FluxSRPipeline.from_backbone(backbone, autoencoder)
+        FluxSRPipeline.from_backbone(backbone, autoencoder, StudentRecord(start_time=0.25))
     assert not Path(tmp_path / "x").exists()
 
 
 def test_strength_and_sizes_are_those_of_the_upscaler():
-    pipeline = FluxSRPipeline.from_backbone(*nano_parts(), window=64, base_model="nano")
+    pipeline = FluxSRPipeline.from_backbone(*nano_parts(), StudentRecord(start_time=0.25, window=64, base="nano"))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
     upscaler = pipeline.upscaler()
     for options in ({"strength": 0.5}, {"longest": 45}, {"strength": 0, "width": 60}):

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from fluxsr.models import LatentAutoencoder, PixelAutoencoder, load_autoencoder
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.sources import ModelSource
+from fluxsr.models.student import StudentRecord
 from fluxsr.protocols import Autoencoder
 
 
@@ -160,5 +161,6 @@ def test_a_hub_models_own_autoencoder_is_in_its_vae_folder(monkeypatch):
         return PixelAutoencoder()
 
     monkeypatch.setattr("fluxsr.models.autoencoders.load_autoencoder", load)
-    load_fitting_autoencoder(PixelAutoencoder(), ModelSource("black-forest-labs/FLUX.1-dev", "main"))
+    source = ModelSource("black-forest-labs/FLUX.1-dev", "main")
+    load_fitting_autoencoder(PixelAutoencoder(), source, record=StudentRecord())
     assert asked == [("black-forest-labs/FLUX.1-dev", "vae", "main")]

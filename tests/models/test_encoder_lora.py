@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from fluxsr.inference import Upscaler
 from fluxsr.losses import MSELoss
-from fluxsr.models import FluxBackbone, LatentAutoencoder, load_autoencoder, load_flux
+from fluxsr.models import FluxBackbone, LatentAutoencoder, StudentRecord, load_autoencoder, load_flux
 from fluxsr.models.encoder_lora import encoder_lora_path, is_encoder_lora
 from fluxsr.training import ImageTerm
 from fluxsr.training.callbacks import ExportBackbone
@@ -111,7 +111,7 @@ def test_a_pipeline_refuses_an_encoder_whose_adapter_it_would_lose():
 
     backbone = FluxBackbone(tiny_transformer(in_channels=16))
     with pytest.raises(ValueError, match="the autoencoder's encoder has an adapter"):
-        FluxSRPipeline.from_backbone(backbone, perturbed())
+        FluxSRPipeline.from_backbone(backbone, perturbed(), StudentRecord(start_time=0.25))
 
 
 def test_a_pipeline_holds_the_encoder_fused(tmp_path):

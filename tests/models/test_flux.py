@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fluxsr.models import FluxBackbone, load_flux
+from fluxsr.models import FluxBackbone, StudentRecord, load_flux
 from tests.models.conftest import both_families, perturb, tiny_prompt, tiny_transformer
 
 
@@ -176,7 +176,7 @@ def test_a_foreign_adapter_is_refused(tmp_path):
 
 @both_families
 def test_a_trained_transformer_goes_through_a_file(tmp_path, state, backbone):
-    file = backbone.save(tmp_path / "model.safetensors", metadata={"note": "x"})
+    file = backbone.save(tmp_path / "model.safetensors", record=StudentRecord(trained="x"))
     loaded = load_flux(str(file), trainable="none")
     assert torch.equal(loaded(*state), backbone(*state))
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
@@ -254,7 +254,7 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_the_files_header_is_readable_by_people(tmp_path):
     from fluxsr.models.weight_files import read_safetensors
 
-    FluxBackbone(tiny_transformer()).save(tmp_path / "m.safetensors", metadata={"steps": "7"})
+    FluxBackbone(tiny_transformer()).save(tmp_path / "m.safetensors", record=StudentRecord(steps=7))
     _, metadata = read_safetensors(tmp_path / "m.safetensors")
     assert metadata["steps"] == "7"
     assert json.loads(metadata["architecture"])["num_layers"] == 2

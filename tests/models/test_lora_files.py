@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fluxsr.inference.export import export_model
 from fluxsr.models import FluxBackbone, load_flux
-from fluxsr.models.lora_files import METADATA, describe_base, read_lora
+from fluxsr.models.lora_files import METADATA, read_lora
 from tests.models.conftest import perturb, tiny_transformer
 
 
@@ -172,7 +173,7 @@ def test_an_adapter_is_refused_on_another_shipped_base(nanos, base):
 
 def test_a_folded_base_refuses_another_bases_adapter(nanos, tmp_path):
     with pytest.raises(ValueError, match="was trained on nano"):
-        export_model(str(tmp_path / "out"), "nano-flowsr", lora=str(nanos))
+        export_model(str(tmp_path / "out"), "nano-flowsr", lora=str(nanos), start_time=0.25)
     assert not (tmp_path / "out").exists()
 
 
@@ -187,7 +188,7 @@ def test_another_hub_model_is_warned_about(tmp_path, caplog):
     backbone = FluxBackbone(tiny_transformer())
     backbone.base = "someone/flux-b"
     state = load_file(path)
-    save_file(state, path, {**describe_base("someone/flux-a", backbone.transformer.config), "format": "pt"})
+    save_file(state, path, {**replace(backbone.record, base="someone/flux-a").header(), "format": "pt"})
     backbone.load_lora(path)
     assert "someone/flux-a" in caplog.text and backbone.default_role == "student"
 

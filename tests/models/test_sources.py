@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from fluxsr.inference import Upscaler
-from fluxsr.models import FluxBackbone, load_autoencoder, load_flux
+from fluxsr.models import FluxBackbone, StudentRecord, load_autoencoder, load_flux
 from fluxsr.models.known_names import HUB_IDS, SHIPPED, model_or_shipped
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
@@ -77,7 +77,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 def test_an_adapter_in_the_models_place_is_told_its_own(tmp_path):
     backbone = FluxBackbone(tiny_transformer())
     backbone.add_lora(rank=2)
-    file = backbone.save(tmp_path / "backbone.safetensors", metadata={"start_time": "0.25"})
+    file = backbone.save(tmp_path / "backbone.safetensors", record=StudentRecord(start_time=0.25))
     advice = rf"backbone.safetensors is a LoRA adapter, not a model: give --lora {file} --model BASE"
     loaders = (load_flux, StoredWeights, lambda path: Upscaler.from_pretrained(path, device="cpu"))
     for load in loaders:

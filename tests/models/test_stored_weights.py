@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from fluxsr.models import FluxBackbone
+from fluxsr.models import FluxBackbone, StudentRecord
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
 from fluxsr.models.weight_files import own_memory
@@ -21,7 +21,7 @@ def folder(tmp_path):
 def test_every_layout_gives_the_same_tensors(tmp_path, folder):
     transformer = tiny_transformer()
     transformer.save_pretrained(tmp_path / "whole")
-    FluxBackbone(transformer).save(tmp_path / "one.safetensors", metadata={"start_time": "0.3"})
+    FluxBackbone(transformer).save(tmp_path / "one.safetensors", record=StudentRecord(start_time=0.3))
     for source in (folder, folder / "transformer", tmp_path / "whole", tmp_path / "one.safetensors"):
         checkpoint = StoredWeights(str(source))
         assert checkpoint.files.keys() == transformer.state_dict().keys()
@@ -29,7 +29,7 @@ def test_every_layout_gives_the_same_tensors(tmp_path, folder):
             assert torch.equal(checkpoint.read(name), tensor)
         assert {key: checkpoint.config[key] for key in TINY} == TINY
         assert checkpoint.dtype == "float32"
-    assert checkpoint.source.metadata["start_time"] == "0.3"
+    assert checkpoint.source.record.start_time == 0.3
 
 
 def test_a_hub_id_downloads_the_transformer_alone(monkeypatch, folder):

@@ -18,11 +18,12 @@ from fluxsr.models.adapters import lora_targets
 from fluxsr.models.devices import check_torch
 from fluxsr.models.families import Conditions, Family, family_of
 from fluxsr.models.flux import FluxBackbone
-from fluxsr.models.lora_files import check_base, read_lora
+from fluxsr.models.lora_files import read_lora
 from fluxsr.models.modulation.folding import Folded, is_folded
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
+from fluxsr.models.student import read_record
 from fluxsr.models.text_stream import drop_text_stream, has_text_stream
 
 _CONSTANT = ".linear.value"  # how the constants' keys end
@@ -262,7 +263,7 @@ class _LoraFile:
                 raise ValueError(
                     f"{path} adapts {name!r}, which {checkpoint.source.name} lacks: it was made for another base"
                 )
-        check_base(path, checkpoint.source.public_name, checkpoint.config)
+        read_record(path).check_base(path, checkpoint.source.public_name, checkpoint.config)
 
     def add(self, name: str, tensor: Tensor) -> Tensor:
         """Return the tensor ``name``, with its update if the file holds one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -61,19 +62,12 @@ class ExportBackbone(Callback):
         pl_module.check_finite()
         ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
         with ema.averaged(pl_module) if ema is not None else nullcontext():
-            # What upscaling needs to know beside the weights.
-            metadata = {
-                "start_time": str(pl_module.objective.start_time),
-                "steps": str(trainer.global_step),
-                "objective": type(pl_module.objective).__name__,
-            }
-            if pl_module.tile is not None:
-                metadata["window"] = str(pl_module.tile)
+            record = pl_module.record
             path = self.path or Path(trainer.default_root_dir) / "backbone.safetensors"
             self._keep_earlier(path)
             if pl_module.adapted_encoder:
-                metadata |= save_encoder_lora(pl_module.autoencoder.vae, path)
-            pl_module.backbone.save(path, dtype=self.dtype, metadata=metadata)
+                record = replace(record, encoder_lora=save_encoder_lora(pl_module.autoencoder.vae, path))
+            pl_module.backbone.save(path, dtype=self.dtype, record=record)
             return path
 
     def _keep_earlier(self, path: Path) -> None:

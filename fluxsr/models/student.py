@@ -1,0 +1,241 @@
+"""Keeps what a trained model is besides its weights: one record, read and written here for every kind of file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from fluxsr.models.known_names import SHIPPED
+from fluxsr.models.weight_files import read_header
+
+logger = logging.getLogger(__name__)
+
+LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for in a folder
+
+# Arguments of a transformer by which bases of one family differ; deeper ones have all layers of the others.
+_SIZES = ("num_layers", "num_single_layers", "num_attention_heads", "attention_head_dim")
+
+
+@dataclass(frozen=True)
+class StudentRecord:
+    """What a trained model is besides its weights.
+
+    The same record stands in the header of an adapter and of a single file, in the ``model_index.json`` of a pipeline's folder
+    and in a checkpoint of the training. What a file does not say has the default below; files of version 0.2 say less.
+
+    Attributes:
+        base: Shipped name or hub id of the model that it was made from, or a folder's own name. Empty: not known.
+        revision: Revision of the hub repository. Empty: the newest.
+        base_sizes: Arguments by which bases of one family differ, such as ``num_layers``.
+        objective: Name of the class of its objective.
+        from_noise: Whether it makes pictures of noise. Such a flow teacher restores none. By default it follows from
+            the objective ``FlowMatching``.
+        start_time: Time of the LR latents; ``None``: not known, and it must be given.
+        window: Side in pixels of what the model sees at a time; ``None``: not known.
+        scale: Magnification that it was trained for; ``None``: not known, taken as 4.
+        guidance: Guidance scale that it was trained with; ``None``: none, or not known.
+        prompt: Text of its prompt, for people.
+        prompt_digest: Digest of the prompt's embeddings; empty: not known.
+        text_stream: Whether it was trained with the layers that work on text alone.
+        autoencoder: Description of its autoencoder (``fingerprint()``), with a digest of the weights; empty: not known.
+        autoencoder_name: Hub id of the autoencoder; empty: the base's own.
+        period: Side of a token in pixels; ``None``: twice the autoencoder's downsampling.
+        license: Name of its license, for people.
+        trained: How it was trained, for the model card.
+        steps: Optimizer steps that it was trained for.
+        encoder_lora: Digest of the file that adapts the autoencoder's encoder; empty: there is none.
+    """
+
+    base: str = ""
+    revision: str = ""
+    base_sizes: Mapping[str, int] = field(default_factory=dict)
+    objective: str = ""
+    from_noise: bool = False
+    start_time: float | None = None
+    window: int | None = None
+    scale: float | None = None
+    guidance: float | None = None
+    prompt: str = ""
+    prompt_digest: str = ""
+    text_stream: bool = True
+    autoencoder: Mapping[str, Any] = field(default_factory=dict)
+    autoencoder_name: str = ""
+    period: int | None = None
+    license: str = ""
+    trained: str = ""
+    steps: int | None = None
+    encoder_lora: str = ""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], where: str | Path) -> StudentRecord:
+        """Read a record from a header, whose values are strings, or from JSON; other keys are left alone.
+
+        Args:
+            values: The values by name.
+            where: Name of the file, for the error.
+
+        Raises:
+            ValueError: If a value can't be one, naming the file and the key.
+        """
+        found: dict[str, Any] = {}
+        for one in fields(cls):
+            value = values.get(one.name)
+            if value is None:
+                continue
+            try:
+                found[one.name] = _KINDS[str(one.type)](value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{where} has a damaged header ({one.name} is {value!r}): make or download it again"
+                ) from error
+        found.setdefault("from_noise", found.get("objective") == "FlowMatching")
+        found.setdefault("base", str(values.get("base_model", "")))  # the name in exports of version 0.2
+        return cls(**found)
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults, as JSON can hold them."""
+        plain = StudentRecord()
+        found = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in found
+            if value != getattr(plain, name)
+        }
+
+    def header(self) -> dict[str, str]:
+        """Return :meth:`values` as strings, as the header of a safetensors file holds them."""
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            for name, value in self.values().items()
+        }
+
+    def given(self, **changes: Any) -> StudentRecord:
+        """Return the record with what a user gave in place of what it says; ``None`` changes nothing."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def check_restores(self, name: str | Path) -> None:
+        """Check that the model upscales, and that the time of the LR latents is known.
+
+        Args:
+            name: Name of the model or the adapter, for the error.
+
+        Raises:
+            ValueError: If it is a flow teacher, or no time is known, with what to do.
+        """
+        if self.from_noise:
+            raise ValueError(
+                f"{name} is a flow teacher, which makes pictures of noise and upscales none: give a student (nano-student, "
+                "nano-flowsr, or what training made), or this one as the base of an adapter (lora)"
+            )
+        if self.start_time is None:
+            raise ValueError(
+                f"{name} does not say at which time the LR latents stand: give start_time (lr_time in training), or, of a "
+                "base, the adapter that was trained on it (lora)"
+            )
+
+    def check_base(self, path: str | Path, name: str, config: Mapping[str, Any]) -> None:
+        """Refuse a base that is not the one that an adapter was trained on; files of other programs say nothing of theirs.
+
+        On a base of equal layers an adapter fits, and silently makes another picture. Another hub id is only warned about:
+        people put adapters on relatives of their base on purpose.
+
+        Args:
+            path: The adapter's file.
+            name: Shipped name or hub id of the present base, or empty.
+            config: Arguments of its transformer.
+
+        Raises:
+            ValueError: If the sizes differ, or the bases are shipped ones under different names.
+        """
+        differ = [
+            f"{key} is {size} there and {config.get(key)} here"
+            for key, size in self.base_sizes.items()
+            if size != config.get(key)
+        ]
+        if differ:
+            raise ValueError(
+                f"{path} was trained on {self.base or 'another base'} ({'; '.join(differ)}): give its own base"
+            )
+        if self.base and name and self.base != name:
+            if {self.base, name} & set(SHIPPED):
+                raise ValueError(f"{path} was trained on {self.base}, not on {name}: give its own base")
+            logger.warning("%s was trained on %s, and is put on %s: the result is another", path, self.base, name)
+
+    def tell_differences(
+        self, path: str | Path, *, guidance: float | None = None, prompt_digest: str = "", autoencoder: Any = None
+    ) -> None:
+        """Warn where a model is used with other conditions than it was trained with: its output is another then.
+
+        Args:
+            path: Name of the model or the adapter.
+            guidance: Guidance scale in use; ``None``: the model takes none.
+            prompt_digest: Digest of the prompt in use; empty: not compared.
+            autoencoder: Description of the autoencoder in use; ``None``: not compared.
+        """
+        if None not in (guidance, self.guidance) and guidance != self.guidance:
+            logger.warning(
+                "%s was trained with guidance %g, and runs with guidance %g: the result is another",
+                path, self.guidance, guidance,
+            )  # fmt: skip
+        if self.prompt_digest and prompt_digest not in ("", self.prompt_digest):
+            logger.warning(
+                "%s was trained with the prompt %r, and runs with another prompt: the result is another; give the file of "
+                "fluxsr prompt that it was trained with",
+                path, self.prompt,
+            )  # fmt: skip
+        if autoencoder is not None and differing(self.autoencoder, autoencoder):
+            logger.warning(
+                "%s was trained with another autoencoder (%s) than the present one (%s): the result is another",
+                path, json.dumps(dict(self.autoencoder)), json.dumps(dict(autoencoder)),
+            )  # fmt: skip
+
+
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return the keys that two descriptions of an autoencoder both have, with different values."""
+    return [key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]]
+
+
+def sizes_of(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the arguments of a transformer by which the bases of a family differ."""
+    return {key: config[key] for key in _SIZES if key in config}
+
+
+def lora_file(path: str | Path) -> Path:
+    """Return the file of an adapter, which may be in a folder as diffusers writes it."""
+    return Path(path) / LORA_FILE if Path(path).is_dir() else Path(path)
+
+
+def read_record(path: str | Path) -> StudentRecord:
+    """Return what the header of an adapter, or of a single file, says.
+
+    Args:
+        path: The file, or an adapter's folder.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    file = lora_file(path)
+    return StudentRecord.read(read_header(file)[1], file)
+
+
+def _json(kind: Any) -> Any:
+    """Return a reader of values that may be written as JSON in a string."""
+
+    def read(value: Any) -> Any:
+        return kind(json.loads(value) if isinstance(value, str) else value)
+
+    return read
+
+
+_KINDS: dict[str, Any] = {
+    "str": str,
+    "bool": _json(bool),
+    "int | None": _json(int),
+    "float | None": _json(float),
+    "Mapping[str, int]": _json(dict),
+    "Mapping[str, Any]": _json(dict),
+}

@@ -1,0 +1,152 @@
+"""What a student is: one record, the same in an adapter's header, a single file, a pipeline's folder and a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from fluxsr.inference import Upscaler, export_model
+from fluxsr.inference.pipeline import FluxSRPipeline
+from fluxsr.models import FluxBackbone, PixelAutoencoder, StudentRecord, load_flux, read_record
+from fluxsr.models.sources import ModelSource
+from fluxsr.models.weight_files import read_header
+from fluxsr.training.callbacks import ExportBackbone
+from tests.models.conftest import tiny_prompt, tiny_transformer
+from tests.training.conftest import loader, tiny_module, tiny_trainer
+
+FULL = StudentRecord(
+    base="someone/base",
+    revision="v1",
+    base_sizes={"num_layers": 2},
+    objective="FlowTrajectoryDistillation",
+    from_noise=True,
+    start_time=0.1 + 0.2,
+    window=48,
+    scale=2.0,
+    guidance=3.5,
+    prompt='ein schönes Foto, "x"',
+    prompt_digest="abc",
+    text_stream=False,
+    autoencoder={"kind": "pixel", "scale": 4.0},
+    autoencoder_name="someone/vae",
+    period=16,
+    license="apache-2.0",
+    trained="30k steps",
+    steps=7,
+    encoder_lora="def",
+)
+
+
+def test_every_field_survives_a_header_and_json():
+    assert all(getattr(FULL, one.name) != getattr(StudentRecord(), one.name) for one in fields(StudentRecord))
+    assert StudentRecord.read(FULL.header(), "x") == FULL
+    assert StudentRecord.read(json.loads(json.dumps(FULL.values())), "x") == FULL
+    assert StudentRecord().header() == {}
+
+
+@pytest.mark.parametrize(
+    ("header", "field", "value"),
+    [
+        ({"objective": "FlowMatching"}, "from_noise", True),
+        ({"objective": "FlowTrajectoryDistillation"}, "from_noise", False),
+        ({"base_model": "someone/base"}, "base", "someone/base"),
+        ({}, "text_stream", True),
+        ({"note": "another program's"}, "start_time", None),
+    ],
+)
+def test_what_a_file_of_0_2_does_not_say_has_one_default(header, field, value):
+    assert getattr(StudentRecord.read(header, "x"), field) == value
+
+
+@pytest.mark.parametrize(("key", "value"), [("start_time", "soon"), ("base_sizes", "[1"), ("window", "{}")])
+def test_a_damaged_header_names_file_and_key(key, value):
+    with pytest.raises(ValueError, match=rf"a\.safetensors.*{key}"):
+        StudentRecord.read({key: value}, "a.safetensors")
+
+
+def test_a_training_writes_one_record_everywhere(tmp_path):
+    backbone = FluxBackbone(tiny_transformer(in_channels=48, guidance_embeds=True), tiny_prompt(), guidance=3.5)
+    module = tiny_module(backbone=backbone, losses={}, tile=32, scale=4)
+    path = tmp_path / "student.safetensors"
+    trainer = tiny_trainer(tmp_path, max_steps=1, callbacks=[ExportBackbone(str(path))])
+    trainer.fit(module, loader(1))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    expected = StudentRecord(
+        base_sizes={"num_layers": 2, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16},
+        objective="FlowTrajectoryDistillation",
+        start_time=0.25,
+        window=32,
+        scale=4,
+        guidance=3.5,
+        prompt="a photo",
+        prompt_digest=tiny_prompt().digest,
+        autoencoder=PixelAutoencoder(2).fingerprint(),
+        period=4,
+        license="unknown",
+        steps=1,
+    )
+    assert read_record(path) == expected
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["fluxsr"]["student"]
+    assert StudentRecord.read(saved, "x") == expected
+
+
+def test_a_single_file_and_a_folder_say_the_same(tmp_path):
+    made = StudentRecord(objective="ConsistencySRFlow", start_time=0.3, window=48, scale=2, trained="briefly", steps=5)
+    load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", record=made)
+    export_model(str(tmp_path / "folder"), str(tmp_path / "mine.safetensors"))
+    export_model(str(tmp_path / "one.safetensors"), str(tmp_path / "mine.safetensors"), fold=False)
+    records = [ModelSource(tmp_path / name).record for name in ("folder", "one.safetensors")]
+    assert records[0] == records[1]
+    assert records[0] == FluxSRPipeline.from_pretrained(tmp_path / "folder").record
+    assert records[0] == Upscaler.from_pretrained(tmp_path / "folder", device="cpu").record
+    kept = {name: value for name, value in records[0].values().items() if name in made.values()}
+    assert kept == made.values()
+    assert records[0].autoencoder == PixelAutoencoder().fingerprint() and records[0].license == "apache-2.0"
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """A base with guidance, and an adapter that was trained at 3.5 with a prompt."""
+    base = tiny_transformer(guidance_embeds=True)
+    base.save_pretrained(tmp_path / "base")
+    student = FluxBackbone(base, tiny_prompt(), guidance=3.5)
+    student.add_lora(rank=1)
+    tiny_prompt().save(tmp_path / "prompt.safetensors")
+    return tmp_path / "base", student.save_lora(tmp_path / "adapter.safetensors"), tmp_path / "prompt.safetensors"
+
+
+def test_guidance_and_prompt_are_the_students_own(adapter, caplog):
+    base, lora, prompt = adapter
+    backbone = load_flux(str(base), lora_weights=str(lora), prompt=str(prompt))
+    assert backbone.guidance == 3.5 and not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"guidance": 1.0}, "guidance"), ({"prompt": "other.safetensors"}, "prompt")]
+)
+def test_other_conditions_are_warned_of(adapter, caplog, monkeypatch, change, said):
+    base, lora, prompt = adapter
+    monkeypatch.chdir(base.parent)
+    tiny_prompt(tokens=2).save("other.safetensors")
+    with caplog.at_level(logging.WARNING):
+        load_flux(str(base), lora_weights=str(lora), **{"prompt": str(prompt), **change})
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_another_autoencoder_is_warned_of(tmp_path, caplog):
+    other = replace(StudentRecord(start_time=0.25), autoencoder=PixelAutoencoder(4, 0.4).fingerprint())
+    load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", record=other)
+    mine = Upscaler.from_pretrained(tmp_path / "mine.safetensors", device="cpu")
+    assert mine.autoencoder.fingerprint() == other.autoencoder and not caplog.records
+    Upscaler.from_pretrained(tmp_path / "mine.safetensors", autoencoder="pixel", device="cpu")
+    assert len(caplog.records) == 1 and "autoencoder" in caplog.records[0].getMessage()
+
+
+def test_no_path_is_in_a_record(tmp_path):
+    load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", record=StudentRecord(start_time=1))
+    made = load_flux(str(tmp_path / "mine.safetensors")).save(tmp_path / "adapter.safetensors")
+    assert not [text for text in read_header(made)[1].values() if str(tmp_path) in text]
