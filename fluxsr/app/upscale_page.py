@@ -18,9 +18,9 @@ from fluxsr.images import FORMATS, Picture, read_picture, write_picture
 from fluxsr.images.convert import Pixels, color_count, has_alpha, to_pixels
 from fluxsr.images.resize import Resized, output_size
 from fluxsr.inference.engine import Progress
+from fluxsr.inference.model_card import license_of
 from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.upscaler import Upscaler
-from fluxsr.models.licenses import license_of
 
 LARGEST_SCALE = 8
 MOST_STEPS = 8

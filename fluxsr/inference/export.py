@@ -13,9 +13,9 @@ import torch
 from fluxsr.inference.parts import find_student, student_autoencoder, window_of
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import PromptEmbedding, fuse_lora, load_flux, load_folded
-from fluxsr.models.bfl import to_bfl
+from fluxsr.models.architectures import license_of
 from fluxsr.models.encoder_lora import copy_encoder_lora, encoder_lora_of
-from fluxsr.models.licenses import license_of
+from fluxsr.models.families import family_of
 from fluxsr.models.load import transformer_class
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.sources import ModelSource
@@ -112,11 +112,11 @@ def export_model(
             f"the layout bfl is one file, but the output is {output!r}: give a name ending in .safetensors"
         )
     fold = fold and layout == "diffusers"  # BFL's layout has the modulation layers themselves
-    quantization = None if quantize is None else quantization_config(quantize)
     source, record = find_student(
         model, lora, revision=revision, start_time=start_time, window=window, guidance=guidance
     )
     stored = StoredWeights(source)
+    quantization = None if quantize is None else quantization_config(quantize, family_of(stored.config))
     kind = stored.dtype if dtype == "auto" else dtype
     common: dict[str, Any] = {"guidance": record.guidance, "dtype": kind, "revision": revision}
     time = record.start_time
@@ -144,7 +144,9 @@ def export_model(
         _write_folder(FluxSRPipeline.from_backbone(backbone, vae, record), target, quantization)
     elif layout == "bfl":
         state = {key: tensor.to(getattr(torch, kind)) for key, tensor in backbone.transformer.state_dict().items()}
-        write_safetensors(target, to_bfl(state), metadata=_beside(record, source, lora, target).header())
+        write_safetensors(
+            target, backbone.family.original_names(state), metadata=_beside(record, source, lora, target).header()
+        )
     else:
         backbone.save(target, dtype=kind, record=_beside(record, source, lora, target))
     return ExportedModel(

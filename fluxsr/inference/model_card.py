@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxsr.models.licenses import license_of
+from fluxsr.models.architectures import license_of as license_of  # the app asks here
 from fluxsr.models.student import StudentRecord
 
 

@@ -14,11 +14,11 @@ import torch
 from fluxsr.inference.form import MemoryPlan, choose_form, set_tiling
 from fluxsr.inference.memory import memory_limit
 from fluxsr.models import FluxBackbone, PixelAutoencoder, fold_modulation, load_flux
+from fluxsr.models.architectures import base_of, license_of
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.encoder_lora import encoder_lora_of
 from fluxsr.models.known_names import model_or_shipped
-from fluxsr.models.licenses import base_of, license_of
 from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.quantization import quantize_int8
 from fluxsr.models.sources import ModelSource
@@ -204,7 +204,7 @@ def take_form(parts: UpscalerParts, plan: MemoryPlan, place: torch.device) -> Up
         velocity = fold_modulation(velocity, parts.start_time, fuse=True)
     parts = parts._replace(velocity=velocity)  # the whole one is free to go
     if form.quantize is not None:
-        quantize_int8(velocity.transformer)
+        quantize_int8(velocity.transformer, velocity.family)
         velocity.quantization = form.quantize
     set_tiling(autoencoder, form.tiled)
     if form.by_block:

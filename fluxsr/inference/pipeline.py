@@ -26,7 +26,9 @@ from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
 from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.devices import choose_device
+from fluxsr.models.families import FAMILIES
 from fluxsr.models.load import transformer_class
+from fluxsr.models.modulation.fold import FOLDED_HOME
 from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.sources import ModelSource, record_in
 from fluxsr.models.student import StudentRecord
@@ -182,6 +184,9 @@ class FluxSRPipeline(DiffusionPipeline):
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         if config.get("_class_name") != cls.__name__:
             raise ValueError(f"this is a {config.get('_class_name')}, not a {cls.__name__}, as fluxsr export writes it")
+        for entry in config.values():  # folded transformers have moved since
+            if isinstance(entry, list) and entry[1] in [family.folded for family in FAMILIES]:
+                entry[0] = FOLDED_HOME
         record = record_in(config, str(config.get("_name_or_path", cls.__name__)))
         known = {
             name: entry for name, entry in config.items() if name.startswith("_") or isinstance(entry, list | tuple)

@@ -1,95 +1,24 @@
-"""Lists the transformer architectures that are known by name, without a network and without weights."""
+"""Looks up what is known of a model by its name, without a network and without weights: architecture, license, base."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-# FLUX.1-dev's own configuration: 11,901,408,320 parameters, distilled guidance, non-commercial license.
-_FLUX_DEV: dict[str, Any] = {
-    "patch_size": 1,
-    "in_channels": 64,
-    "num_layers": 19,
-    "num_single_layers": 38,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 768,
-    "guidance_embeds": True,
-    "axes_dims_rope": [16, 56, 56],
-}
+from fluxsr.models.families import FAMILIES, PUBLISHED, published
+from fluxsr.models.known_names import SHIPPED
+from fluxsr.models.licenses import APACHE, UNKNOWN, License
 
-# FLUX.2-dev's own configuration: 32,223,281,152 parameters, distilled guidance, non-commercial license.
-_FLUX2_DEV: dict[str, Any] = {
-    "patch_size": 1,
-    "in_channels": 128,
-    "num_layers": 8,
-    "num_single_layers": 48,
-    "attention_head_dim": 128,
-    "num_attention_heads": 48,
-    "joint_attention_dim": 15360,
-    "timestep_guidance_channels": 256,
-    "mlp_ratio": 3.0,
-    "axes_dims_rope": [32, 32, 32, 32],
-    "rope_theta": 2000,
-    "eps": 1e-6,
-    "guidance_embeds": True,
-}
-# FLUX.2-klein, distilled and base alike, without guidance embedding: 3,875,544,576 and 9,078,581,248 parameters.
-_KLEIN_4B: dict[str, Any] = {
-    **_FLUX2_DEV,
-    "num_layers": 5,
-    "num_single_layers": 20,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 7680,
-    "guidance_embeds": False,
-}
-_KLEIN_9B: dict[str, Any] = {
-    **_KLEIN_4B,
-    "num_layers": 8,
-    "num_single_layers": 24,
-    "num_attention_heads": 32,
-    "joint_attention_dim": 12288,
-}
+FLUX_ARCHITECTURES: dict[str, dict[str, Any]] = {name: dict(one.config) for name, one in PUBLISHED.items()}
+"""The configurations of transformers by name: as published, ``nano`` and ``nano2``, which are ours."""
 
-FLUX_ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "flux.1-dev": _FLUX_DEV,
-    # The same with other weights.
-    "flux.1-krea-dev": _FLUX_DEV,
-    "flux.1-kontext-dev": _FLUX_DEV,
-    # The same without guidance, 11,891,178,560 parameters, Apache-2.0.
-    "flux.1-schnell": {**_FLUX_DEV, "guidance_embeds": False},
-    "flux.2-dev": _FLUX2_DEV,
-    "flux.2-klein-4b": _KLEIN_4B,
-    "flux.2-klein-base-4b": _KLEIN_4B,
-    "flux.2-klein-9b": _KLEIN_9B,
-    "flux.2-klein-base-9b": _KLEIN_9B,
-    # The embedded model: FLUX's single blocks on 8x8-pixel tokens (4x4 space-to-depth, then FLUX's own 2x2 packing).
-    # One token is 2x2 pixels of a x4 LR image. No text: joint_attention_dim is as small as the architecture allows.
-    "nano": {
-        "patch_size": 1,
-        "in_channels": 192,
-        "num_layers": 0,
-        "num_single_layers": 4,
-        "attention_head_dim": 64,
-        "num_attention_heads": 3,
-        "joint_attention_dim": 16,
-        "pooled_projection_dim": 16,
-        "guidance_embeds": False,
-        "axes_dims_rope": [8, 28, 28],
-    },
-    # A tiny FLUX.2 on the same tokens, without weights: what runs on it in seconds runs on FLUX.2.
-    "nano2": {
-        **_KLEIN_4B,
-        "in_channels": 192,
-        "num_layers": 1,
-        "num_single_layers": 2,
-        "attention_head_dim": 32,
-        "num_attention_heads": 2,
-        "joint_attention_dim": 24,
-        "axes_dims_rope": [8, 8, 8, 8],
-    },
+AUTOENCODER_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    **{name: dict(family.vae) for family in FAMILIES for name, one in family.published.items() if one.hub_id},
+    # The small stand-in for FLUX.1's, madebyollin/taef1.
+    "taef1": {"_class_name": "AutoencoderTiny", "latent_channels": 16},
 }
-"""The configurations of transformers by name: FLUX.1's and FLUX.2's as published, ``nano`` and ``nano2``, which are ours."""
+"""The configurations of diffusers' autoencoders, by the name of their model."""
 
 
 def flux_architecture(name: str) -> dict[str, Any]:
@@ -106,35 +35,32 @@ def flux_architecture(name: str) -> dict[str, Any]:
     return dict(FLUX_ARCHITECTURES[name])
 
 
-# FLUX.1's autoencoder, 83,819,683 parameters: its configuration as published, with diffusers' class name.
-_FLUX_VAE: dict[str, Any] = {
-    "_class_name": "AutoencoderKL",
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
+def license_of(base_model: str) -> License:
+    """Return the license of what is made from a base: its own, or :data:`fluxsr.models.licenses.UNKNOWN`; never another's.
 
-# FLUX.2's, 84,046,115 parameters; the arguments that are not named are the class's own.
-_FLUX2_VAE: dict[str, Any] = {
-    "_class_name": "AutoencoderKLFlux2",
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "latent_channels": 32,
-    "batch_norm_eps": 1e-4,
-}
+    Args:
+        base_model: A shipped name, a hub id, or the name of a folder.
+    """
+    known = published(base_model)
+    return APACHE if base_model in SHIPPED else UNKNOWN if known is None else known.license
 
-AUTOENCODER_ARCHITECTURES: dict[str, dict[str, Any]] = {
-    **{name: _FLUX_VAE for name in FLUX_ARCHITECTURES if name.startswith("flux.1")},
-    **{name: _FLUX2_VAE for name in FLUX_ARCHITECTURES if name.startswith("flux.2")},
-    # Its small stand-in, madebyollin/taef1.
-    "taef1": {"_class_name": "AutoencoderTiny", "latent_channels": 16},
-}
-"""The configurations of diffusers' autoencoders for FLUX's latents, by the name of their model."""
+
+def base_of(model: str, config: Mapping[str, Any]) -> str:
+    """Return the public name of the base that ``model`` is: a hub id, ``nano``, or a folder's own name, without its path.
+
+    Args:
+        model: Name or path of the loaded model.
+        config: Configuration of its transformer. With FLUX.1-dev's own, it is that or made from it.
+    """
+    if model in SHIPPED or _is(config, "nano", but="num_single_layers"):  # the student is nano made deeper
+        return "nano"
+    if not Path(model).exists():
+        return model
+    return PUBLISHED["flux.1-dev"].hub_id if _is(config, "flux.1-dev") else Path(model).resolve().name
+
+
+def _is(config: Mapping[str, Any], name: str, but: str = "") -> bool:
+    """Say whether a configuration is the named architecture's, whatever it has at the key ``but``."""
+    own = FLUX_ARCHITECTURES[name]
+    found = ((config.get(key), value) for key, value in own.items() if key != but)
+    return all((list(one) if isinstance(one, tuple) else one) == value for one, value in found)

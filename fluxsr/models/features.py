@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fluxsr.models.families import image_tokens
 from fluxsr.protocols import VelocityModel
 
 BLOCKS = ("transformer_blocks", "single_transformer_blocks")
@@ -83,7 +82,8 @@ class FeatureTap:
 
     def _hear(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._features is not None:
-            self._features.append(image_tokens(output, self._text_tokens))
+            # (text, image), or one tensor of text and then image tokens.
+            self._features.append(output[:, self._text_tokens :] if isinstance(output, Tensor) else output[1])
 
 
 def find_transformer(model: nn.Module) -> nn.Module:

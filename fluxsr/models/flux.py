@@ -16,7 +16,6 @@ from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, save_l
 from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.families import FAMILIES, Conditions, family_of_model, refuse_other_widths
 from fluxsr.models.lora_files import read_lora
-from fluxsr.models.packing import pack, unpack
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.student import StudentRecord, read_record, sizes_of
 from fluxsr.models.text_stream import drop_text_stream, has_text_stream
@@ -194,8 +193,6 @@ class FluxBackbone(nn.Module):
     def _run(self, role: str | None, xt: Tensor, t: Tensor, negative: bool = False) -> Tensor:
         if xt.ndim != 4 or xt.shape[1] != self.latent_channels:
             raise ValueError(f"latents must have shape (B, {self.latent_channels}, h, w), got {tuple(xt.shape)}")
-        batch, _, height, width = xt.shape
-        dtype = self.dtype
         table: Any = getattr(self.transformer, self.family.embedder)
         if hasattr(table, "select"):  # fluxsr.models.modulation.table
             table.select(t)
@@ -203,12 +200,9 @@ class FluxBackbone(nn.Module):
         if negative:
             assert self.negative_prompt_embeds is not None
             conditions = conditions._replace(prompt_embeds=self.negative_prompt_embeds)
-        arguments = self.family.arguments(conditions, batch, height, width, xt.device, dtype)
         with self.adapters.use(role):
-            tokens = self.transformer(
-                hidden_states=pack(xt).to(dtype), timestep=t.to(device=xt.device), return_dict=False, **arguments
-            )[0]
-        return unpack(tokens, height, width).to(torch.promote_types(xt.dtype, torch.float32))
+            v = self.family.velocity(self.transformer, xt, t, conditions, self.dtype)
+        return v.to(torch.promote_types(xt.dtype, torch.float32))
 
     def _checkpoint(self, block: nn.Module, *args: Any) -> Any:
         """Checkpoint a block together with the role that it ran with: recomputation must not use another."""

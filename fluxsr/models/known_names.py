@@ -5,6 +5,8 @@ from __future__ import annotations
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 
+from fluxsr.models.families import PUBLISHED
+
 # The names that come with weights inside the package, and the file of each.
 SHIPPED = {
     "nano": "nano_teacher.safetensors",
@@ -12,13 +14,8 @@ SHIPPED = {
     "nano-flowsr": "nano_flowsr.safetensors",
 }
 PIXEL = "pixel"  # the autoencoder without weights
-# The hub ids that the configurations and the documentation name, and their siblings, which are no mistyped ones.
-HUB_IDS = (
-    *(f"black-forest-labs/FLUX.1-{name}" for name in ("dev", "schnell", "Krea-dev", "Kontext-dev")),
-    *(f"black-forest-labs/FLUX.2-{name}" for name in ("klein-base-4B", "klein-4B", "klein-base-9B", "klein-9B", "dev")),
-    "black-forest-labs/FLUX.2-klein-9b-kv",
-    "madebyollin/taef1",
-)
+# The hub ids that are no mistyped ones.
+HUB_IDS = (*(one.hub_id for one in PUBLISHED.values() if one.hub_id), "madebyollin/taef1")
 
 ASSETS = Path(__file__).parent.parent / "assets"
 _FOREIGN = {

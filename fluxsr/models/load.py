@@ -144,7 +144,7 @@ def _load_transformer(
         # Copies: what was read may be views of the mapped file, which somebody may write anew.
         transformer.load_state_dict({key: tensor.to(dtype, copy=True) for key, tensor in state.items()}, assign=True)
         return transformer
-    how = {} if quantize is None else {"quantization_config": quantization_config(quantize)}
+    how = {} if quantize is None else {"quantization_config": quantization_config(quantize, family_of(config))}
     where: dict[str, Any] = {"subfolder": source.transformer_subfolder(), "revision": source.revision}
     with source.explain(), torch.device("cpu"):
         return own_memory(kind.from_pretrained(source.name, torch_dtype=dtype, **where, **how))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fluxsr.models.devices import DType, check_dtype, choose_device
-from fluxsr.models.families import from_diffusers
+from fluxsr.models.families import FAMILIES, from_diffusers
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
@@ -82,15 +82,6 @@ def no_prompt(config: Any, tokens: int = 0) -> PromptEmbedding:
     return PromptEmbedding(embeds, None if pooled is None else torch.zeros(1, pooled))
 
 
-# The pipelines whose text encoders are known, the class that loads them, and the first release of diffusers that has it.
-_PIPELINES = {
-    "FluxPipeline": ("FluxPipeline", "0.30"),
-    "FluxKontextPipeline": ("FluxPipeline", "0.30"),
-    "Flux2Pipeline": ("Flux2Pipeline", "0.36"),
-    "Flux2KleinPipeline": ("Flux2KleinPipeline", "0.37"),
-}
-
-
 @torch.no_grad()
 def encode_prompt(
     text: str,
@@ -127,39 +118,22 @@ def encode_prompt(
         raise ValueError(
             f"{model} has no text encoders: give a FLUX pipeline's folder in diffusers' layout or its hub id"
         )
-    named = source.read_json("model_index.json").get("_class_name")
-    if named not in _PIPELINES:
-        raise ValueError(
-            f"{model} is a {named}, whose text encoders are not known here; known: {', '.join(_PIPELINES)}"
-        )
-    kind = from_diffusers(*_PIPELINES[named], model)
-    if negative is not None and kind.__name__ == "FluxPipeline":
-        raise ValueError(f"{model} is a FLUX.1, which has its guidance inside: leave the negative prompt out")
+    named = source.index.get("_class_name") or source.read_json("model_index.json").get("_class_name")
+    known = {name: family for family in FAMILIES for name in family.pipelines}
+    if named not in known:
+        raise ValueError(f"{model} is a {named}, whose text encoders are not known here; known: {', '.join(known)}")
+    family = known[named]
+    kind = from_diffusers(*family.pipelines[named], model)
+    if negative is not None and not family.takes_negative:
+        raise ValueError(f"{model} is a {family.name}, which has its guidance inside: leave the negative prompt out")
     with source.explain():
         pipeline = kind.from_pretrained(model, revision=revision, transformer=None, vae=None, torch_dtype=dtype).to(
             device
         )
-    if kind.__name__ == "FluxPipeline":
-        embeds, pooled, _ = pipeline.encode_prompt(prompt=text, prompt_2=None, max_sequence_length=max_tokens)
-        if trim:
-            length = len(pipeline.tokenizer_2(text, truncation=True, max_length=max_tokens).input_ids)
-            embeds = embeds[:, :length]
-        return PromptEmbedding(embeds.cpu().contiguous(), pooled.cpu().contiguous(), text)
-
-    def encode(words: str) -> Tensor:
-        embeds, _ = pipeline.encode_prompt(prompt=words, max_sequence_length=max_tokens)
-        if trim and kind.__name__ == "Flux2KleinPipeline":
-            embeds = embeds[:, : _chat_length(pipeline.tokenizer, words, max_tokens)]
-        return embeds.cpu().contiguous()
-
-    return PromptEmbedding(encode(text), None, text, None if negative is None else encode(negative))
-
-
-def _chat_length(tokenizer: Any, text: str, max_tokens: int) -> int:
-    """Return how many tokens FLUX.2-klein makes of a text, before it pads them: the text is asked as a user's question."""
-    question = [{"role": "user", "content": text}]
-    asked = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-    return len(tokenizer(asked, truncation=True, max_length=max_tokens).input_ids)
+    found = [family.encode(pipeline, words, max_tokens, trim) for words in (text, negative) if words is not None]
+    (embeds, pooled), *others = ([one if one is None else one.cpu().contiguous() for one in pair] for pair in found)
+    assert embeds is not None
+    return PromptEmbedding(embeds, pooled, text, others[0][0] if others else None)
 
 
 def make_prompt(

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from fluxsr.models.families import Family
+
 Quantization = Literal["int8", "fp8", "nf4"]
 
-# The first and the last linears are small, and what they lose is seen.
-_KEPT = ("x_embedder", "context_embedder")
-_LAST = "proj_out"  # a name that the single-stream blocks use too, and those hold a quarter of the model
 
-
-def quantization_config(kind: Quantization, keep: Sequence[str] = ()) -> Any:
+def quantization_config(kind: Quantization, family: Family) -> Any:
     """Return diffusers' configuration of a weight format, for ``from_pretrained(quantization_config=...)``.
 
     Args:
         kind: ``int8`` or ``fp8`` (torchao), or ``nf4`` (bitsandbytes, on CUDA).
-        keep: Names of further modules that stay as they are.
+        family: Family of the transformer: it names the linears that stay as they are.
 
     Raises:
         ValueError: If the package or the device that it needs is missing.
@@ -37,19 +34,23 @@ def quantization_config(kind: Quantization, keep: Sequence[str] = ()) -> Any:
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_compute_dtype=torch.bfloat16,
                 bnb_4bit_use_double_quant=True,  # the scales in 8 bits: 0.516 bytes a weight instead of 0.5625
-                llm_int8_skip_modules=[*_KEPT, _LAST, *keep],
+                llm_int8_skip_modules=list(family.unquantized),
             )
         from diffusers import TorchAoConfig
         from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
         weights = Int8WeightOnlyConfig if kind == "int8" else Float8WeightOnlyConfig
-        return TorchAoConfig(weights(), modules_to_not_convert=[*_KEPT, f"{_LAST}.weight", *keep])
+        return TorchAoConfig(weights(), modules_to_not_convert=[f"{name}.weight" for name in family.unquantized])
     except ImportError as error:
         raise ValueError(f"{kind} weights need the extra quant: pip install 'fluxsr[quant]' ({error})") from None
 
 
-def quantize_int8(transformer: nn.Module) -> None:
-    """Give the linears of a loaded transformer int8 weights, in place, with a scale for each row; the first and last stay.
+def quantize_int8(transformer: nn.Module, family: Family) -> None:
+    """Give the linears of a loaded transformer int8 weights, in place, with a scale for each row.
+
+    Args:
+        transformer: The model.
+        family: Its family, which names the linears that stay as they are.
 
     Raises:
         ValueError: If torchao is missing.
@@ -60,6 +61,6 @@ def quantize_int8(transformer: nn.Module) -> None:
         raise ValueError(f"int8 weights need the extra quant: pip install 'fluxsr[quant]' ({error})") from None
 
     def wanted(module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Linear) and not name.startswith(_KEPT) and name != _LAST
+        return isinstance(module, nn.Linear) and name not in family.unquantized
 
     quantize_(transformer, Int8WeightOnlyConfig(), filter_fn=wanted)

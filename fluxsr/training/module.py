@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
 from fluxsr.losses._checks import FirstBatch
 from fluxsr.models import FeatureTap, FluxBackbone, StudentRecord, tabulate_modulation
-from fluxsr.models.licenses import license_of
+from fluxsr.models.architectures import license_of
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.alternation import alternate

@@ -17,7 +17,7 @@ from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, StudentRecord, load_flux
 from fluxsr.models.autoencoders import wrap_autoencoder
-from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
+from fluxsr.models.modulation.folded import FoldedFluxTransformer
 from fluxsr.models.weight_files import read_safetensors
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
@@ -178,7 +178,9 @@ def test_the_transformer_is_loaded_again_with_the_configuration(tmp_path, monkey
         asked.append((quantization_config, kwargs["torch_dtype"], json.loads((path / "config.json").read_text())["t"]))
         return real(cls, path, **kwargs)
 
-    monkeypatch.setattr("fluxsr.inference.export.quantization_config", lambda kind: f"a configuration of {kind}")
+    monkeypatch.setattr(
+        "fluxsr.inference.export.quantization_config", lambda kind, family: f"a configuration of {kind}"
+    )
     monkeypatch.setattr(FoldedFluxTransformer, "from_pretrained", classmethod(from_pretrained))
     export_model(str(tmp_path / "out"), quantize="fp8", dtype="bfloat16")
     assert asked == [("a configuration of fp8", torch.bfloat16, 0.25)]

@@ -62,7 +62,13 @@ def test_tokens_and_ids_are_the_pipelines_own(generator):
     patches = Flux2KleinPipeline._patchify_latents(latents)
     assert torch.equal(pack(latents), Flux2KleinPipeline._pack_latents(patches))
     prompt = torch.zeros(1, 5, 24)
-    given = FLUX2.arguments(Conditions(prompt, None, None), 2, 6, 10, torch.device("cpu"), torch.float32)
+    given = {}
+
+    def transformer(**arguments):
+        given.update(arguments)
+        return (arguments["hidden_states"],)
+
+    FLUX2.velocity(transformer, latents, torch.ones(2), Conditions(prompt, None, None), torch.float32)
     assert torch.equal(given["img_ids"], Flux2KleinPipeline._prepare_latent_ids(patches)[0].float())
     assert torch.equal(given["txt_ids"], Flux2KleinPipeline._prepare_text_ids(prompt)[0].float())
 

@@ -10,6 +10,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 
 from fluxsr.models import load_flux
+from fluxsr.models.families import FLUX1
 from fluxsr.models.quantization import quantization_config
 from tests.models.conftest import tiny_transformer
 
@@ -17,32 +18,25 @@ from tests.models.conftest import tiny_transformer
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(ValueError, match=r"int8 weights need the extra quant: pip install 'fluxsr\[quant\]'"):
-        quantization_config("int8")
+        quantization_config("int8", FLUX1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="nf4 is made on a CUDA device"):
-        quantization_config("nf4")
+        quantization_config("nf4", FLUX1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ValueError, match="nf4 weights need the extra quant"):
-        quantization_config("nf4")
+        quantization_config("nf4", FLUX1)
 
 
 def test_nf4_goes_through_diffusers_own_configuration(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
     monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0.0")
-    config = quantization_config("nf4")
+    config = quantization_config("nf4", FLUX1)
     assert type(config).__name__ == "BitsAndBytesConfig"
     assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4"
     assert config.bnb_4bit_compute_dtype == torch.bfloat16 and config.bnb_4bit_use_double_quant
     assert config.llm_int8_skip_modules == ["x_embedder", "context_embedder", "proj_out"]
-
-
-def test_further_modules_may_be_kept(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0.0")
-    assert quantization_config("nf4", keep=["norm_out"]).llm_int8_skip_modules[-1] == "norm_out"
 
 
 def test_a_backbone_is_quantized_while_it_loads(tmp_path, monkeypatch):
@@ -55,7 +49,7 @@ def test_a_backbone_is_quantized_while_it_loads(tmp_path, monkeypatch):
         asked.append(quantization_config)
         return real(cls, path, **kwargs)
 
-    monkeypatch.setattr("fluxsr.models.load.quantization_config", lambda kind: f"a configuration of {kind}")
+    monkeypatch.setattr("fluxsr.models.load.quantization_config", lambda kind, family: f"a configuration of {kind}")
     monkeypatch.setattr(FluxTransformer2DModel, "from_pretrained", classmethod(from_pretrained))
     backbone = load_flux(str(tmp_path / "base"), quantize="int8", lora_rank=2)
     assert asked == ["a configuration of int8"]

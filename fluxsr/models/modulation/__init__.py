@@ -1,1 +1,1 @@
-"""Replaces FLUX's modulation layers by constants of one time (``fold``, ``folded_flux``) or a table of several (``table``)."""
+"""Replaces FLUX's modulation layers by constants of one time (``fold``, ``folded``) or a table of several (``table``)."""

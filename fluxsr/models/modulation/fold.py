@@ -8,6 +8,7 @@ same operations that the whole model would run, so that the folded model gives t
 from __future__ import annotations
 
 import copy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fluxsr.models.stored_weights import StoredWeights
 from fluxsr.models.student import read_record
 from fluxsr.models.text_stream import drop_text_stream, has_text_stream
 
+FOLDED_HOME = "fluxsr.models.modulation.folded"  # imported when it is needed: it brings diffusers' models
 _CONSTANT = ".linear.value"  # how the constants' keys end
 
 
@@ -209,19 +211,8 @@ def _fill(folded: nn.Module, state: dict[str, Tensor], prompt: PromptEmbedding, 
 
 
 def folded_class(family: Family) -> Any:
-    """Return the class of a family's folded transformers.
-
-    Raises:
-        ValueError: If the installed diffusers is too old to have the class that it derives from.
-    """
-    family.diffusers_class()
-    if family.pooled:
-        from fluxsr.models.modulation.folded_flux import FoldedFluxTransformer
-
-        return FoldedFluxTransformer
-    from fluxsr.models.modulation.folded_flux2 import FoldedFlux2Transformer
-
-    return FoldedFlux2Transformer
+    """Return the class of a family's folded transformers."""
+    return getattr(import_module(FOLDED_HOME), family.folded)
 
 
 def _adapted(transformer: nn.Module) -> dict[str, Any]:

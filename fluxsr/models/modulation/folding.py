@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,11 +39,49 @@ def fold_layers(transformer: Any, family: Family, text_tokens: int, width: int) 
 
 
 class Folded:
-    """Mixed into a class of diffusers: what a folded transformer holds, and what it refuses."""
+    """Mixed into a class of diffusers: what a folded transformer holds, and what it refuses.
 
+    A class that it is mixed into takes the arguments of diffusers' and four more: ``t``, the time (0 data, 1 noise);
+    ``guidance``, the guidance scale of a model with guidance embedding; ``text``, the prompt, for people; ``text_tokens``, the
+    number of the prompt's tokens. With 0 of them nothing ever flows through the text stream, and it is left out, too.
+    """
+
+    family: ClassVar[Family]
     config: Any
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor | None
+
+    def __init_subclass__(cls) -> None:
+        """Give the class a constructor that names every argument: diffusers reads from it what a configuration may hold."""
+        super().__init_subclass__()
+        of_diffusers: Any = cls.__mro__[2].__init__  # type: ignore[misc]
+
+        def __init__(
+            self: Any, *, t: float, guidance: float | None = None, text: str = "", text_tokens: int = 0, **whole: Any
+        ) -> None:
+            of_diffusers(self, **whole)
+            self.register_to_config(t=t, guidance=guidance, text=text, text_tokens=text_tokens)
+            fold_layers(self, cls.family, text_tokens, self.config["joint_attention_dim"])
+            pooled = self.config.get("pooled_projection_dim")
+            self.register_buffer("pooled_prompt_embeds", None if pooled is None else torch.zeros(1, pooled))
+
+        own = inspect.signature(__init__).parameters
+        theirs = inspect.signature(of_diffusers).parameters
+        named = {name: one for name, one in {**theirs, **own}.items() if name != "whole"}
+        keywords = [one.replace(kind=one.KEYWORD_ONLY) for name, one in named.items() if name != "self"]
+        __init__.__signature__ = inspect.Signature([named["self"], *keywords])  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+
+    def forward(self, hidden_states: Tensor, *, timestep: Tensor, guidance: Tensor | None = None, **others: Any) -> Any:
+        """Run as diffusers' model does, which explains the arguments.
+
+        Raises:
+            ValueError: For a time, guidance or prompt that the constants were not computed with.
+        """
+        self.check_numbers(timestep, guidance)
+        self.check_prompt(others["encoder_hidden_states"], others.get("pooled_projections"))
+        parent: Any = super()
+        return parent.forward(hidden_states, timestep=timestep, **others)
 
     @property
     def prompt(self) -> PromptEmbedding:

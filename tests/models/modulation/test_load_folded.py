@@ -95,7 +95,7 @@ def test_modulation_weights_leave_no_trace_in_memory(tmp_path):
     code = (
         "import re, torch; torch.set_num_threads(1)\n"
         "from fluxsr.models import PromptEmbedding, load_folded\n"
-        "import fluxsr.models.modulation.folded_flux\n"
+        "import fluxsr.models.modulation.folded\n"
         # Not getrusage: its peak begins with that of the process that started this one.
         "peak = lambda: 1024 * int(re.search('VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
         "prompt = PromptEmbedding(torch.zeros(1, 1, 24), torch.zeros(1, 12))\n"
