@@ -8,11 +8,10 @@ import sys
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from fluxsr.cli._support.fit_cli import TRAINER_DEFAULTS, FluxSRCLI, SavedConfig
 from fluxsr.cli._support.fit_help import WHAT
 from fluxsr.cli._support.interruption import SaveOnInterrupt, Terminated
 from fluxsr.cli._support.library_noise import quiet
-from fluxsr.cli._support.lightning_cli import TRAINER_DEFAULTS, FluxSRCLI
-from fluxsr.cli._support.saved_config import SavedConfig
 from fluxsr.processes import leave_group
 
 

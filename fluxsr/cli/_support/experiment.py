@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fluxsr.planning import Experiment
 
 
-def read_experiment(arguments: list[str], text_tokens: int | None = None, further: Collection[str] = ()) -> Experiment:
+def read_experiment(arguments: list[str], text_tokens: int | None = None) -> Experiment:
     """Parse the arguments of ``fluxsr fit`` as it does, and instantiate what they describe without weights.
 
     Args:
         arguments: Arguments of ``fluxsr fit``.
         text_tokens: Length of the prompt.
-        further: The options of ``fluxsr plan`` itself, which one among the arguments may have been meant to be.
     """
     import torch
 
+    from fluxsr.cli._support.fit_cli import FluxSRCLI, arguments_of, derives_from, plain_errors
     from fluxsr.cli._support.last_checkpoint import listed
-    from fluxsr.cli._support.lightning_cli import FluxSRCLI
-    from fluxsr.cli._support.own_classes import arguments_of, derives_from
     from fluxsr.data import SRDataModule
     from fluxsr.models.prompts import no_prompt
     from fluxsr.planning import Experiment, Settings
@@ -46,7 +43,7 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
                 whole[self.subcommand].model.backbone.init_args.prompt = None
             for key in ("callbacks", "logger", "plugins", "strategy", "profiler"):
                 whole[self.subcommand].trainer.pop(key, None)
-            with torch.device("meta"), self.plain_errors():
+            with torch.device("meta"), plain_errors():
                 built = self.parser.instantiate_classes(whole)[self.subcommand]
                 backbone = built.model.backbone
                 if text_tokens and getattr(backbone, "text_tokens", 0):
@@ -72,7 +69,6 @@ def read_experiment(arguments: list[str], text_tokens: int | None = None, furthe
         def _run_subcommand(self, subcommand: str) -> None:
             """Run nothing."""
 
-    Reader.further = further
     with quiet():  # LightningCLI remarks that arguments stand on the command line, too
         return Reader(
             ["fit", *arguments],
