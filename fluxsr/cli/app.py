@@ -21,6 +21,8 @@ COMMAND = Command(
 def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
+    if options["port"] is not None and not 1 <= options["port"] <= 65535:
+        raise ValueError(f"--port must be a number from 1 to 65535, got {options['port']}")
     from fluxsr.app.server import serve_upscaling
 
     model = model_options.take_model(options)

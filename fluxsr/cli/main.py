@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     if lightning and {"-h", "--help"} & {*options}:
         from fluxsr.cli._support.fit_help import help_page  # seconds sooner than the libraries that train
 
-        print(help_page(name), end="")
+        print(help_page(name, COMMANDS[name][1]), end="")
         return
     try:
         import_module(module).main(arguments if lightning else options)

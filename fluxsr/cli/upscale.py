@@ -38,7 +38,7 @@ Exit code: 0: all went well, 1: some files failed, 2: a mistake in the options, 
         "device": "NAME",
         "memory": "SIZE|auto",
     },
-    exclusive=(("scale", "size", "longest", "width", "height"), ("skip_existing", "overwrite")),
+    exclusive=("scale", "size", "longest", "width", "height"),
 )
 
 

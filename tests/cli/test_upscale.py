@@ -118,7 +118,7 @@ def test_two_inputs_for_one_output(folder, tmp_path, capsys):
         ("a.png -o out --tile big", ["--tile", "big"]),
         ("a.png -o out --color_fix magic", ["--color_fix", "magic"]),
         ("a.png -o out --dtype float99", ["--dtype", "float99"]),
-        ("a.png -o out --overwrite --skip_existing", ["--overwrite", "--skip_existing"]),
+        ("a.png -o out --overwrite --skip_existing", ["overwrite", "skip_existing"]),
         ("a.png -o b.png --model nowhere.safetensors", ["nowhere.safetensors"]),
         ("a.png -o b.png --device tpu", ["'tpu'"]),
         ("a.png -o b.png --tile 1", ["16 pixels"]),

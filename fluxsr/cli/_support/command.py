@@ -34,7 +34,7 @@ class Command:
         positional: The parameter whose values stand without a name.
         values: Parameters whose texts are read in a way of their own, with the function that does so.
         shown: What the help calls the value of a parameter.
-        exclusive: Groups of parameters of which one may be given.
+        exclusive: Parameters of which one may be given.
         hidden: Parameters that are no options.
         has_files: Whether ``--config`` reads options from YAML.
     """
@@ -47,7 +47,7 @@ class Command:
     positional: str = ""
     values: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     shown: Mapping[str, str] = field(default_factory=dict)
-    exclusive: tuple[tuple[str, ...], ...] = ()
+    exclusive: tuple[str, ...] = ()
     hidden: frozenset[str] = frozenset()
     has_files: bool = True
 
@@ -138,11 +138,10 @@ class Command:
             self.signatures[0].what, f"fluxsr {self.name} {usage}", self.examples, self.notes, self.name
         )
         if self.has_files:
-            words = "YAML file with these options; given again, the later file wins"
-            parser.add_argument("-c", "--config", metavar="FILE", action="append", help=words)
+            about = "YAML file with these options; given again, the later file wins"
+            parser.add_argument("-c", "--config", metavar="FILE", action="append", help=about)
             parser.add_argument("--print_config", action="store_true", help="print all options as YAML and stop")
-        groups = {name: parser.add_mutually_exclusive_group() for names in self.exclusive for name in names[:1]}
-        groups |= {name: groups[names[0]] for names in self.exclusive for name in names}
+        group = parser.add_mutually_exclusive_group()
         for one in self.parameters.values():
             if one.name == self.positional:
                 parser.positional = argparse.Action([], one.name, metavar=self._shown(one), help=one.help.rstrip("."))
@@ -150,7 +149,7 @@ class Command:
                 names = (
                     ["-o"] * (one.name == "output") + [f"--{one.name}"] + [f"--no-{one.name}"] * (one.default is True)
                 )
-                groups.get(one.name, parser).add_argument(*names, **self._how(one))
+                (group if one.name in self.exclusive else parser).add_argument(*names, **self._how(one))
         return parser
 
     def _how(self, one: Parameter) -> dict[str, Any]:

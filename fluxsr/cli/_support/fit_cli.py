@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from fluxsr.cli._support.fit_files import class_named, dotted, names_class, take_configs
 from fluxsr.cli._support.last_checkpoint import last_checkpoint, listed, places, step_of
-from fluxsr.cli._support.messages import meant
+from fluxsr.cli._support.messages import meant, tell
 from fluxsr.cli._support.signatures import read_signature
 from fluxsr.cli.pairs import tell_pairs
 from fluxsr.data import PairStore, SRDataModule
@@ -44,7 +45,9 @@ class FitParser(LightningArgumentParser):
         """Raise instead of printing the usage, which has hundreds of options."""
         unknown = re.search(r"(?:accept option|Option|unrecognized arguments:) '?(?:--)?([\w.-]+)'?", message)
         if unknown is not None and "did you mean" not in message:
-            message += meant(unknown[1], keys_of(self))
+            known = {prefix for key in keys_of(self) for prefix in accumulate(key.split("."), "{}.{}".format)}
+            parts = accumulate(unknown[1].split("."), "{}.{}".format)
+            message += meant(next((one for one in parts if one not in known), unknown[1]), known)
         raise ValueError(message) from ex
 
 
@@ -166,9 +169,11 @@ class FluxSRCLI(LightningCLI):
             super().instantiate_classes()
 
     def before_fit(self) -> None:
-        """Say what is minimized, once."""
+        """Say what is minimized, once, so that a missing term is seen at once."""
         if self.trainer.is_global_zero and isinstance(self.model, OneStepSR):
-            announce(self.model)
+            tell(f"{'term':<16}weight")
+            for name, weight, what in losses_of(self.model):
+                tell(f"{name:<16}{f'{weight:g}' if weight else '0: off':<8}{what}")
 
     def _last_checkpoint(self) -> str | None:
         """Return the checkpoint that ``--ckpt_path last`` means; ``None``: a training begins.
@@ -178,7 +183,7 @@ class FluxSRCLI(LightningCLI):
         """
         trainer = self.config[self.subcommand].trainer.as_dict()
         found = last_checkpoint(trainer)
-        looked = ", ".join(str(place) for place in places(trainer))
+        looked = ", ".join(dict.fromkeys(str(folder) for folder, _ in places(trainer)))
         if found is None and self.subcommand != "fit":
             raise ValueError(f"there is no last.ckpt of this run in {looked}: give --ckpt_path FILE")
         if found is None:
@@ -203,21 +208,19 @@ class FluxSRCLI(LightningCLI):
 
 
 class SavedConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` into the logger's folder, or below ``default_root_dir`` where the logger has none.
-
-    A logger that keeps nothing on this machine (MLflow's, with a server or a database) has no folder, for which Lightning's own
-    callback has an assertion.
-    """
+    """Writes ``config.yaml`` into the logger's folder, or below ``default_root_dir`` where the logger has none (MLflow's)."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it, once."""
-        if trainer.log_dir is not None:
-            super().setup(trainer, pl_module, stage)
-        elif trainer.is_global_zero and not self.already_saved:
-            folder: Any = Path(trainer.default_root_dir)
+        self.save_to_log_dir = trainer.log_dir is not None  # Lightning has an assertion there
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it where there is no folder of a logger."""
+        if not self.save_to_log_dir:
+            folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
-            self.already_saved = True
 
 
 def keys_of(parser: LightningArgumentParser) -> list[str]:
@@ -256,31 +259,16 @@ def arguments_of(section: Any) -> Any:
 
 def losses_of(module: OneStepSR) -> list[tuple[str, float, str]]:
     """Return (name, weight, what it is) of the objective and of every term: what a training will minimize."""
-    objective = type(module.objective).__name__
-    if module.distance is not None:
-        objective += f", distance {type(module.distance).__name__}"
-    lines = [("flow", float(module.flow_weight), objective)]
+    distance = "" if module.distance is None else f", distance {type(module.distance).__name__}"
+    lines = [("flow", float(module.flow_weight), f"{type(module.objective).__name__}{distance}")]
     for name, term in module.losses.items():
-        what = [type(getattr(term, "loss", term)).__name__]
-        if getattr(term, "crop", None) is not None:
-            what.append(f"crops of {term.crop}")
-        if getattr(term, "every", 1) > 1:
-            what.append(f"every {term.every} steps")
-        lines.append((name, float(getattr(term, "weight", 1.0)), ", ".join(what)))
+        crop, every = getattr(term, "crop", None), getattr(term, "every", 1)
+        what = [type(getattr(term, "loss", term)).__name__, f"crops of {crop}" if crop else ""]
+        what.append(f"every {every} steps" if every > 1 else "")
+        lines.append((name, float(getattr(term, "weight", 1.0)), ", ".join(filter(None, what))))
     if module.adversary is not None:
         lines.append(("adversarial", float(module.adversary.weight), type(module.adversary).__name__))
     return lines
-
-
-def announce(module: OneStepSR) -> None:
-    """Print the objective and the terms to stderr, one short line each, so that a missing term is seen at once."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("term", "weight", "", box=None, pad_edge=False, header_style="bold")
-    for name, weight, what in losses_of(module):
-        table.add_row(name, f"{weight:g}" if weight else "0: off", what)
-    Console(stderr=True).print(table)
 
 
 def choose_gpu(trainer: Any) -> None:

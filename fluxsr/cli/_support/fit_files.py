@@ -21,24 +21,13 @@ _TERM_OPTION = re.compile(rf"--model\.(?:init_args\.)?({'|'.join(_TERMS)})\.([^.
 
 
 class Configuration(NamedTuple):
-    """What ``--config`` files say.
-
-    Attributes:
-        files: Each file's name, as it was typed, and its content, in the order given.
-        merged: All of them, by key.
-    """
+    """What ``--config`` files say: each with its name as it was typed, and all of them merged by key."""
 
     files: list[tuple[str, dict[str, Any]]]
     merged: dict[str, Any]
 
     def place(self, group: str, name: str, value: str | None = None) -> str:
-        """Return the last file that says something about a name, and the key there; else an empty text.
-
-        Args:
-            group: First parts of the key, with dots.
-            name: Last part of the key.
-            value: What it is set to, or the path of its class, where that is known.
-        """
+        """Return the last file with a key of this group and name, and the key; only one with this value, or class, if given."""
         for file, content in self.files[::-1] if name else ():
             for key, found in dotted(content).items():
                 said = found.get("class_path") if isinstance(found, Mapping) else found

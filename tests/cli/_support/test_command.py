@@ -62,7 +62,7 @@ COMMAND = Command(
     "fluxsr work in -o out",
     positional="inputs",
     values={"names": commas, "size": width_and_height},
-    exclusive=(("strength", "kind"),),
+    exclusive=("strength", "kind"),
 )
 GIVEN = ["in", "-o", "out"]
 
