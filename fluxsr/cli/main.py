@@ -70,6 +70,11 @@ def main(arguments: list[str] | None = None) -> None:
         fail("interrupted; the same command goes on where it can", code=130)
     except (ValueError, OSError) as error:
         fail(str(error), cause=error)
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "fluxsr"):
+            raise
+        fail(f"the package {package} is missing: install fluxsr with what it needs (pip install fluxsr)", cause=error)
 
 
 def fail(message: str, code: int = 2, cause: BaseException | None = None) -> NoReturn:

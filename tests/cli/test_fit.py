@@ -355,6 +355,7 @@ OPTIONS = [
     ("--data.crop", "data.crop", "true"),
     ("--data.crop=wide", "data.crop", "wide"),
     ("--config=", "--config", ""),
+    ("--model.losses.mine=fluxsr.losses.L1Loss", "fluxsr.losses.L1Loss", "fluxsr.training.ImageTerm"),
 ]
 
 

@@ -101,6 +101,14 @@ def test_a_users_mistake_is_one_line(command, error, capsys):
     assert captured.out == ""
 
 
+def test_a_package_that_is_missing_is_named_and_a_module_of_ours_is_a_bug(command, capsys):
+    command(raising(ModuleNotFoundError("No module named 'lightning.fabric'", name="lightning.fabric")))
+    assert "lightning" in failed(capsys, "probe")
+    command(raising(ModuleNotFoundError("No module named 'fluxsr.nowhere'", name="fluxsr.nowhere")))
+    with pytest.raises(ModuleNotFoundError):
+        main(["probe"])
+
+
 def test_our_own_mistake_keeps_its_traceback(command):
     command(raising(AssertionError("a bug")))
     with pytest.raises(AssertionError, match="a bug"):

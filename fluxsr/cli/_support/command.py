@@ -10,7 +10,7 @@ from typing import Any
 
 from fluxsr.cli._support.help_pages import PageParser
 from fluxsr.cli._support.messages import meant
-from fluxsr.cli._support.signatures import Parameter, Signature, import_function, read_signature
+from fluxsr.cli._support.signatures import Parameter, import_function, read_signature
 from fluxsr.cli._support.values import read_value
 
 _SHOWN = {int: "N", float: "X"}
@@ -52,15 +52,10 @@ class Command:
     has_files: bool = True
 
     @cached_property
-    def signatures(self) -> list[Signature]:
-        """Those of the functions."""
-        return [read_signature(path) for path in self.functions]
-
-    @cached_property
     def parameters(self) -> dict[str, Parameter]:
         """Every parameter that is an option."""
         found: dict[str, Parameter] = {}
-        for one in (one for signature in self.signatures for one in signature.parameters.values()):
+        for one in (one for path in self.functions for one in read_signature(path)[1].values()):
             if one.name not in self.hidden and (one.kinds or one.choices):
                 one = one._replace(many=one.many and one.name not in self.values)
                 first = found.get(one.name, one)
@@ -135,7 +130,7 @@ class Command:
         words = [title + self._shown(one) for title, one in zip(titles, required, strict=True)]
         usage = self.usage or " ".join([*words, "[options]"])
         parser = PageParser(
-            self.signatures[0].what, f"fluxsr {self.name} {usage}", self.examples, self.notes, self.name
+            read_signature(self.functions[0])[0], f"fluxsr {self.name} {usage}", self.examples, self.notes, self.name
         )
         if self.has_files:
             about = "YAML file with these options; given again, the later file wins"

@@ -116,6 +116,8 @@ class FluxSRCLI(LightningCLI):
         value = re.search(r"(?:Got value:|Given value:|class_path) '?([^\n']+)", message)
         name = unknown[1] if unknown else keys[-1] if keys else ""
         place = self.configuration.place(keys[0] if keys else "", name, None if unknown or not value else value[1])
+        if "subclass of LossTerm" in text:
+            text += "; a loss is an argument of a term: class_path: fluxsr.training.ImageTerm, init_args: {loss: ...}"
         text = ": ".join([*([place] if place else keys), re.sub(r"<class '([\w.]+)'>", r"\1", text)])
         return text if len(text) <= LONGEST else f"{text[: LONGEST - 4].rstrip()} ..."
 
@@ -301,7 +303,7 @@ def complete_pairs(path: Path, options: dict[str, Any]) -> None:
 
     A finished store is looked at too: a store in a cache folder may be another teacher's, of an older release.
     """
-    known = read_signature("fluxsr.training.pair_maker:make_pairs").parameters
+    known = read_signature("fluxsr.training.pair_maker:make_pairs")[1]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"make_pairs has no option {unknown[0]!r}; `fluxsr pairs --help` lists them")

@@ -17,7 +17,7 @@ UPSCALER = ("fluxsr.inference.upscaler:Upscaler.from_pretrained", MODEL)
 
 def take_model(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of :func:`load_upscaler` out of a command's options."""
-    names = {name for path in UPSCALER for name in read_signature(path).parameters}
+    names = {name for path in UPSCALER for name in read_signature(path)[1]}
     return {name: options.pop(name) for name in names & options.keys()}
 
 

@@ -48,21 +48,14 @@ class Parameter(NamedTuple):
     help: str
 
 
-class Signature(NamedTuple):
-    """What a docstring says before its arguments, and the parameters by name."""
-
-    what: str
-    parameters: dict[str, Parameter]
-
-
 def import_function(path: str) -> Any:
     """Return the function that ``package.module:name`` names."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
 
-def read_signature(path: str) -> Signature:
-    """Return the signature of the function at ``package.module:name``; its module isn't imported."""
+def read_signature(path: str) -> tuple[str, dict[str, Parameter]]:
+    """Return what a function's docstring says first, and its parameters; ``package.module:name`` isn't imported."""
     module, _, name = path.partition(":")
     node: Any = _parse(module)
     for part in name.split("."):
@@ -76,8 +69,8 @@ def read_signature(path: str) -> Signature:
             continue
         hint = _type(argument.annotation, module)
         members = _members(hint)
-        many = any(get_origin(one) in _SEQUENCES for one in members)
-        values = [each for one in members for each in _values(one)]
+        sequences = [one for one in members if get_origin(one) in _SEQUENCES]
+        values = [*members, *(each for one in sequences for each in _members(get_args(one)[0]))]
         kinds = [str if one is Path else one for one in values if one in (int, float, bool, str, Path)]
         choices = [choice for one in values if get_origin(one) is Literal for choice in get_args(one)]
         value = ast.literal_eval(default) if default is not None and (kinds or choices) else None
@@ -85,13 +78,13 @@ def read_signature(path: str) -> Signature:
             argument.arg,
             kinds=list(dict.fromkeys(kinds)),
             choices=choices,
-            many=many,
+            many=bool(sequences),
             optional=type(None) in members,
             required=default is None,
             default=value,
             help=words.get(argument.arg, ""),
         )
-    return Signature(what, found)
+    return what, found
 
 
 def split_docstring(text: str) -> tuple[str, dict[str, str]]:
@@ -106,11 +99,6 @@ def split_docstring(text: str) -> tuple[str, dict[str, str]]:
 
 def _members(hint: Any) -> Sequence[Any]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _values(hint: Any) -> Sequence[Any]:
-    """Return the types of one value: of what a sequence holds, or the type itself."""
-    return _members(get_args(hint)[0]) if get_origin(hint) in _SEQUENCES else (hint,)
 
 
 def _type(node: ast.expr, module: str) -> Any:
