@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxsr.cli.export import tell_model
+from fluxsr.cli._support.made import tell_model
 from fluxsr.cli.main import main
 from fluxsr.inference.export import export_model
 from fluxsr.inference.pipeline import FluxSRPipeline

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli.main import main
-from fluxsr.cli.pairs import tell_pairs
 from fluxsr.data import PairStore, TeacherPairs
 from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from fluxsr.cli._support.help_pages import PageParser
@@ -84,7 +84,7 @@ class Command:
 
             print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), end="")
             raise SystemExit(0)
-        missing = [self._title(one) for one in self.parameters.values() if one.required and options[one.name] is None]
+        missing = [self._usage_of(one).split()[0] for one in self._required if options[one.name] is None]
         if missing:
             self._parser.error(f"required and not given: {', '.join(missing)}")
         return options
@@ -99,7 +99,9 @@ class Command:
         given, left = self.parse_known(arguments[:mark])
         for one in left:
             if one.startswith("-") and one != "-":
-                self._parser.error(f"{one.partition('=')[0]}: there is no such option{self.meant(one)}")
+                name = one.partition("=")[0]
+                near = meant(name.replace("-", "_").replace("__", "--", 1), [f"--{key}" for key in self.parameters])
+                self._parser.error(f"{name}: there is no such option{near}")
         plain = [*left, *arguments[mark + 1 :]]
         if plain and not self.positional:
             self._parser.error(f"there is no argument {plain[0]!r}")
@@ -125,13 +127,9 @@ class Command:
 
     @cached_property
     def _parser(self) -> PageParser:
-        required = [one for one in self.parameters.values() if one.required]
-        titles = ["" if one.name == self.positional else f"--{one.name} " for one in required]
-        words = [title + self._shown(one) for title, one in zip(titles, required, strict=True)]
-        usage = self.usage or " ".join([*words, "[options]"])
-        parser = PageParser(
-            read_signature(self.functions[0])[0], f"fluxsr {self.name} {usage}", self.examples, self.notes, self.name
-        )
+        usage = self.usage or " ".join([*map(self._usage_of, self._required), "[options]"])
+        what = read_signature(self.functions[0])[0]
+        parser = PageParser(what, f"fluxsr {self.name} {usage}", self.examples, self.notes, self.name)
         if self.has_files:
             about = "YAML file with these options; given again, the later file wins"
             parser.add_argument("-c", "--config", metavar="FILE", action="append", help=about)
@@ -150,9 +148,11 @@ class Command:
     def _how(self, one: Parameter) -> dict[str, Any]:
         """Return the arguments of ``add_argument``."""
 
+        reader = self.values.get(one.name) or partial(read_value, one)
+
         def read(text: str) -> Any:
             try:
-                return self._value(one, text)
+                return reader(text)
             except ValueError as error:
                 raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -165,9 +165,6 @@ class Command:
         several = {"nargs": "+", "action": "extend"} if one.many else {}
         return {"type": read, "metavar": self._shown(one), "help": words.replace("%", "%%"), **several}
 
-    def _value(self, one: Parameter, text: str) -> Any:
-        return self.values[one.name](text) if one.name in self.values else read_value(one, text)
-
     def _is_flag(self, name: str) -> bool:
         return name in self.parameters and self.parameters[name].kinds == [bool]
 
@@ -178,8 +175,12 @@ class Command:
         value = self.shown.get(one.name) or "|".join([*kinds, *map(str, one.choices)]) or one.name.upper()
         return f"{value} ..." if one.many or one.name == self.positional else value
 
-    def _title(self, one: Parameter) -> str:
-        return self._shown(one).split()[0] if one.name == self.positional else f"--{one.name}"
+    def _usage_of(self, one: Parameter) -> str:
+        return self._shown(one) if one.name == self.positional else f"--{one.name} {self._shown(one)}"
+
+    @property
+    def _required(self) -> list[Parameter]:
+        return [one for one in self.parameters.values() if one.required]
 
     def _spelled(self, argument: str) -> str:
         """Return an option as the parser knows it: with underscores, and a flag with its value."""
@@ -192,11 +193,6 @@ class Command:
         if not sign and self._is_flag(key.removeprefix("no_")):
             return f"--{key.removeprefix('no_')}=false"
         return f"--{key}{sign}{value}" if key in {*self.parameters, "print_config"} else argument
-
-    def meant(self, argument: str) -> str:
-        """Return which option one that isn't known was probably meant to be, as :func:`meant` says it."""
-        name = "--" + argument.partition("=")[0].lstrip("-").replace("-", "_")
-        return meant(name, [f"--{key}" for key in self.parameters if key != self.positional])
 
     def help(self) -> str:
         """Return the page: what it does, usage, examples, options, notes."""

@@ -19,9 +19,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from fluxsr.cli._support.fit_files import class_named, dotted, names_class, take_configs
 from fluxsr.cli._support.last_checkpoint import last_checkpoint, listed, places, step_of
+from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli._support.messages import meant, tell
 from fluxsr.cli._support.signatures import read_signature
-from fluxsr.cli.pairs import tell_pairs
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.progress import progress_of

@@ -6,7 +6,6 @@ Importing what makes pairs or exports a model takes six seconds and more, and th
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import textwrap
 import types
@@ -89,7 +88,7 @@ def read_signature(path: str) -> tuple[str, dict[str, Parameter]]:
 
 def split_docstring(text: str) -> tuple[str, dict[str, str]]:
     """Return what a docstring says first, and its arguments by name; both without the marks of Sphinx."""
-    text = re.sub(r":\w+:`~?([^`]+)`", r"\1", inspect.cleandoc(text)).replace("``", "")
+    text = re.sub(r":\w+:`~?([^`]+)`", r"\1", text).replace("``", "")
     what, _, rest = text.partition("\nArgs:\n")
     section = re.split(r"\n(?=\S)", rest)[0]
     entries = re.split(r"^(\*{0,2}\w+): ", textwrap.dedent(section), flags=re.MULTILINE)[1:]
