@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fluxsr.cli._support.options import Command
+from fluxsr.cli._support.command import Command
 from fluxsr.cli._support.values import commas
-from fluxsr.progress import progress_of
 
 COMMAND = Command(
     "ablation",
@@ -19,6 +18,8 @@ COMMAND = Command(
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
+    from fluxsr.progress import progress_of
+
     with progress_of("measuring") as report:
         results = COMMAND.run(arguments, say=lambda line: print(line, flush=True), progress=report)
     if results is not None:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from fluxsr.app.server import serve_upscaling
 from fluxsr.cli._support import model_options
-from fluxsr.cli._support.options import Command
-from fluxsr.cli._support.values import port
+from fluxsr.cli._support.command import Command
 
 COMMAND = Command(
     "app",
-    ("fluxsr.app.server:serve_upscaling", *model_options.FUNCTIONS),
+    ("fluxsr.app.server:serve_upscaling", *model_options.UPSCALER),
     examples="""
     fluxsr app
     fluxsr app --model nano --lora outputs/fluxsr_nano/backbone.safetensors --port 8000
     """,
     notes="Needs Gradio: pip install 'fluxsr[app]'. Ctrl-C ends it; uploads and results are deleted then.",
-    values={**model_options.VALUES, "port": port},
-    shown={**model_options.SHOWN, "host": "ADDRESS"},
-    hidden=model_options.HIDDEN | {"name"},
+    shown={"host": "ADDRESS", "lora": "FILE", "prompt": "FILE", "device": "NAME", "memory": "SIZE|auto"},
+    hidden=frozenset({"name"}),
 )
 
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
+    if options["port"] is not None and not 1 <= options["port"] <= 65535:
+        raise ValueError(f"--port must be a number from 1 to 65535, got {options['port']}")
+    from fluxsr.app.server import serve_upscaling
+
     model = model_options.take_model(options)
     name = model["model"] or "nano-student"
     serve_upscaling(**options, name=name, load=lambda: model_options.load_upscaler(**model))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fluxsr.atomic import write_text
-from fluxsr.cli._support.messages import UsageError, nearest
-from fluxsr.cli._support.options import Command
-from fluxsr.cli._support.printing import ResultLines
+from fluxsr.cli._support.command import Command
+from fluxsr.cli._support.messages import ResultLines, meant
 from fluxsr.shipped_configs import headline, shipped_configs
 
 COMMAND = Command(
@@ -21,7 +20,6 @@ COMMAND = Command(
     """,
     notes="`--config NAME` takes each of them by its name; a file of that name in the current folder takes precedence.",
     positional="name",
-    short={"o": "output"},
     shown={"name": "NAME", "output": "FILE"},
     has_files=False,
 )
@@ -40,30 +38,28 @@ def configs(name: list[str] | None = None, *, output: str | None = None) -> None
         output: File to copy it to; an existing file is not replaced.
 
     Raises:
-        UsageError: If there is no such configuration, or ``output`` is there already.
+        ValueError: If there is no such configuration, or ``output`` is there already.
     """
     known = shipped_configs()
     if not name:
         if output is not None:
-            raise UsageError("names no configuration to copy: `fluxsr configs NAME --output FILE`", "--output")
+            raise ValueError("--output names no configuration to copy: `fluxsr configs NAME --output FILE`")
         width = max(map(len, known)) + 2
         lines = ResultLines()  # which may be cut off, as by `| head`
         for one, path in known.items():
             lines.print(f"{one:<{width}}{headline(path)}")
         return
     if len(name) > 1:
-        raise UsageError(f"takes one name, got {len(name)}: {', '.join(name)}", "NAME")
+        raise ValueError(f"NAME: takes one name, got {len(name)}: {', '.join(name)}")
     wanted = name[0].removesuffix(".yaml")
     if wanted not in known:
-        near = nearest(wanted, known)
-        raise UsageError(
-            f"there is no configuration {name[0]!r}" + ("" if near else f"; there are: {', '.join(known)}"), "", near
-        )
+        near = meant(wanted, known, other=f"; there are: {', '.join(known)}")
+        raise ValueError(f"there is no configuration {name[0]!r}{near}")
     text = known[wanted].read_text("utf-8")
     if output is None:
         print(text, end="")
         return
     if Path(output).expanduser().exists():
-        raise UsageError("is there already: give another name, or remove it first", f"--output {output}")
+        raise ValueError(f"--output {output}: is there already: give another name, or remove it first")
     write_text(Path(output).expanduser(), text)
     print(f"{output}: a copy of {wanted}; `fluxsr fit --config {output}` trains with it")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from fluxsr.cli._support.options import Command
+from fluxsr.cli._support.command import Command
+from fluxsr.cli._support.model_options import MODEL
 from fluxsr.cli._support.values import commas
-from fluxsr.evaluation.comparison import compare
-from fluxsr.processes import launch
-from fluxsr.progress import progress_of
 
 COMMAND = Command(
     "evaluate",
-    ("fluxsr.evaluation.comparison:compare", "fluxsr.processes:launch"),
+    ("fluxsr.evaluation.comparison:compare", MODEL, "fluxsr.processes:launch"),
     usage="(--benchmark NAME | --hr DIR) [--results NAME=DIR ...] [--model PATH ...] --output FILE ... [options]",
     examples="""
     fluxsr evaluate --hr photos/ --results ours=out/ theirs=other/ --metrics psnr,ssim,lpips_alex,dists,niqe --output out.json
@@ -34,10 +32,11 @@ interruption. Exit code: 0, or 2 for a mistake.""",
         "benchmark": "NAME",
         "results": "NAME=DIR",
         "model": "[NAME=]PATH",
+        **dict.fromkeys(("lora", "prompt"), "FILE"),
         "color_fix": "KIND",
         "metrics": "A,B,...",
         "device": "NAME",
-        "devices": "N|auto",
+        "memory": "SIZE|auto",
         "output": "FILE",
     },
 )
@@ -49,6 +48,10 @@ def main(arguments: list[str]) -> None:
         list_benchmarks()
         return
     options = COMMAND.parse(arguments)
+    from fluxsr.evaluation.comparison import compare
+    from fluxsr.processes import launch
+    from fluxsr.progress import progress_of
+
     with launch(options.pop("devices"), options["device"]) as processes:
         with progress_of("measuring") as report:
             results = compare(**options, progress=report if processes.first else None, processes=processes)

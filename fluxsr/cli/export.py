@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fluxsr.cli._support.command import Command
 from fluxsr.cli._support.made import tell_model
-from fluxsr.cli._support.options import Command
 
 COMMAND = Command(
     "export",

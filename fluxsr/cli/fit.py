@@ -8,11 +8,9 @@ import sys
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from fluxsr.cli._support.fit_help import WHAT
+from fluxsr.cli._support.fit_cli import TRAINER_DEFAULTS, FluxSRCLI, SavedConfig
 from fluxsr.cli._support.interruption import SaveOnInterrupt, Terminated
 from fluxsr.cli._support.library_noise import quiet
-from fluxsr.cli._support.lightning_cli import TRAINER_DEFAULTS, FluxSRCLI
-from fluxsr.cli._support.saved_config import SavedConfig
 from fluxsr.processes import leave_group
 
 
@@ -21,8 +19,6 @@ def main(arguments: list[str]) -> FluxSRCLI:
     # Lightning starts the other processes of several devices from sys.argv, whoever called this.
     sys.argv = [sys.argv[0], *arguments]
     arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
-    usage = "fluxsr {} --config FILE [--config FILE ...] [--KEY VALUE ...]"
-    pages = {name: {"usage": usage.format(name), "description": f"{text} All keys:"} for name, text in WHAT.items()}
     try:
         with quiet():
             return FluxSRCLI(
@@ -36,7 +32,7 @@ def main(arguments: list[str]) -> FluxSRCLI:
                     "callbacks": [SaveOnInterrupt(shlex.join(["fluxsr", *without_checkpoint(arguments)]))],
                 },
                 # "omegaconf+" resolves last: plain "omegaconf" silently ignores an override of an interpolated source.
-                parser_kwargs={"parser_mode": "omegaconf+", **pages},
+                parser_kwargs={"parser_mode": "omegaconf+"},
             )
     except MisconfigurationException as error:  # for example an accelerator that is not there
         raise ValueError(str(error)) from error

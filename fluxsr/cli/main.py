@@ -32,7 +32,7 @@ COMMANDS = {
 USAGE = """\
 fluxsr: one-step image super-resolution by flow distillation on FLUX
 
-usage: fluxsr COMMAND [options]      (`fluxsr COMMAND --help` explains each)
+usage: fluxsr COMMAND [options]      (`fluxsr help COMMAND` explains each)
 
 """
 
@@ -40,35 +40,41 @@ usage: fluxsr COMMAND [options]      (`fluxsr COMMAND --help` explains each)
 def main(arguments: list[str] | None = None) -> None:
     """Run a subcommand; a user's mistake ends in one line on stderr and exit code 2, never in a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS)) + 2
-        print(USAGE + "\n".join(f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items()))
-        return
-    if arguments[0] == "--version":
+    if "--version" in arguments:
         from fluxsr import __version__
 
         print(__version__)
         return
-    name = arguments[0]
+    if arguments[:1] == ["help"]:  # `fluxsr help upscale`
+        arguments = [*arguments[1:2], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS)) + 2
+        print(USAGE + "\n".join(f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items()))
+        return
+    name, *options = arguments
     if name not in COMMANDS:
-        from fluxsr.cli._support.messages import UsageError, nearest
+        from fluxsr.cli._support.messages import meant
 
-        near = nearest(name, COMMANDS)
-        error = UsageError("unknown command" + ("" if near else f"; there are: {', '.join(COMMANDS)}"), name, near)
-        fail(str(error), cause=error)
-    lightning = COMMANDS[name][0] == "fluxsr.cli.fit"
-    if lightning and {"-h", "--help"} & set(arguments[1:]):
+        other = f"; there are: {', '.join(COMMANDS)}"
+        fail(f"{name}: unknown command{meant(name, COMMANDS, other)}")
+    module = COMMANDS[name][0]
+    lightning = module == "fluxsr.cli.fit"
+    if lightning and {"-h", "--help"} & {*options}:
         from fluxsr.cli._support.fit_help import help_page  # seconds sooner than the libraries that train
 
-        print(help_page(name), end="")
+        print(help_page(name, COMMANDS[name][1]), end="")
         return
     try:
-        import_module(COMMANDS[name][0]).main(arguments if lightning else arguments[1:])
+        import_module(module).main(arguments if lightning else options)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on where it can", code=130)
     except (ValueError, OSError) as error:
-        option = getattr(error, "where", "").startswith("--")
-        fail(f"{error} (`fluxsr {name} --help` lists the options)" if option else str(error), cause=error)
+        fail(str(error), cause=error)
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "fluxsr"):
+            raise
+        fail(f"the package {package} is missing: install fluxsr with what it needs (pip install fluxsr)", cause=error)
 
 
 def fail(message: str, code: int = 2, cause: BaseException | None = None) -> NoReturn:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from fluxsr.cli._support.command import Command
 from fluxsr.cli._support.made import tell_pairs
-from fluxsr.cli._support.options import Command
-from fluxsr.processes import launch
-from fluxsr.progress import progress_of
 
 COMMAND = Command(
     "pairs",
@@ -19,13 +17,15 @@ COMMAND = Command(
     fluxsr pairs --output pairs --num 2400 --steps 28 --devices auto     # on every GPU of this machine
     fluxsr pairs --output pairs --images PHOTOS                          # of your own photos
     """,
-    shown={"devices": "N|auto"},
 )
 
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
+    from fluxsr.processes import launch
+    from fluxsr.progress import progress_of
+
     with launch(options.pop("devices"), options["device"]) as processes:
         from fluxsr.training.pair_maker import make_pairs
 

@@ -6,8 +6,8 @@ import json
 import sys
 from typing import Literal
 
-from fluxsr.cli._support.options import Command
-from fluxsr.cli._support.values import count, positive, whole, width_and_height
+from fluxsr.cli._support.command import Command
+from fluxsr.cli._support.values import width_and_height
 from fluxsr.sizes import memory_size
 
 NOTES = """\
@@ -42,14 +42,7 @@ COMMAND = Command(
     fluxsr plan --config train.yaml --config preset.yaml --model.backbone.init_args.lora_rank 16 --format json
     """,
     notes=NOTES,
-    values={
-        "devices": count,
-        "tflops": positive,
-        "memory": memory_size,
-        "reserve": memory_size,
-        "text_tokens": whole,
-        "val_photo": width_and_height,
-    },
+    values={"memory": memory_size, "reserve": memory_size, "val_photo": width_and_height},
     shown={"memory": "SIZE", "reserve": "SIZE", "val_photo": "WxH"},
     hidden=frozenset({"rest"}),
     has_files=False,
@@ -96,7 +89,7 @@ def plan(
     from fluxsr.planning.text import advice_text, to_text
 
     def read(more: list[str]) -> Experiment:
-        return read_experiment([*rest, *more], text_tokens, COMMAND.names)
+        return read_experiment([*rest, *more], text_tokens)
 
     experiment = read([])
     found = make_plan(experiment, devices, strategy, tflops, val_photo)

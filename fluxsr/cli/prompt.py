@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxsr.cli._support.options import Command
+from fluxsr.cli._support.command import Command
 
 COMMAND = Command(
     "prompt",

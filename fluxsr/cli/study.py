@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fluxsr.cli._support.options import Command
-from fluxsr.cli._support.values import whole
+from fluxsr.cli._support.command import Command
 
 PAGE = Command(
     "study",
@@ -14,7 +13,6 @@ PAGE = Command(
     fluxsr study merge votes-*.json --key study.key.json
     """,
     positional="systems",
-    values={"votes": whole, "sanity": whole, "seed": whole},
     shown={"systems": "NAME=DIR", "output": "FILE", "inputs": "DIR", "title": "TEXT", "question": "TEXT"},
 )
 SCORES = Command(
@@ -22,7 +20,6 @@ SCORES = Command(
     ("fluxsr.evaluation.study.votes:merge_votes",),
     examples="fluxsr study merge votes-*.json --key study.key.json",
     positional="files",
-    values={"seed": whole},
     shown={"files": "VOTES.json", "key": "FILE"},
 )
 

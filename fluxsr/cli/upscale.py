@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import TYPE_CHECKING
 
-from fluxsr.cli._support import model_options
-from fluxsr.cli._support.options import Command
-from fluxsr.cli._support.printing import ResultLines, tell
-from fluxsr.cli._support.progress_bars import progress_bars
-from fluxsr.cli._support.values import count, positive, width_and_height
-from fluxsr.inference.batch import Watcher, upscale_files
-from fluxsr.inference.tally import Tally
-from fluxsr.processes import launch
+from fluxsr.cli._support.command import Command
+from fluxsr.cli._support.messages import ResultLines, tell
+from fluxsr.cli._support.model_options import UPSCALER, load_upscaler, take_model, tell_peak
+from fluxsr.cli._support.values import width_and_height
 
 if TYPE_CHECKING:
     from fluxsr.inference import Upscaler
 
 COMMAND = Command(
     "upscale",
-    ("fluxsr.inference.batch:upscale_files", *model_options.FUNCTIONS, "fluxsr.processes:launch"),
-    usage="IN ... -o OUT [options]",
+    ("fluxsr.inference.batch:upscale_files", *UPSCALER, "fluxsr.processes:launch"),
     examples="""
     fluxsr upscale photo.jpg -o large.png
     fluxsr upscale photo.jpg -o wall.png --longest 3840
@@ -33,37 +27,36 @@ HEIC (fluxsr[heic]) and JPEG XL (fluxsr[jxl]) are read. After -o, a name that en
 
 Exit code: 0: all went well, 1: some files failed, 2: a mistake in the options, 130: Ctrl-C.""",
     positional="inputs",
-    short={"o": "output"},
-    values={
-        **model_options.VALUES,
-        "scale": positive,
-        "size": width_and_height,
-        "steps": count,
-        **dict.fromkeys(("longest", "width", "height", "quality"), count),
-    },
+    values={"size": width_and_height},
     shown={
-        **model_options.SHOWN,
         "inputs": "IN",
         "output": "OUT",
         "size": "WxH",
         "suffix": "TEXT",
-        "devices": "N|auto",
+        "lora": "FILE",
+        "prompt": "FILE",
+        "device": "NAME",
+        "memory": "SIZE|auto",
     },
-    exclusive=(*combinations(("scale", "size", "longest", "width", "height"), 2), ("skip_existing", "overwrite")),
-    hidden=model_options.HIDDEN,
+    exclusive=("scale", "size", "longest", "width", "height"),
 )
 
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
+    from fluxsr.cli._support.progress_bars import progress_bars
+    from fluxsr.inference.batch import Watcher, upscale_files
+    from fluxsr.inference.tally import Tally
+    from fluxsr.processes import launch
+
     devices = options.pop("devices")
-    model = model_options.take_model(options)
+    model = take_model(options)
     lines, tally = ResultLines(), Tally()
     loaded: list[Upscaler] = []
 
     def load() -> Upscaler:
-        loaded.append(model_options.load_upscaler(**model))
+        loaded.append(load_upscaler(**model))
         return loaded[-1]
 
     try:
@@ -85,7 +78,7 @@ def main(arguments: list[str]) -> None:
     if tally.done + tally.failed > 1 and processes.first:
         tell(f"fluxsr: {tally.line()}")
     for upscaler in loaded:
-        model_options.tell_peak(upscaler)
+        tell_peak(upscaler)
     if lines.problem:
         tell(f"fluxsr: error: can't write to stdout: {lines.problem}; the pictures are done")
     if processes.first and (tally.failed or lines.problem):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fluxsr.evaluation.names import folders_by_name
 from fluxsr.processes import ALONE, Processes
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from fluxsr.evaluation.document import Results
     from fluxsr.evaluation.systems import System
     from fluxsr.evaluation.testset import Degrade, TestSet
+    from fluxsr.models.devices import DType
 
 ROOT_VARIABLE = "FLUXSR_BENCHMARKS"
 
@@ -43,6 +45,15 @@ def compare(
     weights: str | None = None,
     device: str = "auto",
     save_images: str | None = None,
+    lora: str | None = None,
+    prompt: str | None = None,
+    guidance: float | None = None,
+    autoencoder: str | None = None,
+    start_time: float | None = None,
+    window: int | None = None,
+    dtype: DType | None = None,
+    memory: str | None = None,
+    revision: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     processes: Processes = ALONE,
 ) -> Results:
@@ -70,6 +81,8 @@ def compare(
         device: Device to run on: auto, cuda, mps or cpu.
         save_images: Folder to keep the models' pictures in, for fluxsr report.
         progress: Is called with how many pictures are measured, and how many this process has to measure.
+        lora, prompt, guidance, autoencoder, start_time, window, dtype, memory, revision: Of the only model, which is then one
+            of ours: as :func:`fluxsr.inference.load_parts` takes them.
         processes: The processes that share the images; each of them makes the same call.
 
     Raises:
@@ -85,10 +98,25 @@ def compare(
         raise ValueError("--output needs one .json file, which an interrupted run goes on from")
     if (crop or 0) < 0 or period < 2:
         raise ValueError(f"--crop must be 0 or more and --period at least 2, got {crop or 0} and {period}")
+    options: dict[str, Any] = {
+        "lora": lora,
+        "prompt": prompt,
+        "guidance": guidance,
+        "autoencoder": autoencoder,
+        "start_time": start_time,
+        "window": window,
+        "dtype": dtype,
+        "memory": memory,
+        "revision": revision,
+    }
+    given = [name for name, value in options.items() if value is not None]
+    if given and len(model) != 1:
+        raise ValueError(f"--{' and --'.join(given)} need one --model, got {', '.join(model) or 'none'}")
     from fluxsr.atomic import write_text
     from fluxsr.evaluation.benchmarks import FULL_REFERENCE, NO_REFERENCE
     from fluxsr.evaluation.metrics import Settings
     from fluxsr.evaluation.run import evaluate
+    from fluxsr.evaluation.systems import load_variants
     from fluxsr.evaluation.tables import to_csv, to_markdown
     from fluxsr.evaluation.testset import open_benchmark
     from fluxsr.models.devices import choose_device
@@ -107,7 +135,8 @@ def compare(
         testset = open_own_images(hr, lr, scale, degrade, seed, restores)
         measured = list(FULL_REFERENCE if hr else NO_REFERENCE)
     settings = Settings(crop or 0, period, weights, str(choose_device(device)))
-    systems = gather_systems(testset, results, model, steps, color_fix, grid_fix, bicubic, device)
+    load = partial(load_variants, device=device, steps=steps, color_fixes=color_fix, grid_fix=grid_fix, **options)
+    systems = gather_systems(testset, results, model, bicubic, load)
     document, *further = sorted(output, key=lambda path: not path.lower().endswith(".json"))
     total, done = len(processes.share(list(testset.items))) * len(systems), 0
 
@@ -169,13 +198,10 @@ def gather_systems(
     testset: TestSet,
     results: Sequence[str],
     model: Sequence[str],
-    steps: Sequence[int],
-    color_fix: Sequence[ColorFix],
-    grid_fix: bool,
     bicubic: bool,
-    device: str,
+    load: Callable[[str, str | None], list[System]],
 ) -> list[System]:
-    """Return the systems: folders first, which are checked before any model is loaded.
+    """Return the systems: folders first, which are checked before any model is loaded by its source and name.
 
     Raises:
         ValueError: If a folder has no name or doesn't fit, or a model can't be loaded.
@@ -190,5 +216,5 @@ def gather_systems(
     for entry in model:
         name, sign, path = entry.partition("=")
         source, own_name = (path, name) if sign else (entry, None)
-        systems += known.load_variants(source, own_name, device, steps, color_fix, grid_fix)
+        systems += load(source, own_name)
     return systems

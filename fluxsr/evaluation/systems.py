@@ -22,6 +22,7 @@ from fluxsr.images import read_image
 if TYPE_CHECKING:
     from fluxsr.inference import Upscaler
     from fluxsr.inference.engine import ColorFix
+    from fluxsr.models.devices import DType
 
 PEER_SUFFIXES = (".pth", ".pt", ".ckpt")
 
@@ -131,6 +132,15 @@ def load_variants(
     steps: Sequence[int] = (1,),
     color_fixes: Sequence[ColorFix] = ("wavelet",),
     grid_fix: bool = True,
+    lora: str | None = None,
+    prompt: str | None = None,
+    guidance: float | None = None,
+    autoencoder: str | None = None,
+    start_time: float | None = None,
+    window: int | None = None,
+    dtype: DType | None = None,
+    memory: str | None = None,
+    revision: str | None = None,
 ) -> list[System]:
     """Load a model once, and return a system for each number of steps with each color fix.
 
@@ -143,6 +153,8 @@ def load_variants(
         steps: Steps of the solver.
         color_fixes: Color fixes: wavelet, adain or none.
         grid_fix: Remove the grid of the tokens, as upscaling does.
+        lora, prompt, guidance, autoencoder, start_time, window, dtype, memory, revision: As
+            :func:`fluxsr.inference.load_parts` takes them; for models of ours.
 
     Raises:
         ValueError: As :func:`load_model`.
@@ -152,21 +164,40 @@ def load_variants(
             raise ValueError(f"steps must be at least 1, got {number}")
     path = Path(model)
     name = name or _name_of(path)
+    chosen = (guidance, autoencoder, start_time, window, dtype, memory, revision)
     if path.suffix in PEER_SUFFIXES or (path.suffix == ".safetensors" and not _is_ours(path)):
         most = max(steps, default=1)
         if most > 1:
             raise ValueError(f"{model} knows no steps: measure it in another call than models of ours in {most} steps")
+        if any(one is not None for one in (lora, prompt, *chosen)):
+            raise ValueError(
+                f"{model} is a model of another project, which takes no lora, prompt or other option of ours"
+            )
         return [_load_peer(path, name, device)]
     from fluxsr.evaluation.metered import MeteredVelocity, metered
     from fluxsr.inference import Upscaler
     from fluxsr.inference.parts import load_parts
 
-    parts = load_parts(model, device=device)
+    parts = load_parts(
+        model,
+        lora=lora,
+        prompt=prompt,
+        guidance=guidance,
+        autoencoder=autoencoder,
+        start_time=start_time,
+        window=window,
+        device=device,
+        dtype=dtype,
+        memory=memory,
+        revision=revision,
+    )
     networks = [part for part in (parts.velocity, parts.autoencoder) if isinstance(part, nn.Module)]
     meter = CostMeter(parts.device)
     # They are measured one after the other, so that one meter is enough.
-    velocity, autoencoder = MeteredVelocity(parts.velocity, meter), metered(parts.autoencoder, meter)
-    identity, count = _identity(model), _count(networks)
+    velocity, own_autoencoder = MeteredVelocity(parts.velocity, meter), metered(parts.autoencoder, meter)
+    identity, count = ", ".join(_identity(one) for one in (model, lora, prompt) if one is not None), _count(networks)
+    if any(one is not None for one in chosen):
+        identity += f", {chosen}"
     systems = []
     for number, fix in product(steps, color_fixes):
         said = [name]
@@ -174,12 +205,13 @@ def load_variants(
         said += [f"color fix {fix}"] if [*color_fixes] != ["wavelet"] else []
         upscaler = Upscaler(
             velocity,
-            autoencoder,
+            own_autoencoder,
             parts.start_time,
             window=parts.window,
             color_fix=fix,
             grid_fix=grid_fix,
             device=parts.device,
+            memory_plan=parts.memory_plan,
         )
         restore = partial(_restored, upscaler, number)
         own = f"{identity}, {number} steps, color fix {fix}, {'with' if grid_fix else 'without'} grid fix"

@@ -12,6 +12,7 @@ from fluxsr.evaluation import load_metric
 from fluxsr.evaluation.systems import rounded
 from fluxsr.images import read_image
 from fluxsr.inference import Upscaler
+from fluxsr.models import load_flux
 from tests.cli.conftest import fresh_process_modules
 
 
@@ -78,6 +79,27 @@ def test_a_benchmark_with_models_into_three_files(sets, capsys):
     assert "these are 4" in capsys.readouterr().out
 
 
+def test_an_adapter_is_measured_on_its_base_as_it_upscales(sets, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = load_flux("nano", trainable="lora", lora_rank=2)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    backbone.save(tmp_path / "adapter.safetensors")
+    model = {"lora": str(tmp_path / "adapter.safetensors"), "start_time": 0.5, "window": 32}
+    options = [word for name, value in model.items() for word in (f"--{name}", value)]
+    evaluate(
+        *("--hr", sets / "HR", "--lr", sets / "LR", "--model", "mine=nano", *options, "--metrics", "psnr"),
+        *("--device", "cpu", "--save_images", sets / "kept", "-o", sets / "out.json"),
+    )
+    lr_image = (read_image(sets / "LR" / "coffee.png") * 255).round().byte().permute(1, 2, 0).numpy()
+    expected = Upscaler.from_pretrained("nano", device="cpu", **model)(lr_image, scale=4)
+    kept = read_image(sets / "kept" / "mine" / "coffee.png")
+    assert torch.equal((kept * 255).round().byte().permute(1, 2, 0), torch.tensor(expected))
+
+
 def test_lr_images_are_made_with_a_seed(sets, monkeypatch):
     seen = {}
 
@@ -126,6 +148,12 @@ def test_without_hr_only_blind_metrics(sets, assets, capsys):
         ("--hr {0}/HR --results A={0}/a --metrics fid --output {0}/o.json", "at least 50"),
         ("--hr {0}/HR --model {0}/no.safetensors --output {0}/o.json", "no.safetensors"),
         ("--hr {0}/HR --frobnicate", "--frobnicate"),
+        (
+            "--hr {0}/HR --model nano-student nano-flowsr --lora a --window 64 --output {0}/o.json",
+            "--lora and --window",
+        ),
+        ("--hr {0}/HR --bicubic --start_time 0.5 --output {0}/o.json", "--start_time"),
+        ("--hr {0}/HR --model nano --lora {0}/none --output {0}/o.json", "{0}/none"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, sets, capsys, monkeypatch):
@@ -133,7 +161,7 @@ def test_mistakes_are_one_line(arguments, message, sets, capsys, monkeypatch):
     with pytest.raises(SystemExit) as exit_:
         evaluate(*arguments.format(sets).split())
     error = capsys.readouterr().err
-    assert exit_.value.code == 2 and message in error and error.count("fluxsr: error:") == 1
+    assert exit_.value.code == 2 and message.format(sets) in error and error.count("fluxsr: error:") == 1
     assert "Traceback" not in error and not (sets / "o.json").exists()
 
 

@@ -10,14 +10,13 @@ import pytest
 import torch
 import yaml
 
-from fluxsr.cli._support.announcement import losses_of
-from fluxsr.cli._support.lightning_cli import FluxSRCLI
-from fluxsr.cli._support.messages import UsageError
+from fluxsr.cli._support.fit_cli import FluxSRCLI, losses_of
 from fluxsr.cli.fit import main as lightning_main
 from fluxsr.cli.main import main
 from fluxsr.data import PairStore
 from fluxsr.images import read_image
 from fluxsr.training.pair_maker import make_pairs
+from tests.cli.mistakes import failed
 
 CONFIGS = Path(__file__).parent.parent.parent / "examples" / "configs"
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
@@ -211,7 +210,7 @@ def test_a_run_that_goes_on_does_not_make_or_check_its_pairs_again(tmp_path, pai
     ]
     assert fit(tmp_path, "fluxsr_nano.yaml", *arguments, steps=1).trainer.global_step == 1
     monkeypatch.setattr(
-        "fluxsr.cli._support.lightning_cli.complete_pairs", lambda *_: pytest.fail("the pairs were looked at again")
+        "fluxsr.cli._support.fit_cli.complete_pairs", lambda *_: pytest.fail("the pairs were looked at again")
     )
     cli = fit(tmp_path, "fluxsr_nano.yaml", *arguments, steps=2)
     assert cli.trainer.global_step == 2
@@ -292,32 +291,12 @@ def test_the_script_that_was_started_can_be_started_again(tmp_path, capsys, monk
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 
-def failed(folder: Path, capsys, *arguments: Any) -> tuple[BaseException, str]:
-    """Run the command, which must end with exit code 2 and no traceback; returns the error and what was printed."""
-    capsys.readouterr()
+def failure(folder: Path, capsys, *arguments: Any) -> str:
+    """What a command says that fails in a folder."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.chdir(folder)
         patch.setattr(sys, "argv", sys.argv)
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2, error
-    assert "Traceback" not in error
-    assert error.count("fluxsr: error: ") == 1, error
-    return stopped.value.__cause__, error
-
-
-def failure(folder: Path, capsys, *arguments: Any) -> str:
-    """What a command that fails says."""
-    return failed(folder, capsys, *arguments)[1]
-
-
-def mistake(folder: Path, capsys, *arguments: Any) -> UsageError:
-    """The mistake that a command refuses."""
-    error, _ = failed(folder, capsys, *arguments)
-    assert isinstance(error, UsageError), repr(error)
-    assert len(str(error)) < 300
-    return error
+        return failed(capsys, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -339,53 +318,51 @@ def test_bad_settings_end_in_one_clear_error(tmp_path, capsys, photos, arguments
     arguments = [argument.replace("PHOTOS", str(photos)) for argument in arguments]
     error = failure(tmp_path, capsys, "fit", "--config", CONFIGS / "fluxsr_nano.yaml", *QUIET, *arguments)
     assert named in error
-    assert error.startswith("fluxsr: error: ") or "\nfluxsr: error: " in error, error
-    assert error.count("fluxsr: error: ") == 1, error
-    assert len(error.splitlines()[-1]) < 400, error
 
 
 MISTAKES = [
-    ("losses:", "losess:", "model.losess", "model.losses"),
-    ("lr_time:", "lr_tiem:", "model.objective.init_args.lr_tiem", "lr_time"),
-    ("weight_tv:", "weigth_tv:", "model.losses.tv_lpips.init_args.loss.init_args.weigth_tv", "weight_tv"),
-    ("decay: 0.99", "deacy: 0.99", "trainer.callbacks.0.init_args.deacy", "decay"),
-    ("weight_tv: 0.5", "weight_tv: abc", "model.losses.tv_lpips.init_args.loss.init_args.weight_tv", ""),
-    ("crop: 128", "crop: abc", "data.crop", ""),
-    ("training.FeatureTerm", "training.FeatureTrem", "model.losses.adl", "fluxsr.training.FeatureTerm"),
-    ("fluxsr.losses.MSELoss", "fluxsr.losses.MSELos", "model.losses.mse.init_args.loss", "fluxsr.losses.MSELoss"),
+    ("losses:", "losess:", "model.losess", "model.losses?"),
+    ("lr_time:", "lr_tiem:", "model.objective.init_args.lr_tiem", "lr_time?"),
+    ("weight_tv:", "weigth_tv:", "model.losses.tv_lpips.init_args.loss.init_args.weigth_tv", "weight_tv?"),
+    ("decay: 0.99", "deacy: 0.99", "trainer.callbacks.0.init_args.deacy", "decay?"),
+    ("weight_tv: 0.5", "weight_tv: abc", "model.losses.tv_lpips.init_args.loss.init_args.weight_tv", "abc"),
+    ("crop: 128", "crop: abc", "data.crop", "abc"),
+    ("training.FeatureTerm", "training.FeatureTrem", "model.losses", "FeatureTrem"),
+    ("fluxsr.losses.MSELoss", "fluxsr.losses.MSELos", "model.losses.mse.init_args.loss", "'MSELos'"),
 ]
 
 
-@pytest.mark.parametrize(("right", "wrong", "key", "meant"), MISTAKES)
-def test_a_mistake_in_a_file_has_its_key_its_file_and_what_was_meant(tmp_path, capsys, right, wrong, key, meant):
+@pytest.mark.parametrize(("right", "wrong", "key", "named"), MISTAKES)
+def test_a_mistake_in_a_file_names_it_its_key_and_what_was_meant(tmp_path, capsys, right, wrong, key, named):
     text = (CONFIGS / "fluxsr_nano.yaml").read_text()
     assert right in text
     (tmp_path / "mine.yaml").write_text(text.replace(right, wrong))
-    error = mistake(tmp_path, capsys, "fit", "--config", "mine.yaml")
-    assert (error.where, error.suggestion) == (f"mine.yaml: {key}", meant)
-    if not meant:
-        assert repr("abc") in error.what
+    error = failure(tmp_path, capsys, "fit", "--config", "mine.yaml")
+    assert f"error: mine.yaml: {key}" in error or (right == "training.FeatureTerm" and key in error)
+    assert named in error
 
 
 OPTIONS = [
-    ("--model.losses.tv_lpips.init_args.weight=abc", "--model.losses.tv_lpips.init_args.weight", ""),
-    ("--model.losses.tv_lpips.weight=abc", "--model.losses.tv_lpips.weight", ""),
-    ("--model.losses.tv_lpips.loss.wieght_tv=1", "--model.losses.tv_lpips.loss.wieght_tv", "weight_tv"),
-    ("--model.objective=fluxsr.flows.FlowMatchin", "--model.objective", "fluxsr.flows.FlowMatching"),
-    ("--trainer.max_st=2", "--trainer.max_st", "max_steps"),
-    ("--trainer.callbacks.init_args.every_n_train_stepz=2", "--trainer.callbacks.init_args.every_n_train_stepz",
-     "every_n_train_steps"),
-    ("--model.losses.tv_lpip.weight=2", "--model.losses.tv_lpip.weight", "tv_lpips"),
-    ("--ckpt_pth=last", "--ckpt_pth", "--ckpt_path"),
-    ("--data.cahce", "--data.cahce", "cache"),
-    ("--data.crop", "--data.crop", ""),
-]  # fmt: skip
+    ("--model.losses.tv_lpips.init_args.weight=abc", "weight", "abc"),
+    ("--model.losses.tv_lpips.weight=abc", "weight", "abc"),
+    ("--model.losses.tv_lpips.loss.wieght_tv=1", "wieght_tv", "weight_tv?"),
+    ("--model.objective=fluxsr.flows.FlowMatchin", "model.objective", "'FlowMatchin'"),
+    ("--trainer.max_st=2", "trainer.max_st", "max_steps?"),
+    ("--trainer.callbacks.init_args.every_n_train_stepz=2", "every_n_train_stepz", "every_n_train_steps?"),
+    ("--model.losses.tv_lpip.weight=2", "model.losses.tv_lpip", "tv_lpips?"),
+    ("--ckpt_pth=last", "ckpt_pth", "ckpt_path?"),
+    ("--data.cahce", "data.cahce", "cache?"),
+    ("--data.crop", "data.crop", "true"),
+    ("--data.crop=wide", "data.crop", "wide"),
+    ("--config=", "--config", ""),
+    ("--model.losses.mine=fluxsr.losses.L1Loss", "fluxsr.losses.L1Loss", "fluxsr.training.ImageTerm"),
+]
 
 
-@pytest.mark.parametrize(("option", "where", "meant"), OPTIONS)
-def test_a_mistake_in_an_option_has_its_name_and_what_was_meant(tmp_path, capsys, option, where, meant):
-    error = mistake(tmp_path, capsys, "fit", "--config", CONFIGS / "fluxsr_nano.yaml", option)
-    assert (error.where, error.suggestion) == (where, meant)
+@pytest.mark.parametrize(("option", "name", "named"), OPTIONS)
+def test_a_mistake_in_an_option_has_its_name_and_what_was_meant(tmp_path, capsys, option, name, named):
+    error = failure(tmp_path, capsys, "fit", "--config", CONFIGS / "fluxsr_nano.yaml", option)
+    assert name in error and named in error and ".yaml" not in error
 
 
 @pytest.mark.parametrize(
@@ -397,20 +374,11 @@ def test_a_flag_is_spelled_as_in_other_commands(tmp_path, capsys, given, value):
     assert yaml.safe_load(capsys.readouterr().out)["data"]["cache"] is value
 
 
-def test_a_key_that_moved_is_refused_with_its_place_now(tmp_path, capsys):
-    (tmp_path / "mine.yaml").write_text(
-        "data: {degradation: {class_path: fluxsr.data.RealESRGANDegradation, init_args: {blur_sigma2: [0.2, 1.5]}}}\n"
-    )
-    error = mistake(tmp_path, capsys, "fit", "--config", CONFIGS / "fluxsr_nano.yaml", "--config", "mine.yaml")
-    assert error.where == "mine.yaml: data.degradation.init_args.blur_sigma2"
-    assert error.suggestion == "second.blur_sigma"
-
-
 def test_without_a_configuration_it_says_so(tmp_path, capsys):
     assert "fluxsr fit --config FILE" in failure(tmp_path, capsys, "fit")
     (tmp_path / "half.yaml").write_text("trainer: {max_steps: 3}\n")
-    error = mistake(tmp_path, capsys, "fit", "--config", "half.yaml")
-    assert all(key in error.what for key in ("model.backbone", "model.autoencoder", "model.objective"))
+    error = failure(tmp_path, capsys, "fit", "--config", "half.yaml")
+    assert all(key in error for key in ("model.backbone", "model.autoencoder", "model.objective"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(runs, tmp_path, photos, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxsr.cli._support.lightning_cli import FluxSRCLI
+from fluxsr.cli._support.fit_cli import FluxSRCLI
 from tests.cli.test_fit import QUIET, checkpoint, command, failure, fit
 
 FEW = ["--data.batch_size=4", "--trainer.val_check_interval=null"]

@@ -66,8 +66,8 @@ def test_too_little_memory_gives_advice_and_enough_says_so(capsys, monkeypatch):
     ("wrong", "message"),
     [
         (("--model.backbone.init_args.lora_rnk", "16"), "lora_rnk"),
-        (("--devices", "0"), "--devices"),
-        (("--memroy", "48GB"), "did you mean --memory? (`fluxsr plan --help`"),
+        (("--devices", "0"), "devices"),
+        (("--memroy", "48GB"), "--memroy"),
         (("--trainer.max_stepz", "3"), "--trainer.max_stepz"),
         (("--memory", "lots"), "24GB"),
         (("--data.crop", "null"), "data.crop"),

@@ -39,7 +39,7 @@ def options(command: str) -> frozenset[str]:
 @pytest.fixture
 def parse_only(monkeypatch):
     """Let Lightning's commands read all their arguments, every key against its class, and then stop."""
-    from fluxsr.cli._support.lightning_cli import FluxSRCLI
+    from fluxsr.cli._support.fit_cli import FluxSRCLI
 
     monkeypatch.chdir(ROOT)
     for step in ("before_instantiate_classes", "instantiate_classes", "_run_subcommand", "_set_seed"):

@@ -1,5 +1,6 @@
 import pickle
 import sys
+from functools import partial
 from itertools import product
 
 import pytest
@@ -86,8 +87,21 @@ def test_variants_share_one_network_and_are_told_apart(testset):
 
 def test_a_peer_has_no_color_fix_and_is_measured_once(peer, testset):
     model = str(peer[0] / "small.pth")
-    systems = gather_systems(testset, [], [f"peer={model}"], [1], ["wavelet", "none"], True, False, "cpu")
+    load = partial(load_variants, device="cpu", color_fixes=("wavelet", "none"))
+    systems = gather_systems(testset, [], [f"peer={model}"], False, load)
     assert [system.name for system in systems] == ["peer"]
+
+
+def test_a_peer_takes_no_option_of_ours(peer):
+    with pytest.raises(ValueError, match=r"small\.pth .*lora"):
+        load_variants(str(peer[0] / "small.pth"), lora="adapter.safetensors")
+
+
+def test_what_is_chosen_for_a_model_is_what_it_is_measured_with(testset):
+    plain, early = (load_variants("nano-student", device="cpu", start_time=time)[0] for time in (None, 0.5))
+    lr_image = testset.lr_image(next(iter(testset.items)))
+    assert plain.identity != early.identity
+    assert not torch.equal(*(one.picture("a", lr_image, (48, 40))[0] for one in (plain, early)))
 
 
 def test_a_peer_knows_no_steps(peer):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxsr.cli._support.configurations import dotted, take_configs
+from fluxsr.cli._support.fit_files import dotted, take_configs
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 BASE = CONFIGS / "fluxsr_flux1dev.yaml"

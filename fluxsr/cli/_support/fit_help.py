@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from fluxsr.cli._support.help_pages import flow
 
-WHAT = {
-    "fit": "Train as a configuration says.",
-    "validate": "Measure on the validation images, as a configuration says.",
-    "test": "Measure on the test images, as a configuration says.",
-    "predict": "Upscale the images of data.predict with a configuration and its checkpoint.",
-}
-
 _EXAMPLES = {
     "fit": """\
   fluxsr fit --config fluxsr_nano                                                # no download, no GPU
@@ -68,28 +61,14 @@ Classes of your own are found in the current folder; model and data may have a c
 Files merge by key, a list (trainer.callbacks) is replaced as a whole; options win over files. In a file and as an option,
 null removes a loss term.
 
-configurations that come with the package, by name (fluxsr configs lists them all, and copies one):
-  fluxsr_nano               FluxSR, small: minutes on two cores, no download
-  fluxsr_klein4b            FluxSR on FLUX.2-klein-4B, 24 GB; memory/klein_16gb and memory/klein_12gb go after it
-  fluxsr_flux1dev           FluxSR as published, on FLUX.1-dev; memory/24gb, memory/48gb and memory/80gb go after it
-  flowsr_stage1, flowsr_stage2, and the same with _klein4b and _nano
-                            FlowSR: a rectified flow from LR to HR, then one step
-  teacher_nano, student_nano, mixture_nano
-                            how the shipped models were made; FTD and consistency together
-  perceptual_nano           the small perceptual network: classes of examples/perceptual, in the root of the source
-
+`fluxsr configs` lists the configurations that come with the package, for --config by name, and copies one.
 Ctrl-C ends the run after the current step, with a checkpoint. Exit code: 0, 2 for a mistake, 130 after Ctrl-C.
 """
 
 
-def help_page(name: str) -> str:
-    """Return the page of one of the four commands."""
-    return "\n\n".join(
-        [
-            WHAT[name],
-            f"usage: fluxsr {name} --config FILE [--config FILE ...] [--KEY VALUE ...]",
-            f"examples:\n{_EXAMPLES[name]}",
-            f"options that are used most:\n{_OPTIONS}",
-            f"{flow(_KEYS)}\n",
-        ]
-    )
+def help_page(name: str, what: str) -> str:
+    """Return the page of one of the four commands, which begins with what it does."""
+    usage = f"usage: fluxsr {name} --config FILE [--config FILE ...] [--KEY VALUE ...]"
+    examples = f"examples:\n{_EXAMPLES[name]}"
+    options = f"options that are used most:\n{_OPTIONS}"
+    return "\n\n".join([f"{what[0].upper()}{what[1:]}.", usage, examples, options, f"{flow(_KEYS)}\n"])

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import textwrap
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NoReturn
 
 # Wide enough for an option and its help on one line; narrower where the terminal is.
 WIDEST = 110
 _COLUMN = 28  # where the help of an option begins
-
-
-class Entry(NamedTuple):
-    """One line of help: the option's names, none for an argument without name; the name of its value; what it does."""
-
-    names: tuple[str, ...]
-    value: str
-    help: str
 
 
 def width() -> int:
@@ -34,35 +26,47 @@ def flow(text: str) -> str:
     )
 
 
-def page(entries: Sequence[Entry], what: str, usage: str, examples: str, notes: str = "") -> str:
-    """Return the help of a command.
+class PageParser(argparse.ArgumentParser):
+    """Parses options, and prints a page about them; what is wrong with them is an error of one line.
 
     Args:
-        entries: The arguments and options, in their order.
         what: What the command does; the first sentence on its own is enough to know.
         usage: One line.
         examples: Lines of a shell.
         notes: What else there is to know, paragraphs.
+        command: Name of the command, for the errors.
     """
-    arguments = [_lines(entry) for entry in entries if not entry.names]
-    options = [_lines(entry) for entry in entries if entry.names]
-    parts = [flow(what), f"usage: {usage}", _section("examples", textwrap.dedent(examples).strip())]
-    parts += [f"arguments:\n{''.join(arguments)}".rstrip()] if arguments else []
-    parts += [f"options:\n{''.join(options)}".rstrip()]
-    parts += [flow(notes)] if notes else []
-    return "\n\n".join(parts) + "\n"
+
+    positional: argparse.Action | None = None  # what stands without a name
+
+    def __init__(self, what: str, usage: str, examples: str, notes: str, command: str) -> None:
+        super().__init__(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        self.add_argument("-h", "--help", action="help", help="show this page and stop")
+        shown = textwrap.indent(textwrap.dedent(examples).strip(), "  ")
+        self._before = [flow(what), f"usage: {usage}", f"examples:\n{shown}"]
+        self._after = [flow(notes)] if notes else []
+        self._command = command
+
+    def format_help(self) -> str:
+        """Return the page."""
+        formatter = _Formatter("", max_help_position=_COLUMN, width=width())
+        for title, actions in (("arguments", [self.positional]), ("options", self._actions)):
+            formatter.start_section(title)
+            formatter.add_arguments([action for action in actions if action is not None])
+            formatter.end_section()
+        return "\n\n".join([*self._before, formatter.format_help().strip(), *self._after]) + "\n"
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise ValueError(f"{message.removeprefix('argument ')} (`fluxsr {self._command} --help` lists the options)")
 
 
-def _section(title: str, text: str) -> str:
-    return f"{title}:\n{textwrap.indent(text, '  ')}"
+class _Formatter(argparse.HelpFormatter):
+    """Shows an option's value once, after its names."""
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        value: Any = action.metavar or ""
+        return " ".join(filter(None, [", ".join(action.option_strings), value]))
 
-def _lines(entry: Entry) -> str:
-    """Return the lines of one option: names and value on the left, help on the right."""
-    head = f"  {', '.join(entry.names)} {entry.value}".rstrip() if entry.names else f"  {entry.value}"
-    lines = textwrap.wrap(entry.help, width() - _COLUMN) or [""]
-    if len(head) > _COLUMN - 2:
-        lines = [head, *(" " * _COLUMN + line for line in lines)]
-    else:
-        lines = [head.ljust(_COLUMN) + lines[0], *(" " * _COLUMN + line for line in lines[1:])]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return str(action.metavar)

@@ -22,10 +22,9 @@ class Terminated(KeyboardInterrupt):
 class SaveOnInterrupt(Callback):
     """Ends a run cleanly at the first SIGINT or SIGTERM, with ``last.ckpt`` beside the checkpoints of the run.
 
-    Lightning's own way with Ctrl-C is to stop wherever the signal hits, half-way through an optimizer step maybe, and to write
-    nothing; so does a second signal here. SIGTERM is what ``timeout``, ``scancel`` and Kubernetes send. Where SLURM requeues
-    jobs by itself, SIGTERM is left to Lightning. This callback comes after the others: the moving average takes in a step
-    before it is saved.
+    Lightning's own way is to stop wherever the signal hits and to write nothing; so does a second signal here. Where SLURM
+    requeues jobs by itself, SIGTERM is left to Lightning. This callback comes after the others: the moving average takes in a
+    step before it is saved.
 
     Args:
         command: What the user gave, without ``--ckpt_path``: it is repeated in the message.

@@ -1,61 +1,67 @@
-"""Represents a user's mistake as an exception with fields, and guesses what a mistyped name was meant to be."""
+"""Prints what a command says, and guesses what a mistyped name was meant to be."""
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Collection
+from contextlib import suppress
 
-LONGEST = 300  # characters of a library's message
-
-
-class UsageError(ValueError):
-    """A mistake in an option or a configuration, which ``fluxsr`` prints as one line.
-
-    Args:
-        what: What is wrong there, and what to do where that can be said.
-        where: The option with its dashes, or the file and the key; empty where it is no single one.
-        suggestion: The name that was probably meant.
-    """
-
-    def __init__(self, what: str, where: str = "", suggestion: str = "") -> None:
-        super().__init__(what, where, suggestion)
-        self.what = what
-        self.where = where
-        self.suggestion = suggestion
-
-    def __str__(self) -> str:
-        where = f"{self.where}: " if self.where else ""
-        return f"{where}{self.what}" + (f"; did you mean {self.suggestion}?" if self.suggestion else "")
+# What would end a line or steer a terminal; a file's name may hold all of it.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def nearest(name: str, known: Collection[str], cutoff: float = 0.66) -> str:
-    """Return the known name that was probably meant, or an empty text.
+def meant(name: str, known: Collection[str], other: str = "") -> str:
+    """Return ``"; did you mean X?"`` where a known name is like the one that was typed, else ``other``.
 
     Args:
         name: What was typed.
         known: What there is. One that alone begins like it, or alone has its last part, counts as near: ``losses`` for
             ``model.losses``.
-        cutoff: How alike two names must be, from 0 to 1.
+        other: What is said where none is near.
     """
     from difflib import get_close_matches
 
     same = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]]
-    started = [one for one in known if one.startswith(name)]
-    for found in (same, started):
-        if len(found) == 1:
-            return found[0]
-    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), "")
+    started = [one for one in known if name and one.startswith(name)]
+    near = next((found for found in (same, started) if len(found) == 1), get_close_matches(name, known, 1, 0.66))
+    return f"; did you mean {near[0]}?" if near else other
 
 
-def other_spelling(argument: str, known: Collection[str]) -> str:
-    """Return an option with the dashes or underscores that it is known by: ``--batch_size`` for ``--batch-size``."""
-    name, sign, value = argument.partition("=")
-    if not name.startswith("--") or name in known:
-        return argument
-    spelled = name.replace("-", "_").replace("__", "--", 1)
-    return f"{spelled}{sign}{value}" if spelled in known else argument
+class ResultLines:
+    """Prints results on stdout, until it takes no more; the work goes on when nobody reads them or the disk is full.
+
+    Names that stdout can't encode, or that would end the line, are printed with escapes.
+
+    Attributes:
+        problem: Why stdout took no more; empty where that is nobody's fault, as with ``| head``.
+    """
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self._open = True
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+
+    def print(self, line: str) -> None:
+        """Print a line, at once."""
+        if not self._open:
+            return
+        try:
+            print(_CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line), flush=True)
+        except OSError as error:
+            self._open = False
+            self.problem = "" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
+            # What is left in the buffer goes nowhere, or Python would fail over it at the end.
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, sys.stdout.fileno())
+                os.close(nowhere)
 
 
-def shortened(message: str) -> str:
-    """Return a library's message in one line of a bearable length."""
-    text = " ".join(message.split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4].rstrip()} ..."
+def tell(line: str) -> None:
+    """Print a line to stderr, if it can be."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)

@@ -1,49 +1,24 @@
-"""Declares the options of `fluxsr upscale` and `fluxsr app` that choose a model and how it runs."""
+"""Loads the model of `fluxsr upscale` and `fluxsr app`, which take the same options for it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fluxsr.cli._support.messages import UsageError
-from fluxsr.cli._support.printing import tell
-from fluxsr.cli._support.values import pixels, tile
+from fluxsr.cli._support.messages import tell
+from fluxsr.cli._support.signatures import read_signature
 
 if TYPE_CHECKING:
     from fluxsr.inference import Upscaler
 
-FUNCTIONS = ("fluxsr.inference.upscaler:Upscaler.from_pretrained", "fluxsr.inference.parts:load_parts")
-# The window belongs to the model, whose file or folder says it; a revision to `fluxsr export`.
-HIDDEN = frozenset({"window", "revision", "say"})
-VALUES = {"tile": tile, "max_pixels": pixels}
-SHOWN = {
-    "tile": "auto|N|off",
-    "max_pixels": "N",
-    "lora": "FILE",
-    "prompt": "FILE",
-    "autoencoder": "AE",
-    "device": "NAME",
-    "memory": "SIZE|auto",
-}
-_NAMES = [
-    "model",
-    "lora",
-    "prompt",
-    "guidance",
-    "autoencoder",
-    "start_time",
-    "tile",
-    "color_fix",
-    "grid_fix",
-    "ensemble",
-    "device",
-    "dtype",
-    "memory",
-]
+# Which models a command takes: every command that has a model takes these options.
+MODEL = "fluxsr.inference.parts:load_parts"
+UPSCALER = ("fluxsr.inference.upscaler:Upscaler.from_pretrained", MODEL)
 
 
 def take_model(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of :func:`load_upscaler` out of a command's options."""
-    return {name: options.pop(name) for name in _NAMES}
+    names = {name for path in UPSCALER for name in read_signature(path)[1]}
+    return {name: options.pop(name) for name in names & options.keys()}
 
 
 def load_upscaler(model: str | None, **options: Any) -> Upscaler:
@@ -57,7 +32,7 @@ def load_upscaler(model: str | None, **options: Any) -> Upscaler:
     try:
         return Upscaler.from_pretrained(model, **options, say=tell)
     except RuntimeError as error:  # a device that is there and fails, weights of other shapes
-        raise UsageError(f"can't load {model or 'the shipped student'}: {error}") from error
+        raise ValueError(f"can't load {model or 'the shipped student'}: {error}") from error
 
 
 def tell_peak(upscaler: Upscaler) -> None:

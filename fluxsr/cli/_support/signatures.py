@@ -6,28 +6,29 @@ Importing what makes pairs or exports a model takes six seconds and more, and th
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import textwrap
-from dataclasses import dataclass
+import types
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import fluxsr
 
-_SIMPLE = {"int": int, "float": float, "str": str, "bool": bool, "Path": str}
-_LISTS = ("Sequence", "list", "tuple")
+_SEQUENCES = (Sequence, list, tuple)
+# What the names in an annotation are; those that aren't here are aliases, or classes that no option can have.
+_TYPES: dict[str, Any] = {one.__name__: one for one in (int, float, str, bool, Path, Mapping, *_SEQUENCES)}
+_TYPES |= {"Callable": Callable, "Literal": Literal}
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a function, as an option needs it.
+class Parameter(NamedTuple):
+    """One parameter of a function.
 
     Attributes:
-        name: Its name in Python.
-        kinds: Types that a value may have, of ``int``, ``float``, ``str`` and ``bool``.
+        name: Its name.
+        kinds: Which of ``int``, ``float``, ``bool`` and ``str`` a value may be.
         choices: Values of a ``Literal``.
         many: Whether it takes a sequence of these.
         optional: Whether ``None`` is a value.
@@ -37,58 +38,57 @@ class Parameter:
     """
 
     name: str
-    kinds: tuple[type, ...] = (str,)
-    choices: tuple[Any, ...] = ()
-    many: bool = False
-    optional: bool = False
-    required: bool = False
-    default: Any = None
-    help: str = ""
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a docstring says before its arguments, and the parameters."""
-
-    what: str
-    parameters: dict[str, Parameter]
+    kinds: list[type]
+    choices: list[Any]
+    many: bool
+    optional: bool
+    required: bool
+    default: Any
+    help: str
 
 
 def import_function(path: str) -> Any:
     """Return the function that ``package.module:name`` names."""
     module, _, name = path.partition(":")
-    found: Any = import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+    return getattr(import_module(module), name)
 
 
-def read_signature(path: str) -> Signature:
-    """Return the signature of the function at ``package.module:name``; its module isn't imported."""
+def read_signature(path: str) -> tuple[str, dict[str, Parameter]]:
+    """Return what a function's docstring says first, and its parameters; ``package.module:name`` isn't imported."""
     module, _, name = path.partition(":")
     node: Any = _parse(module)
     for part in name.split("."):
         node = next(one for one in node.body if getattr(one, "name", None) == part)
     what, words = split_docstring(ast.get_docstring(node) or "")
-    arguments = node.args
-    plain = [*arguments.posonlyargs, *arguments.args]
-    missing = [None] * (len(plain) - len(arguments.defaults))
-    pairs = [*zip(plain, [*missing, *arguments.defaults], strict=True)]
-    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    plain = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(plain) - len(node.args.defaults)) + node.args.defaults + node.args.kw_defaults
     found = {}
-    for argument, default in pairs:
-        if argument.arg in ("self", "cls") or not (hint := _read_hint(argument.annotation, module)):
+    for argument, default in zip([*plain, *node.args.kwonlyargs], defaults, strict=True):
+        if argument.annotation is None:  # self, cls
             continue
-        value = None if default is None else ast.literal_eval(default)
+        hint = _type(argument.annotation, module)
+        members = _members(hint)
+        sequences = [one for one in members if get_origin(one) in _SEQUENCES]
+        values = [*members, *(each for one in sequences for each in _members(get_args(one)[0]))]
+        kinds = [str if one is Path else one for one in values if one in (int, float, bool, str, Path)]
+        choices = [choice for one in values if get_origin(one) is Literal for choice in get_args(one)]
+        value = ast.literal_eval(default) if default is not None and (kinds or choices) else None
         found[argument.arg] = Parameter(
-            argument.arg, required=default is None, default=value, help=words.get(argument.arg, ""), **hint
+            argument.arg,
+            kinds=list(dict.fromkeys(kinds)),
+            choices=choices,
+            many=bool(sequences),
+            optional=type(None) in members,
+            required=default is None,
+            default=value,
+            help=words.get(argument.arg, ""),
         )
-    return Signature(what, found)
+    return what, found
 
 
 def split_docstring(text: str) -> tuple[str, dict[str, str]]:
     """Return what a docstring says first, and its arguments by name; both without the marks of Sphinx."""
-    text = re.sub(r":\w+:`~?([^`]+)`", r"\1", inspect.cleandoc(text)).replace("``", "")
+    text = re.sub(r":\w+:`~?([^`]+)`", r"\1", text).replace("``", "")
     what, _, rest = text.partition("\nArgs:\n")
     section = re.split(r"\n(?=\S)", rest)[0]
     entries = re.split(r"^(\*{0,2}\w+): ", textwrap.dedent(section), flags=re.MULTILINE)[1:]
@@ -96,52 +96,28 @@ def split_docstring(text: str) -> tuple[str, dict[str, str]]:
     return re.split(r"\n(?:Raises|Returns|Yields|Example):\n", what)[0].strip(), words
 
 
-def _read_hint(node: ast.expr | None, module: str) -> dict[str, Any]:
-    """Return kinds, choices, many and optional of an annotation; nothing where no option can have such a value."""
-    kinds: list[type] = []
-    choices: list[Any] = []
-    many = optional = False
-    for one in _members(node, module):
-        name = ast.unparse(one.value) if isinstance(one, ast.Subscript) else ast.unparse(one)
-        if name == "None":
-            optional = True
-        elif name in _SIMPLE:
-            kinds.append(_SIMPLE[name])
-        elif name == "Literal" and isinstance(one, ast.Subscript):
-            choices += one.slice.elts if isinstance(one.slice, ast.Tuple) else [one.slice]
-        elif name in _LISTS and isinstance(one, ast.Subscript):
-            inner = _read_hint(one.slice.elts[0] if isinstance(one.slice, ast.Tuple) else one.slice, module)
-            if not inner:
-                return {}
-            many = True
-            kinds += inner["kinds"]
-            choices += inner["choices"]
-        elif name == "Mapping" and (kinds or many):
-            continue  # what a Python caller may give instead of a sequence
-        else:
-            return {}
-    values = tuple(ast.literal_eval(one) if isinstance(one, ast.expr) else one for one in choices)
-    return {"kinds": tuple(kinds), "choices": values, "many": many, "optional": optional}
+def _members(hint: Any) -> Sequence[Any]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _members(node: ast.expr | None, module: str) -> list[ast.expr]:
-    """Return the members of a union, with names of types (``DType``) replaced by what they stand for."""
-    if isinstance(node, ast.BinOp):
-        return [*_members(node.left, module), *_members(node.right, module)]
-    if isinstance(node, ast.Name) and (alias := _find_alias(node.id, module)) is not None:
-        return _members(*alias)
-    return [] if node is None else [node]
+def _type(node: ast.expr, module: str) -> Any:
+    """Return the type that an annotation of a module means, as :func:`typing.get_type_hints` does for imported ones."""
+    names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    try:
+        return eval(ast.unparse(node), {name: _named(name, module) for name in names})
+    except (TypeError, AttributeError):  # of a class that no option can have
+        return Any
 
 
-def _find_alias(name: str, module: str) -> tuple[ast.expr, str] | None:
+def _named(name: str, module: str) -> Any:
+    if name in _TYPES:
+        return _TYPES[name]
     for one in _parse(module).body:
         if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == name:
-            return one.value, module
-        if isinstance(one, ast.ImportFrom) and (one.module or "").startswith("fluxsr."):
-            original = next((alias.name for alias in one.names if name in (alias.asname, alias.name)), None)
-            if original is not None:
-                return _find_alias(original, str(one.module))
-    return None
+            return _type(one.value, module)
+        if isinstance(one, ast.ImportFrom) and name in [alias.name for alias in one.names]:
+            return _named(name, str(one.module)) if str(one.module).startswith("fluxsr.") else Any
+    return Any
 
 
 @cache
