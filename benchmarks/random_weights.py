@@ -13,6 +13,7 @@ from torch import nn
 
 from fluxsr.models import FluxBackbone
 from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
+from fluxsr.models.families import FLUX1
 from fluxsr.models.quantization import quantization_config
 from fluxsr.training import OneStepSR
 from fluxsr.training.validation import Means
@@ -77,7 +78,7 @@ def quantizer(kind: Any) -> Callable[[nn.Module], nn.Module]:
     Raises:
         ValueError: if the package or the device that it needs is missing.
     """
-    config = quantization_config(kind)
+    config = quantization_config(kind, FLUX1)  # the linears that stay are chosen by base_linears
     if kind != "nf4":
         from torchao.quantization import quantize_
 

@@ -20,9 +20,9 @@ from PIL import Image
 
 from benchmarks.upscale import picture
 from fluxsr.inference import Upscaler
-from fluxsr.inference.batch import Watcher, one_by_one, overlapped
+from fluxsr.inference.batch import Watcher, compute, one_by_one, overlapped, read, write
 from fluxsr.inference.jobs import Job
-from fluxsr.inference.one_file import Settings, compute, read, write
+from fluxsr.inference.settings import Settings
 
 
 def shares(upscaler: Upscaler, job: Job) -> str:

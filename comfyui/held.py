@@ -10,16 +10,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from fluxsr.inference import UpscalerParts
+from fluxsr.inference import Upscaler
 
 
 class Networks(nn.Module):
     """A velocity model and an autoencoder as the one module that is moved."""
 
-    def __init__(self, parts: UpscalerParts) -> None:
+    def __init__(self, upscaler: Upscaler) -> None:
         super().__init__()
-        self.velocity = parts.velocity
-        self.autoencoder = parts.autoencoder
+        self.velocity = upscaler.velocity
+        self.autoencoder = upscaler.autoencoder
         self.device: torch.device | None = None  # ComfyUI writes here where the weights are
 
 
@@ -43,27 +43,27 @@ class HeldModel:
     """What the socket FLUXSR_MODEL carries.
 
     Attributes:
-        parts: The networks and numbers.
+        upscaler: The networks and numbers.
         patcher: ComfyUI's handle of the networks; ``None`` where their own hooks move them.
     """
 
-    parts: UpscalerParts
+    upscaler: Upscaler
     patcher: WholePatcher | None
 
     @classmethod
-    def of(cls, parts: UpscalerParts) -> HeldModel:
-        """Return parts that lie in main memory, in ComfyUI's keeping from now on."""
+    def of(cls, upscaler: Upscaler) -> HeldModel:
+        """Return what lies in main memory, in ComfyUI's keeping from now on."""
         device = comfy.model_management.get_torch_device()
-        patcher = WholePatcher(Networks(parts), load_device=device, offload_device=torch.device("cpu"))
-        return cls(parts._replace(device=device), patcher)
+        patcher = WholePatcher(Networks(upscaler), load_device=device, offload_device=torch.device("cpu"))
+        return cls(upscaler.changed(device=device), patcher)
 
     @classmethod
-    def fitted(cls, parts: UpscalerParts) -> HeldModel:
-        """Return parts that were made to fit a memory; those whose hooks move their weights are left to them."""
-        plan = parts.memory_plan
+    def fitted(cls, upscaler: Upscaler) -> HeldModel:
+        """Return what was made to fit a memory; those whose hooks move their weights are left to them."""
+        plan = upscaler.memory_plan
         if plan is not None and plan.form.by_block:
-            return cls(parts, None)
-        return cls.of(parts)
+            return cls(upscaler, None)
+        return cls.of(upscaler)
 
     def to_device(self, activations: int) -> None:
         """Have the weights on the device, and ``activations`` bytes beside them free."""

@@ -10,7 +10,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from fluxsr.inference import load_parts
+from fluxsr.inference import Upscaler
 
 from . import files
 from .held import HeldModel
@@ -80,9 +80,9 @@ class LoadModel(io.ComfyNode):
             options["dtype"] = "bfloat16"  # FLUX; single files are small models in float32
         with torch.inference_mode(False):
             if memory == COMFYUI:
-                return io.NodeOutput(HeldModel.of(load_parts(path, device="cpu", **options)))
+                return io.NodeOutput(HeldModel.of(Upscaler.from_pretrained(path, device="cpu", **options)))
             device = str(comfy.model_management.get_torch_device())
             if not on_cpu:
                 comfy.model_management.free_memory(1e30, torch.device(device))
-            parts = load_parts(path, device=device, memory=memory, say=logging.info, **options)
-        return io.NodeOutput(HeldModel.fitted(parts))
+            upscaler = Upscaler.from_pretrained(path, device=device, memory=memory, say=logging.info, **options)
+        return io.NodeOutput(HeldModel.fitted(upscaler))

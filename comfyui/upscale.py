@@ -8,7 +8,6 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from fluxsr.inference import Upscaler
 from fluxsr.inference.memory import bytes_per_pixel
 
 from .held import HeldModel
@@ -68,7 +67,7 @@ class Upscale(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Upscale each image of the batch; ComfyUI's Cancel ends it after the windows at hand."""
-        upscaler = Upscaler(**fluxsr_model.parts._asdict(), tile=tile or "auto", color_fix=color_fix)
+        upscaler = fluxsr_model.upscaler.changed(tile=tile or "auto", color_fix=color_fix)
         fluxsr_model.to_device(bytes_per_pixel(upscaler.velocity, upscaler.autoencoder) * (tile or _LARGEST_TILE) ** 2)
         size = (height, width) if height and width else None
         bar = comfy.utils.ProgressBar(len(image))

@@ -7,7 +7,7 @@ from fluxsr.cli._support.command import Command
 
 COMMAND = Command(
     "app",
-    ("fluxsr.app.server:serve_upscaling", *model_options.UPSCALER),
+    ("fluxsr.app.server:serve_upscaling", model_options.MODEL),
     examples="""
     fluxsr app
     fluxsr app --model nano --lora outputs/fluxsr_nano/backbone.safetensors --port 8000

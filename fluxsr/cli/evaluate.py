@@ -39,6 +39,7 @@ interruption. Exit code: 0, or 2 for a mistake.""",
         "memory": "SIZE|auto",
         "output": "FILE",
     },
+    hidden=frozenset({"tile", "ensemble"}),
 )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fluxsr.cli._support.command import Command
 from fluxsr.cli._support.messages import ResultLines, tell
-from fluxsr.cli._support.model_options import UPSCALER, load_upscaler, take_model, tell_peak
+from fluxsr.cli._support.model_options import MODEL, load_upscaler, take_model, tell_peak
 from fluxsr.cli._support.values import width_and_height
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "upscale",
-    ("fluxsr.inference.batch:upscale_files", *UPSCALER, "fluxsr.processes:launch"),
+    ("fluxsr.inference.batch:upscale_files", MODEL, "fluxsr.processes:launch"),
     examples="""
     fluxsr upscale photo.jpg -o large.png
     fluxsr upscale photo.jpg -o wall.png --longest 3840
@@ -46,8 +46,7 @@ def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
     from fluxsr.cli._support.progress_bars import progress_bars
-    from fluxsr.inference.batch import Watcher, upscale_files
-    from fluxsr.inference.tally import Tally
+    from fluxsr.inference.batch import Tally, Watcher, upscale_files
     from fluxsr.processes import launch
 
     devices = options.pop("devices")

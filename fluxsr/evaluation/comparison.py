@@ -82,7 +82,7 @@ def compare(
         save_images: Folder to keep the models' pictures in, for fluxsr report.
         progress: Is called with how many pictures are measured, and how many this process has to measure.
         lora, prompt, guidance, autoencoder, start_time, window, dtype, memory, revision: Of the only model, which is then one
-            of ours: as :func:`fluxsr.inference.load_parts` takes them.
+            of ours: as :meth:`fluxsr.inference.Upscaler.from_pretrained` takes them.
         processes: The processes that share the images; each of them makes the same call.
 
     Raises:

@@ -154,7 +154,7 @@ def load_variants(
         color_fixes: Color fixes: wavelet, adain or none.
         grid_fix: Remove the grid of the tokens, as upscaling does.
         lora, prompt, guidance, autoencoder, start_time, window, dtype, memory, revision: As
-            :func:`fluxsr.inference.load_parts` takes them; for models of ours.
+            :meth:`fluxsr.inference.Upscaler.from_pretrained` takes them; for models of ours.
 
     Raises:
         ValueError: As :func:`load_model`.
@@ -176,9 +176,8 @@ def load_variants(
         return [_load_peer(path, name, device)]
     from fluxsr.evaluation.metered import MeteredVelocity, metered
     from fluxsr.inference import Upscaler
-    from fluxsr.inference.parts import load_parts
 
-    parts = load_parts(
+    own = Upscaler.from_pretrained(
         model,
         lora=lora,
         prompt=prompt,
@@ -190,11 +189,12 @@ def load_variants(
         dtype=dtype,
         memory=memory,
         revision=revision,
+        grid_fix=grid_fix,
     )
-    networks = [part for part in (parts.velocity, parts.autoencoder) if isinstance(part, nn.Module)]
-    meter = CostMeter(parts.device)
+    networks = [part for part in (own.velocity, own.autoencoder) if isinstance(part, nn.Module)]
+    meter = CostMeter(own.device)
     # They are measured one after the other, so that one meter is enough.
-    velocity, own_autoencoder = MeteredVelocity(parts.velocity, meter), metered(parts.autoencoder, meter)
+    velocity, own_autoencoder = MeteredVelocity(own.velocity, meter), metered(own.autoencoder, meter)
     identity, count = ", ".join(_identity(one) for one in (model, lora, prompt) if one is not None), _count(networks)
     if any(one is not None for one in chosen):
         identity += f", {chosen}"
@@ -203,19 +203,10 @@ def load_variants(
         said = [name]
         said += [f"{number} step{'s' if number > 1 else ''}"] if [*steps] != [1] else []
         said += [f"color fix {fix}"] if [*color_fixes] != ["wavelet"] else []
-        upscaler = Upscaler(
-            velocity,
-            own_autoencoder,
-            parts.start_time,
-            window=parts.window,
-            color_fix=fix,
-            grid_fix=grid_fix,
-            device=parts.device,
-            memory_plan=parts.memory_plan,
-        )
+        upscaler = own.changed(velocity=velocity, autoencoder=own_autoencoder, color_fix=fix)
         restore = partial(_restored, upscaler, number)
-        own = f"{identity}, {number} steps, color fix {fix}, {'with' if grid_fix else 'without'} grid fix"
-        systems.append(System(", ".join(said), model, own, restore=restore, meter=meter, parameters=count))
+        told = f"{identity}, {number} steps, color fix {fix}, {'with' if grid_fix else 'without'} grid fix"
+        systems.append(System(", ".join(said), model, told, restore=restore, meter=meter, parameters=count))
     return systems
 
 

@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fluxsr.inference.batch import upscale_files
+    from fluxsr.inference.batch import Outcome, upscale_files
     from fluxsr.inference.export import ExportedModel, export_model
-    from fluxsr.inference.one_file import Outcome
-    from fluxsr.inference.parts import UpscalerParts, load_parts
     from fluxsr.inference.pipeline import FluxSRPipeline
     from fluxsr.inference.upscaler import Upscaler
 
 _HOME = {
     "ExportedModel": "export",
     "FluxSRPipeline": "pipeline",
-    "Outcome": "one_file",
+    "Outcome": "batch",
     "Upscaler": "upscaler",
-    "UpscalerParts": "parts",
     "export_model": "export",
-    "load_parts": "parts",
     "upscale_files": "batch",
 }
 
@@ -31,9 +27,7 @@ __all__ = [
     "FluxSRPipeline",
     "Outcome",
     "Upscaler",
-    "UpscalerParts",
     "export_model",
-    "load_parts",
     "upscale_files",
 ]
 

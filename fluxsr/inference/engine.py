@@ -18,7 +18,6 @@ from fluxsr.inference.color import Moments, adain, wavelet_rows
 from fluxsr.inference.grid import Trimmed, WithoutGrid, enough_tokens
 from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.strips import RowBuffer, RowSource, blended
-from fluxsr.inference.transfers import to_device, to_host
 from fluxsr.models import PixelAutoencoder
 from fluxsr.models.tiling import spans
 from fluxsr.protocols import Autoencoder, VelocityModel
@@ -215,3 +214,19 @@ def _finite(strip: Tensor) -> Tensor:
 
 def _blocks(length: int, block: int) -> int:
     return -(-length // block)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host on a device; for CUDA it is copied while the host goes on."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """Return a tensor of a device in the host's memory, complete."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    copy = tensor.to("cpu", non_blocking=True)  # to pinned memory, which is then what PyTorch takes
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return copy

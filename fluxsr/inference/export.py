@@ -10,15 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from fluxsr.inference.parts import find_student, student_autoencoder, window_of
+from fluxsr.inference.load import Student, find_student
 from fluxsr.inference.pipeline import FluxSRPipeline
-from fluxsr.models import PromptEmbedding, fuse_lora, load_flux, load_folded
+from fluxsr.models import PromptEmbedding, fuse_lora, load_folded
 from fluxsr.models.architectures import license_of
-from fluxsr.models.encoder_lora import copy_encoder_lora, encoder_lora_of
+from fluxsr.models.encoder_lora import copy_encoder_lora
 from fluxsr.models.families import family_of
 from fluxsr.models.load import transformer_class
 from fluxsr.models.quantization import Quantization, quantization_config
-from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
 from fluxsr.models.student import StudentRecord
 from fluxsr.models.weight_files import write_safetensors
@@ -112,32 +111,36 @@ def export_model(
             f"the layout bfl is one file, but the output is {output!r}: give a name ending in .safetensors"
         )
     fold = fold and layout == "diffusers"  # BFL's layout has the modulation layers themselves
-    source, record = find_student(
-        model, lora, revision=revision, start_time=start_time, window=window, guidance=guidance
-    )
+    student = find_student(model, lora, revision=revision, start_time=start_time, window=window, guidance=guidance)
+    source, time = student.source, student.start_time
     stored = StoredWeights(source)
     quantization = None if quantize is None else quantization_config(quantize, family_of(stored.config))
     kind = stored.dtype if dtype == "auto" else dtype
-    common: dict[str, Any] = {"guidance": record.guidance, "dtype": kind, "revision": revision}
-    time = record.start_time
-    assert time is not None, "find_student has checked it"
     if fold:
         embedding = None if prompt is None else PromptEmbedding.load(prompt)
-        backbone = load_folded(source.name, t=time, prompt=embedding, lora=lora, **common)
+        backbone = load_folded(
+            source.name,
+            t=time,
+            prompt=embedding,
+            guidance=student.record.guidance,
+            lora=lora,
+            dtype=kind,
+            revision=revision,
+        )
     else:
-        backbone = fuse_lora(load_flux(source.name, trainable="none", prompt=prompt, lora_weights=lora, **common))
-    vae = student_autoencoder(backbone, source, record, lora, autoencoder, dtype=kind)
+        backbone = fuse_lora(student.backbone(prompt, kind))
+    vae = student.autoencoder(backbone, autoencoder, kind)
     own = backbone.record
     record = replace(
-        record,
-        base=base_model or record.base,
+        student.record,
+        base=base_model or student.record.base,
         base_sizes=own.base_sizes,
         guidance=own.guidance,
         prompt=own.prompt,
         prompt_digest=own.prompt_digest,
         autoencoder=vae.fingerprint(),
-        window=window_of(record, vae),
-        trained=trained or record.trained,
+        window=student.window(vae),
+        trained=trained or student.record.trained,
     )
     record = replace(record, license=license_of(record.base).name)
     if not single:
@@ -145,10 +148,10 @@ def export_model(
     elif layout == "bfl":
         state = {key: tensor.to(getattr(torch, kind)) for key, tensor in backbone.transformer.state_dict().items()}
         write_safetensors(
-            target, backbone.family.original_names(state), metadata=_beside(record, source, lora, target).header()
+            target, backbone.family.original_names(state), metadata=_beside(record, student, target).header()
         )
     else:
-        backbone.save(target, dtype=kind, record=_beside(record, source, lora, target))
+        backbone.save(target, dtype=kind, record=_beside(record, student, target))
     return ExportedModel(
         path=target,
         model=source.name,
@@ -183,9 +186,9 @@ def _write_folder(pipeline: FluxSRPipeline, target: Path, quantization: Any) -> 
         folder.rename(target)
 
 
-def _beside(record: StudentRecord, source: ModelSource, lora: str | None, target: Path) -> StudentRecord:
+def _beside(record: StudentRecord, student: Student, target: Path) -> StudentRecord:
     """Copy the adapter of the autoencoder's encoder, if there is one, beside a single file; return what its header says."""
-    encoder = encoder_lora_of(lora if lora is not None else source.path, record.encoder_lora)
+    encoder = student.encoder_lora
     return record if encoder is None else replace(record, encoder_lora=copy_encoder_lora(encoder, target))
 
 

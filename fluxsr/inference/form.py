@@ -15,7 +15,7 @@ from fluxsr.like_gpu import LikeDevice, like_device
 from fluxsr.models import FluxBackbone, LatentAutoencoder, fold_modulation
 from fluxsr.models.features import find_blocks
 from fluxsr.models.modulation.folding import is_folded
-from fluxsr.models.quantization import Quantization
+from fluxsr.models.quantization import Quantization, quantize_int8
 from fluxsr.sizes import gigabytes
 
 # Left to the CUDA context, the libraries' workspaces and fragmentation.
@@ -114,6 +114,38 @@ def choose_form(
         f"this model takes at least {gigabytes(least.peak_bytes + RESERVE * cuda)} on the device, even block by block and in "
         f"tiles of {least.tile} pixels, and there are {gigabytes(limit + RESERVE * cuda)}: use a smaller model, or the CPU"
     )
+
+
+def take_form(
+    velocity: FluxBackbone, autoencoder: Any, start_time: float, plan: MemoryPlan, place: torch.device
+) -> tuple[FluxBackbone, Any]:
+    """Return networks that lie in main memory in the form that was planned, on the device that computes.
+
+    Args:
+        velocity: The student, on the CPU.
+        autoencoder: Its autoencoder, there too.
+        start_time: Time of the LR latents.
+        plan: Form that :func:`choose_form` chose for them.
+        place: The device.
+    """
+    form = plan.form
+    if form.folded and not is_folded(velocity.transformer.config):
+        velocity = fold_modulation(velocity, start_time, fuse=True)  # the whole one is free to go
+    if form.quantize is not None:
+        quantize_int8(velocity.transformer, velocity.family)
+        velocity.quantization = form.quantize
+    set_tiling(autoencoder, form.tiled)
+    if form.by_block:
+        from diffusers.hooks.group_offloading import apply_group_offloading
+
+        stream = place.type == "cuda"
+        how: dict[str, Any] = {"num_blocks_per_group": 1, "use_stream": stream, "non_blocking": stream}
+        apply_group_offloading(velocity.transformer, onload_device=place, offload_type="block_level", **how)
+        for name, buffer in list(velocity.named_buffers(recurse=False)):
+            velocity.register_buffer(name, buffer.to(place), persistent=False)
+    else:
+        velocity.to(place)
+    return velocity, autoencoder.to(place)
 
 
 def planned_peak(

@@ -18,10 +18,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from torch import nn
 
-from fluxsr.inference.form import MemoryPlan, choose_form
+from fluxsr.inference.form import MemoryPlan
 from fluxsr.inference.memory import memory_limit
 from fluxsr.inference.model_card import model_card
-from fluxsr.inference.parts import UpscalerParts, take_form
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
 from fluxsr.models.autoencoders import wrap_autoencoder
@@ -258,18 +257,10 @@ class FluxSRPipeline(DiffusionPipeline):
         """
         place = choose_device(device)
         own = self.upscaler()
-        velocity: Any = own.velocity
-        parts = UpscalerParts(velocity, own.autoencoder, own.start_time, own.window, place)
-        plan = choose_form(
-            *_on_meta(velocity, own.autoencoder),
-            own.start_time,
-            own.window,
-            memory_limit(memory, place),
-            cuda=place.type == "cuda",
-        )
+        plan = own.changed(**_on_meta(own)).plan(memory_limit(memory, place), place)
         say(plan.words())
-        fitted = take_form(parts, plan, place)
-        self.register_modules(transformer=fitted.velocity.transformer)
+        velocity: Any = own.fitted(plan, place).velocity
+        self.register_modules(transformer=velocity.transformer)
         self.memory_plan: MemoryPlan | None = plan
         return plan
 
@@ -288,7 +279,7 @@ class FluxSRPipeline(DiffusionPipeline):
         plan = getattr(self, "memory_plan", None)
         assert self.record.start_time is not None, "the constructor has checked it"
         window = self.record.window if plan is None else plan.window
-        own = {"window": window, "device": device, "memory_plan": plan}
+        own = {"window": window, "device": device, "memory_plan": plan, "record": self.record}
         return Upscaler(velocity, autoencoder, self.record.start_time, **{**own, **options})
 
     def __call__(
@@ -342,13 +333,15 @@ class FluxSRPipeline(DiffusionPipeline):
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _on_meta(velocity: FluxBackbone, autoencoder: Any) -> tuple[FluxBackbone, Any]:
-    """Return the same networks without contents."""
+def _on_meta(upscaler: Upscaler) -> dict[str, Any]:
+    """Return an upscaler's networks without contents."""
+    velocity: Any = upscaler.velocity
     transformer: Any = velocity.transformer
     with torch.device("meta"):
         empty = nn.Module.to(type(transformer).from_config(transformer.config), velocity.dtype)
         embeddings: Any = [None if one is None else one.to("meta") for one in velocity.prompt[:2]]
         prompt = PromptEmbedding(embeddings[0], embeddings[1], velocity.prompt_text)
         model = FluxBackbone(empty, prompt, velocity.guidance).eval()
-    vae = getattr(autoencoder, "vae", None)
-    return model, autoencoder if vae is None else wrap_autoencoder(deepcopy(vae).to("meta"))
+    vae = getattr(upscaler.autoencoder, "vae", None)
+    autoencoder = upscaler.autoencoder if vae is None else wrap_autoencoder(deepcopy(vae).to("meta"))
+    return {"velocity": model, "autoencoder": autoencoder}

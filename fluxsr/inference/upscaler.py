@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,10 +16,11 @@ from fluxsr.images.convert import Pixels, unpack_image
 from fluxsr.images.resize import output_size
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
 from fluxsr.inference.ensemble import ShiftedMean
-from fluxsr.inference.form import MemoryPlan
-from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory
-from fluxsr.inference.numbers import check_numbers
-from fluxsr.inference.parts import load_parts
+from fluxsr.inference.form import MemoryPlan, choose_form, take_form
+from fluxsr.inference.load import find_student
+from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory, memory_limit
+from fluxsr.inference.settings import check_numbers
+from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.student import StudentRecord
 from fluxsr.protocols import Autoencoder, VelocityModel
 
@@ -50,7 +53,7 @@ class Upscaler:
         ensemble: Average four passes that are shifted by half a token (:class:`fluxsr.inference.ensemble.ShiftedMean`):
             closer to the original and softer, at four times the work of the model.
         device: Device that the parts run on; by default that of the velocity model's parameters.
-        memory_plan: Form that was chosen for a limited memory (:func:`fluxsr.inference.load_parts`); its tile is ``"auto"``'s.
+        memory_plan: Form that was chosen for a limited memory (:meth:`plan`); its tile is ``"auto"``'s.
         record: What the student is besides its weights, where that is known.
 
     Raises:
@@ -86,13 +89,14 @@ class Upscaler:
         for name, value in (("tile", tile), ("window", window)):
             if value is not None and value != "auto" and (isinstance(value, str) or value < self.smallest):
                 raise ValueError(f"{name} must be at least {self.smallest} pixels for this autoencoder, got {value}")
-        self.velocity: VelocityModel = ShiftedMean(velocity) if ensemble else velocity
+        self.velocity = velocity
+        self.ensemble = ensemble
         self.autoencoder = autoencoder
         self.start_time = start_time
         self.window = window
         self.record = record or StudentRecord()
         self.memory_plan = memory_plan
-        self.tile = memory_plan.tile if memory_plan is not None and tile == "auto" else tile
+        self.tile = tile
         self.color_fix = color_fix
         self.grid_fix = grid_fix
         self._told: set[int] = set()
@@ -104,28 +108,95 @@ class Upscaler:
         cls,
         model: str | Path | None = None,
         *,
+        lora: str | Path | None = None,
+        prompt: str | Path | None = None,
+        guidance: float | None = None,
+        autoencoder: str | None = None,
+        start_time: float | None = None,
+        window: int | None = None,
+        device: str = "auto",
+        dtype: DType | None = None,
+        memory: str | None = None,
+        revision: str | None = None,
         tile: int | Literal["auto"] | None = "auto",
         color_fix: ColorFix = "wavelet",
         grid_fix: bool = True,
         ensemble: bool = False,
-        **source: Any,
+        say: Callable[[str], None] = logger.info,
     ) -> Upscaler:
         """Load a super-resolver, by default the shipped student.
 
         Args:
-            model: Shipped name, ``.safetensors`` file, hub id or folder (default: nano-student).
+            model: Model to load. ``nano-student`` (the default) and ``nano-flowsr`` are shipped. It can be a file that
+                training or ``fluxsr export`` wrote (``.safetensors``), or a folder or hub id of a FluxSR pipeline. With
+                ``lora`` or ``start_time`` it can be a base in diffusers' layout: a hub id
+                (``black-forest-labs/FLUX.1-dev``) or a folder.
+            lora: Adapter file that training exported; ``model`` must then name its base.
+            prompt: File of cached embeddings made by ``fluxsr prompt``, the one used in training.
+            guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
+            autoencoder: ``pixel``, a hub id or a folder (default: its own).
+            start_time: Time of the LR latents (``lr_time`` in training); by default what the file or pipeline says.
+            window: Side in pixels of what the model sees at a time; by default what the file or pipeline says, else 128 for
+                models on pixels and 1024 for those on FLUX's latents.
+            device: Device: auto, cuda, mps or cpu.
+            dtype: Dtype of the weights; by default float32 for single files and on the CPU, bfloat16 for FLUX on a GPU.
+            memory: Memory to fit into: 12GB, or auto for what is free.
+            revision: Revision of the hub repository.
             tile: Side in pixels of the area computed at a time; off sets no limit.
             color_fix: Keep the input's low frequencies (wavelet) or its mean and deviation (adain).
             grid_fix: Remove the grid that a transformer's tokens leave.
             ensemble: Average four shifted passes: faithful but softer.
-            **source: Further options of :func:`fluxsr.inference.load_parts`: ``lora``, ``prompt``, ``guidance``,
-                ``autoencoder``, ``start_time``, ``window``, ``device``, ``dtype``, ``memory``, ``revision``, ``say``.
+            say: Called, before anything is loaded, with what was chosen for ``memory``, and the expected peak.
 
         Raises:
             ValueError: If something can't be loaded, doesn't fit, or is not known, with what to do.
         """
-        own: dict[str, Any] = {"tile": tile, "color_fix": color_fix, "grid_fix": grid_fix, "ensemble": ensemble}
-        return cls(**load_parts(model, **source)._asdict(), **own)
+        place = choose_device(device)
+        student = find_student(model, lora, revision=revision, start_time=start_time, window=window, guidance=guidance)
+        dtype = dtype or ("bfloat16" if place.type != "cpu" and not student.source.is_file else "float32")
+        check_dtype(dtype)
+        options: dict[str, Any] = {"color_fix": color_fix, "grid_fix": grid_fix, "ensemble": ensemble}
+
+        def load(onto: torch.device) -> Upscaler:
+            velocity = student.backbone(None if prompt is None else str(prompt), dtype, onto)
+            vae = student.autoencoder(velocity, autoencoder, dtype, onto)
+            own: dict[str, Any] = {
+                "window": student.window(vae),
+                "tile": tile,
+                "device": onto,
+                "record": student.record,
+            }
+            return cls(velocity, vae, student.start_time, **own, **options)
+
+        if memory is None:
+            return load(place)
+        # Planned without a weight first.
+        plan = load(torch.device("meta")).plan(memory_limit(memory, place), place)
+        say(plan.words())
+        return load(torch.device("cpu")).fitted(plan, place)
+
+    def plan(self, limit: int, place: torch.device) -> MemoryPlan:
+        """Return the form in which the model fits; see :func:`fluxsr.inference.form.choose_form`, which explains the errors.
+
+        Args:
+            limit: Bytes that may be used on the device.
+            place: The device.
+        """
+        velocity: Any = self.velocity
+        return choose_form(velocity, self.autoencoder, self.start_time, self.window, limit, cuda=place.type == "cuda")
+
+    def fitted(self, plan: MemoryPlan, place: torch.device) -> Upscaler:
+        """Return the upscaler, whose networks lie in main memory, in the form that was planned, on the device."""
+        velocity: Any = self.velocity
+        velocity, autoencoder = take_form(velocity, self.autoencoder, self.start_time, plan, place)
+        return self.changed(
+            velocity=velocity, autoencoder=autoencoder, window=plan.window, device=place, memory_plan=plan
+        )
+
+    def changed(self, **changes: Any) -> Upscaler:
+        """Return an upscaler with other arguments of the class than this one's; the networks are shared."""
+        own = {name: getattr(self, name) for name in inspect.signature(Upscaler).parameters}
+        return Upscaler(**{**own, **changes})
 
     def __call__(
         self,
@@ -198,7 +269,7 @@ class Upscaler:
         while True:
             try:
                 result = StripRun(
-                    self.velocity,
+                    ShiftedMean(self.velocity) if self.ensemble else self.velocity,
                     self.autoencoder,
                     source,
                     shape,
@@ -231,6 +302,8 @@ class Upscaler:
 
     def _tile_limit(self, longest: int) -> int:
         """Return the side in pixels of the tile to begin with."""
+        if self.memory_plan is not None and self.tile == "auto":
+            return self.memory_plan.tile
         if self.tile is None:
             return max(longest, self.window or 0)
         if self.tile != "auto":

@@ -110,7 +110,7 @@ def test_weights_are_in_comfyuis_keeping_as_a_whole(nodes, held, image, state):
     assert models == [held.patcher] and activations > 2**20
     assert held.patcher.model.loaded == size  # the stand-in offered room for seven bytes
     assert held.patcher.partially_unload(torch.device("cpu"), 10) == 0
-    assert {*held.parts.velocity.parameters()} <= {*held.patcher.model.parameters()}
+    assert {*held.upscaler.velocity.parameters()} <= {*held.patcher.model.parameters()}
 
 
 def test_menus_show_the_model_folder(nodes, tmp_path, held):
@@ -123,8 +123,8 @@ def test_menus_show_the_model_folder(nodes, tmp_path, held):
     assert inputs["model"].options["options"][3:] == ["flux", "mine.safetensors"]
     assert inputs["lora"].options["options"] == ["none", "mine.safetensors"]
     mine = nodes["FluxSRLoadModel"].execute(**{**LOADED, "model": "mine.safetensors"}).args[0]
-    ours = held.parts.velocity.state_dict()
-    assert all(torch.equal(tensor, ours[key]) for key, tensor in mine.parts.velocity.state_dict().items())
+    ours = held.upscaler.velocity.state_dict()
+    assert all(torch.equal(tensor, ours[key]) for key, tensor in mine.upscaler.velocity.state_dict().items())
     with pytest.raises(ValueError, match="refresh"):
         nodes["FluxSRLoadModel"].execute(**{**LOADED, "model": "gone.safetensors"})
 
@@ -135,13 +135,13 @@ def test_a_base_with_an_adapter(nodes, tmp_path):
     student = load_flux("nano", trainable="lora", lora_rank=2)
     student.save_lora(folder / "lora.safetensors", record=StudentRecord(start_time=0.3))
     held = nodes["FluxSRLoadModel"].execute(**{**LOADED, "model": "nano", "lora": "lora.safetensors"}).args[0]
-    assert held.parts.start_time == 0.3
+    assert held.upscaler.start_time == 0.3
 
 
 def test_a_memory_is_planned_for(nodes, image, caplog):
     with caplog.at_level("INFO"):
         held = nodes["FluxSRLoadModel"].execute(**{**LOADED, "memory": "8GB"}).args[0]
-    assert held.parts.memory_plan is not None and any("expected peak" in one.message for one in caplog.records)
+    assert held.upscaler.memory_plan is not None and any("expected peak" in one.message for one in caplog.records)
     pixels, _ = nodes["FluxSRUpscale"].execute(held, image, **DEFAULTS).args
     expected = Upscaler.from_pretrained(device="cpu", memory="8GB")(image.movedim(-1, 1), scale=2)
     assert torch.equal(pixels, expected.movedim(1, -1))

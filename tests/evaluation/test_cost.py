@@ -6,7 +6,7 @@ import torch
 from fluxsr.evaluation import load_model
 from fluxsr.evaluation.cost import CostMeter, summary
 from fluxsr.evaluation.metered import MeteredPixels, metered
-from fluxsr.inference.parts import load_parts
+from fluxsr.inference import Upscaler
 from fluxsr.models import PixelAutoencoder
 
 
@@ -61,7 +61,9 @@ def test_a_model_tells_its_parameters_and_multiplications(generator):
     # Linear layers: twice the side, four times the pixels; attention grows faster.
     assert 4 <= counts[1]["velocity"] / counts[0]["velocity"] < 8
     assert counts[0]["total"] == sum(count for stage, count in counts[0].items() if stage != "total")
-    assert system.parameters == sum(p.numel() for p in load_parts("nano-student", device="cpu").velocity.parameters())
+    assert system.parameters == sum(
+        p.numel() for p in Upscaler.from_pretrained("nano-student", device="cpu").velocity.parameters()
+    )
 
 
 def test_a_metered_autoencoder_is_one_of_its_kind(generator):

@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 
 from fluxsr.inference import upscale_files
-from fluxsr.inference.batch import Watcher, overlapped
+from fluxsr.inference.batch import Tally, Watcher, overlapped, upscale_one
 from fluxsr.inference.jobs import Job, plan_files
-from fluxsr.inference.one_file import Settings, Sizes, upscale_one
-from fluxsr.inference.tally import Tally
+from fluxsr.inference.settings import Settings, Sizes
 
 
 class Doubling:

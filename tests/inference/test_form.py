@@ -6,10 +6,9 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 
-from fluxsr.inference import Upscaler, load_parts
+from fluxsr.inference import Upscaler
 from fluxsr.inference.form import Form, MemoryPlan, choose_form, planned_peak, set_tiling
 from fluxsr.inference.memory import memory_limit
-from fluxsr.inference.parts import take_form
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import FluxBackbone, LatentAutoencoder, StudentRecord, fold_modulation, load_autoencoder, load_flux
 from tests.models.conftest import tiny_transformer
@@ -95,18 +94,17 @@ def test_flux_dev_on_usual_cards(tokens, memory, expected, monkeypatch):
 
 def test_weights_block_by_block_give_the_same_bits(folder, image):
     whole = Upscaler.from_pretrained(folder, device="cpu", tile=48)(image, scale=2)
-    parts = load_parts(folder, device="cpu")
     plan = MemoryPlan(Form(by_block=True), "float32", 48, 48, 0, {}, 0)
-    offloaded = take_form(parts, plan, CPU)
+    offloaded = Upscaler.from_pretrained(folder, device="cpu").fitted(plan, CPU)
     assert offloaded.velocity.transformer._diffusers_hook is not None
-    assert torch.equal(Upscaler(**offloaded._asdict())(image, scale=2), whole)
+    assert torch.equal(offloaded(image, scale=2), whole)
 
 
 def test_the_whole_way_from_a_size_to_a_picture(folder, image):
     whole = Upscaler.from_pretrained(folder, device="cpu")(image, scale=2)
     said: list[str] = []
     upscaler = Upscaler.from_pretrained(folder, device="cpu", memory="24GB", say=said.append)
-    assert upscaler.memory_plan.form == Form() and upscaler.tile >= 48
+    assert upscaler.memory_plan.form == Form() and upscaler.memory_plan.tile >= 48
     assert len(said) == 1 and "expected peak" in said[0]
     torch.testing.assert_close(upscaler(image, scale=2), whole)
     free = upscaler.memory_plan.peak_bytes
@@ -140,14 +138,12 @@ def test_tiles_of_the_autoencoder_are_switched():
 def test_int8_weights_are_near_and_planned(image):
     pytest.importorskip("torchao")
     velocity, autoencoder = model()
-    from fluxsr.inference.parts import UpscalerParts
-
-    parts = UpscalerParts(velocity, autoencoder, 0.3, 48, CPU)
-    whole = Upscaler(**parts._asdict())(image, scale=2)
+    upscaler = Upscaler(velocity, autoencoder, 0.3, window=48)
+    whole = upscaler(image, scale=2)
     plan = MemoryPlan(Form(folded=True, quantize="int8"), "float32", 48, 48, 0, {}, 0)
-    quantized = take_form(parts, plan, CPU)
+    quantized = upscaler.fitted(plan, CPU)
     assert quantized.velocity.quantization == "int8"
-    torch.testing.assert_close(Upscaler(**quantized._asdict())(image, scale=2), whole, atol=0.03, rtol=0)
+    torch.testing.assert_close(quantized(image, scale=2), whole, atol=0.03, rtol=0)
 
 
 def test_sizes():

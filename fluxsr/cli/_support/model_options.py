@@ -11,13 +11,12 @@ if TYPE_CHECKING:
     from fluxsr.inference import Upscaler
 
 # Which models a command takes: every command that has a model takes these options.
-MODEL = "fluxsr.inference.parts:load_parts"
-UPSCALER = ("fluxsr.inference.upscaler:Upscaler.from_pretrained", MODEL)
+MODEL = "fluxsr.inference.upscaler:Upscaler.from_pretrained"
 
 
 def take_model(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of :func:`load_upscaler` out of a command's options."""
-    names = {name for path in UPSCALER for name in read_signature(path)[1]}
+    names = read_signature(MODEL)[1].keys()
     return {name: options.pop(name) for name in names & options.keys()}
 
 
