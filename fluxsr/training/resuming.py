@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 KEY = "fluxsr"  # what this library keeps in a checkpoint beside Lightning's own
 
 
-def check_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that is not of what is trained here.
+def resumed_from() -> Path | None:
+    """Return the checkpoint that the trainer at work goes on from, in any of its hooks; ``None``: it begins anew.
 
-    Args:
-        module: The :class:`fluxsr.training.OneStepSR`.
-        checkpoint: The saved checkpoint.
-
-    Raises:
-        ValueError: Naming the first weights that are missing, unknown or of another shape, or both optimizers.
+    ``trainer.ckpt_path`` says so only once the file was read: after ``setup``, where T_L is needed. Until then the path is
+    nothing but an argument on its way down, so it is read there.
     """
-    kept, state = module.checkpointed(), checkpoint["state_dict"]
-    own = {name: tensor.shape for name, tensor in module.named_parameters() if name in kept}
-    check_fits(own, {key: value.shape for key, value in state.items() if not key.startswith("objective.")})
-    if module._trainer is not None and module._trainer.state.fn == "fit":
-        check_optimizers(checkpoint, listed(module.configure_optimizers()))
+    for frame, _ in traceback.walk_stack(None):
+        if frame.f_code is Trainer._run.__code__:
+            path = frame.f_locals["ckpt_path"]
+            return None if path is None else Path(path)
+    return None
+
+
+def lr_time_in(path: Path) -> float | None:
+    """Return the T_L that a checkpoint holds; ``None`` if it holds none, or lies elsewhere than on a local disk."""
+    if not path.is_file():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    return float(state["objective.lr_time"]) if "objective.lr_time" in state else None
 
 
 def check_fits(own: Mapping[str, Sequence[int]], saved: Mapping[str, Sequence[int]]) -> None:
     """Check that a checkpoint holds exactly the weights that are trained here.
 
     Args:
-        own: Shapes of the weights that this model keeps in checkpoints, by name.
+        own: Shapes of the weights that this model keeps in checkpoints, by public name.
         saved: Shapes of those in the checkpoint.
 
     Raises:
@@ -87,7 +94,9 @@ def names_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, list[str]
     return {"optimizers": [type(optimizer).__name__ for optimizer in optimizers]}
 
 
-def take_over(module: Any) -> None:
+def take_over(
+    optimizers: Sequence[torch.optim.Optimizer], schedulers: Iterable[Any], plans: Sequence[Mapping[str, Any]]
+) -> None:
     """Apply the configuration's learning rate, schedule and other settings to a resumed run, and say so.
 
     A checkpoint restores the optimizer's settings along with its state, so a changed learning rate would be ignored. The
@@ -95,12 +104,13 @@ def take_over(module: Any) -> None:
     changes, and the training stays equal to an uninterrupted one to the bit.
 
     Args:
-        module: The LightningModule, whose trainer has restored the checkpoint.
+        optimizers: The trainer's, restored.
+        schedulers: The trainer's, restored.
+        plans: Return value of ``configure_optimizers``, as a list.
     """
-    trainer = module.trainer
-    schedulers = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
-    for optimizer, plan in zip(trainer.optimizers, listed(module.configure_optimizers()), strict=True):
-        fresh, scheduler = plan["optimizer"], schedulers.get(id(optimizer))
+    by_optimizer = {id(scheduler.optimizer): scheduler for scheduler in schedulers}
+    for optimizer, plan in zip(optimizers, plans, strict=True):
+        fresh, scheduler = plan["optimizer"], by_optimizer.get(id(optimizer))
         planned = plan.get("lr_scheduler", {}).get("scheduler")
         if isinstance(scheduler, ReduceLROnPlateau):
             continue  # its rates follow from what it has seen

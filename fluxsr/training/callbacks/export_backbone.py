@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from fluxsr.models.distributed import is_writer
 from fluxsr.models.encoder_lora import encoder_lora_path, save_encoder_lora
 from fluxsr.training.callbacks.ema import EMA
+from fluxsr.training.resuming import resumed_from
 
 
 class ExportBackbone(Callback):
@@ -41,7 +42,7 @@ class ExportBackbone(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Note whether this run goes on with one that wrote the file in place."""
-        self._own = trainer.ckpt_path is not None
+        self._own = resumed_from() is not None
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the state so far; a validation runs on the averaged weights already."""
