@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -65,11 +66,15 @@ def measure_lr_time(
         set_random_states(states)
 
 
-def samples_of(loader: Any) -> Iterator[Any]:
-    """Yield samples of a data loader one by one, spread evenly over its data: all processes get the same.
+def samples_of(source: Any) -> Iterator[Any]:
+    """Yield samples of Lightning's data source one by one, spread evenly over the data: all processes get the same.
 
     The loader's order is neither asked nor advanced. Of a stream, or of several loaders together, the first batches are taken.
     """
+    with warnings.catch_warnings():
+        # Lightning's advice on the number of workers comes again when the training itself begins.
+        warnings.simplefilter("ignore")
+        loader = source.dataloader()
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         yield from islice(loader, IMAGES)
         return
@@ -79,6 +84,16 @@ def samples_of(loader: Any) -> Iterator[Any]:
         sample = dataset[number * len(dataset) // count]
         # Without automatic batching a sample is a batch.
         yield loader.collate_fn(sample if loader.batch_sampler is None else [sample])
+
+
+def measured_or_why_not(
+    encode: Callable[[Any, int], LatentPair], batches: Iterable[Any], rule: Rule, seed: int
+) -> LRTimeEstimate | str:
+    """As :func:`measure_lr_time`; what it refuses is returned in words, since other processes may fare otherwise."""
+    try:
+        return measure_lr_time(encode, batches, rule, seed)
+    except ValueError as error:
+        return str(error)
 
 
 def take_measured(objective: FlowTrajectoryDistillation, found: LRTimeEstimate | str) -> None:

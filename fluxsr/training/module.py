@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -16,14 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fluxsr.data import SRBatch, SRDataModule
-from fluxsr.flows import (
-    FlowObjective,
-    FlowOutput,
-    FlowTrajectoryDistillation,
-    LatentPair,
-    LRTimeEstimate,
-    latent_mse,
-)
+from fluxsr.flows import FlowObjective, FlowOutput, FlowTrajectoryDistillation, LatentPair, latent_mse
 from fluxsr.losses._checks import FirstBatch
 from fluxsr.models import FeatureTap, FluxBackbone, LatentAutoencoder, PixelAutoencoder, tabulate_modulation
 from fluxsr.models.sharding import shard_backbone
@@ -44,18 +36,9 @@ from fluxsr.training.checks import (
 )
 from fluxsr.training.finite import FiniteGuard
 from fluxsr.training.in_step import InStep, average_whole, clip_norm
-from fluxsr.training.lr_time import measure_lr_time, samples_of, take_measured
+from fluxsr.training.lr_time import measured_or_why_not, samples_of, take_measured
 from fluxsr.training.optimizers import student_optimizer
-from fluxsr.training.resuming import (
-    KEY,
-    check_fits,
-    check_optimizers,
-    listed,
-    lr_time_in,
-    names_of,
-    resumed_from,
-    take_over,
-)
+from fluxsr.training.resuming import KEY, check_fits, check_optimizers, lr_time_in, names_of, resumed_from, take_over
 from fluxsr.training.roles import STUDENT, Roles
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, OnImages, StepOutputs, gradient_norms
@@ -187,11 +170,7 @@ class OneStepSR(LightningModule):
         self.build_table()
 
     def follow_scale(self, scale: int) -> None:
-        """Take the data's magnification.
-
-        Raises:
-            ValueError: If the module was given another one.
-        """
+        """Take the data's magnification; raise ValueError if the module was given another one."""
         if self._given_scale not in (None, scale):
             raise ValueError(
                 f"the model's scale is {self._given_scale} and the data's {scale}: state it once, in the data (data.scale)"
@@ -202,31 +181,18 @@ class OneStepSR(LightningModule):
         """Give the objective its T_L where it is ``auto``, and compare a given one with the data. Every process calls it.
 
         Any work with a checkpoint takes T_L from there. A new run measures it, the same on all processes.
-
-        Raises:
-            ValueError: If it is ``auto`` and can't be measured.
         """
-        path = resumed_from()
-        if path is not None:
+        if (path := resumed_from()) is not None:
             if not objective.is_settled and (saved := lr_time_in(path)) is not None:
                 objective.lr_time = saved
-            return
-        if stage != "fit" or (objective.is_settled and not self.check_lr_time):
-            return
-        device = self.trainer.strategy.root_device
-        self.autoencoder.to(device)  # type: ignore[attr-defined]  # where the Trainer is about to move it anyway
-        with warnings.catch_warnings():
-            # Lightning's advice on the number of workers comes again when the training itself begins.
-            warnings.simplefilter("ignore")
-            loader: Any = self.trainer.fit_loop._data_source.dataloader()
-        batches = (self.transfer_batch_to_device(one, device, 0) for one in samples_of(loader))
-        found: LRTimeEstimate | str
-        try:
-            found = measure_lr_time(self.encode, batches, objective.rule, self.seed)
-        except ValueError as error:
-            found = str(error)
-        # All have seen the same samples, unless the data are a stream.
-        take_measured(objective, self.trainer.strategy.broadcast(found))
+        elif stage == "fit" and (self.check_lr_time or not objective.is_settled):
+            device = self.trainer.strategy.root_device
+            self.autoencoder.to(device)  # type: ignore[attr-defined]  # where the Trainer is about to move it anyway
+            samples = samples_of(self.trainer.fit_loop._data_source)
+            batches = (self.transfer_batch_to_device(one, device, 0) for one in samples)
+            found = measured_or_why_not(self.encode, batches, objective.rule, self.seed)
+            # All have seen the same samples, unless the data are a stream.
+            take_measured(objective, self.trainer.strategy.broadcast(found))
 
     def build_table(self) -> None:
         """Replace the modulation layers by a table, once, as soon as the objective's times are known."""
@@ -238,11 +204,7 @@ class OneStepSR(LightningModule):
         self._table_wanted = False
 
     def configure_model(self) -> None:
-        """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
-
-        Raises:
-            ValueError: If a sharding strategy is used with quantized weights, or with anything else that it does not support.
-        """
+        """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`."""
         if self._trainer is None:  # OneStepSR.load_from_checkpoint
             return
         strategy = self.trainer.strategy
@@ -292,7 +254,7 @@ class OneStepSR(LightningModule):
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
         self._guard.watch(self.global_step, {**logs, "loss": total}, self.trainer.strategy)
         if self.adversary is not None:
-            total, adversarial_logs = self.alternate(self.adversary, total, outputs, batch_idx)
+            total, adversarial_logs = self._alternate(self.adversary, total, outputs, batch_idx)
             logs |= adversarial_logs
         batch_size = len(batch.hr_image)
         self.log_dict({f"train/{name}": value for name, value in logs.items()}, batch_size=batch_size)
@@ -376,20 +338,10 @@ class OneStepSR(LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.after_step()
 
-    def alternate(
+    def _alternate(
         self, adversary: Adversary, others: Tensor, outputs: StepOutputs, batch_idx: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Make one step of the student and one of the discriminator, which automatic optimization can't.
-
-        Args:
-            adversary: Judges, and says how many batches make a step.
-            others: Sum of the student's other terms.
-            outputs: Outputs of the step.
-            batch_idx: Number of the batch in the epoch.
-
-        Returns:
-            The student's total, and what to log.
-        """
+        """Step the student, then the discriminator, which automatic optimization can't; return the total and what to log."""
         student: Any = self.optimizers()[0]  # type: ignore[index]
         # Stepped as it is: Lightning counts every step of a wrapped optimizer, and max_steps would end at half of them.
         discriminator = self.trainer.optimizers[1]
@@ -450,10 +402,9 @@ class OneStepSR(LightningModule):
     enlarge = staticmethod(enlarge)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Log PSNR-Y and the validation losses of the restored images, or a teacher's flow loss.
+        """Log PSNR-Y and the validation losses of the restored images, or a teacher's flow loss; of each data loader apart.
 
-        Returns the images ``sr_image``, ``hr_image`` and ``bicubic`` for callbacks; nothing for a teacher. With several data
-        loaders each is measured apart, and its names end in ``/dataloader_idx_0`` and so on.
+        Returns the images ``sr_image``, ``hr_image`` and ``bicubic`` for callbacks; nothing for a teacher.
         """
         return self._evaluate(batch, batch_idx, "val", dataloader_idx)
 
@@ -464,16 +415,15 @@ class OneStepSR(LightningModule):
     def _evaluate(self, batch: Any, batch_idx: int, stage: str, loader: int) -> dict[str, Tensor]:
         batch = as_batch(batch)
         rows = rows_counted_here(self.trainer, stage, batch_idx, len(batch.hr_image), loader)
+        images: dict[str, Tensor] = {}
         if self.objective.starts_from_noise:
-            output, _ = self.flow(self.encode(batch, batch_idx), batch_idx)
-            values, images = {FLOW: output.loss}, {}
+            values = {FLOW: self.flow(self.encode(batch, batch_idx), batch_idx)[0].loss}
         else:
             bicubic = self.enlarge(batch.lr_image, batch.hr_image.shape[-2:])
-            sr_image = self.restore_image(bicubic)
-            sr, hr, enlarged = (image[: max(rows, 1)] for image in (sr_image, batch.hr_image, bicubic))
+            images = {"sr_image": self.restore_image(bicubic), "hr_image": batch.hr_image, "bicubic": bicubic}
+            sr, hr, enlarged = (image[: max(rows, 1)] for image in images.values())
             values = {"psnr_y": psnr_y(sr, hr), "psnr_y_bicubic": psnr_y(enlarged, hr)}
             values |= {name: loss(sr, hr) for name, loss in self.val_losses.items()}
-            images = {"sr_image": sr_image, "hr_image": batch.hr_image, "bicubic": bicubic}
         for name, value in values.items():
             mean, key = self.means.take(f"{stage}/{name}", loader, value, rows)
             self.log(
@@ -496,20 +446,12 @@ class OneStepSR(LightningModule):
     # ---- checkpoints hold what is trained ----------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to write weights or go past losses that are not finite.
-
-        Raises:
-            ValueError: Naming the step and the terms.
-        """
+        """Refuse to write weights or go past losses that are not finite; note the optimizers."""
         self.check_finite()
         checkpoint[KEY] = names_of(self.trainer.optimizers)
 
     def check_finite(self) -> None:
-        """Look at the losses since the last look and at the trained weights. Every process must call it.
-
-        Raises:
-            ValueError: If something is NaN or infinite, naming the step and the terms.
-        """
+        """Raise ValueError if a loss since the last look or a trained weight is not finite. Every process must call it."""
         self._guard.check(self.trainer.strategy, self.trained.state().values(), self.global_step)
 
     def trainable_state(self) -> dict[str, nn.Parameter]:
@@ -517,18 +459,11 @@ class OneStepSR(LightningModule):
         return self.trained.parameters()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not hold exactly what is trained here.
-
-        Raises:
-            ValueError: Naming the first weights that are missing or unknown.
-        """
+        """Raise ValueError for a checkpoint that does not hold exactly what is trained here, or of another optimizer."""
         state = {public_name(key): value for key, value in checkpoint["state_dict"].items()}
-        check_fits(
-            {name: one.shape for name, one in self.trained.state().items()},
-            {name: one.shape for name, one in state.items() if not name.startswith(OBJECTIVE)},
-        )
+        check_fits(self.trained.state(), {name: one for name, one in state.items() if not name.startswith(OBJECTIVE)})
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            check_optimizers(checkpoint, listed(self.configure_optimizers()))
+            check_optimizers(checkpoint, self.configure_optimizers())
         if isinstance(self.objective, FlowTrajectoryDistillation):
             self.objective.take_state(state, OBJECTIVE)  # outside of a Trainer nothing has settled it yet
         self.build_table()
@@ -537,7 +472,7 @@ class OneStepSR(LightningModule):
         """Apply the configuration to the optimizer of a resumed run."""
         if resumed_from() is not None:
             schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-            take_over(self.trainer.optimizers, schedulers, listed(self.configure_optimizers()))
+            take_over(self.trainer.optimizers, schedulers, self.configure_optimizers())
 
     # ---- helpers ---------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fluxsr.data import PairStore
-from fluxsr.data.pair_store import MANIFEST, draw_noise
+from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler
 from fluxsr.images import list_images, read_image
 from fluxsr.models import PixelAutoencoder, load_flux
@@ -20,8 +20,7 @@ from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.sources import ModelSource
-from fluxsr.models.weight_files import read_safetensors
-from fluxsr.models.weights_digest import BYTES, weights_digest
+from fluxsr.models.weights_digest import weights_digest
 from fluxsr.processes import ALONE, Processes
 from fluxsr.protocols import VelocityModel
 
@@ -145,14 +144,13 @@ def make_pairs(
         "batch_size": batch_size,  # a matrix product's rounding depends on it
         "dtype": dtype,
     }
-    old = _digest_of_sums(output)
     if any(other != fingerprint for other in processes.gather(fingerprint)):
         raise ValueError(f"the processes found different files of {model} or of the photos: give all of them the same")
 
     if processes.first:
         PairStore.create_or_resume(
             output,
-            fingerprint | ({} if old is None else {"weights": old}),
+            fingerprint,
             num,
             shard_size,
             latent_shape=(vae.latent_channels, side, side),
@@ -176,9 +174,6 @@ def make_pairs(
         return [range(start, min(start + batch_size, indices.stop)) for start in starts]
 
     missing = store.missing_shards() if processes.first else []
-    if old is not None and 0 < len(missing) < store.num_shards:
-        with torch.inference_mode():
-            _check_same_teacher(store, make, batches, missing)
     # All wait for the first process, and take its word.
     missing = processes.gather(missing)[0]
     mine = processes.share(missing)
@@ -212,36 +207,6 @@ def make_pairs(
         store.take_over()
     round_trip = [errors[start] for start in sorted(errors)]
     return MadePairs(Path(output), num, size, done, steps, torch.cat(round_trip) if round_trip else torch.zeros(0))
-
-
-def _digest_of_sums(output: str) -> str | None:
-    """Return the weights' digest of a store that version 0.1 began; ``None`` for all others."""
-    if not (Path(output) / MANIFEST).is_file():
-        return None
-    digest = str(PairStore.open(output).fingerprint.get("weights", BYTES))
-    return None if digest.startswith(BYTES) else digest
-
-
-def _check_same_teacher(
-    store: PairStore,
-    make: Callable[[range], tuple[Tensor, Tensor, Tensor | None]],
-    batches: Callable[[range], list[range]],
-    missing: list[range],
-) -> None:
-    """Make the first batch of a finished shard again: a digest of sums can't show whether the teacher is the same.
-
-    Raises:
-        ValueError: If it comes out otherwise.
-    """
-    finished = (store.shard_indices(number) for number in range(store.num_shards))
-    indices = next(one for one in finished if one not in missing)
-    first = batches(indices)[0]
-    stored = read_safetensors(store.shard_path(indices.start // store.shard_size))[0]["latents"][: len(first)]
-    if not torch.equal(make(first)[0].float().cpu().to(stored.dtype), stored):
-        raise ValueError(
-            f"{store.path} was begun by an older version, and its pairs come out otherwise with this teacher or on this "
-            "machine: choose a new folder for the pairs"
-        )
 
 
 def pair_photos(

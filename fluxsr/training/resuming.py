@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 KEY = "fluxsr"  # what this library keeps in a checkpoint beside Lightning's own
@@ -37,12 +38,12 @@ def lr_time_in(path: Path) -> float | None:
     return float(state["objective.lr_time"]) if "objective.lr_time" in state else None
 
 
-def check_fits(own: Mapping[str, Sequence[int]], saved: Mapping[str, Sequence[int]]) -> None:
+def check_fits(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Check that a checkpoint holds exactly the weights that are trained here.
 
     Args:
-        own: Shapes of the weights that this model keeps in checkpoints, by public name.
-        saved: Shapes of those in the checkpoint.
+        own: Weights that this model keeps in checkpoints, by public name.
+        saved: Those in the checkpoint.
 
     Raises:
         ValueError: Naming the first weights that are missing, unknown or of another shape.
@@ -54,38 +55,32 @@ def check_fits(own: Mapping[str, Sequence[int]], saved: Mapping[str, Sequence[in
             f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
             "use the configuration that it was trained with"
         )
-    wrong = [name for name in own if tuple(own[name]) != tuple(saved[name])]
+    wrong = [name for name in own if own[name].shape != saved[name].shape]
     if wrong:
         name = wrong[0]
         raise ValueError(
-            f"the checkpoint does not fit this model: {len(wrong)} weights have other shapes, {name} {tuple(saved[name])} "
-            f"there and {tuple(own[name])} here; use the configuration that it was trained with (for an adapter, its lora_rank)"
+            f"the checkpoint does not fit this model: {len(wrong)} weights have other shapes, {name} "
+            f"{tuple(saved[name].shape)} there and {tuple(own[name].shape)} here; use the configuration that it was trained "
+            "with (for an adapter, its lora_rank)"
         )
 
 
-def check_optimizers(checkpoint: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> None:
+def check_optimizers(checkpoint: Mapping[str, Any], plan: Any) -> None:
     """Refuse to go on with an optimizer of another kind, whose state is not in the checkpoint.
 
     Args:
         checkpoint: The saved checkpoint.
-        plans: Return value of ``configure_optimizers``, as a list.
+        plan: Return value of ``configure_optimizers``.
 
     Raises:
         ValueError: Naming both optimizers.
     """
-    saved = checkpoint.get("optimizer_states") or []
-    names = (checkpoint.get(KEY) or {}).get("optimizers") or [None] * len(saved)
-    for state, name, plan in zip(saved, names, plans, strict=False):
-        optimizer = plan["optimizer"]
-        settings = [
-            set(group) - {"params", "initial_lr"} for group in (state["param_groups"][0], optimizer.param_groups[0])
-        ]
-        own = type(optimizer).__name__
-        missing = settings[1] - settings[0] - {"decoupled_weight_decay"}  # which newer versions of torch add
-        if (name is not None and name != own) or (name is None and missing):
+    for name, planned in zip(checkpoint[KEY]["optimizers"], _listed(plan), strict=False):
+        own = type(planned["optimizer"]).__name__
+        if name != own:
             raise ValueError(
-                f"the checkpoint is of a training with {name or 'another optimizer'}, and the configuration says {own}: set "
-                "the optimizer that it was trained with, or begin a new training from the exported weights (lora_weights)"
+                f"the checkpoint is of a training with {name}, and the configuration says {own}: set the optimizer that it was "
+                "trained with, or begin a new training from the exported weights (lora_weights)"
             )
 
 
@@ -94,9 +89,7 @@ def names_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, list[str]
     return {"optimizers": [type(optimizer).__name__ for optimizer in optimizers]}
 
 
-def take_over(
-    optimizers: Sequence[torch.optim.Optimizer], schedulers: Iterable[Any], plans: Sequence[Mapping[str, Any]]
-) -> None:
+def take_over(optimizers: Sequence[torch.optim.Optimizer], schedulers: Iterable[Any], plan: Any) -> None:
     """Apply the configuration's learning rate, schedule and other settings to a resumed run, and say so.
 
     A checkpoint restores the optimizer's settings along with its state, so a changed learning rate would be ignored. The
@@ -106,12 +99,12 @@ def take_over(
     Args:
         optimizers: The trainer's, restored.
         schedulers: The trainer's, restored.
-        plans: Return value of ``configure_optimizers``, as a list.
+        plan: Return value of ``configure_optimizers``.
     """
     by_optimizer = {id(scheduler.optimizer): scheduler for scheduler in schedulers}
-    for optimizer, plan in zip(optimizers, plans, strict=True):
-        fresh, scheduler = plan["optimizer"], by_optimizer.get(id(optimizer))
-        planned = plan.get("lr_scheduler", {}).get("scheduler")
+    for optimizer, one in zip(optimizers, _listed(plan), strict=True):
+        fresh, scheduler = one["optimizer"], by_optimizer.get(id(optimizer))
+        planned = one.get("lr_scheduler", {}).get("scheduler")
         if isinstance(scheduler, ReduceLROnPlateau):
             continue  # its rates follow from what it has seen
         if scheduler is not None and planned is not None:
@@ -131,7 +124,7 @@ def take_over(
             rank_zero_info(f"Going on with the configuration's {', '.join(dict.fromkeys(changes))} in the checkpoint.")
 
 
-def listed(plan: Any) -> list[dict[str, Any]]:
+def _listed(plan: Any) -> list[dict[str, Any]]:
     """Return what ``configure_optimizers`` returned as a list with one dictionary for each optimizer."""
     plans = plan if isinstance(plan, list | tuple) else [plan]
     return [one if isinstance(one, dict) else {"optimizer": one} for one in plans]
