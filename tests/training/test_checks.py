@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fluxsr.data import SRDataModule
+from fluxsr.data.degradation import BicubicDegradation, CameraDegradation, DegradationMix, RealESRGANDegradation
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.training.checks import check_precision
 from tests.training.conftest import tiny_batch, tiny_module, tiny_trainer
@@ -75,3 +76,21 @@ def test_without_data_the_scale_is_the_argument_or_four(photos):
     predict = SRDataModule(predict=photos, scale=2)
     (first, *_) = tiny_trainer(limit_predict_batches=1).predict(module, datamodule=predict)
     assert module.scale == 2 and first.shape[-1] % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("degradation", "refused"),
+    [
+        (RealESRGANDegradation(), False),
+        (RealESRGANDegradation(2), False),
+        (DegradationMix([BicubicDegradation(), CameraDegradation()], [1, 1]), False),
+        (RealESRGANDegradation(4), True),
+        (DegradationMix([BicubicDegradation(4), CameraDegradation()], [1, 1]), True),
+    ],
+)
+def test_the_data_hand_their_scale_to_the_degradation(photos, degradation, refused):
+    data = SRDataModule(photos=photos, scale=2, crop=32, degradation=degradation)
+    with pytest.raises(ValueError, match="scale is 2 and the degradation's 4") if refused else nullcontext():
+        data.setup("fit")
+    if not refused:
+        assert degradation.scale == 2 and data.train_set[0].lr_image.shape == (3, 16, 16)
