@@ -86,32 +86,31 @@ def samples_of(source: Any) -> Iterator[Any]:
         yield loader.collate_fn(sample if loader.batch_sampler is None else [sample])
 
 
-def measured_or_why_not(
-    encode: Callable[[Any, int], LatentPair], batches: Iterable[Any], rule: Rule, seed: int
-) -> LRTimeEstimate | str:
-    """As :func:`measure_lr_time`; what it refuses is returned in words, since other processes may fare otherwise."""
-    try:
-        return measure_lr_time(encode, batches, rule, seed)
-    except ValueError as error:
-        return str(error)
-
-
-def take_measured(objective: FlowTrajectoryDistillation, found: LRTimeEstimate | str) -> None:
+def settle(
+    objective: FlowTrajectoryDistillation,
+    measure: Callable[[], LRTimeEstimate],
+    agree: Callable[[LRTimeEstimate], LRTimeEstimate],
+) -> None:
     """Give an objective the measured T_L where its own is ``auto``, or else warn where the two are far apart.
 
     Args:
         objective: The objective.
-        found: What was measured, or why it could not be.
+        measure: Measures it.
+        agree: Returns the first process's estimate on all of them; all see the same samples, unless the data are a stream.
 
     Raises:
-        ValueError: If it is ``auto`` and could not be measured.
+        ValueError: If it is ``auto`` and can't be measured.
     """
+    try:
+        found = measure()
+    except ValueError as error:
+        if objective.is_settled:
+            return
+        raise ValueError(f"lr_time can't be measured: {error}; or give a number, 0.5 for FLUX's latents") from error
     if not objective.is_settled:
-        if isinstance(found, str):
-            raise ValueError(f"lr_time can't be measured: {found}; or give a number, 0.5 for FLUX's latents")
-        objective.lr_time = found.lr_time
+        objective.lr_time = agree(found).lr_time
         rank_zero_info(f"measured {found}")
-    elif not isinstance(found, str) and not 1 / FACTOR <= objective.lr_time / found.lr_time <= FACTOR:
+    elif not 1 / FACTOR <= objective.lr_time / found.lr_time <= FACTOR:
         rank_zero_warn(
             f"lr_time is {objective.lr_time:g}, and this data asks for {found.lr_time:.2f}, by the rule {objective.rule} on "
             f"{len(found.per_image)} images. Set lr_time: auto to take that"

@@ -36,7 +36,7 @@ from fluxsr.training.checks import (
 )
 from fluxsr.training.finite import FiniteGuard
 from fluxsr.training.in_step import InStep, average_whole, clip_norm
-from fluxsr.training.lr_time import measured_or_why_not, samples_of, take_measured
+from fluxsr.training.lr_time import measure_lr_time, samples_of, settle
 from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.resuming import KEY, check_fits, check_optimizers, lr_time_in, names_of, resumed_from, take_over
 from fluxsr.training.roles import STUDENT, Roles
@@ -190,9 +190,8 @@ class OneStepSR(LightningModule):
             self.autoencoder.to(device)  # type: ignore[attr-defined]  # where the Trainer is about to move it anyway
             samples = samples_of(self.trainer.fit_loop._data_source)
             batches = (self.transfer_batch_to_device(one, device, 0) for one in samples)
-            found = measured_or_why_not(self.encode, batches, objective.rule, self.seed)
-            # All have seen the same samples, unless the data are a stream.
-            take_measured(objective, self.trainer.strategy.broadcast(found))
+            measure = partial(measure_lr_time, self.encode, batches, objective.rule, self.seed)
+            settle(objective, measure, self.trainer.strategy.broadcast)
 
     def build_table(self) -> None:
         """Replace the modulation layers by a table, once, as soon as the objective's times are known."""

@@ -22,7 +22,6 @@ from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weights_digest import weights_digest
 from fluxsr.processes import ALONE, Processes
-from fluxsr.protocols import VelocityModel
 
 
 class MadePairs(NamedTuple):
@@ -161,12 +160,16 @@ def make_pairs(
     store = PairStore.open(output)
 
     def make(batch: range) -> tuple[Tensor, Tensor, Tensor | None]:
-        if photos:
-            chosen = [photos[i] for i in batch]
-            return pair_photos(chosen, batch, seed, noise, size, steps, shift, velocity, vae, place)
-        start_noise = torch.stack([store.noise(i) for i in batch]).to(place)
-        latents = euler(velocity, start_noise, 1.0, 0.0, steps, shift=shift)
-        return latents, vae.decode(latents), None
+        """Return latents, images, and the noise of photos: by inversion or independent of the photo."""
+        if not photos:
+            start_noise = torch.stack([store.noise(i) for i in batch]).to(place)
+            latents = euler(velocity, start_noise, 1.0, 0.0, steps, shift=shift)
+            return latents, vae.decode(latents), None
+        pictures = torch.stack([middle_square(read_image(photos[i]), size) for i in batch]).to(place)
+        latents = vae.encode(pictures)
+        if noise == "inversion":
+            return latents, pictures, euler(velocity, latents, 0.0, 1.0, steps, shift=shift)
+        return latents, pictures, torch.stack([draw_noise(seed, i, tuple(latents.shape[1:])) for i in batch])
 
     def batches(indices: range) -> list[range]:
         # Borders depend on the index alone, so a resumed store has the same bits.
@@ -207,26 +210,6 @@ def make_pairs(
         store.take_over()
     round_trip = [errors[start] for start in sorted(errors)]
     return MadePairs(Path(output), num, size, done, steps, torch.cat(round_trip) if round_trip else torch.zeros(0))
-
-
-def pair_photos(
-    paths: list[Path],
-    indices: range,
-    seed: int,
-    kind: str,
-    size: int,
-    steps: int,
-    shift: float,
-    velocity: VelocityModel,
-    vae: Any,
-    device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return latents, images and noise of photos; the noise by inversion or independent of the photo."""
-    pictures = torch.stack([middle_square(read_image(path), size) for path in paths]).to(device)
-    latents = vae.encode(pictures)
-    if kind == "inversion":
-        return latents, pictures, euler(velocity, latents, 0.0, 1.0, steps, shift=shift)
-    return latents, pictures, torch.stack([draw_noise(seed, i, tuple(latents.shape[1:])) for i in indices])
 
 
 def middle_square(image: Tensor, size: int) -> Tensor:

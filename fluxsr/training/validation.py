@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler
 from torchmetrics import MeanMetric
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -54,10 +55,8 @@ def rows_counted_here(trainer: Any, stage: str, batch_idx: int, rows: int, loade
     """
     loaders = getattr(trainer, f"{stage}_dataloaders", None)
     loaded = loaders[loader] if isinstance(loaders, list | tuple) else loaders
-    sampler: Any = getattr(loaded, "sampler", None)
-    size = getattr(loaded, "batch_size", None)
-    if size is None or not all(hasattr(sampler, name) for name in ("num_replicas", "rank", "dataset")):
+    if not isinstance(loaded, DataLoader) or not isinstance(loaded.sampler, DistributedSampler):
         return rows
-    there = len(sampler.dataset)
-    places = ((batch_idx * size + row) * sampler.num_replicas + sampler.rank for row in range(rows))
-    return sum(place < there for place in places)
+    sampler, first = loaded.sampler, batch_idx * (loaded.batch_size or 1)
+    there = len(sampler.dataset)  # type: ignore[arg-type]
+    return sum((first + row) * sampler.num_replicas + sampler.rank < there for row in range(rows))

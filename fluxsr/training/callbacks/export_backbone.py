@@ -56,11 +56,11 @@ class ExportBackbone(Callback):
 
     def export(self, trainer: Trainer, pl_module: Any) -> Path | None:
         """Write the file, return its path: every process gathers, the first one writes. A ``fast_dev_run`` writes nothing."""
-        if getattr(trainer, "fast_dev_run", False):
+        lightning: Any = trainer  # sets these two outside the class
+        if lightning.fast_dev_run:
             return None
-        callbacks: list[Callback] = getattr(trainer, "callbacks", [])  # which Lightning sets outside the class
         pl_module.check_finite()
-        ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
+        ema = next((callback for callback in lightning.callbacks if isinstance(callback, EMA)), None)
         with ema.averaged(pl_module) if ema is not None else nullcontext():
             # What upscaling needs to know beside the weights.
             metadata = {
