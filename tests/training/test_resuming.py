@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fluxsr.training import MuonAdamW
-from fluxsr.training.callbacks import ExportBackbone
 from fluxsr.training.resuming import resumed_from
-from tests.training.conftest import loader, tiny_module, tiny_trainer
+from tests.training.conftest import loader, run_script, tiny_module, tiny_trainer
+from tests.training.resumed_steps import check
 
 
 def trained(tmp_path, steps=2, checkpoint=None, lora=4, **arguments):
@@ -95,35 +94,12 @@ def test_a_module_loads_from_a_checkpoint_without_a_trainer(tmp_path):
     assert loaded.objective.lr_time == 0.25
 
 
-HOOKS = ("setup", "on_fit_start", "on_train_start", "on_validation_end", "on_fit_end")
-
-
-class Asks(Callback):
-    """Asks in many hooks what the run goes on from."""
-
-    def __init__(self):
-        self.heard = {}
-        for hook in HOOKS:
-            setattr(self, hook, lambda *args, hook=hook, **kwargs: self.heard.update({hook: resumed_from()}))
-
-
-@pytest.mark.parametrize("strategy", ["auto", pytest.param("fsdp2", marks=pytest.mark.torch("2.11"))])
-def test_every_hook_knows_what_the_run_goes_on_from(tmp_path, strategy):
-    def run(steps, checkpoint=None):
-        asks = Asks()
-        trainer = tiny_trainer(
-            tmp_path, max_steps=steps, strategy=strategy, callbacks=[asks, ExportBackbone()], val_check_interval=1
-        )
-        trainer.fit(tiny_module(losses={}), loader(2), loader(1), ckpt_path=checkpoint, weights_only=True)
-        return trainer, asks.heard
-
-    trainer, heard = run(1)
-    assert heard == dict.fromkeys(HOOKS)
-    checkpoint = tmp_path / "one.ckpt"
-    trainer.save_checkpoint(checkpoint)
-    _, heard = run(2, str(checkpoint))
-    assert heard == dict.fromkeys(HOOKS, checkpoint)
-    assert not list(tmp_path.glob("earlier-*"))  # its own export was replaced
-    run(1)
-    assert len(list(tmp_path.glob("earlier-*"))) == 1
+def test_every_hook_knows_what_the_run_goes_on_from(tmp_path):
+    check(tmp_path, "auto")
     assert resumed_from() is None
+
+
+@pytest.mark.torch("2.11")
+def test_so_it_does_where_weights_are_sharded(tmp_path):
+    """In a process of its own, since a process group is begun."""
+    run_script("resumed_steps.py", 1, tmp_path, "fsdp2")
