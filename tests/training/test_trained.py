@@ -100,16 +100,3 @@ def test_buffers_follow_the_smallest_part_around_them():
     assert "b.c.running_mean" in Trained(net).state()
     net["a"].requires_grad_(False)
     assert not any(name.startswith("a.") for name in Trained(net).state())
-
-
-@pytest.mark.parametrize(
-    ("name", "public"),
-    [
-        ("backbone._orig_mod.transformer.x.weight", "backbone.transformer.x.weight"),
-        ("a._checkpoint_wrapped_module._orig_mod.b", "a.b"),
-        ("_orig_mod.b", "b"),
-        ("a.module.b", "a.module.b"),
-    ],
-)
-def test_public_names(name, public):
-    assert public_name(name) == public
