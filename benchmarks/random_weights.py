@@ -39,7 +39,7 @@ def materialize(module: OneStepSR, device: torch.device) -> None:
     backbone: Any = module.backbone
     quantize = None if backbone.quantization is None else quantizer(backbone.quantization)
     chosen = base_linears(backbone) if quantize is not None else set()
-    module.means = Means(module.val_losses)  # metrics keep their beginnings aside, out of to_empty's reach
+    module.means = Means()  # metrics keep their beginnings aside, out of to_empty's reach
     for name, layer in list(module.named_modules()):
         own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
         if any(tensor.is_meta for tensor in own):

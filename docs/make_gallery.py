@@ -22,8 +22,7 @@ from fluxsr.data.degradation.kernels import gaussian_kernel
 from fluxsr.data.degradation.steps import add_gaussian_noise, blur
 from fluxsr.inference import Upscaler
 from fluxsr.losses import LPIPSLoss
-from fluxsr.training import OneStepSR
-from fluxsr.training.psnr import psnr_y
+from fluxsr.training import OneStepSR, psnr_y
 
 DOCS = Path(__file__).parent
 SCALE = 4

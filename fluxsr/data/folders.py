@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
-from fluxsr.data.degradation import Degradation, RealESRGANDegradation
+from fluxsr.data.degradation import Degradation
+from fluxsr.data.degradation.real_esrgan import degradation_for
 from fluxsr.data.reading import (
     OnError,
     Paths,
@@ -88,7 +89,7 @@ class PhotoFolder(Dataset[SRSample]):
         self.paths = list(usable_sizes(list_all(path), least, what, on_error))
         self.crop = crop
         self.scale = scale
-        self.degradation: Degradation = degradation or RealESRGANDegradation(scale)
+        self.degradation: Degradation = degradation_for(scale, degradation)
         self.flip = flip
         self.enlarge = enlarge
         self.samples_per_image = samples_per_image

@@ -10,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fluxsr.data.degradation import Degradation, RealESRGANDegradation
+from fluxsr.data.degradation import Degradation
 from fluxsr.data.degradation.base import check_scale
+from fluxsr.data.degradation.real_esrgan import degradation_for
 from fluxsr.data.pair_store import PairStore
 from fluxsr.data.reading import checked_index, draw_corner
 from fluxsr.data.samples import (
@@ -64,7 +65,7 @@ class TeacherPairs(Dataset[SRSample]):
         check_scale(scale)
         self.store = PairStore.open(path)
         self.scale = scale
-        self.degradation: Degradation = degradation or RealESRGANDegradation(scale)
+        self.degradation: Degradation = degradation_for(scale, degradation)
         self.crop = crop
         self.seed = seed
         self._files: dict[int, Any] = {}

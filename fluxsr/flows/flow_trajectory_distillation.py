@@ -31,7 +31,7 @@ class FlowTrajectoryDistillation(FlowObjective):
 
     Args:
         lr_time: T_L in (0, 1). The paper publishes no value; 0.25 is our default. With ``auto``
-            :class:`fluxsr.training.OneStepSR` measures it on the first batches of the data; in a loop of your own, set
+            :class:`fluxsr.training.OneStepSR` measures it on the data before anything else; in a loop of your own, set
             ``objective.lr_time = calibrate_lr_time(pairs).lr_time`` before the first step.
         time_sampler: Density of ``(t - T_L) / (1 - T_L)``; uniform as in the paper's algorithm 1.
         rule: Rule that measures T_L, ``norm`` or ``snr``: see :func:`fluxsr.flows.calibrate_lr_time`.
@@ -98,28 +98,25 @@ class FlowTrajectoryDistillation(FlowObjective):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """Keep T_L in state dicts, as a tensor that every file format holds."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.is_settled:
+        if self.is_settled:  # what loads into a module reads its own state dict first
             # Not a buffer, which .half() and .bfloat16() would round.
             destination[prefix + "lr_time"] = torch.tensor(self.lr_time, dtype=torch.float64, device="cpu")
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Take T_L from a state dict; one without it loads, too."""
         self.take_state(state_dict, prefix)
-        for key in ("lr_time", "_extra_state"):
-            state_dict.pop(prefix + key, None)
+        state_dict.pop(prefix + "lr_time", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def take_state(self, state: Mapping[str, Any], prefix: str = "") -> None:
         """Set T_L to what a state dict says, where it says something.
 
         Args:
-            state: The state dict. Version 0.1 kept T_L as extra state.
+            state: The state dict.
             prefix: Prefix of its names before those of this module.
         """
         if prefix + "lr_time" in state:
             self.lr_time = float(state[prefix + "lr_time"])
-        elif prefix + "_extra_state" in state:
-            self.lr_time = float(state[prefix + "_extra_state"]["lr_time"])
 
     def extra_repr(self) -> str:
         """Show T_L."""

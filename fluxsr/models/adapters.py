@@ -15,6 +15,7 @@ from fluxsr.models.distributed import is_writer, whole
 from fluxsr.models.families import family_of_model
 from fluxsr.models.student import LORA_FILE
 from fluxsr.models.weight_files import write_safetensors
+from fluxsr.models.weight_names import public_name
 
 
 class AdapterRoles:
@@ -147,7 +148,7 @@ class AdapterRoles:
         from peft.utils import get_peft_model_state_dict
 
         state = get_peft_model_state_dict(self.transformer, adapter_name=name)
-        return {f"transformer.{key}": tensor for key, tensor in state.items()}
+        return {f"transformer.{public_name(key)}": tensor for key, tensor in state.items()}
 
     def load_state_dict(self, name: str, state: dict[str, Tensor]) -> None:
         """Copy tensors under diffusers' keys into the adapter ``name``; every key and shape must match.

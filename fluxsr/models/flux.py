@@ -20,6 +20,7 @@ from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.student import StudentRecord, read_record, sizes_of
 from fluxsr.models.text_stream import drop_text_stream, has_text_stream
 from fluxsr.models.weight_files import write_safetensors
+from fluxsr.models.weight_names import public_name
 from fluxsr.protocols import VelocityModel
 
 
@@ -294,7 +295,7 @@ class FluxBackbone(nn.Module):
             raise ValueError(f"this model has {what} and lacks the layers themselves: only its adapters can be saved")
         config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
         kind = getattr(torch, dtype)
-        state = {key: whole(tensor).to(kind) for key, tensor in self.transformer.state_dict().items()}
+        state = {public_name(key): whole(tensor).to(kind) for key, tensor in self.transformer.state_dict().items()}
         if is_writer():
             header = (record or self.record).header()
             write_safetensors(path, state, metadata={**header, "architecture": json.dumps(config)})

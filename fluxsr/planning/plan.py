@@ -95,7 +95,7 @@ def make_plan(
     parameters = count_parameters(module)
     extra = {} if divisor == 1 else {"units in flight": units_in_flight(backbone)}
     if sharding == "ddp":
-        extra = {"gradient buckets": sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)}
+        extra = {"gradient buckets": sum(map(_bytes, module.trained.parameters().values()))}
     ledger = Ledger(shares)
     batch, photos = make_batch(module, experiment.data), make_validation_batch(experiment.data, photo)
     try:
@@ -120,7 +120,7 @@ def make_plan(
         kind: held for kind, held in ledger.at_start.items() if kind != "batch" and not kind.startswith(ACTIVATIONS)
     }
     checkpoint = round(divisor * sum(kept.get(kind, 0.0) for kind in (TRAINED, OPTIMIZER, AVERAGE)))
-    checkpoint += _target_bytes(module)
+    checkpoint += sum(map(_bytes, module.trained.averages().values()))
     notes.append("bytes of tensors: a CUDA context, the libraries' workspaces and fragmentation come on top")
     notes.append(
         f"{tflops:g} TFLOP/s per GPU is stated, not measured; waiting for data and communication is not counted"
@@ -178,7 +178,7 @@ def count_parameters(module: OneStepSR) -> dict[str, int]:
         "transformer": sum(parameter.numel() for parameter in own.values()),
         "modulation": sum(parameter.numel() for name, parameter in own.items() if of_blocks(name)),
         "norm_out": sum(parameter.numel() for name, parameter in own.items() if name.startswith("norm_out.")),
-        "trainable": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+        "trainable": sum(parameter.numel() for parameter in module.trained.parameters().values()),
         "autoencoder": sum(parameter.numel() for parameter in module.get_submodule("autoencoder").parameters()),
         "total": sum(parameter.numel() for parameter in module.parameters()),
     }
@@ -186,10 +186,8 @@ def count_parameters(module: OneStepSR) -> dict[str, int]:
 
 def host_bytes(module: OneStepSR) -> tuple[int, int]:
     """Return the bytes of a module's frozen and of its trained parameters, as they are stored."""
-    both = [0, 0]
-    for parameter in module.parameters():
-        both[parameter.requires_grad] += _bytes(parameter)
-    return both[0], both[1]
+    trained = sum(map(_bytes, module.trained.parameters().values()))
+    return sum(map(_bytes, module.parameters())) - trained, trained
 
 
 def units_in_flight(backbone: nn.Module) -> float:
@@ -214,12 +212,6 @@ def _place(error: BaseException) -> str:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _target_bytes(module: OneStepSR) -> int:
-    return sum(
-        _bytes(p) for name, p in module.named_parameters() if module.roles.is_average(name) and not p.requires_grad
-    )
 
 
 def _with(peak: Peak, extra: dict[str, float]) -> Peak:

@@ -23,8 +23,8 @@ from fluxsr.like_gpu import LikeDevice, like_device
 from fluxsr.losses.frozen import FrozenNetwork
 from fluxsr.models import FluxBackbone
 from fluxsr.training import OneStepSR
+from fluxsr.training.batches import step_generator
 from fluxsr.training.callbacks import EMA
-from fluxsr.training.randomness import step_generator
 
 # Kinds of what lives from step to step.
 BASE, BASE_LINEARS, MODULATION_LAYERS = "transformer", "transformer linears", "modulation"
@@ -126,8 +126,9 @@ def held(module: OneStepSR) -> Iterator[tuple[Tensor, str]]:
             kinds[id(parameter)] = MODULATION_LAYERS
         else:
             kinds[id(parameter)] = BASE_LINEARS if id(parameter) in linears else BASE
+    kinds |= {id(parameter): TRAINED for parameter in module.trained.parameters().values()}
     for parameter in module.parameters():
-        yield parameter, TRAINED if parameter.requires_grad else kinds.get(id(parameter), FROZEN_ROLES)
+        yield parameter, kinds.get(id(parameter), FROZEN_ROLES)
     for buffer in module.buffers():
         yield buffer, OTHERS
 
@@ -214,12 +215,8 @@ class _Bookkeeper(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             for tensor in callback.average.values() if isinstance(callback, EMA) else ():
                 self.ledger.own(tensor, AVERAGE)
-        for role in module.objective.roles:
-            for tensor in module.roles.wide(role.name).values() if role.decay is not None else ():
-                self.ledger.own(tensor, FROZEN_ROLES)
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._claim_gradient)
+        for parameter in module.trained.parameters().values():
+            parameter.register_post_accumulate_grad_hook(self._claim_gradient)
         self.ledger.reset()
         self.ledger.phase = "losses"  # what none of the methods is: their sum, and an adversary's
 
@@ -233,7 +230,7 @@ class _Bookkeeper(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Begin the phase; the last one of several batches adds to the gradients of those before it."""
-        self._accumulated(pl_module.parameters())
+        self._accumulated(parameter for parameter in pl_module.parameters() if parameter.requires_grad)
         self.ledger.phase = "backward"
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -274,7 +271,7 @@ class _Bookkeeper(Callback):
     def _accumulated(self, parameters: Iterable[Tensor]) -> None:
         """Put zeros where the gradients of earlier batches would be."""
         for parameter in parameters:
-            if self.settings.accumulate > 1 and parameter.requires_grad and parameter.grad is None:
+            if self.settings.accumulate > 1 and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
                 self.ledger.own(parameter.grad, GRADIENTS)
 

@@ -7,9 +7,9 @@ from fluxsr.training.image_adversary import ImageAdversary
 from fluxsr.training.module import OneStepSR
 from fluxsr.training.optimizers import AdamW8bit, MuonAdamW
 from fluxsr.training.pair_maker import MadePairs, make_pairs
-from fluxsr.training.psnr import psnr_y
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FeatureTerm, ImageTerm, LatentTerm, LossTerm, StepOutputs
+from fluxsr.training.validation import psnr_y
 
 __all__ = [
     "AdamW8bit",

@@ -1,14 +1,19 @@
-"""Converts batches of the user's own data, dictionaries and tuples, to what the module works on."""
+"""Turns batches, also the user's own dictionaries and tuples, into latents; draws what no number of processes changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fluxsr.data import LRBatch, SRBatch
+from fluxsr.flows import LatentPair
+from fluxsr.models import LatentAutoencoder
+from fluxsr.protocols import Autoencoder
 
 
 def as_batch(batch: Any) -> Any:
@@ -46,19 +51,52 @@ def as_batch(batch: Any) -> Any:
     return SRBatch(hr_image, lr_image, index, given.get("hr_latents"), given.get("noise"), given.get("pair_rows"))
 
 
-def completed(
-    known: Tensor | None, rows: Sequence[int] | None, count: int, make: Callable[[list[int]], Tensor]
-) -> Tensor:
-    """Return a tensor of all rows of a batch, of which some are known and the others are made.
+def latents_of(
+    batch: SRBatch, autoencoder: Autoencoder, with_lr: bool, generator_of_row: Callable[[int], torch.Generator]
+) -> LatentPair:
+    """Return a batch's latents; what a row does not bring (HR latents, noise) is made here.
 
     Args:
-        known: Values that the batch contains, ``(K, ...)``; ``None``: nothing.
-        rows: Numbers of these rows, ascending; ``None``: all.
-        count: Rows of the batch.
-        make: Returns the given rows ``(len(rows), ...)``; called once, if any are missing.
+        batch: The batch.
+        autoencoder: Encodes. HR images are encoded without gradient, in the frozen encoder's space, where the teacher's own
+            latents are.
+        with_lr: Whether the LR images are encoded too, enlarged to the size of the HR ones.
+        generator_of_row: Returns the generator of a row's noise.
     """
+    encode_target = autoencoder.encode_target if isinstance(autoencoder, LatentAutoencoder) else autoencoder.encode
+    with torch.no_grad():
+        known = None if batch.hr_latents is None else batch.hr_latents.float()
+        hr = _completed(known, batch, lambda rows: encode_target(_rows_of(batch.hr_image, rows)))
+    lr = autoencoder.encode(enlarge(batch.lr_image, batch.hr_image.shape[-2:])) if with_lr else None
+    shape = tuple(hr.shape[1:])
+    noise = _completed(
+        batch.noise,
+        batch,
+        lambda rows: torch.stack([torch.randn(shape, generator=generator_of_row(row)) for row in rows]),
+    )
+    return LatentPair(hr, lr, noise.to(hr.device, hr.dtype, non_blocking=True), batch.hr_image)
+
+
+def enlarge(image: Tensor, size: Iterable[int]) -> Tensor:
+    """Resize to ``size`` (height, width): bicubic, clamped to ``[0, 1]``; where restoration starts, and its baseline."""
+    return interpolate(image, size=tuple(size), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
+    """Return a CPU generator that depends on the seed, the step and what it is for, and on nothing else.
+
+    Every process draws for the *global* batch from it and takes its own rows, so one global batch has the same times and
+    noise on one process and on eight.
+    """
+    digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def _completed(known: Tensor | None, batch: SRBatch, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    """Return a tensor of all rows of a batch, of which its ``pair_rows`` (``None``: all) are known and the others are made."""
+    count, rows = len(batch.hr_image), batch.pair_rows
     if known is None:
-        return make(list(range(count)))
+        return make(range(count))
     if rows is None:
         return known
     missing = [row for row in range(count) if row not in rows]
@@ -68,8 +106,7 @@ def completed(
     return torch.stack([found[row] for row in range(count)])
 
 
-def rows_of(tensor: Tensor, rows: Sequence[int]) -> Tensor:
-    """Return rows of a tensor, the tensor itself where these are all of them."""
+def _rows_of(tensor: Tensor, rows: Sequence[int]) -> Tensor:
     return tensor if len(rows) == len(tensor) else torch.stack([tensor[row] for row in rows])
 
 

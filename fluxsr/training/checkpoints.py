@@ -69,21 +69,6 @@ class RandomStates(Callback):
             self.loaded = {}
 
 
-def leave_frozen_out(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop from a module's state dict what its ``checkpointed()`` does not name; sharding would gather it for nothing."""
-    kept = module.checkpointed()
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        name = key.removeprefix(prefix)
-        if name not in kept and not name.startswith("objective."):
-            del state_dict[key]
-
-
-def frozen_names(module: Any) -> set[str]:
-    """Return the names of the parameters and buffers that training never changes, so that checkpoints leave them out."""
-    kept = module.checkpointed()
-    return {name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in kept}
-
-
 def random_states() -> dict[str, Any]:
     """Return the global random states: Python's, NumPy's, torch's and the current CUDA device's, without pickled objects."""
     state = np.random.get_state(legacy=True)  # noqa: NPY002  the state that users' code may draw from

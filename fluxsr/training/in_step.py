@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.models.distributed import whole
-from fluxsr.models.sharding import shard_backbone
 from fluxsr.protocols import VelocityModel
-from fluxsr.training.roles import STUDENT
-
-if TYPE_CHECKING:
-    from fluxsr.training.module import OneStepSR
-    from fluxsr.training.strategies import FSDP2Strategy
 
 DONE = -1
-
-
-def shard(module: OneStepSR, strategy: FSDP2Strategy) -> InStep:
-    """Shard the velocity models of a module over the processes, and return what keeps their calls in step."""
-    for model in (module.backbone, *module.roles.models.values()):
-        shard_backbone(model, strategy.device_mesh["data_parallel"])
-    others = {role.name: module.roles.velocity(role.name) for role in module.objective.roles}
-    models = {STUDENT: module.backbone, **others}
-    return InStep(models, module.autoencoder.latent_channels, module.objective.start_time, strategy.root_device)
 
 
 def average_whole(parameters: Iterable[Tensor]) -> None:

@@ -1,17 +1,22 @@
-"""Settles T_L, the time of the LR latents, before anything is built on it: read from a checkpoint, or measured on the data."""
+"""Measures T_L, the time of the LR latents, on samples of the data: the same number on every process."""
 
 from __future__ import annotations
 
+import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader, IterableDataset
 
 from fluxsr.flows import FlowTrajectoryDistillation, LatentPair, LRTimeEstimate, calibrate_lr_time
-from fluxsr.training.batches import as_batch
+from fluxsr.flows.calibration import Rule
+from fluxsr.training.batches import as_batch, step_generator
+from fluxsr.training.checkpoints import random_states, set_random_states
 
 # Our default: T_L's spread over 32 images of one degradation is a tenth of its value, and their mean's a fiftieth.
 IMAGES = 32
@@ -19,78 +24,94 @@ IMAGES = 32
 FACTOR = 1.5
 
 
-def settle(module: Any, stage: str) -> None:
-    """Give the objective its T_L where it is ``auto``, and compare a given one with the data. Every process must call it.
+@torch.no_grad()
+def measure_lr_time(
+    encode: Callable[[Any, int], LatentPair], batches: Iterable[Any], rule: Rule = "norm", seed: int = 0
+) -> LRTimeEstimate:
+    """Measure T_L on the first 32 images or more of some batches.
 
-    A resumed run, and any other work with a checkpoint, reads T_L from the checkpoint. A new run measures it on
-    its first batches, and all processes take the first one's value.
+    The number depends on the arguments alone: not on the process that measures nor on the global random states, which are
+    left as they were. No graph is kept, whatever the encoder trains.
 
     Args:
-        module: The :class:`fluxsr.training.OneStepSR` in a Trainer.
-        stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        encode: Latents of a batch and its number, for example :meth:`fluxsr.training.OneStepSR.encode`.
+        batches: Batches with ``lr_image`` and ``hr_image``.
+        rule: See :func:`fluxsr.flows.calibrate_lr_time`.
+        seed: Seed of the noise of photos that bring none, and of what the data draw from the global random states.
 
     Raises:
-        ValueError: If it is ``auto`` and there is nothing to take it from.
+        ValueError: See :func:`fluxsr.flows.calibrate_lr_time`.
     """
-    objective, trainer = module.objective, module.trainer
-    if not isinstance(objective, FlowTrajectoryDistillation):
-        return
-    path = trainer.ckpt_path
-    if path is not None:
-        if not objective.is_settled and Path(path).is_file():
-            take_lr_time(module, torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"])
-        return
-    if stage != "fit" or (objective.is_settled and not module.check_lr_time):
-        return
+
+    def pairs() -> Iterator[LatentPair]:
+        seen = 0
+        for step, given in enumerate(batches):
+            batch = as_batch(given)
+            pair = encode(batch, step)
+            if batch.noise is None:  # a training's own noise differs from process to process
+                noise = torch.randn(pair.hr.shape, generator=step_generator(seed, step, "noise for T_L"))
+                pair = pair._replace(noise=noise.to(pair.hr))
+            yield pair
+            seen += len(batch.hr_image)
+            if seen >= IMAGES:
+                return
+
+    states = random_states()
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  the state that users' data may draw from
+    random.seed(seed)
     try:
-        own: Any = measure(module)
+        return calibrate_lr_time(pairs(), rule)
+    finally:
+        set_random_states(states)
+
+
+def samples_of(source: Any) -> Iterator[Any]:
+    """Yield samples of Lightning's data source one by one, spread evenly over the data: all processes get the same.
+
+    The loader's order is neither asked nor advanced. Of a stream, or of several loaders together, the first batches are taken.
+    """
+    with warnings.catch_warnings():
+        # Lightning's advice on the number of workers comes again when the training itself begins.
+        warnings.simplefilter("ignore")
+        loader = source.dataloader()
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        yield from islice(loader, IMAGES)
+        return
+    dataset: Any = loader.dataset
+    count = min(IMAGES, len(dataset))
+    for number in range(count):
+        sample = dataset[number * len(dataset) // count]
+        # Without automatic batching a sample is a batch.
+        yield loader.collate_fn(sample if loader.batch_sampler is None else [sample])
+
+
+def settle(
+    objective: FlowTrajectoryDistillation,
+    measure: Callable[[], LRTimeEstimate],
+    agree: Callable[[LRTimeEstimate], LRTimeEstimate],
+) -> None:
+    """Give an objective the measured T_L where its own is ``auto``, or else warn where the two are far apart.
+
+    Args:
+        objective: The objective.
+        measure: Measures it.
+        agree: Returns the first process's estimate on all of them; all see the same samples, unless the data are a stream.
+
+    Raises:
+        ValueError: If it is ``auto`` and can't be measured.
+    """
+    try:
+        found = measure()
     except ValueError as error:
-        own = str(error)
-    # Every process saw its own images, and one value must rule; also where only some could measure.
-    found: LRTimeEstimate | str = trainer.strategy.broadcast(own)
-    if isinstance(found, str):
         if objective.is_settled:
             return
-        raise ValueError(f"lr_time can't be measured: {found}; or give a number, 0.5 for FLUX's latents")
+        raise ValueError(f"lr_time can't be measured: {error}; or give a number, 0.5 for FLUX's latents") from error
     if not objective.is_settled:
-        objective.lr_time = found.lr_time
+        objective.lr_time = agree(found).lr_time
         rank_zero_info(f"measured {found}")
     elif not 1 / FACTOR <= objective.lr_time / found.lr_time <= FACTOR:
         rank_zero_warn(
             f"lr_time is {objective.lr_time:g}, and this data asks for {found.lr_time:.2f}, by the rule {objective.rule} on "
             f"{len(found.per_image)} images. Set lr_time: auto to take that"
         )
-
-
-def take_lr_time(module: Any, state: Mapping[str, Any]) -> None:
-    """Set the objective's T_L, if it has one, to what a checkpoint's state dict of the module says."""
-    if isinstance(module.objective, FlowTrajectoryDistillation):
-        module.objective.take_state(state, "objective.")
-
-
-def measure(module: Any) -> LRTimeEstimate:
-    """Measure T_L on the first training batches, at least 32 images of this process; nothing is drawn from global generators.
-
-    Args:
-        module: The :class:`fluxsr.training.OneStepSR` in a Trainer.
-
-    Raises:
-        ValueError: See :func:`fluxsr.flows.calibrate_lr_time`.
-    """
-    device = module.trainer.strategy.root_device
-    module.autoencoder.to(device)  # where the Trainer is about to move it anyway
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # Lightning's advice on the number of workers comes again when the training itself begins.
-        warnings.simplefilter("ignore")
-        loader: Any = module.trainer.fit_loop._data_source.dataloader()
-        return calibrate_lr_time(_pairs(module, loader, device), module.objective.rule)
-
-
-def _pairs(module: Any, loader: Iterable[Any], device: torch.device) -> Iterator[LatentPair]:
-    seen = 0
-    for step, batch in enumerate(loader):
-        made = as_batch(module.transfer_batch_to_device(batch, device, 0))
-        yield module.encode(made, step)
-        seen += len(made.hr_image)
-        if seen >= IMAGES:
-            return

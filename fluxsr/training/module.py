@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,17 +13,28 @@ from lightning import Callback, LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import pad
 
-from fluxsr.flows import FlowObjective, FlowOutput, LatentPair, latent_mse
+from fluxsr.data import SRBatch, SRDataModule
+from fluxsr.flows import FlowObjective, FlowOutput, FlowTrajectoryDistillation, LatentPair, latent_mse
 from fluxsr.losses._checks import FirstBatch
-from fluxsr.models import FeatureTap, FluxBackbone, StudentRecord, tabulate_modulation
+from fluxsr.models import (
+    FeatureTap,
+    FluxBackbone,
+    LatentAutoencoder,
+    PixelAutoencoder,
+    StudentRecord,
+    tabulate_modulation,
+)
 from fluxsr.models.architectures import license_of
+from fluxsr.models.sharding import shard_backbone
+from fluxsr.models.tiling import TiledVelocity, in_tiles
+from fluxsr.models.weight_names import public_name
+from fluxsr.models.weights_digest import weights_digest
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import Adversary
-from fluxsr.training.alternation import alternate
-from fluxsr.training.batches import as_batch, completed, rows_of
-from fluxsr.training.checkpoints import RandomStates, frozen_names, leave_frozen_out
+from fluxsr.training.batches import as_batch, enlarge, latents_of, step_generator
+from fluxsr.training.checkpoints import RandomStates
 from fluxsr.training.checks import (
     check_arguments,
     check_grid,
@@ -32,16 +44,17 @@ from fluxsr.training.checks import (
     check_strategy,
 )
 from fluxsr.training.finite import FiniteGuard
-from fluxsr.training.in_step import InStep, average_whole, clip_norm, shard
-from fluxsr.training.lr_time import settle, take_lr_time
+from fluxsr.training.in_step import InStep, average_whole, clip_norm
+from fluxsr.training.lr_time import measure_lr_time, samples_of, settle
 from fluxsr.training.optimizers import student_optimizer
-from fluxsr.training.randomness import own_rows, row_noise, step_generator
-from fluxsr.training.restoration import restore
-from fluxsr.training.resuming import KEY, check_checkpoint, names_of, take_over
+from fluxsr.training.resuming import KEY, check_fits, check_optimizers, lr_time_in, names_of, resumed_from, take_over
 from fluxsr.training.roles import STUDENT, Roles
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, OnImages, StepOutputs, gradient_norms
-from fluxsr.training.validation import Means, evaluate
+from fluxsr.training.trained import OBJECTIVE, Trained
+from fluxsr.training.validation import Means, psnr_y, rows_counted_here
+
+SCALE = 4  # where neither the data nor an argument says one
 
 
 class OneStepSR(LightningModule):
@@ -67,7 +80,8 @@ class OneStepSR(LightningModule):
             publish none).
         scheduler: Makes a learning-rate scheduler from the optimizer, stepped every step.
         val_losses: Image losses that validation and test log as ``val/<name>`` and ``test/<name>``.
-        scale: Magnification, the factor of :meth:`forward`.
+        scale: Magnification, the factor of :meth:`forward`. The data state it: of :class:`fluxsr.data.SRDataModule`, or the
+            sizes of a training's first batch, are taken, and another number here is refused. Without data it is 4.
         tile: Side in image pixels of the tiles that validation, test and prediction work in; ``None``: whole images.
         seed: Seed of times, noise and crops.
         log_gradient_norms: Steps between two logs of every term's gradient norm; 0: never. Each log costs a backward pass
@@ -76,7 +90,7 @@ class OneStepSR(LightningModule):
             objective's times must come from a grid (``time_sampler=GridTimes(16)``). See
             :func:`fluxsr.models.tabulate_modulation`.
         check_lr_time: Before a new run, measure T_L on the data and warn if the given one is far from it. (With
-            ``lr_time: auto`` it is measured anyway.)
+            ``lr_time: auto`` it is measured anyway, unless the run goes on from a checkpoint, which holds it.)
 
     Raises:
         ValueError: If a loss is called ``flow``, ``loss``, ``adversarial`` or ``discriminator``, a wanted teacher is missing,
@@ -101,7 +115,7 @@ class OneStepSR(LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
         val_losses: dict[str, nn.Module] | None = None,
-        scale: int = 4,
+        scale: int | None = None,
         tile: int | None = None,
         seed: int = 0,
         log_gradient_norms: int = 0,
@@ -112,7 +126,7 @@ class OneStepSR(LightningModule):
         check_arguments(losses or {}, flow_weight, scale)
         self.backbone = backbone
         # An adapter of the encoder is trained with the student; all else of an autoencoder is frozen.
-        self.adapted_encoder = getattr(autoencoder, "encoder_lora_rank", None) is not None
+        self.adapted_encoder = isinstance(autoencoder, LatentAutoencoder) and autoencoder.encoder_lora_rank is not None
         self.autoencoder = cast(Autoencoder, autoencoder.requires_grad_(self.adapted_encoder))
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
@@ -128,16 +142,20 @@ class OneStepSR(LightningModule):
         self.flow_weight = flow_weight
         self.distance = None if distance is None else distance.requires_grad_(False)
         self.val_losses = nn.ModuleDict(val_losses or {}).requires_grad_(False)
-        self.means = Means(self.val_losses)
+        self.means = Means()
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        self.scale = scale
+        self.scale = SCALE if scale is None else scale
+        self._given_scale = scale
         self.tile = tile
         self.seed = seed
         self.log_gradient_norms = log_gradient_norms
         # Checkpoints, and state_dict(), hold what is trained; the frozen rest is loaded from its own source.
         self.strict_loading = False
-        self.register_state_dict_post_hook(leave_frozen_out)
+        self.trained = Trained(self, self.roles.is_average)
+        # In partials, since PyTorch marks its hooks, and bound methods take no mark.
+        self.register_state_dict_post_hook(partial(self.trained.leave_frozen_out))
+        self.register_load_state_dict_pre_hook(partial(self.trained.take_names))
         self._in_step: InStep | None = None
         self._guard = FiniteGuard()
         self._first_batch = FirstBatch()
@@ -149,10 +167,40 @@ class OneStepSR(LightningModule):
         return [RandomStates()]
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that would go wrong silently, and settle T_L, before anything is built on it."""
-        check_precision(self)
-        settle(self, stage)
+        """Refuse what would go wrong silently, and settle scale and T_L, before anything is built on them."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, SRDataModule):
+            self.follow_scale(data.scale)
+            self._given_scale = data.scale
+        if stage == "fit":
+            check_precision(str(self.trainer.precision), self.trained.parameters(), self.adversary is not None)
+        if isinstance(self.objective, FlowTrajectoryDistillation):
+            self.settle_lr_time(self.objective, stage)
         self.build_table()
+
+    def follow_scale(self, scale: int) -> None:
+        """Take the data's magnification; raise ValueError if the module was given another one."""
+        if self._given_scale not in (None, scale):
+            raise ValueError(
+                f"the model's scale is {self._given_scale} and the data's {scale}: state it once, in the data (data.scale)"
+            )
+        self.scale = scale
+
+    def settle_lr_time(self, objective: FlowTrajectoryDistillation, stage: str) -> None:
+        """Give the objective its T_L where it is ``auto``, and compare a given one with the data. Every process calls it.
+
+        Any work with a checkpoint takes T_L from there. A new run measures it, the same on all processes.
+        """
+        if (path := resumed_from()) is not None:
+            if not objective.is_settled and (saved := lr_time_in(path)) is not None:
+                objective.lr_time = saved
+        elif stage == "fit" and (self.check_lr_time or not objective.is_settled):
+            device = self.trainer.strategy.root_device
+            self.autoencoder.to(device)  # type: ignore[attr-defined]  # where the Trainer is about to move it anyway
+            samples = samples_of(self.trainer.fit_loop._data_source)
+            batches = (self.transfer_batch_to_device(one, device, 0) for one in samples)
+            measure = partial(measure_lr_time, self.encode, batches, objective.rule, self.seed)
+            settle(objective, measure, self.trainer.strategy.broadcast)
 
     def build_table(self) -> None:
         """Replace the modulation layers by a table, once, as soon as the objective's times are known."""
@@ -164,26 +212,30 @@ class OneStepSR(LightningModule):
         self._table_wanted = False
 
     def configure_model(self) -> None:
-        """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`.
-
-        Raises:
-            ValueError: If a sharding strategy is used with quantized weights, or with anything else that it does not support.
-        """
+        """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`."""
         if self._trainer is None:  # OneStepSR.load_from_checkpoint
             return
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
-            check_same_weights(self, strategy)
+            frozen = self.trained.frozen()
+            check_same_weights(weights_digest(self, frozen), strategy)
             # DDP would broadcast the frozen base, gigabytes of it, and choke on quantized weights: it is the same by
             # construction, which has just been checked. PyTorch reads this name off the module that it wraps.
-            self._ddp_params_and_buffers_to_ignore = sorted(frozen_names(self))
-        check_strategy(strategy, self)
+            self._ddp_params_and_buffers_to_ignore = sorted(frozen)
+        backbone = self.backbone
+        check_strategy(strategy, backbone.quantization if isinstance(backbone, FluxBackbone) else None)
         if isinstance(strategy, FSDP2Strategy) and self._in_step is None:
-            self._in_step = shard(self, strategy)
+            for model in (backbone, *self.roles.models.values()):
+                shard_backbone(model, strategy.device_mesh["data_parallel"])
+            others = {role.name: self.roles.velocity(role.name) for role in self.objective.roles}
+            channels, start_time = self.autoencoder.latent_channels, self.objective.start_time
+            self._in_step = InStep({STUDENT: backbone, **others}, channels, start_time, strategy.root_device)
 
     def on_fit_start(self) -> None:
-        """Refuse what would go wrong silently."""
-        check_pairs(self)
+        """Refuse teacher pairs of another autoencoder."""
+        data, autoencoder = self.trainer.datamodule, self.autoencoder  # type: ignore[attr-defined]
+        if isinstance(data, SRDataModule) and isinstance(autoencoder, PixelAutoencoder | LatentAutoencoder):
+            check_pairs(data.pairs_fingerprint or {}, autoencoder.fingerprint())
 
     # ---- one training step, arrow by arrow -------------------------------------------------------------------
 
@@ -191,6 +243,8 @@ class OneStepSR(LightningModule):
         """Return the weighted total of all terms that are due."""
         given, step = batch, self.trainer.fit_loop.total_batch_idx
         batch = as_batch(given)
+        if batch_idx == 0:
+            self.follow_scale(batch.hr_image.shape[-1] // batch.lr_image.shape[-1])
         if batch is not given:  # our own data modules serve [0, 1]
             self._first_batch(batch.lr_image, batch.hr_image)
         with self.phase("encode"):
@@ -202,38 +256,33 @@ class OneStepSR(LightningModule):
         with self.phase("losses"):
             terms = self.compute_terms(outputs)
         if self.log_gradient_norms and step % self.log_gradient_norms == 0:
-            norms = gradient_norms(terms, self.trainable_state().values())
+            norms = gradient_norms(terms, self.trained.parameters().values())
             self.log_dict({f"train/grad_norm/{name}": norm for name, norm in norms.items()})
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         logs = {name: value.detach() for name, (_, value) in terms.items()} | output.logs
         self._guard.watch(self.global_step, {**logs, "loss": total}, self.trainer.strategy)
         if self.adversary is not None:
-            total, adversarial_logs = alternate(self, self.adversary, total, outputs, batch_idx)
+            total, adversarial_logs = self._alternate(self.adversary, total, outputs, batch_idx)
             logs |= adversarial_logs
         batch_size = len(batch.hr_image)
         self.log_dict({f"train/{name}": value for name, value in logs.items()}, batch_size=batch_size)
         self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=batch_size)
         return total
 
-    def encode(self, batch: Any, step: int = 0) -> LatentPair:
+    def encode(self, batch: SRBatch, step: int = 0) -> LatentPair:
         """Return the latents of a batch; what a row does not bring (HR latents, noise) is made here.
 
         The LR image is resized to the target size (bicubic) and then encoded, so ``lr`` has the shape of ``hr``. It is left out
         where the objective restores from noise.
         """
-        count, rows = len(batch.hr_image), getattr(batch, "pair_rows", None)
-        # Targets stay in the frozen encoder's space, where the teacher's own latents are.
-        encode_target = getattr(self.autoencoder, "encode_target", self.autoencoder.encode)
-        with torch.no_grad():
-            known = None if batch.hr_latents is None else batch.hr_latents.float()
-            hr = completed(known, rows, count, lambda those: encode_target(rows_of(batch.hr_image, those)))
-        lr = None
-        if not self.objective.starts_from_noise:
-            with torch.set_grad_enabled(self.adapted_encoder and torch.is_grad_enabled()):
-                lr = self.autoencoder.encode(self.enlarge(batch.lr_image, batch.hr_image.shape[-2:]))
-        shape, place = hr.shape[1:], self._place
-        noise = completed(batch.noise, rows, count, lambda those: row_noise(those, shape, self.seed, step, *place))
-        return LatentPair(hr, lr, noise.to(hr.device, hr.dtype, non_blocking=True), batch.hr_image)
+        rank, world = self._place
+        with torch.set_grad_enabled(self.adapted_encoder and torch.is_grad_enabled()):
+            return latents_of(
+                batch,
+                self.autoencoder,
+                not self.objective.starts_from_noise,
+                lambda row: self.generator(step, f"noise of row {rank + row * world}"),
+            )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return the images of latents ``(B, C, h, w)``; the gradient passes through."""
@@ -247,7 +296,7 @@ class OneStepSR(LightningModule):
         # processes train.
         drawn = self.objective.sample_times(len(pair.hr) * world, generator=self.generator(step, "times"))
         # They stay on the CPU, where objectives check them and choose rows by them without waiting for a GPU.
-        times = apply_to_collection(drawn, Tensor, lambda rows: own_rows(rows, rank, world))
+        times = apply_to_collection(drawn, Tensor, lambda rows: rows[rank::world])
         passes: list[list[Tensor]] = []
         velocity = self.velocity() if self._tap is None else self._tap.recording(self.velocity(), passes)
         others = {role.name: self.velocity(role.name) for role in self.objective.roles}
@@ -278,7 +327,7 @@ class OneStepSR(LightningModule):
     def on_after_backward(self) -> None:
         """Under a strategy that shards weights, average the gradients of those that are not sharded."""
         if self._in_step is not None:
-            average_whole(self.trainable_state().values())
+            average_whole(self.trained.parameters().values())
 
     def configure_gradient_clipping(
         self,
@@ -297,6 +346,29 @@ class OneStepSR(LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.after_step()
 
+    def _alternate(
+        self, adversary: Adversary, others: Tensor, outputs: StepOutputs, batch_idx: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Step the student, then the discriminator, which automatic optimization can't; return the total and what to log."""
+        student: Any = self.optimizers()[0]  # type: ignore[index]
+        # Stepped as it is: Lightning counts every step of a wrapped optimizer, and max_steps would end at half of them.
+        discriminator = self.trainer.optimizers[1]
+        due = (batch_idx + 1) % adversary.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+        total, judged, logs = adversary.losses(others, outputs, self.global_step)
+        for optimizer, loss in ((student, total), (discriminator, judged)):
+            self.manual_backward(loss / adversary.accumulate_grad_batches)
+            if due:
+                if adversary.gradient_clip_val is not None:
+                    self.configure_gradient_clipping(optimizer, adversary.gradient_clip_val, "norm")
+                optimizer.step()
+                optimizer.zero_grad()
+        if due:
+            scheduler: Any = self.lr_schedulers()
+            if scheduler is not None:
+                scheduler.step()
+            self.after_step()
+        return total, logs
+
     def after_step(self) -> None:
         """Let the objective's moving averages follow the student."""
         self.roles.follow()
@@ -308,7 +380,7 @@ class OneStepSR(LightningModule):
             ValueError: If nothing is trainable.
         """
         heads = [] if self.adversary is None else list(self.adversary.heads())
-        student = student_optimizer(self.parameters(), heads, self.make_optimizer, self.make_scheduler)
+        student = student_optimizer(self.trained.begin().values(), heads, self.make_optimizer, self.make_scheduler)
         if self.adversary is None:
             return student
         return [student, {"optimizer": self.adversary.make_optimizer(heads)}]
@@ -325,23 +397,48 @@ class OneStepSR(LightningModule):
 
         With ``tile``, encoder, model and decoder work tile by tile: memory is that of a tile, whatever the photo's size.
         """
-        return restore(self, image, steps)
+        side = self.autoencoder.downsample
+        height, width = image.shape[-2:]
+        padded = pad(image, (0, -width % (2 * side), 0, -height % (2 * side)), mode="replicate")
+        tile = max(padded.shape[-2:]) // side if self.tile is None else max(2, self.tile // side // 2 * 2)
+        overlap = tile // 4
+        latents = in_tiles(self.autoencoder.encode, padded, tile, overlap, reads=side)
+        velocity = TiledVelocity(self.velocity(), tile + tile % 2, overlap)
+        latents = self.objective.restore(velocity, latents, steps)
+        return in_tiles(self.decode, latents, tile, overlap, writes=side)[..., :height, :width].clamp(0, 1)
 
-    @staticmethod
-    def enlarge(image: Tensor, size: Iterable[int]) -> Tensor:
-        """Resize to ``size`` (height, width): bicubic, clamped to ``[0, 1]``; where restoration starts, and its baseline."""
-        return interpolate(image, size=tuple(size), mode="bicubic", align_corners=False).clamp(0, 1)
+    enlarge = staticmethod(enlarge)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Log PSNR-Y and the validation losses of the restored images, or a teacher's flow loss.
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Log PSNR-Y and the validation losses of the restored images, or a teacher's flow loss; of each data loader apart.
 
         Returns the images ``sr_image``, ``hr_image`` and ``bicubic`` for callbacks; nothing for a teacher.
         """
-        return evaluate(self, batch, batch_idx, "val")
+        return self._evaluate(batch, batch_idx, "val", dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """As :meth:`validation_step`, under ``test/``."""
-        return evaluate(self, batch, batch_idx, "test")
+        return self._evaluate(batch, batch_idx, "test", dataloader_idx)
+
+    def _evaluate(self, batch: Any, batch_idx: int, stage: str, loader: int) -> dict[str, Tensor]:
+        batch = as_batch(batch)
+        rows = rows_counted_here(self.trainer, stage, batch_idx, len(batch.hr_image), loader)
+        images: dict[str, Tensor] = {}
+        if self.objective.starts_from_noise:
+            values = {FLOW: self.flow(self.encode(batch, batch_idx), batch_idx)[0].loss}
+        else:
+            bicubic = self.enlarge(batch.lr_image, batch.hr_image.shape[-2:])
+            images = {"sr_image": self.restore_image(bicubic), "hr_image": batch.hr_image, "bicubic": bicubic}
+            sr, hr, enlarged = (image[: max(rows, 1)] for image in images.values())
+            values = {"psnr_y": psnr_y(sr, hr), "psnr_y_bicubic": psnr_y(enlarged, hr)}
+            values |= {name: loss(sr, hr) for name, loss in self.val_losses.items()}
+        for name, value in values.items():
+            mean, key = self.means.take(f"{stage}/{name}", loader, value, rows)
+            self.log(
+                f"{stage}/{name}", mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=max(rows, 1),
+                metric_attribute=f"means.{key}",
+            )  # fmt: skip
+        return images
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """After the last batch of this process, make the passes that other processes still make."""
@@ -357,45 +454,33 @@ class OneStepSR(LightningModule):
     # ---- checkpoints hold what is trained ----------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to write weights or go past losses that are not finite.
-
-        Raises:
-            ValueError: Naming the step and the terms.
-        """
+        """Refuse to write weights or go past losses that are not finite; note the optimizers."""
         self.check_finite()
         checkpoint[KEY] = {**names_of(self.trainer.optimizers), "student": self.record.values()}
 
     def check_finite(self) -> None:
-        """Look at the losses since the last look and at the trained weights. Every process must call it.
+        """Raise ValueError if a loss since the last look or a trained weight is not finite. Every process must call it."""
+        self._guard.check(self.trainer.strategy, self.trained.state().values(), self.global_step)
 
-        Raises:
-            ValueError: If something is NaN or infinite, naming the step and the terms.
-        """
-        self._guard.check(self.trainer.strategy, self.trainable_state().values(), self.global_step)
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Return the trainable parameters by name."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+    def trainable_state(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that are trained now, by name."""
+        return self.trained.parameters()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not hold exactly what is trained here.
-
-        Raises:
-            ValueError: Naming the first weights that are missing or unknown.
-        """
-        check_checkpoint(self, checkpoint)
-        take_lr_time(self, checkpoint["state_dict"])  # outside of a Trainer nothing has settled it yet
+        """Raise ValueError for a checkpoint that does not hold exactly what is trained here, or of another optimizer."""
+        state = {public_name(key): value for key, value in checkpoint["state_dict"].items()}
+        check_fits(self.trained.state(), {name: one for name, one in state.items() if not name.startswith(OBJECTIVE)})
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check_optimizers(checkpoint, self.configure_optimizers())
+        if isinstance(self.objective, FlowTrajectoryDistillation):
+            self.objective.take_state(state, OBJECTIVE)  # outside of a Trainer nothing has settled it yet
         self.build_table()
 
     def on_train_start(self) -> None:
         """Apply the configuration to the optimizer of a resumed run."""
-        if self.trainer.ckpt_path is not None:
-            take_over(self)
-
-    def checkpointed(self) -> set[str]:
-        """Return the names of the weights that a checkpoint holds: what is trained, and its moving average."""
-        averaged = {name for name, _ in self.named_parameters() if self.roles.is_average(name)}
-        return averaged | set(self.trainable_state())
+        if resumed_from() is not None:
+            schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+            take_over(self.trainer.optimizers, schedulers, self.configure_optimizers())
 
     @property
     def record(self) -> StudentRecord:

@@ -17,10 +17,10 @@ def student_optimizer(
     make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None,
     make_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None,
 ) -> dict[str, Any]:
-    """Return what Lightning's ``configure_optimizers`` takes for the trainable ones of ``parameters``.
+    """Return what Lightning's ``configure_optimizers`` takes for the student's parameters.
 
     Args:
-        parameters: Parameters of the whole module.
+        parameters: All that is trained.
         others: Those that another optimizer trains.
         make_optimizer: Makes the optimizer from the list of parameters; ``None``: AdamW at 5e-5 (ours, as the papers
             publish none).
@@ -32,7 +32,7 @@ def student_optimizer(
         ValueError: If nothing is trainable.
     """
     apart = set(map(id, others))
-    trainable = [parameter for parameter in parameters if parameter.requires_grad and id(parameter) not in apart]
+    trainable = [parameter for parameter in parameters if id(parameter) not in apart]
     if not trainable:
         raise ValueError("nothing is trainable: give the backbone a LoRA (trainable='lora') or train it in full")
     optimizer = torch.optim.AdamW(trainable, lr=5e-5) if make_optimizer is None else make_optimizer(trainable)

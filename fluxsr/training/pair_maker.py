@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fluxsr.data import PairStore
-from fluxsr.data.pair_store import MANIFEST, draw_noise
+from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler
 from fluxsr.images import list_images, read_image
 from fluxsr.models import PixelAutoencoder, load_flux
@@ -21,10 +21,8 @@ from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.prompts import tensors_digest
 from fluxsr.models.sources import ModelSource
-from fluxsr.models.weight_files import read_safetensors
-from fluxsr.models.weights_digest import BYTES, weights_digest
+from fluxsr.models.weights_digest import weights_digest
 from fluxsr.processes import ALONE, Processes
-from fluxsr.protocols import VelocityModel
 
 
 class MadePairs(NamedTuple):
@@ -146,14 +144,13 @@ def make_pairs(
         "batch_size": batch_size,  # a matrix product's rounding depends on it
         "dtype": dtype,
     }
-    old = _digest_of_sums(output)
     if any(other != fingerprint for other in processes.gather(fingerprint)):
         raise ValueError(f"the processes found different files of {model} or of the photos: give all of them the same")
 
     if processes.first:
         PairStore.create_or_resume(
             output,
-            fingerprint | ({} if old is None else {"weights": old}),
+            fingerprint,
             num,
             shard_size,
             latent_shape=(vae.latent_channels, side, side),
@@ -164,12 +161,16 @@ def make_pairs(
     store = PairStore.open(output)
 
     def make(batch: range) -> tuple[Tensor, Tensor, Tensor | None]:
-        if photos:
-            chosen = [photos[i] for i in batch]
-            return pair_photos(chosen, batch, seed, noise, size, steps, shift, velocity, vae, place)
-        start_noise = torch.stack([store.noise(i) for i in batch]).to(place)
-        latents = euler(velocity, start_noise, 1.0, 0.0, steps, shift=shift)
-        return latents, vae.decode(latents), None
+        """Return latents, images, and the noise of photos: by inversion or independent of the photo."""
+        if not photos:
+            start_noise = torch.stack([store.noise(i) for i in batch]).to(place)
+            latents = euler(velocity, start_noise, 1.0, 0.0, steps, shift=shift)
+            return latents, vae.decode(latents), None
+        pictures = torch.stack([middle_square(read_image(photos[i]), size) for i in batch]).to(place)
+        latents = vae.encode(pictures)
+        if noise == "inversion":
+            return latents, pictures, euler(velocity, latents, 0.0, 1.0, steps, shift=shift)
+        return latents, pictures, torch.stack([draw_noise(seed, i, tuple(latents.shape[1:])) for i in batch])
 
     def batches(indices: range) -> list[range]:
         # Borders depend on the index alone, so a resumed store has the same bits.
@@ -177,9 +178,6 @@ def make_pairs(
         return [range(start, min(start + batch_size, indices.stop)) for start in starts]
 
     missing = store.missing_shards() if processes.first else []
-    if old is not None and 0 < len(missing) < store.num_shards:
-        with torch.inference_mode():
-            _check_same_teacher(store, make, batches, missing)
     # All wait for the first process, and take its word.
     missing = processes.gather(missing)[0]
     mine = processes.share(missing)
@@ -213,56 +211,6 @@ def make_pairs(
         store.take_over()
     round_trip = [errors[start] for start in sorted(errors)]
     return MadePairs(Path(output), num, size, done, steps, torch.cat(round_trip) if round_trip else torch.zeros(0))
-
-
-def _digest_of_sums(output: str) -> str | None:
-    """Return the weights' digest of a store that version 0.1 began; ``None`` for all others."""
-    if not (Path(output) / MANIFEST).is_file():
-        return None
-    digest = str(PairStore.open(output).fingerprint.get("weights", BYTES))
-    return None if digest.startswith(BYTES) else digest
-
-
-def _check_same_teacher(
-    store: PairStore,
-    make: Callable[[range], tuple[Tensor, Tensor, Tensor | None]],
-    batches: Callable[[range], list[range]],
-    missing: list[range],
-) -> None:
-    """Make the first batch of a finished shard again: a digest of sums can't show whether the teacher is the same.
-
-    Raises:
-        ValueError: If it comes out otherwise.
-    """
-    finished = (store.shard_indices(number) for number in range(store.num_shards))
-    indices = next(one for one in finished if one not in missing)
-    first = batches(indices)[0]
-    stored = read_safetensors(store.shard_path(indices.start // store.shard_size))[0]["latents"][: len(first)]
-    if not torch.equal(make(first)[0].float().cpu().to(stored.dtype), stored):
-        raise ValueError(
-            f"{store.path} was begun by an older version, and its pairs come out otherwise with this teacher or on this "
-            "machine: choose a new folder for the pairs"
-        )
-
-
-def pair_photos(
-    paths: list[Path],
-    indices: range,
-    seed: int,
-    kind: str,
-    size: int,
-    steps: int,
-    shift: float,
-    velocity: VelocityModel,
-    vae: Any,
-    device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return latents, images and noise of photos; the noise by inversion or independent of the photo."""
-    pictures = torch.stack([middle_square(read_image(path), size) for path in paths]).to(device)
-    latents = vae.encode(pictures)
-    if kind == "inversion":
-        return latents, pictures, euler(velocity, latents, 0.0, 1.0, steps, shift=shift)
-    return latents, pictures, torch.stack([draw_noise(seed, i, tuple(latents.shape[1:])) for i in indices])
 
 
 def middle_square(image: Tensor, size: int) -> Tensor:

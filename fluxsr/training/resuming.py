@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 KEY = "fluxsr"  # what this library keeps in a checkpoint beside Lightning's own
 
 
-def check_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that is not of what is trained here.
+def resumed_from() -> Path | None:
+    """Return the checkpoint that the trainer at work goes on from, in any of its hooks; ``None``: it begins anew.
 
-    Args:
-        module: The :class:`fluxsr.training.OneStepSR`.
-        checkpoint: The saved checkpoint.
-
-    Raises:
-        ValueError: Naming the first weights that are missing, unknown or of another shape, or both optimizers.
+    ``trainer.ckpt_path`` says so only once the file was read: after ``setup``, where T_L is needed. Until then the path is
+    nothing but an argument on its way down, so it is read there.
     """
-    kept, state = module.checkpointed(), checkpoint["state_dict"]
-    own = {name: tensor.shape for name, tensor in module.named_parameters() if name in kept}
-    check_fits(own, {key: value.shape for key, value in state.items() if not key.startswith("objective.")})
-    if module._trainer is not None and module._trainer.state.fn == "fit":
-        check_optimizers(checkpoint, listed(module.configure_optimizers()))
+    for frame, _ in traceback.walk_stack(None):
+        if frame.f_code is Trainer._run.__code__:
+            path = frame.f_locals["ckpt_path"]
+            return None if path is None else Path(path)
+    return None
 
 
-def check_fits(own: Mapping[str, Sequence[int]], saved: Mapping[str, Sequence[int]]) -> None:
+def lr_time_in(path: Path) -> float | None:
+    """Return the T_L that a checkpoint holds; ``None`` if it holds none, or lies elsewhere than on a local disk."""
+    if not path.is_file():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    return float(state["objective.lr_time"]) if "objective.lr_time" in state else None
+
+
+def check_fits(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Check that a checkpoint holds exactly the weights that are trained here.
 
     Args:
-        own: Shapes of the weights that this model keeps in checkpoints, by name.
-        saved: Shapes of those in the checkpoint.
+        own: Weights that this model keeps in checkpoints, by public name.
+        saved: Those in the checkpoint.
 
     Raises:
         ValueError: Naming the first weights that are missing, unknown or of another shape.
@@ -47,38 +55,32 @@ def check_fits(own: Mapping[str, Sequence[int]], saved: Mapping[str, Sequence[in
             f"({', '.join(missing[:2])}), {len(unknown)} are unknown here ({', '.join(unknown[:2])}); "
             "use the configuration that it was trained with"
         )
-    wrong = [name for name in own if tuple(own[name]) != tuple(saved[name])]
+    wrong = [name for name in own if own[name].shape != saved[name].shape]
     if wrong:
         name = wrong[0]
         raise ValueError(
-            f"the checkpoint does not fit this model: {len(wrong)} weights have other shapes, {name} {tuple(saved[name])} "
-            f"there and {tuple(own[name])} here; use the configuration that it was trained with (for an adapter, its lora_rank)"
+            f"the checkpoint does not fit this model: {len(wrong)} weights have other shapes, {name} "
+            f"{tuple(saved[name].shape)} there and {tuple(own[name].shape)} here; use the configuration that it was trained "
+            "with (for an adapter, its lora_rank)"
         )
 
 
-def check_optimizers(checkpoint: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> None:
+def check_optimizers(checkpoint: Mapping[str, Any], plan: Any) -> None:
     """Refuse to go on with an optimizer of another kind, whose state is not in the checkpoint.
 
     Args:
         checkpoint: The saved checkpoint.
-        plans: Return value of ``configure_optimizers``, as a list.
+        plan: Return value of ``configure_optimizers``.
 
     Raises:
         ValueError: Naming both optimizers.
     """
-    saved = checkpoint.get("optimizer_states") or []
-    names = (checkpoint.get(KEY) or {}).get("optimizers") or [None] * len(saved)
-    for state, name, plan in zip(saved, names, plans, strict=False):
-        optimizer = plan["optimizer"]
-        settings = [
-            set(group) - {"params", "initial_lr"} for group in (state["param_groups"][0], optimizer.param_groups[0])
-        ]
-        own = type(optimizer).__name__
-        missing = settings[1] - settings[0] - {"decoupled_weight_decay"}  # which newer versions of torch add
-        if (name is not None and name != own) or (name is None and missing):
+    for name, planned in zip(checkpoint[KEY]["optimizers"], _listed(plan), strict=False):
+        own = type(planned["optimizer"]).__name__
+        if name != own:
             raise ValueError(
-                f"the checkpoint is of a training with {name or 'another optimizer'}, and the configuration says {own}: set "
-                "the optimizer that it was trained with, or begin a new training from the exported weights (lora_weights)"
+                f"the checkpoint is of a training with {name}, and the configuration says {own}: set the optimizer that it was "
+                "trained with, or begin a new training from the exported weights (lora_weights)"
             )
 
 
@@ -87,7 +89,7 @@ def names_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, list[str]
     return {"optimizers": [type(optimizer).__name__ for optimizer in optimizers]}
 
 
-def take_over(module: Any) -> None:
+def take_over(optimizers: Sequence[torch.optim.Optimizer], schedulers: Iterable[Any], plan: Any) -> None:
     """Apply the configuration's learning rate, schedule and other settings to a resumed run, and say so.
 
     A checkpoint restores the optimizer's settings along with its state, so a changed learning rate would be ignored. The
@@ -95,13 +97,14 @@ def take_over(module: Any) -> None:
     changes, and the training stays equal to an uninterrupted one to the bit.
 
     Args:
-        module: The LightningModule, whose trainer has restored the checkpoint.
+        optimizers: The trainer's, restored.
+        schedulers: The trainer's, restored.
+        plan: Return value of ``configure_optimizers``.
     """
-    trainer = module.trainer
-    schedulers = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
-    for optimizer, plan in zip(trainer.optimizers, listed(module.configure_optimizers()), strict=True):
-        fresh, scheduler = plan["optimizer"], schedulers.get(id(optimizer))
-        planned = plan.get("lr_scheduler", {}).get("scheduler")
+    by_optimizer = {id(scheduler.optimizer): scheduler for scheduler in schedulers}
+    for optimizer, one in zip(optimizers, _listed(plan), strict=True):
+        fresh, scheduler = one["optimizer"], by_optimizer.get(id(optimizer))
+        planned = one.get("lr_scheduler", {}).get("scheduler")
         if isinstance(scheduler, ReduceLROnPlateau):
             continue  # its rates follow from what it has seen
         if scheduler is not None and planned is not None:
@@ -121,7 +124,7 @@ def take_over(module: Any) -> None:
             rank_zero_info(f"Going on with the configuration's {', '.join(dict.fromkeys(changes))} in the checkpoint.")
 
 
-def listed(plan: Any) -> list[dict[str, Any]]:
+def _listed(plan: Any) -> list[dict[str, Any]]:
     """Return what ``configure_optimizers`` returned as a list with one dictionary for each optimizer."""
     plans = plan if isinstance(plan, list | tuple) else [plan]
     return [one if isinstance(one, dict) else {"optimizer": one} for one in plans]

@@ -35,8 +35,6 @@ class Roles(nn.Module):
         _check(roles)
         self._averages = {role.name: role.decay for role in roles if role.decay is not None}
         self._student = [backbone]  # in a list, since its owner registers it
-        self._wide: dict[str, dict[str, Tensor]] = {}
-        self.register_load_state_dict_post_hook(_forget)
         self.models = nn.ModuleDict()
         if teacher is not None:
             if "teacher" not in [role.name for role in roles]:
@@ -65,26 +63,10 @@ class Roles(nn.Module):
         for name, decay in self._averages.items():
             student = self._weights(self._backbone.default_role if self._adapters() else None)
             average = self._weights(name)
-            exact = average | self.wide(name)
-            weights = [student[key].detach().to(exact[key].dtype) for key in average]
-            torch._foreach_lerp_([exact[key] for key in average], weights, 1 - decay)
-            for key in self.wide(name):
-                average[key].copy_(exact[key])
+            torch._foreach_lerp_(list(average.values()), [student[key].detach() for key in average], 1 - decay)
             if name in self.models:
                 for copy, buffer in zip(self.models[name].buffers(), self._backbone.buffers(), strict=True):
                     copy.copy_(buffer)
-
-    def wide(self, name: str) -> dict[str, Tensor]:
-        """Return in float32 those weights of an average that have fewer bits, by which its steps would be rounded away.
-
-        A checkpoint doesn't hold them: a training that goes on starts from the rounded ones, once.
-        """
-        average = self._weights(name)
-        known = self._wide.get(name, {})
-        narrow = {key: weight for key, weight in average.items() if weight.is_floating_point() and weight.itemsize < 4}
-        if known.keys() != narrow.keys() or any(known[key].device != weight.device for key, weight in narrow.items()):
-            known = self._wide[name] = {key: weight.detach().float() for key, weight in narrow.items()}
-        return known
 
     def is_average(self, parameter_name: str) -> bool:
         """Say whether a parameter's name, as its owner knows it, belongs to a moving average: a checkpoint must hold it."""
@@ -108,11 +90,6 @@ class Roles(nn.Module):
         if role in self.models:
             return dict(self.models[role].named_parameters())
         return self._backbone.adapters.state_dict(role)
-
-
-def _forget(roles: Roles, _: Any) -> None:
-    """Start the averages again from weights that were loaded."""
-    roles._wide.clear()
 
 
 def _check(roles: Sequence[Role]) -> None:

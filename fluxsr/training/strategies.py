@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from fluxsr.models.devices import check_torch
 from fluxsr.models.distributed import like, whole
+from fluxsr.models.weight_names import public_parameters
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -67,7 +68,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Give every process its part of the weights."""
         assert self.lightning_module is not None
-        own = dict(self.lightning_module.named_parameters())
+        own = public_parameters(self.lightning_module)
         state = {key: like(value, own[key]) if key in own else value for key, value in checkpoint["state_dict"].items()}
         self.lightning_module.load_state_dict(state, strict=strict)
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli.main import main
@@ -16,7 +14,6 @@ from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift
 from fluxsr.models import PromptEmbedding, load_autoencoder, load_flux
 from fluxsr.models.families import FLUX2
-from fluxsr.models.weight_files import read_safetensors
 from fluxsr.models.weights_digest import weights_digest
 from fluxsr.training.pair_maker import make_pairs, middle_square
 from tests.cli.conftest import euler_by_hand, files
@@ -343,26 +340,3 @@ def test_the_teachers_digest_is_of_bytes_and_the_same_with_any_threads():
         digests.add(weights_digest(Large()))
     torch.set_num_threads(threads)
     assert len(digests) == 1 and weights_digest(Large(0.1)) not in digests
-
-
-def test_a_store_of_version_0_1_goes_on_where_its_pairs_come_out_the_same(tmp_path):
-    old = Path(__file__).parents[1] / "files_of_0_1" / "pairs"
-    arguments = {"num": 3, "steps": 1, "size": 16, "seed": 3, "batch_size": 2, "shard_size": 2}
-    for name in ("same", "other"):
-        shutil.copytree(old, tmp_path / name)
-        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
-        (tmp_path / name / "pairs-00001.safetensors").unlink()
-        del manifest["shards"]["pairs-00001.safetensors"]
-        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
-    make_pairs(str(tmp_path / "same"), **arguments)
-    latents = [load_file(path / "pairs-00001.safetensors")["latents"] for path in (old, tmp_path / "same")]
-    torch.testing.assert_close(*latents)
-    shard = tmp_path / "other" / "pairs-00000.safetensors"
-    state = load_file(shard)
-    save_file({**state, "latents": state["latents"] + 0.5}, shard, read_safetensors(shard)[1])
-    manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
-    record = manifest["shards"]["pairs-00000.safetensors"]
-    record |= {"bytes": shard.stat().st_size, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}
-    (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="new folder"):
-        make_pairs(str(tmp_path / "other"), **arguments)

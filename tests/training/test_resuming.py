@@ -7,7 +7,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fluxsr.training import MuonAdamW
-from tests.training.conftest import loader, tiny_module, tiny_trainer
+from fluxsr.training.resuming import resumed_from
+from tests.training.conftest import loader, run_script, tiny_module, tiny_trainer
+from tests.training.resumed_steps import check
 
 
 def trained(tmp_path, steps=2, checkpoint=None, lora=4, **arguments):
@@ -74,12 +76,6 @@ def test_another_rank_or_optimizer_is_refused(tmp_path):
         trained(tmp_path, 3, checkpoint, lora=8)
     with pytest.raises(ValueError, match="MuonAdamW"):
         trained(tmp_path, 3, checkpoint, optimizer=lambda parameters: MuonAdamW(parameters, lr=1e-3))
-    content = torch.load(checkpoint, weights_only=True)
-    del content["fluxsr"]  # as version 0.1 wrote it
-    torch.save(content, tmp_path / "old.ckpt")
-    sgd = lambda parameters: torch.optim.SGD(parameters, lr=1e-3, nesterov=True, momentum=0.9)
-    with pytest.raises(ValueError, match="SGD"):
-        trained(tmp_path, 3, str(tmp_path / "old.ckpt"), optimizer=sgd)
 
 
 def test_a_module_loads_from_a_checkpoint_without_a_trainer(tmp_path):
@@ -96,3 +92,14 @@ def test_a_module_loads_from_a_checkpoint_without_a_trainer(tmp_path):
     for name, weight in module.trainable_state().items():
         assert torch.equal(weight, loaded.trainable_state()[name])
     assert loaded.objective.lr_time == 0.25
+
+
+def test_every_hook_knows_what_the_run_goes_on_from(tmp_path):
+    check(tmp_path, "auto")
+    assert resumed_from() is None
+
+
+@pytest.mark.torch("2.11")
+def test_so_it_does_where_weights_are_sharded(tmp_path):
+    """In a process of its own, since a process group is begun."""
+    run_script("resumed_steps.py", 1, tmp_path, "fsdp2")

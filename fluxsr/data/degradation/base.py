@@ -7,12 +7,39 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+SCALE = 4  # of a degradation by itself, where neither its maker nor any data say one
+
 
 class Degradation(ABC):
     """Makes LR images from HR ones; the base of what a YAML's `degradation` may name.
 
     In Python, any callable with this signature works as well.
     """
+
+    _scale: int | None = None
+
+    @property
+    def scale(self) -> int:
+        """Magnification that the model is to learn: as stated, or as the data say that it degrades, else 4."""
+        return SCALE if self._scale is None else self._scale
+
+    @scale.setter
+    def scale(self, scale: int | None) -> None:
+        if scale is not None:
+            check_scale(scale)
+        self._scale = scale
+
+    def follow(self, scale: int) -> None:
+        """Take the magnification of the data.
+
+        Raises:
+            ValueError: If another one was stated.
+        """
+        if self._scale not in (None, scale):
+            raise ValueError(
+                f"the data's scale is {scale} and the degradation's {self._scale}: state it once, in the data (data.scale)"
+            )
+        self.scale = scale
 
     @abstractmethod
     def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:

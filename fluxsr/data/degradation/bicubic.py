@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.data.degradation.base import Degradation, check_scale, checked_images, rounded
+from fluxsr.data.degradation.base import Degradation, checked_images, rounded
 
 
 class BicubicDegradation(Degradation):
@@ -16,11 +16,10 @@ class BicubicDegradation(Degradation):
     antialiased filter (a = -0.5, Pillow's) is used, which differs from MATLAB's in borders and rounding only.
 
     Args:
-        scale: Magnification that the model is to learn.
+        scale: Magnification that the model is to learn. None: the data's, or 4.
     """
 
-    def __init__(self, scale: int = 4) -> None:
-        check_scale(scale)
+    def __init__(self, scale: int | None = None) -> None:
         self.scale = scale
 
     @torch.no_grad()

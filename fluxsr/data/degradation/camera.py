@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.data.degradation.base import Degradation, check_scale, one_by_one, rounded
+from fluxsr.data.degradation.base import Degradation, one_by_one, rounded
 from fluxsr.data.degradation.jpeg import jpeg_compress
 from fluxsr.data.degradation.kernels import gaussian_kernel
 from fluxsr.data.degradation.ranges import Dice, Range, check_range
@@ -25,7 +25,7 @@ class CameraDegradation(Degradation):
     It is called like `RealESRGANDegradation`, with the same shapes, ranges and errors, and is as reproducible.
 
     Args:
-        scale: Magnification that the model is to learn; H and W must be multiples of it.
+        scale: Magnification that the model is to learn; H and W must be multiples of it. None: the data's, or 4.
         blur_sigma: Smallest and largest standard deviation of the lens' Gaussian blur, in HR pixels.
         noise_range: Smallest and largest standard deviation of the sensor's noise, in 1/255.
         sharpen_amount: Smallest and largest share of the detail that sharpening adds; 0 sharpens nothing.
@@ -38,7 +38,7 @@ class CameraDegradation(Degradation):
 
     def __init__(
         self,
-        scale: int = 4,
+        scale: int | None = None,
         *,
         blur_sigma: Range = (1.0, 4.0),
         noise_range: Range = (0.0, 3.0),
@@ -46,7 +46,6 @@ class CameraDegradation(Degradation):
         sharpen_radius: Range = (0.8, 1.4),
         jpeg_range: tuple[int, int] = (92, 100),
     ) -> None:
-        check_scale(scale)
         check_range("blur_sigma", blur_sigma, above=0.0)
         check_range("noise_range", noise_range, least=0.0)
         check_range("sharpen_amount", sharpen_amount, least=0.0)

@@ -36,12 +36,21 @@ class DegradationMix(Degradation):
             raise ValueError(
                 f"give one positive share for each degradation: {len(degradations)} degradations, shares {list(shares)}"
             )
-        scales = [getattr(degradation, "scale", None) for degradation in degradations]
-        if len(set(scales)) > 1:
-            raise ValueError(f"the degradations of one mix must have one scale, got {scales}")
-        self.scale = scales[0]
         self.degradations = list(degradations)
+        own = [one._scale for one in degradations if isinstance(one, Degradation)]
+        stated = {scale for scale in own if scale is not None}
+        if len(stated) > 1:
+            raise ValueError(f"the degradations of one mix must have one scale, got {sorted(stated)}")
+        for scale in stated:
+            self.follow(scale)
         self.shares = [float(share) for share in shares]
+
+    def follow(self, scale: int) -> None:
+        """Take the magnification of the data, all of them."""
+        super().follow(scale)
+        for one in self.degradations:
+            if isinstance(one, Degradation):
+                one.follow(scale)
 
     def drawn(self, seed: int) -> Degradation:
         """Return the degradation that an image with this seed gets."""
@@ -54,6 +63,6 @@ class DegradationMix(Degradation):
     @torch.no_grad()
     def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:
         """Degrade; see the class."""
-        images, seeds = checked_images(hr_image, seeds, self.scale or 1)  # degradations of other kinds may have none
+        images, seeds = checked_images(hr_image, seeds, self._scale or 1)  # degradations of other kinds may have none
         lr_images = [self.drawn(seed)(image, seeds=seed) for image, seed in zip(images, seeds, strict=True)]
         return torch.stack(lr_images) if hr_image.ndim == 4 else lr_images[0]

@@ -4,13 +4,13 @@ from fluxsr.data.degradation.ranges import SecondStageRanges, StageRanges
 from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation
 
 
-def mild_degradation(scale: int = 4) -> RealESRGANDegradation:
+def mild_degradation(scale: int | None = None) -> RealESRGANDegradation:
     """Return Real-ESRGAN's degradation with small ranges: a little blur, little noise and JPEG of quality 80 and more.
 
     A model that saw only heavy damage cleans photos that hardly need it. The ranges are our defaults.
 
     Args:
-        scale: Magnification that the model is to learn.
+        scale: Magnification that the model is to learn. None: the data's, or 4.
     """
     return RealESRGANDegradation(
         scale,

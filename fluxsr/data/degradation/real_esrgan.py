@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fluxsr.data.degradation.base import Degradation, check_scale, one_by_one, rounded
+from fluxsr.data.degradation.base import Degradation, one_by_one, rounded
 from fluxsr.data.degradation.jpeg import jpeg_compress
 from fluxsr.data.degradation.kernels import sinc_kernel
 from fluxsr.data.degradation.ranges import (
@@ -41,7 +41,7 @@ class RealESRGANDegradation(Degradation):
     thread: give a data loader workers.
 
     Args:
-        scale: Magnification that the model is to learn; H and W must be multiples of it.
+        scale: Magnification that the model is to learn; H and W must be multiples of it. None: the data's, or 4.
         first: Ranges of the first round.
         second: Ranges of the second round.
         second_blur_prob: Probability of any blur in the second round.
@@ -58,7 +58,7 @@ class RealESRGANDegradation(Degradation):
 
     def __init__(
         self,
-        scale: int = 4,
+        scale: int | None = None,
         *,
         first: StageRanges = FIRST,
         second: SecondStageRanges = SECOND,
@@ -69,7 +69,6 @@ class RealESRGANDegradation(Degradation):
         sinc_cutoff_large: tuple[float, float] = (math.pi / 5, math.pi),
         jpeg_last_prob: float = 0.5,
     ) -> None:
-        check_scale(scale)
         if not isinstance(second, SecondStageRanges):  # whose defaults are others
             raise ValueError(f"second must be SecondStageRanges, got {type(second).__name__}")
         check_kernel_sizes("final_kernel_sizes", final_kernel_sizes)
@@ -137,3 +136,16 @@ def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:
 def _add_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> Tensor:
     add = add_gaussian_noise if noise.gaussian else add_poisson_noise
     return add(image, noise.strength, noise.gray, generator)
+
+
+def degradation_for(scale: int, degradation: Degradation | None) -> Degradation:
+    """Return the degradation of data of one scale, by default Real-ESRGAN's.
+
+    Raises:
+        ValueError: If it is of another scale.
+    """
+    if degradation is None:
+        return RealESRGANDegradation(scale)
+    if isinstance(degradation, Degradation):  # in Python, any callable is one
+        degradation.follow(scale)
+    return degradation

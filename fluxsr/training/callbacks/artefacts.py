@@ -8,7 +8,7 @@ import torch
 from lightning import Callback, Trainer
 
 from fluxsr.losses.spectrum import patch_artefact_energy
-from fluxsr.training.randomness import rows_counted_here
+from fluxsr.training.validation import rows_counted_here
 
 
 class ArtefactMeter(Callback):
@@ -40,7 +40,7 @@ class ArtefactMeter(Callback):
         if outputs is None or "sr_image" not in outputs:
             return
         period = self.period or 2 * pl_module.autoencoder.downsample
-        rows = rows_counted_here(trainer, "val", batch_idx, len(outputs["sr_image"]))
+        rows = rows_counted_here(trainer, "val", batch_idx, len(outputs["sr_image"]), dataloader_idx)
         sr_image, hr_image = outputs["sr_image"][:rows], outputs["hr_image"][:rows]
         if not rows or min(sr_image.shape[-2:]) < 8 * period:
             return

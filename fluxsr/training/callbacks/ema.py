@@ -11,6 +11,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from fluxsr.models.distributed import like, whole
+from fluxsr.models.weight_names import public_name, public_parameters
+from fluxsr.training.trained import Trained
 
 
 class EMA(Callback):
@@ -43,29 +45,29 @@ class EMA(Callback):
         self._start(pl_module)
         self._seen = trainer.global_step
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take in the average of a checkpoint that a sharding strategy loads only now."""
-        self._start(pl_module)
-        self._seen = trainer.global_step
+    # Once more, since a checkpoint's step is known only now.
+    on_train_start = on_fit_start
 
     def _start(self, pl_module: LightningModule) -> None:
-        current = _trainable(pl_module)
-        if self.average.keys() != current.keys():
-            # In float32: of a bfloat16 weight, steps of 0.1 % would be rounded away and the average would never move.
-            self.average = {name: weight.detach().float().clone() for name, weight in current.items()}
+        for name, weight in Trained(pl_module).parameters().items():
+            if name not in self.average:
+                # In float32: of a bfloat16 weight, steps of 0.1 % would be rounded away and the average would never move.
+                self.average[name] = weight.detach().float().clone()
         # A loaded average is whole: each process keeps its part.
-        self.average = {name: like(tensor, current[name]) for name, tensor in self.average.items()}
+        weights = public_parameters(pl_module)
+        self.average = {name: like(tensor, weights[name]) for name, tensor in self.average.items()}
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Take in the new weights, once per optimizer step (not per accumulated batch)."""
+        """Take in the new weights, once per optimizer step (not per accumulated batch); of frozen ones the average stays."""
         if trainer.global_step == self._seen:
             return
         self._seen = trainer.global_step
-        current = _trainable(pl_module)
+        self._start(pl_module)
+        current = Trained(pl_module).parameters()
         decay = min(self.decay, (1 + self._seen) / (10 + self._seen))
         for sharded in (False, True):  # torch takes either kind at a time
-            names = [name for name, average in self.average.items() if hasattr(average, "full_tensor") == sharded]
+            names = [name for name in current if hasattr(self.average[name], "full_tensor") == sharded]
             if names:
                 weights = [current[name].detach().float() for name in names]
                 torch._foreach_lerp_([self.average[name] for name in names], weights, 1 - decay)
@@ -99,8 +101,9 @@ class EMA(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the weights, also during a validation, when the average stands in their place."""
+        keys = {public_name(key): key for key in checkpoint["state_dict"]}
         for name, tensor in (self._kept or {}).items():
-            checkpoint["state_dict"][name] = whole(tensor).detach().cpu()
+            checkpoint["state_dict"][keys[name]] = whole(tensor).detach().cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average in one piece, for the checkpoint."""
@@ -115,20 +118,16 @@ class EMA(Callback):
         if not self.average or self._kept is not None:
             return
         self._start(pl_module)
-        current = _trainable(pl_module)
-        self._kept = {name: weight.detach().clone() for name, weight in current.items()}
+        weights = public_parameters(pl_module)
+        self._kept = {name: weights[name].detach().clone() for name in self.average}
         for name, tensor in self.average.items():
-            current[name].copy_(tensor)
+            weights[name].copy_(tensor)
 
     @torch.no_grad()
     def _swap_out(self, pl_module: LightningModule) -> None:
         if self._kept is None:
             return
-        current = _trainable(pl_module)
+        weights = public_parameters(pl_module)
         for name, tensor in self._kept.items():
-            current[name].copy_(tensor)
+            weights[name].copy_(tensor)
         self._kept = None
-
-
-def _trainable(module: LightningModule) -> dict[str, Tensor]:
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from fluxsr.models.distributed import is_writer
 from fluxsr.models.encoder_lora import encoder_lora_path, save_encoder_lora
 from fluxsr.training.callbacks.ema import EMA
+from fluxsr.training.resuming import resumed_from
 
 
 class ExportBackbone(Callback):
@@ -42,7 +43,7 @@ class ExportBackbone(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Note whether this run goes on with one that wrote the file in place."""
-        self._own = trainer.ckpt_path is not None
+        self._own = resumed_from() is not None
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the state so far; a validation runs on the averaged weights already."""
@@ -56,11 +57,11 @@ class ExportBackbone(Callback):
 
     def export(self, trainer: Trainer, pl_module: Any) -> Path | None:
         """Write the file, return its path: every process gathers, the first one writes. A ``fast_dev_run`` writes nothing."""
-        if getattr(trainer, "fast_dev_run", False):
+        lightning: Any = trainer  # sets these two outside the class
+        if lightning.fast_dev_run:
             return None
-        callbacks: list[Callback] = getattr(trainer, "callbacks", [])  # which Lightning sets outside the class
         pl_module.check_finite()
-        ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
+        ema = next((callback for callback in lightning.callbacks if isinstance(callback, EMA)), None)
         with ema.averaged(pl_module) if ema is not None else nullcontext():
             record = pl_module.record
             path = self.path or Path(trainer.default_root_dir) / "backbone.safetensors"

@@ -51,7 +51,7 @@ def test_the_choice_says_nothing_about_what_the_degradation_draws():
         ([], [], "one positive share for each degradation: 0 degradations"),
         ([BicubicDegradation()], [0.5, 0.5], r"1 degradations, shares \[0.5, 0.5\]"),
         ([BicubicDegradation(), BicubicDegradation()], [1, 0], "positive share"),
-        ([BicubicDegradation(4), BicubicDegradation(2)], [1, 1], r"one scale, got \[4, 2\]"),
+        ([BicubicDegradation(4), BicubicDegradation(2)], [1, 1], r"one scale, got \[2, 4\]"),
     ],
 )
 def test_what_is_no_mix_is_refused(parts, shares, match):

@@ -38,7 +38,7 @@ SECOND = FIRST | {
     "poisson_scale_range": (0.05, 2.5),
 }
 PUBLISHED = {
-    "scale": 4,
+    "scale": None,
     "first": StageRanges(**FIRST),
     "second": SecondStageRanges(**SECOND),
     "second_blur_prob": 0.8,

@@ -1,0 +1,96 @@
+"""What a training refuses before its first step: precisions that can't train, and a scale that is stated twice."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fluxsr.data import SRDataModule
+from fluxsr.data.degradation import BicubicDegradation, CameraDegradation, DegradationMix, RealESRGANDegradation
+from fluxsr.models import PixelAutoencoder, load_flux
+from fluxsr.training.checks import check_precision
+from tests.training.conftest import tiny_batch, tiny_module, tiny_trainer
+
+WIDE, NARROW = torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("precision", "weight", "adversarial", "refused"),
+    [
+        ("32-true", WIDE, False, None),
+        ("64-true", WIDE.double(), False, None),
+        ("bf16-mixed", WIDE, True, None),
+        ("16-mixed", WIDE, False, None),
+        ("bf16-true", WIDE, False, "bf16-mixed"),
+        ("16-true", WIDE, False, "16-mixed"),
+        ("bf16-mixed", NARROW, False, "bfloat16.*rounding"),
+        ("32-true", NARROW, False, "bfloat16.*rounding"),
+        ("16-mixed", WIDE, True, "bf16-mixed"),
+    ],
+)
+def test_which_precision_can_train_what(precision, weight, adversarial, refused):
+    with nullcontext() if refused is None else pytest.raises(ValueError, match=refused):
+        check_precision(precision, {"weight": weight}, adversarial)
+
+
+@pytest.mark.parametrize(("trainable", "refused"), [("full", True), ("lora", False)])
+def test_the_weights_are_looked_at_and_only_for_a_training(trainable, refused):
+    backbone = load_flux("nano", trainable=trainable, dtype="bfloat16")
+    module = tiny_module(backbone=backbone, lora=None, losses={}, autoencoder=PixelAutoencoder())
+    data = DataLoader([tiny_batch()], batch_size=None)
+    tiny_trainer().validate(module, data, verbose=False)
+    with pytest.raises(ValueError, match="bfloat16") if refused else nullcontext():
+        tiny_trainer(max_steps=1, precision="bf16-mixed").fit(module, data)
+
+
+def batch_of(scale):
+    batch = tiny_batch()
+    return batch._replace(lr_image=torch.nn.functional.interpolate(batch.hr_image, scale_factor=1 / scale, mode="area"))
+
+
+@pytest.mark.parametrize("kind", ["data module", "loader", "dictionaries"])
+@pytest.mark.parametrize(
+    ("given", "data", "found"), [(None, 2, 2), (2, 2, 2), (None, 4, 4), (4, 2, None), (2, 4, None)]
+)
+def test_the_data_say_the_scale(photos, kind, given, data, found):
+    module = tiny_module(losses={}, scale=given, check_lr_time=False)
+    if kind == "data module":
+        source = {"datamodule": SRDataModule(photos=photos, predict=photos, scale=data, crop=32)}
+    else:
+        batch = batch_of(data)
+        batch = batch if kind == "loader" else {"lr_image": batch.lr_image, "hr_image": batch.hr_image}
+        source = {"train_dataloaders": DataLoader([batch], batch_size=None)}
+    with nullcontext() if found else pytest.raises(ValueError, match=f"scale is {given} and the data's {data}"):
+        tiny_trainer(max_steps=1).fit(module, **source)
+    if found:
+        assert module.scale == found
+        assert module(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8 * found, 8 * found)
+
+
+def test_without_data_the_scale_is_the_argument_or_four(photos):
+    assert tiny_module(losses={}).scale == 4 and tiny_module(losses={}, scale=3).scale == 3
+    module = tiny_module(losses={})
+    predict = SRDataModule(predict=photos, scale=2)
+    (first, *_) = tiny_trainer(limit_predict_batches=1).predict(module, datamodule=predict)
+    assert module.scale == 2 and first.shape[-1] % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("degradation", "refused"),
+    [
+        (RealESRGANDegradation(), False),
+        (RealESRGANDegradation(2), False),
+        (DegradationMix([BicubicDegradation(), CameraDegradation()], [1, 1]), False),
+        (RealESRGANDegradation(4), True),
+        (DegradationMix([BicubicDegradation(4), CameraDegradation()], [1, 1]), True),
+    ],
+)
+def test_the_data_hand_their_scale_to_the_degradation(photos, degradation, refused):
+    data = SRDataModule(photos=photos, scale=2, crop=32, degradation=degradation)
+    with pytest.raises(ValueError, match="scale is 2 and the degradation's 4") if refused else nullcontext():
+        data.setup("fit")
+    if not refused:
+        assert degradation.scale == 2 and data.train_set[0].lr_image.shape == (3, 16, 16)
