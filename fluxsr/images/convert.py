@@ -12,6 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
+from fluxsr.images.formats import Format
+
 # (H, W, C) with 1 gray, 2 gray and alpha, 3 RGB or 4 RGB and alpha; uint8, uint16, or floating point in [0, 1].
 Pixels = NDArray[Any]
 
@@ -115,6 +117,23 @@ def to_pil(pixels: Pixels) -> Image.Image:
     if pixels.dtype == np.uint16 and pixels.shape[2] > 1:
         raise ValueError("Pillow has no mode for 16-bit colors")
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+
+
+def fitting_pixels(pixels: Pixels, kind: Format) -> tuple[Pixels, list[str]]:
+    """Return what a format can hold of the pixels, and what it can't."""
+    lost = []
+    if pixels.dtype == np.uint16 and not kind.sixteen_bit:
+        pixels = to_eight_bit(pixels)
+        lost.append("more than 8 bit")
+    if has_alpha(pixels) and not kind.alpha:
+        if bool((pixels[..., -1] < full_scale(pixels)).any()):
+            lost.append("transparency, which is white now")
+        pixels = on_white(pixels)
+    # Few readers know 16-bit gray with alpha in TIFF.
+    widen = not kind.gray or (kind.name == "TIFF" and pixels.dtype == np.uint16)
+    if pixels.shape[2] == 2 and widen:
+        pixels = pixels[..., [0, 0, 0, 1]]
+    return pixels, lost
 
 
 def unpack_image(image: Any) -> tuple[list[Pixels], Callable[[list[Pixels]], Any]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+QUALITY = 95
+# From here on the colors keep their full resolution.
+_FINE = 90
 _ALL = frozenset({"profile", "EXIF", "XMP", "text"})
 
 
@@ -32,6 +35,16 @@ class Format(NamedTuple):
     keeps: frozenset[str] = _ALL
     largest_side: int = 2**31 - 1
     largest_file: int = 2**63
+
+    def options(self, quality: int | None, lossless: bool) -> dict[str, Any]:
+        """Return Pillow's options for a quality, 1 to 100; ``None``: 95, and WebP that was ``lossless`` stays so."""
+        if not self.lossy:
+            return {}
+        if self.name == "WEBP" and lossless and quality is None:
+            return {"lossless": True, "exact": True}
+        quality = QUALITY if quality is None else quality
+        fine = {"JPEG": (2, 0), "AVIF": ("4:2:0", "4:4:4")}.get(self.name)
+        return {"quality": quality, **({"subsampling": fine[quality >= _FINE]} if fine else {})}
 
 
 _PNG = Format("PNG", sixteen_bit=True)
@@ -136,8 +149,8 @@ def format_of(path: Path) -> Format:
     return kind
 
 
-def check_format(path: Path, height: int, width: int, bytes_per_pixel: int = 1) -> None:
-    """Check that a picture of a size can be written under a name.
+def check_format(path: Path, height: int, width: int, bytes_per_pixel: int = 1) -> Format:
+    """Return the format of a name, in which a picture of a size can be written.
 
     Args:
         path: Name of the file.
@@ -159,3 +172,4 @@ def check_format(path: Path, height: int, width: int, bytes_per_pixel: int = 1) 
             f"can't write {path}: {width}x{height} pixels are more than the {kind.largest_file / 2**30:.0f} GiB that "
             f"{kind.name} holds; write PNG or TIFF"
         )
+    return kind

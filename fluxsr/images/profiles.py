@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fluxsr.images.formats import Format
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -93,6 +96,33 @@ def _is_srgb(primaries: int, transfer: int) -> bool:
 def space_of(profile: bytes) -> bytes:
     """Return the four letters of the colors that a profile describes: ``RGB``, ``GRAY``, ``CMYK``."""
     return profile[16:20]
+
+
+def profile_to_write(
+    path: Path, kind: Format, cicp: bytes | None, profile: bytes | None, channels: int
+) -> bytes | None:
+    """Return the profile of a file's colors; ``None`` where there is none, or the format has no place for it.
+
+    Args:
+        path: Name of the file, for the error.
+        kind: Its format.
+        cicp: Code points that came with the picture, which go before a profile.
+        profile: Profile that came with it.
+        channels: Channels of its pixels.
+
+    Raises:
+        ValueError: If the format can't say what the colors are.
+    """
+    channels = channels if kind.gray else 3
+    if cicp is not None and kind.name != "PNG":
+        try:
+            profile = cicp_profile(cicp, channels < 3)
+        except ValueError as error:
+            raise ValueError(f"can't write {path}: {error}") from None
+        if profile is not None and "profile" not in kind.keeps:
+            raise ValueError(f"can't write {path}: {kind.name} can't say which its colors are: write PNG")
+        return profile
+    return fitting_profile(profile, channels) if "profile" in kind.keeps else None
 
 
 def fitting_profile(profile: bytes | None, channels: int) -> bytes | None:

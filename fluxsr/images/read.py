@@ -27,7 +27,7 @@ from fluxsr.images.metadata import (
     xmp_of,
 )
 from fluxsr.images.picture import Picture
-from fluxsr.images.png_chunks import color_chunks, png_depth, profile_of_numbers
+from fluxsr.images.png import color_chunks, png_depth, profile_of_numbers
 from fluxsr.images.profiles import video_colors
 from fluxsr.images.sixteen_bit import read_png, read_ppm
 

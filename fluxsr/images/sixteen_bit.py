@@ -1,11 +1,9 @@
-"""Reads and writes 16-bit colors in PNG, and reads them in PPM, for which Pillow has no mode."""
+"""Reads 16-bit colors in PNG and PPM, for which Pillow has no mode."""
 
 from __future__ import annotations
 
 import re
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -17,10 +15,7 @@ _HEADER_END = 33  # of a PNG: signature and IHDR
 # Width, height and the value of white, between spaces and comments.
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PPM_HEADER = re.compile(rb"P6" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)\s")
-_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-_ROWS = 64  # compressed at a time
-# The low bytes of photos are noise: run lengths find as much in them as a search for repeats, in a third of the time.
-_LEVEL, _STRATEGY = 6, zlib.Z_RLE
+_GRAY_ALPHA = 4  # the color type
 
 
 def read_png(file: IO[bytes], shape: tuple[int, ...]) -> Pixels | None:
@@ -37,7 +32,7 @@ def read_png(file: IO[bytes], shape: tuple[int, ...]) -> Pixels | None:
     pixels = decode_with_opencv(_essential_chunks(header + file.read()))
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != shape[:2] or pixels.shape[2] < shape[2]:
         return None
-    if header[25] == _COLOR_TYPES[2]:  # which both libraries widen
+    if header[25] == _GRAY_ALPHA:  # which both libraries widen
         return pixels[..., [0, 3]]
     return pixels[..., : shape[2]]
 
@@ -62,56 +57,6 @@ def decode_with_opencv(data: bytes) -> Pixels | None:
             return None if pixels is None else pixels[..., None]
         swap = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}[pixels.shape[2]]
         return cv2.cvtColor(pixels, swap, dst=pixels)
-
-
-def write_png(
-    file: IO[bytes],
-    pixels: Pixels,
-    icc_profile: bytes | None = None,
-    exif: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-    further: Sequence[tuple[bytes, bytes]] = (),
-) -> None:
-    """Write ``(H, W, C)`` uint16 pixels as PNG, a few rows at a time.
-
-    OpenCV's imencodeWithMetadata is not used. It needs the memory of three more copies of the pixels, keeps no resolution and
-    writes no gray with alpha. It also fails on a profile that libpng rejects, and metadata must not cost the picture.
-
-    Args:
-        file: File to write to.
-        pixels: Picture of 1 to 4 channels.
-        icc_profile: Profile of the colors.
-        exif: EXIF block, with or without the leading ``Exif\\0\\0``.
-        dpi: Dots per inch along x and y.
-        further: Kind and body of chunks that follow.
-    """
-    height, width, channels = pixels.shape
-
-    def chunk(kind: bytes, body: bytes) -> None:
-        file.write(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
-
-    file.write(b"\x89PNG\r\n\x1a\n")
-    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOR_TYPES[channels], 0, 0, 0))
-    if icc_profile:
-        chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc_profile))
-    if dpi:
-        chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1))
-    if exif:
-        chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    for kind, body in further:
-        chunk(kind, body)
-    compressor = zlib.compressobj(_LEVEL, strategy=_STRATEGY)
-    above = np.zeros((1, width * channels * 2), np.uint8)
-    for top in range(0, height, _ROWS):
-        block = np.ascontiguousarray(pixels[top : top + _ROWS].astype(">u2")).view(np.uint8).reshape(-1, above.shape[1])
-        # Filter 2, "up": each byte less the one above it, modulo 256.
-        lines = np.full((len(block), above.shape[1] + 1), 2, np.uint8)
-        np.subtract(block, np.concatenate([above, block[:-1]]), out=lines[:, 1:])
-        above = block[-1:]
-        if data := compressor.compress(lines.tobytes()):
-            chunk(b"IDAT", data)
-    chunk(b"IDAT", compressor.flush())
-    chunk(b"IEND", b"")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from fluxsr.images.convert import Pixels, has_alpha, widened
-from fluxsr.images.metadata import IPTC, ORIENTATION, exif_tags, lies_on_its_side, resolution, upright, xmp_of
+from fluxsr.images.metadata import IPTC, ORIENTATION, lies_on_its_side, resolution, upright, xmp_of
 from fluxsr.images.picture import Picture
 from fluxsr.images.sixteen_bit import decode_with_opencv
 
@@ -224,7 +224,7 @@ def write_tiff(
     file: IO[bytes],
     pixels: Pixels,
     icc_profile: bytes | None = None,
-    exif: bytes | None = None,
+    tags: Mapping[int, Any] | None = None,
     dpi: tuple[float, float] | None = None,
     xmp: bytes | None = None,
     iptc: bytes | None = None,
@@ -238,7 +238,7 @@ def write_tiff(
         file: File to write to.
         pixels: Picture of 1 to 4 channels.
         icc_profile: Profile of the colors.
-        exif: EXIF block whose tags go into the directory.
+        tags: EXIF tags that go into the directory (:func:`fluxsr.images.metadata.exif_tags`).
         dpi: Dots per inch along x and y.
         xmp: XMP block.
         iptc: IPTC records.
@@ -247,7 +247,7 @@ def write_tiff(
     # Offsets have 64 bit in a BigTIFF, which the header says.
     big = pixels.nbytes > _LARGEST_CLASSIC
     directory = TiffImagePlugin.ImageFileDirectory_v2(b"II+\0".ljust(16, b"\0") if big else b"II*\0".ljust(8, b"\0"))
-    for tag, value in exif_tags(exif).items() if exif else ():
+    for tag, value in (tags or {}).items():
         directory[tag] = value
     directory[256], directory[257], directory[258] = width, height, (8 * pixels.itemsize,) * channels
     directory[259] = 1  # no compression

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,7 +17,8 @@ from fluxsr.inference.settings import Settings, Sizes, check_numbers
 from fluxsr.processes import ALONE, Processes
 
 if TYPE_CHECKING:
-    from fluxsr.images import Picture
+    from fluxsr.images.convert import Pixels
+    from fluxsr.images.write import PictureFile
     from fluxsr.inference.upscaler import Upscaler
 
 PictureFormat = Literal["png", "jpg", "webp", "tif", "bmp", "avif"]
@@ -46,9 +46,10 @@ class Outcome(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A picture on its way, with the (height, width) of its result and what the user should know of it."""
+    """A picture on its way, with the file of its result and what the user should know of it."""
 
-    picture: Picture
+    file: PictureFile
+    pixels: Pixels
     size: tuple[int, int]
     warnings: tuple[str, ...] = ()
 
@@ -326,21 +327,19 @@ def read(job: Job, settings: Settings, quiet: bool = True) -> Work:
         OSError: If it can't be read.
         ValueError: If the file is damaged or the result too large.
     """
-    from fluxsr.images import check_format, read_picture
+    from fluxsr.images import read_picture
     from fluxsr.images.resize import is_stretched
-    from fluxsr.images.write import check_colors
+    from fluxsr.images.write import PictureFile
 
     with quiet_stderr() if quiet else nullcontext():
         picture = read_picture(job.source, settings.max_pixels)
-    old_height, old_width, channels = picture.pixels.shape
+    old_height, old_width = picture.pixels.shape[:2]
     height, width = settings.sizes.of(old_height, old_width)
     if height * width > settings.max_pixels:
         raise ValueError(
             f"{job.source} would become {width}x{height}, {height * width / 1e6:.1f} million pixels: more than the limit of "
             f"{settings.max_pixels / 1e6:g}; allow more with --max_pixels {height * width}"
         )
-    check_format(job.target, height, width, channels)
-    check_colors(job.target, picture)
     warnings = []
     if picture.frames > 1:
         warnings.append(f"{job.source} has {picture.frames} pages or frames: only the first is upscaled")
@@ -349,7 +348,7 @@ def read(job: Job, settings: Settings, quiet: bool = True) -> Work:
             f"{job.source} is stretched from {old_width}x{old_height} to {width}x{height}, another aspect ratio: "
             "--longest, --width and --height keep it"
         )
-    return Work(picture, (height, width), tuple(warnings))
+    return Work(PictureFile(job.target, picture, height, width), picture.pixels, (height, width), tuple(warnings))
 
 
 def compute(
@@ -361,9 +360,9 @@ def compute(
         ValueError: If the model's result has NaN, or not even the smallest tile fits into memory.
     """
     pixels = upscaler.upscale_pixels(
-        work.picture.pixels, size=work.size, steps=settings.steps, progress=progress, strength=settings.strength
+        work.pixels, size=work.size, steps=settings.steps, progress=progress, strength=settings.strength
     )
-    return work._replace(picture=replace(work.picture, pixels=pixels))
+    return work._replace(pixels=pixels)
 
 
 def write(job: Job, work: Work, settings: Settings) -> Work:
@@ -372,9 +371,7 @@ def write(job: Job, work: Work, settings: Settings) -> Work:
     Raises:
         OSError: If it can't be written.
     """
-    from fluxsr.images import write_picture
-
-    lost = write_picture(job.target, work.picture, settings.quality)
+    lost = work.file.write(work.pixels, settings.quality)
     if not lost:
         return work
     line = f"{job.target} can't hold all metadata and pixels of {job.source}, and lacks: {', '.join(lost)}"

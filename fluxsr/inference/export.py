@@ -16,7 +16,6 @@ from fluxsr.models import PromptEmbedding, fuse_lora, load_folded
 from fluxsr.models.architectures import license_of
 from fluxsr.models.encoder_lora import copy_encoder_lora
 from fluxsr.models.families import family_of
-from fluxsr.models.load import transformer_class
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.stored_weights import StoredWeights
 from fluxsr.models.student import StudentRecord
@@ -195,5 +194,5 @@ def _beside(record: StudentRecord, student: Student, target: Path) -> StudentRec
 def _parameters(config: dict[str, Any]) -> int:
     """Return the number of parameters of an architecture."""
     with torch.device("meta"):
-        transformer = transformer_class(config)(**config)
+        transformer = family_of(config).class_of(config)(**config)
     return sum(parameter.numel() for parameter in transformer.parameters())

@@ -13,8 +13,8 @@ from torch import nn
 from fluxsr.ledger import Ledger
 from fluxsr.like_gpu import LikeDevice, like_device
 from fluxsr.models import FluxBackbone, LatentAutoencoder, fold_modulation
+from fluxsr.models.families import is_folded
 from fluxsr.models.features import find_blocks
-from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.quantization import Quantization, quantize_int8
 from fluxsr.sizes import gigabytes
 

@@ -25,10 +25,7 @@ from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, PromptEmbedding
 from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.devices import choose_device
-from fluxsr.models.families import FAMILIES
-from fluxsr.models.load import transformer_class
-from fluxsr.models.modulation.fold import FOLDED_HOME
-from fluxsr.models.modulation.folding import is_folded
+from fluxsr.models.families import FAMILIES, FOLDED_HOME, family_of, is_folded
 from fluxsr.models.sources import ModelSource, record_in
 from fluxsr.models.student import StudentRecord
 from fluxsr.models.weight_files import own_memory
@@ -162,9 +159,8 @@ class FluxSRPipeline(DiffusionPipeline):
         source = ModelSource(os.fspath(pretrained_model_name_or_path), kwargs.get("revision"))
         if source.kind != "hub":
             source.pipeline_config()
-            transformer_class(
-                source.transformer_config()
-            )  # diffusers takes classes of ours only once they are imported
+            config = source.transformer_config()
+            family_of(config).class_of(config)  # diffusers takes classes of ours only once they are imported
         with source.explain():
             pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         for component in pipeline.components.values():

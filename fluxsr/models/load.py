@@ -8,10 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fluxsr.models.families import family_of
+from fluxsr.models.families import family_of, is_folded
 from fluxsr.models.flux import FluxBackbone
-from fluxsr.models.modulation.fold import folded_class
-from fluxsr.models.modulation.folding import is_folded
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.sources import PIPELINE, ModelSource
@@ -113,38 +111,27 @@ def load_flux(
     return backbone if quantize is not None and device is None else backbone.to(place)
 
 
-def transformer_class(config: dict[str, Any]) -> Any:
-    """Return the class that a configuration is for: diffusers' own of its family, or a folded one, which has a time.
-
-    Raises:
-        ValueError: If it is of no known family, or the installed diffusers lacks the class.
-    """
-    family = family_of(config)
-    return folded_class(family) if is_folded(config) else family.diffusers_class()
-
-
 def _load_transformer(
     source: ModelSource, weights: bool, dtype: torch.dtype, quantize: Quantization | None, device: torch.device
 ) -> nn.Module:
     meta = device.type == "meta"
     if quantize is not None and not meta and (not weights or source.is_file or source.kind == "architecture"):
         raise ValueError(f"quantize={quantize!r} takes a hub id or a folder in diffusers' layout, got {source.name!r}")
+    config = source.transformer_config(offline=meta or not weights)
+    family = family_of(config)
+    kind = family.class_of(config)
     if meta or not weights:
-        config = source.transformer_config(offline=True)
-        with torch.device(
-            "meta" if meta else "cpu"
-        ):  # random weights are the CPU's, so that a seed gives the same anywhere
+        with torch.device("meta" if meta else "cpu"):  # random weights are the CPU's: a seed gives the same anywhere
             # Not the class's own: diffusers warns at every cast.
-            return nn.Module.to(transformer_class(config)(**config), dtype)
-    kind = transformer_class(config := source.transformer_config())
+            return nn.Module.to(kind(**config), dtype)
     if source.is_file and source.path is not None:
         state, _ = read_safetensors(source.path)
         with torch.device("meta"):
-            transformer = kind(**config)
+            transformer: nn.Module = kind(**config)
         # Copies: what was read may be views of the mapped file, which somebody may write anew.
         transformer.load_state_dict({key: tensor.to(dtype, copy=True) for key, tensor in state.items()}, assign=True)
         return transformer
-    how = {} if quantize is None else {"quantization_config": quantization_config(quantize, family_of(config))}
+    how = {} if quantize is None else {"quantization_config": quantization_config(quantize, family)}
     where: dict[str, Any] = {"subfolder": source.transformer_subfolder(), "revision": source.revision}
     with source.explain(), torch.device("cpu"):
         return own_memory(kind.from_pretrained(source.name, torch_dtype=dtype, **where, **how))

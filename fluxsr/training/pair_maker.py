@@ -18,7 +18,7 @@ from fluxsr.images import list_images, read_image
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
-from fluxsr.models.modulation.folding import is_folded
+from fluxsr.models.families import is_folded
 from fluxsr.models.prompts import tensors_digest
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weights_digest import weights_digest

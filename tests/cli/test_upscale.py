@@ -222,12 +222,12 @@ def mutations(count, seed=0):
             exif[0x0112] = 6
             photo(16, 12, mode).save(buffer, kind, **options, **({"exif": exif} if kind != "BMP" else {}))
             originals.append((suffix, buffer.getvalue()))
-    from fluxsr.images.sixteen_bit import write_png
+    from fluxsr.images.png import write_png
     from fluxsr.images.tiff import write_tiff
 
     deep = np.random.default_rng(0).integers(0, 65536, (12, 16, 3), np.uint16)
     for suffix, write in (
-        ("png", lambda file: write_png(file, deep, b"profile")),
+        ("png", lambda file: write_png(file, deep, b"profile", None, None, None, {}, None)),
         ("tif", lambda file: write_tiff(file, deep, b"profile")),
     ):
         write(buffer := io.BytesIO())

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fluxsr.models.families.family import Conditions, Family, Published, from_diffusers
+from fluxsr.models.families.family import FOLDED_HOME, Conditions, Family, Published, from_diffusers, is_folded
 from fluxsr.models.families.flux1 import FLUX1
 from fluxsr.models.families.flux2 import FLUX2
 
@@ -15,6 +15,7 @@ __all__ = [
     "FAMILIES",
     "FLUX1",
     "FLUX2",
+    "FOLDED_HOME",
     "PUBLISHED",
     "Conditions",
     "Family",
@@ -22,6 +23,7 @@ __all__ = [
     "family_of",
     "family_of_model",
     "from_diffusers",
+    "is_folded",
     "published",
     "refuse_other_widths",
 ]

@@ -6,6 +6,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,6 +14,13 @@ from torch import Tensor, nn
 
 from fluxsr.models.licenses import License
 from fluxsr.models.packing import image_ids, pack, unpack
+
+FOLDED_HOME = "fluxsr.models.modulation.folded"  # imported when it is needed: it brings diffusers' models
+
+
+def is_folded(config: Mapping[str, Any]) -> bool:
+    """Say whether a transformer's modulation layers are constants, by its configuration, which then says the time."""
+    return "t" in config
 
 
 class Conditions(NamedTuple):
@@ -100,6 +108,14 @@ class Family(ABC):
             ValueError: If the installed diffusers is too old to have it.
         """
         return from_diffusers(self.transformer, self.since, self.name)
+
+    def class_of(self, config: Mapping[str, Any]) -> Any:
+        """Return the class that a configuration is for: diffusers' own, or the folded one.
+
+        Raises:
+            ValueError: If the installed diffusers lacks the class.
+        """
+        return getattr(import_module(FOLDED_HOME), self.folded) if is_folded(config) else self.diffusers_class()
 
     def complete(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return a configuration without diffusers' private keys, with the argument by which the family is known."""

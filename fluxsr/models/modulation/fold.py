@@ -8,7 +8,6 @@ same operations that the whole model would run, so that the folded model gives t
 from __future__ import annotations
 
 import copy
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,16 @@ from torch import Tensor, nn
 
 from fluxsr.models.adapters import lora_targets
 from fluxsr.models.devices import check_torch
-from fluxsr.models.families import Conditions, Family, family_of
+from fluxsr.models.families import Conditions, Family, family_of, is_folded
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.lora_files import read_lora
-from fluxsr.models.modulation.folding import Folded, is_folded
+from fluxsr.models.modulation.folding import Folded
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
 from fluxsr.models.student import read_record
 from fluxsr.models.text_stream import drop_text_stream, has_text_stream
 
-FOLDED_HOME = "fluxsr.models.modulation.folded"  # imported when it is needed: it brings diffusers' models
 _CONSTANT = ".linear.value"  # how the constants' keys end
 
 
@@ -198,7 +196,7 @@ def _empty(family: Family, config: Any, t: float, prompt: PromptEmbedding, guida
     architecture = {key: value for key, value in config.items() if not key.startswith("_")}
     tokens = prompt.prompt_embeds.shape[1]
     with torch.device("meta"):
-        folded = folded_class(family)(**architecture, t=t, guidance=guidance, text=prompt.text, text_tokens=tokens)
+        folded = family.class_of({"t": t})(**architecture, t=t, guidance=guidance, text=prompt.text, text_tokens=tokens)
     return folded.requires_grad_(False).eval()
 
 
@@ -208,11 +206,6 @@ def _fill(folded: nn.Module, state: dict[str, Tensor], prompt: PromptEmbedding, 
     if prompt.pooled_prompt_embeds is not None:
         state["pooled_prompt_embeds"] = prompt.pooled_prompt_embeds.to(dtype)
     folded.load_state_dict({key: state[key] for key in folded.state_dict()}, assign=True)
-
-
-def folded_class(family: Family) -> Any:
-    """Return the class of a family's folded transformers."""
-    return getattr(import_module(FOLDED_HOME), family.folded)
 
 
 def _adapted(transformer: nn.Module) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,11 +11,6 @@ from torch import Tensor
 from fluxsr.models.families import Family
 from fluxsr.models.prompts import PromptEmbedding
 from fluxsr.models.text_stream import Constant, Nothing, drop_text_stream
-
-
-def is_folded(config: Mapping[str, Any]) -> bool:
-    """Say whether a transformer's modulation layers are constants, by its configuration, which then says the time."""
-    return "t" in config
 
 
 def fold_layers(transformer: Any, family: Family, text_tokens: int, width: int) -> None:

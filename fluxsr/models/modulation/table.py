@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxsr.models.modulation.folding import is_folded
+from fluxsr.models.families import is_folded
 
 
 class ModulationTable(nn.Module):
