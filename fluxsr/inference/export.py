@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from fluxsr.inference.load import Student, find_student
+from fluxsr.inference.loading import Student, find_student
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import PromptEmbedding, fuse_lora, load_folded
 from fluxsr.models.architectures import license_of

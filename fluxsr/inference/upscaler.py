@@ -17,7 +17,7 @@ from fluxsr.images.resize import output_size
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
 from fluxsr.inference.ensemble import ShiftedMean
 from fluxsr.inference.form import MemoryPlan, choose_form, take_form
-from fluxsr.inference.load import find_student
+from fluxsr.inference.loading import find_student
 from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory, memory_limit
 from fluxsr.inference.settings import check_numbers
 from fluxsr.models.devices import DType, check_dtype, choose_device
