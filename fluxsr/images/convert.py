@@ -129,11 +129,14 @@ def fitting_pixels(pixels: Pixels, kind: Format) -> tuple[Pixels, list[str]]:
         if bool((pixels[..., -1] < full_scale(pixels)).any()):
             lost.append("transparency, which is white now")
         pixels = on_white(pixels)
-    # Few readers know 16-bit gray with alpha in TIFF.
-    widen = not kind.gray or (kind.name == "TIFF" and pixels.dtype == np.uint16)
-    if pixels.shape[2] == 2 and widen:
+    if becomes_color(pixels, kind):
         pixels = pixels[..., [0, 0, 0, 1]]
     return pixels, lost
+
+
+def becomes_color(pixels: Pixels, kind: Format) -> bool:
+    """Say whether gray pixels with alpha are written as RGBA: few readers know them with 16 bit in TIFF."""
+    return pixels.shape[2] == 2 and (not kind.gray or (kind.name == "TIFF" and pixels.dtype == np.uint16))
 
 
 def unpack_image(image: Any) -> tuple[list[Pixels], Callable[[list[Pixels]], Any]]:

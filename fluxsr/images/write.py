@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from fluxsr.atomic import replacing
-from fluxsr.images.convert import Pixels, fitting_pixels, to_pil, to_pixels
+from fluxsr.images.convert import Pixels, becomes_color, fitting_pixels, to_pil, to_pixels
 from fluxsr.images.formats import check_format
 from fluxsr.images.metadata import LONGEST_SEGMENT, exif_tags, exif_to_write, iptc_segment, xmp_to_write
 from fluxsr.images.picture import Picture
@@ -40,7 +40,8 @@ class PictureFile:
         if pixels.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"can't write {path}: pixels must be uint8 or uint16, got {pixels.dtype}")
         self.kind = check_format(self.path, height, width, pixels.shape[2] * pixels.itemsize)
-        self.profile = profile_to_write(self.path, self.kind, picture.cicp, picture.icc_profile, pixels.shape[2])
+        channels = 4 if becomes_color(pixels, self.kind) else pixels.shape[2]
+        self.profile = profile_to_write(self.path, self.kind, picture.cicp, picture.icc_profile, channels)
 
     def write(self, pixels: Pixels, quality: int | None = None) -> list[str]:
         """Write the result; it appears under its name only when it is complete. Returns what the format can't hold, in words.
