@@ -158,14 +158,12 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path, monkeypatch, capsys, ar
 
 
 def test_a_place_that_cannot_be_written_is_named_as_it_was_given(folder, capsys, monkeypatch):
-    from pathlib import Path
+    from fluxsr.images.write import PictureFile
 
-    from fluxsr import images
+    def full(self, *arguments):
+        raise OSError(28, "No space left on device", str(self.path.with_name(f".tmp-1-{self.path.name}")))
 
-    def full(path, *arguments, **options):
-        raise OSError(28, "No space left on device", str(Path(path).with_name(f".tmp-1-{Path(path).name}")))
-
-    monkeypatch.setattr(images, "write_picture", full)
+    monkeypatch.setattr(PictureFile, "write", full)
     assert run(folder / "a.png", "-o", folder / "large.png") == 1
     assert capsys.readouterr().err == f"fluxsr: error: can't write {folder}/large.png: No space left on device\n"
 
