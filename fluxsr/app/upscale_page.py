@@ -221,7 +221,7 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 upload = gr.File(label="Photo", file_types=[*FORMATS], height=170, elem_id="photo")
-                scale = gr.Slider(1, LARGEST_SCALE, 4, step=0.1, label="Scale", elem_id="scale")
+                scale = gr.Slider(1, LARGEST_SCALE, upscaler.scale, step=0.1, label="Scale", elem_id="scale")
                 steps = gr.Slider(1, MOST_STEPS, 1, step=1, label="Steps", info="The models are trained for one.")
                 strength = gr.Slider(
                     0, 2, 1, step=0.05, label="Strength", info="0 leaves the photo, 1 is usual.", elem_id="strength"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fluxsr.inference.jobs import Job, plan_files, writable
-from fluxsr.inference.settings import Settings, Sizes, check_numbers
+from fluxsr.inference.settings import SCALE, Settings, Sizes, check_numbers
 from fluxsr.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Watcher:
 def upscale_files(
     inputs: Sequence[str],
     output: str,
-    scale: float = 4.0,
+    scale: float | None = None,
     size: tuple[int, int] | None = None,
     longest: int | None = None,
     width: int | None = None,
@@ -102,7 +102,7 @@ def upscale_files(
     Args:
         inputs: Image files, folders, patterns such as 'old/*.png'.
         output: A folder; or a file, for a single image.
-        scale: Magnification; 1 restores only.
+        scale: Magnification; 1 restores only (default: what the model was trained for, 4 for the shipped ones).
         size: Exact size of the results, instead of a scale.
         longest: Longest side in pixels, instead of a scale.
         width: Width in pixels, instead of a scale.
@@ -129,7 +129,7 @@ def upscale_files(
     from fluxsr.images.formats import format_of
 
     watcher = watcher or Watcher()
-    sizes = Sizes(scale, size, longest, width, height)
+    sizes = Sizes(SCALE if scale is None else scale, size, longest, width, height)
     sizes.of(100, 100)  # numbers that are wrong are so for all
     check_numbers(steps, strength)
     if skip_existing and overwrite:
@@ -156,6 +156,8 @@ def upscale_files(
     if not jobs:
         return
     upscaler = load()
+    if scale is None:
+        sizes = sizes._replace(scale=upscaler.scale)
     pixels = [_pixels_of(job.source, sizes) if watcher.wants_pixels else 0 for job in jobs[:_MOST_SIZES]]
     mean = sum(pixels) // len(pixels)  # of the many others, whose sizes would take long to look up
     pixels += [mean] * (len(jobs) - len(pixels))

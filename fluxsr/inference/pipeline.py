@@ -281,7 +281,7 @@ class FluxSRPipeline(DiffusionPipeline):
     def __call__(
         self,
         image: Any,
-        scale: float = 4,
+        scale: float | None = None,
         size: tuple[int, int] | None = None,
         steps: int = 1,
         return_dict: bool = True,
@@ -295,7 +295,7 @@ class FluxSRPipeline(DiffusionPipeline):
 
         Args:
             image: PIL images, arrays or tensors; the results are of the same kind.
-            scale: Any positive number.
+            scale: Any positive number; by default what the model was trained for.
             size: (height, width) of the result, instead of ``scale``.
             steps: Euler steps; a folded transformer takes one.
             return_dict: Give an ``ImagePipelineOutput`` and not a tuple.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+SCALE = 4.0  # of a student that does not say what it was trained for
+
 
 class Sizes(NamedTuple):
     """How large results become: as for :func:`fluxsr.images.resize.output_size`."""
 
-    scale: float = 4.0
+    scale: float = SCALE
     size: tuple[int, int] | None = None
     longest: int | None = None
     width: int | None = None

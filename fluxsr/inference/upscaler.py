@@ -19,7 +19,7 @@ from fluxsr.inference.ensemble import ShiftedMean
 from fluxsr.inference.form import MemoryPlan, choose_form, take_form
 from fluxsr.inference.loading import find_student
 from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory, memory_limit
-from fluxsr.inference.settings import check_numbers
+from fluxsr.inference.settings import SCALE, check_numbers
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.student import StudentRecord
 from fluxsr.protocols import Autoencoder, VelocityModel
@@ -175,6 +175,11 @@ class Upscaler:
         say(plan.words())
         return load(torch.device("cpu")).fitted(plan, place)
 
+    @property
+    def scale(self) -> float:
+        """Magnification that the student was trained for, 4 where that is not known."""
+        return self.record.scale or SCALE
+
     def plan(self, limit: int, place: torch.device) -> MemoryPlan:
         """Return the form in which the model fits; see :func:`fluxsr.inference.form.choose_form`, which explains the errors.
 
@@ -201,7 +206,7 @@ class Upscaler:
     def __call__(
         self,
         image: Any,
-        scale: float = 4,
+        scale: float | None = None,
         size: tuple[int, int] | None = None,
         steps: int = 1,
         progress: Progress | None = None,
@@ -217,7 +222,8 @@ class Upscaler:
             image: A PIL image; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or floating point in ``[0, 1]``; or a
                 tensor ``(C, H, W)`` or ``(B, C, H, W)``. One channel is gray, three RGB; a second or fourth is alpha, which
                 is enlarged bicubically. PIL's palettes and CMYK become RGB.
-            scale: Any positive number; each side becomes ``round(scale * side)``, at least 1.
+            scale: Any positive number; each side becomes ``round(scale * side)``, at least 1. ``None``: what the student was
+                trained for (:attr:`scale`).
             size: (height, width) of the result, instead of ``scale``.
             steps: Euler steps from ``start_time`` to 0.
             progress: Called with the number of windows done and of all windows.
@@ -242,7 +248,7 @@ class Upscaler:
     def upscale_pixels(
         self,
         pixels: Pixels,
-        scale: float = 4,
+        scale: float | None = None,
         size: tuple[int, int] | None = None,
         steps: int = 1,
         progress: Progress | None = None,
@@ -258,6 +264,7 @@ class Upscaler:
             ValueError: As the call.
         """
         check_numbers(steps, strength)
+        scale = self.scale if scale is None else scale
         rows, columns = output_size(
             pixels.shape[0], pixels.shape[1], scale, size, longest=longest, to_width=width, to_height=height
         )

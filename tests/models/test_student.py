@@ -8,8 +8,9 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from PIL import Image
 
-from fluxsr.inference import Upscaler, export_model
+from fluxsr.inference import Upscaler, export_model, upscale_files
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import FluxBackbone, PixelAutoencoder, StudentRecord, load_flux, read_record
 from fluxsr.models.sources import ModelSource
@@ -144,6 +145,17 @@ def test_another_autoencoder_is_warned_of(tmp_path, caplog):
     assert mine.autoencoder.fingerprint() == other.autoencoder and not caplog.records
     Upscaler.from_pretrained(tmp_path / "mine.safetensors", autoencoder="pixel", device="cpu")
     assert len(caplog.records) == 1 and "autoencoder" in caplog.records[0].getMessage()
+
+
+def test_the_scale_is_what_the_student_was_trained_for(tmp_path):
+    record = StudentRecord(start_time=0.25, scale=2)
+    load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", record=record)
+    upscaler = Upscaler.from_pretrained(tmp_path / "mine.safetensors", device="cpu")
+    assert upscaler(torch.rand(3, 16, 20)).shape == (3, 32, 40) and upscaler(torch.rand(3, 16, 20), 3).shape[-1] == 60
+    Image.new("RGB", (20, 16)).save(tmp_path / "small.png")
+    (done,) = upscale_files([str(tmp_path / "small.png")], str(tmp_path / "large.png"), load=lambda: upscaler)
+    assert done.size == (32, 40)
+    assert Upscaler.from_pretrained(device="cpu").scale == 4
 
 
 def test_no_path_is_in_a_record(tmp_path):
