@@ -19,6 +19,8 @@ from fluxsr.inference.settings import Settings, Sizes
 class Doubling:
     """Has the one method of an upscaler that a batch calls."""
 
+    scale = 4.0
+
     def upscale_pixels(self, pixels, size, progress=None, **options):
         if progress is not None:
             progress(1, 1)
