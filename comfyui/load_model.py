@@ -65,15 +65,27 @@ class LoadModel(io.ComfyNode):
                     default=COMFYUI,
                     tooltip="Fold, quantize or bring block by block what is too large for so much memory; auto: what is free.",
                 ),
+                io.Float.Input(
+                    "start_time",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    round=False,
+                    tooltip="Time of the LR latents (lr_time in training), of a model that does not say it; 0: as it says.",
+                ),
             ],
             outputs=[FluxSRModel.Output("fluxsr_model", display_name="FLUXSR_MODEL")],
         )
 
     @classmethod
-    def execute(cls, model: str, lora: str, prompt: str, guidance: float, dtype: str, memory: str) -> io.NodeOutput:
+    def execute(
+        cls, model: str, lora: str, prompt: str, guidance: float, dtype: str, memory: str, start_time: float
+    ) -> io.NodeOutput:
         """Load it into main memory; the device gets it when it is used."""
         options: dict[str, Any] = {"lora": files.path_of(lora), "prompt": files.path_of(prompt)}
         options |= {"guidance": guidance or None, "dtype": None if dtype == AUTO else dtype}
+        options["start_time"] = start_time or None
         path = files.path_of(model)
         on_cpu = comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device())
         if dtype == AUTO and not on_cpu and path is not None and Path(path).is_dir():

@@ -43,7 +43,7 @@ def of_a_node(name: Name) -> None:
 
         patch.setattr("custom_nodes_fluxsr.files.path_of", lambda path: None if path == "none" else path)
         try:
-            LoadModel.execute(name.model, name.lora or "none", "none", 0.0, "auto", "comfyui")
+            LoadModel.execute(name.model, name.lora or "none", "none", 0.0, "auto", "comfyui", name.start_time or 0.0)
         finally:
             for one in [one for one in sys.modules if one.startswith("custom_nodes_fluxsr.")]:
                 del sys.modules[one]
@@ -228,11 +228,9 @@ def test_every_source_in_every_command(sources, tmp_path, kind, taker):
 
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_all_that_restore_give_one_answer(sources, tmp_path, kind):
-    """A node has no start time of its own, and a folded model is not folded again: else the answers are the same."""
+    """A folded model is not folded again; else the answers are the same."""
     answers = {}
     for taker in RESTORERS:
-        if taker == "node" and sources[kind].start_time is not None:
-            continue
         answers[taker] = answer_of(taker, sources[kind], tmp_path / taker)
         expected = EXPECTED[kind][taker]
         assert bool(expected) == bool(answers[taker]) and expected in answers[taker], taker

@@ -28,6 +28,7 @@ LOADED = {
     "guidance": 0.0,
     "dtype": "auto",
     "memory": "comfyui",
+    "start_time": 0.0,
 }
 
 
