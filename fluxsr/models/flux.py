@@ -239,7 +239,7 @@ class FluxBackbone(nn.Module):
             ValueError: If the file is missing or damaged, or does not fit this base.
         """
         device = "meta" if self.transformer.x_embedder.weight.is_meta else "cpu"
-        state = read_lora(path, device, self.family)
+        state = read_lora(path, self.family, device)
         names = lora_targets(state)
         own = {name for name, _ in self.transformer.named_modules()}
         unknown = [name for name in names if name not in own]

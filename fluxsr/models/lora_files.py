@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluxsr.models.families import FLUX1, Family
+from fluxsr.models.families import Family
 from fluxsr.models.student import lora_file
 from fluxsr.models.weight_files import read_safetensors
 
@@ -20,11 +20,9 @@ METADATA = "lora_adapter_metadata"  # where diffusers keeps peft's configuration
 
 # Beginnings of keys that say who wrote a file, and what stands there in diffusers' keys.
 _PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "")
-_BFL = re.compile(r"diffusion_model\.(double|single)_blocks\.")
-_KOHYA = re.compile(r"lora_(unet|transformer|te\d?)_")
 
 
-def read_lora(path: str | Path, device: torch.device | str = "cpu", family: Family = FLUX1) -> dict[str, Tensor]:
+def read_lora(path: str | Path, family: Family, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Read an adapter file, or a folder that holds one, under diffusers' keys and at the strength that it asks for.
 
     The strength is ``alpha`` over the rank, from the header or from ``.alpha`` tensors. Where it is not 1, the second matrix of
@@ -33,15 +31,15 @@ def read_lora(path: str | Path, device: torch.device | str = "cpu", family: Fami
     Args:
         path: A ``.safetensors`` file, or a folder with ``pytorch_lora_weights.safetensors``. Its keys may be diffusers',
             peft's, or kohya's (sd-scripts, ComfyUI trainers), which diffusers translates.
-        device: Device of the tensors; on ``meta`` only the header is read.
         family: Family of the base: the same name in another trainer's file is another layer there.
+        device: Device of the tensors; on ``meta`` only the header is read.
 
     Raises:
         ValueError: If there is no such file, it is damaged, it holds no LoRA, or one in a format that is not read.
     """
     path = lora_file(path)
     state, metadata = read_safetensors(path, device)
-    if any(_KOHYA.match(key) or (_BFL.match(key) and family is not FLUX1) for key in state):
+    if any(family.foreign_keys.match(key) for key in state):
         state = _translated(path, state, family)
     pairs = {_renamed(key): tensor for key, tensor in state.items()}
     alphas = {key.removesuffix(".alpha"): float(tensor) for key, tensor in pairs.items() if _is_alpha(key, tensor)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fluxsr.flows import resolution_shift
 from fluxsr.models import FLUX_ARCHITECTURES, FluxBackbone, load_autoencoder, load_flux
 from fluxsr.models.families import FLUX1, FLUX2, family_of, family_of_model, from_diffusers
 from fluxsr.models.prompts import encode_prompt
+from tests.conftest import ROOT
 from tests.models.conftest import both_families, perturb, tiny_prompt, tiny_transformer
 
 # As the model cards and diffusers' conversion state them, in 1e9.
@@ -98,6 +100,15 @@ def test_the_adapter_of_another_family_is_refused_by_name(tmp_path):
         FluxBackbone(tiny_transformer(family="flux.2")).load_lora(files["flux.1"])
     with pytest.raises(ValueError, match=r"was made for FLUX.2, and this is a FLUX.1"):
         FluxBackbone(tiny_transformer()).load_lora(files["flux.2"])
+
+
+def test_no_other_file_asks_which_family_it_is():
+    """A family is one class: a third one is written there, and nowhere else is one named."""
+    named = re.compile(r"\bFLUX[12]\b|\bFlux[12]\b|id_columns|lora_loader ==|\.name == \"FLUX")
+    known = [ROOT / "fluxsr/models" / name for name in ("families", "modulation/folded.py")]
+    for path in sorted((ROOT / "fluxsr").rglob("*.py")):
+        if not any(path.is_relative_to(one) for one in known):
+            assert not named.search(path.read_text(encoding="utf-8")), path
 
 
 # ---- leaving the text stream out -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fluxsr.inference.export import export_model
 from fluxsr.models import FluxBackbone, load_flux
+from fluxsr.models.families import FLUX1
 from fluxsr.models.lora_files import METADATA, read_lora
 from tests.models.conftest import perturb, tiny_transformer
 
@@ -27,7 +28,7 @@ def plain(tmp_path):
 
 def written(tmp_path, state, **metadata):
     save_file(state, tmp_path / "other.safetensors", metadata)
-    return read_lora(tmp_path / "other.safetensors")
+    return read_lora(tmp_path / "other.safetensors", FLUX1)
 
 
 def update(state, module):

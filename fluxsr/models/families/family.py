@@ -71,6 +71,7 @@ class Family(ABC):
         takes_negative: Whether its models are sampled with classifier-free guidance, away from a negative prompt.
         unquantized: Names of linears that keep their dtype where the weights of others get 8 bits.
         lora_loader: Name of diffusers' class that translates other trainers' adapter files.
+        foreign_keys: Beginnings of the keys in such files: by default kohya's.
         pipelines: Names of the pipelines whose text encoders are known; the class that loads them, and the first release of
             diffusers that has it.
         autoencoders: Hub ids of autoencoders that the published models work with.
@@ -96,6 +97,7 @@ class Family(ABC):
     takes_negative: ClassVar[bool]
     unquantized: ClassVar[tuple[str, ...]] = ("x_embedder", "context_embedder", "proj_out")
     lora_loader: ClassVar[str]
+    foreign_keys: ClassVar[re.Pattern[str]] = re.compile(r"lora_(unet|transformer|te\d?)_")
     pipelines: ClassVar[Mapping[str, tuple[str, str]]]
     autoencoders: ClassVar[tuple[str, ...]]
     vae: ClassVar[Mapping[str, Any]]

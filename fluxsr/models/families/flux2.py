@@ -90,6 +90,7 @@ class Flux2(Family):
     text_modulation = "double_stream_modulation_txt.linear"
     tables = False
     lora_loader = "Flux2LoraLoaderMixin"
+    foreign_keys = re.compile(r"lora_(unet|transformer|te\d?)_|diffusion_model\.(double|single)_blocks\.")  # and BFL's
     pipelines: ClassVar[Mapping[str, tuple[str, str]]] = {
         "Flux2Pipeline": ("Flux2Pipeline", "0.36"),
         "Flux2KleinPipeline": ("Flux2KleinPipeline", "0.37"),

@@ -241,7 +241,7 @@ class _LoraFile:
 
     def __init__(self, path: str | Path, checkpoint: StoredWeights) -> None:
         self.path = path
-        self.state = read_lora(path, family=family_of(checkpoint.config))
+        self.state = read_lora(path, family_of(checkpoint.config))
         for name in lora_targets(self.state):
             if f"{name}.weight" not in checkpoint.files:
                 raise ValueError(
