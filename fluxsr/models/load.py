@@ -10,9 +10,9 @@ from torch import nn
 
 from fluxsr.models.families import family_of, is_folded
 from fluxsr.models.flux import FluxBackbone
-from fluxsr.models.prompts import PromptEmbedding, no_prompt
+from fluxsr.models.prompts import PromptEmbedding, no_prompt, own_prompt
 from fluxsr.models.quantization import Quantization, quantization_config
-from fluxsr.models.sources import PIPELINE, ModelSource
+from fluxsr.models.sources import ModelSource
 from fluxsr.models.student import StudentRecord, read_record
 from fluxsr.models.weight_files import own_memory, read_safetensors
 
@@ -90,7 +90,7 @@ def load_flux(
     if guidance is None and config.guidance_embeds and not is_folded(config):
         guidance = record.guidance
     with torch.device("meta" if meta else "cpu"):
-        embedding = _load_prompt(prompt, transformer, place) if prompt is not None else _own_prompt(source, place)
+        embedding = _load_prompt(prompt, transformer, place) if prompt is not None else own_prompt(source, place)
         backbone = FluxBackbone(transformer, embedding, guidance, gradient_checkpointing)
         if not text_stream:
             backbone.drop_text_stream()
@@ -140,18 +140,6 @@ def _load_transformer(
 def _record_of(source: ModelSource, offline: bool) -> StudentRecord:
     """Return what a source says of a trained model; where it can't be asked, nothing."""
     return StudentRecord() if offline and source.kind == "hub" else source.record
-
-
-def _own_prompt(source: ModelSource, device: torch.device) -> PromptEmbedding | None:
-    """Return the prompt inside of a FluxSR pipeline; ``None`` where there is none."""
-    if (device.type == "meta" and source.kind == "hub") or source.index.get("_class_name") != PIPELINE:
-        return None
-    if (source.index.get("prompt") or [None])[0] is None:
-        return None
-    text = source.read_json("prompt/config.json").get("text", "")
-    place = "meta" if device.type == "meta" else "cpu"
-    tensors, _ = read_safetensors(source.file("prompt/diffusion_pytorch_model.safetensors"), place)
-    return PromptEmbedding(tensors["prompt_embeds"], tensors.get("pooled_prompt_embeds"), text)
 
 
 def _load_prompt(path: str, transformer: nn.Module, device: torch.device) -> PromptEmbedding:

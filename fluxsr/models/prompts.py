@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.families import FAMILIES, from_diffusers
-from fluxsr.models.sources import ModelSource
+from fluxsr.models.sources import PIPELINE, ModelSource
 from fluxsr.models.weight_files import read_safetensors, write_safetensors
 
 
@@ -80,6 +80,20 @@ def no_prompt(config: Any, tokens: int = 0) -> PromptEmbedding:
     pooled = config.get("pooled_projection_dim")
     embeds = torch.zeros(1, tokens, config["joint_attention_dim"])
     return PromptEmbedding(embeds, None if pooled is None else torch.zeros(1, pooled))
+
+
+def own_prompt(source: ModelSource, device: torch.device | str = "cpu") -> PromptEmbedding | None:
+    """Return the prompt inside of a FluxSR pipeline; ``None`` where there is none. On ``meta`` only a local header is read."""
+    place = torch.device(device).type
+    if (place == "meta" and source.kind == "hub") or source.index.get("_class_name") != PIPELINE:
+        return None
+    if (source.index.get("prompt") or [None])[0] is None:
+        return None
+    text = source.read_json("prompt/config.json").get("text", "")
+    tensors, _ = read_safetensors(
+        source.file("prompt/diffusion_pytorch_model.safetensors"), "meta" if place == "meta" else "cpu"
+    )
+    return PromptEmbedding(tensors["prompt_embeds"], tensors.get("pooled_prompt_embeds"), text)
 
 
 @torch.no_grad()

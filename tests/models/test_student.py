@@ -12,7 +12,15 @@ from PIL import Image
 
 from fluxsr.inference import Upscaler, export_model, upscale_files
 from fluxsr.inference.pipeline import FluxSRPipeline
-from fluxsr.models import FluxBackbone, PixelAutoencoder, StudentRecord, load_flux, read_record
+from fluxsr.models import (
+    FluxBackbone,
+    PixelAutoencoder,
+    PromptEmbedding,
+    StudentRecord,
+    load_flux,
+    load_folded,
+    read_record,
+)
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_header
 from fluxsr.training.callbacks import ExportBackbone
@@ -136,6 +144,24 @@ def test_other_conditions_are_warned_of(adapter, caplog, monkeypatch, change, sa
     with caplog.at_level(logging.WARNING):
         load_flux(str(base), lora_weights=str(lora), **{"prompt": str(prompt), **change})
     assert [said in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_folding_takes_and_compares_the_same(adapter, tmp_path, caplog):
+    base, lora, prompt = adapter
+    options = {"prompt": PromptEmbedding.load(prompt), "lora": lora}
+    assert load_folded(str(base), **options).guidance == 3.5 and not caplog.records
+    load_folded(str(base), guidance=1.0, **options)
+    assert len(caplog.records) == 1 and "guidance" in caplog.records[0].getMessage()
+
+
+def test_a_pipelines_own_prompt_is_folded(tmp_path):
+    backbone = FluxBackbone(tiny_transformer(in_channels=48), tiny_prompt())
+    pipeline = FluxSRPipeline.from_backbone(backbone, PixelAutoencoder(2), backbone.record.given(start_time=0.25))
+    pipeline.save_pretrained(tmp_path / "whole")
+    export_model(str(tmp_path / "folded"), str(tmp_path / "whole"))
+    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    whole, folded = (Upscaler.from_pretrained(tmp_path / name, device="cpu") for name in ("whole", "folded"))
+    torch.testing.assert_close(folded(image), whole(image), rtol=1e-5, atol=1e-5)
 
 
 def test_another_autoencoder_is_warned_of(tmp_path, caplog):

@@ -20,7 +20,7 @@ from fluxsr.models.families import Conditions, Family, family_of, is_folded
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.lora_files import read_lora
 from fluxsr.models.modulation.folding import Folded
-from fluxsr.models.prompts import PromptEmbedding, no_prompt
+from fluxsr.models.prompts import PromptEmbedding, no_prompt, own_prompt
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.stored_weights import StoredWeights
 from fluxsr.models.student import read_record
@@ -99,8 +99,8 @@ def load_folded(
         source: Source of a whole FLUX: a hub id, a local folder in diffusers' layout (a pipeline or a transformer, in one file
             or sharded), a ``.safetensors`` file of this library, or a shipped name.
         t: The time of the one step, in ``[0, 1]``.
-        prompt: Cached embeddings; ``None``: no text tokens and a zero pooled vector.
-        guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
+        prompt: Cached embeddings; ``None``: those of a FluxSR pipeline, else no text tokens and a zero pooled vector.
+        guidance: Guidance strength, for models with a guidance embedding; by default the student's own.
         lora: Adapter file (or folder) to fuse.
         dtype: Name of the weights' torch dtype.
         device: Device of the folded model.
@@ -114,6 +114,10 @@ def load_folded(
         raise ValueError(f"{source} is folded already, at t = {checkpoint.config['t']}: load it with load_flux")
     kind = getattr(torch, dtype)
     adapter = _LoraFile(lora, checkpoint) if lora is not None else None
+    # What an adapter was trained with comes before what its base says.
+    record = checkpoint.source.record if lora is None else read_record(lora)
+    if guidance is None and checkpoint.config["guidance_embeds"]:
+        guidance = record.guidance
 
     def read(name: str) -> Tensor:
         tensor = checkpoint.read(name)
@@ -124,7 +128,8 @@ def load_folded(
     with torch.device("meta"):
         whole: Any = family.diffusers_class()(**checkpoint.config)
     if prompt is None:
-        prompt = no_prompt(whole.config)
+        prompt = own_prompt(checkpoint.source) or no_prompt(whole.config)
+    record.tell_differences(lora or source, guidance=guidance, prompt_digest=prompt.digest)
     folded = _empty(family, whole.config, t, prompt, guidance)
     # Of the whole model the time embedder alone gets weights, since the constants are made from its output.
     embedder = getattr(whole, family.embedder)
