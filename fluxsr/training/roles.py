@@ -51,7 +51,8 @@ class Roles(nn.Module):
             if self._adapters():
                 self._backbone.adapters.copy(self._backbone.default_role, name)
             else:
-                self.models[name] = deepcopy(backbone).requires_grad_(False)
+                # In float32, whatever the student has: an average's small steps would be rounded away.
+                self.models[name] = deepcopy(backbone).requires_grad_(False).float()
 
     def velocity(self, name: str) -> VelocityModel:
         """Return the velocity model of a role."""
@@ -63,7 +64,8 @@ class Roles(nn.Module):
         for name, decay in self._averages.items():
             student = self._weights(self._backbone.default_role if self._adapters() else None)
             average = self._weights(name)
-            torch._foreach_lerp_(list(average.values()), [student[key].detach() for key in average], 1 - decay)
+            weights = [student[key].detach().to(weight.dtype) for key, weight in average.items()]
+            torch._foreach_lerp_(list(average.values()), weights, 1 - decay)
             if name in self.models:
                 for copy, buffer in zip(self.models[name].buffers(), self._backbone.buffers(), strict=True):
                     copy.copy_(buffer)

@@ -243,3 +243,16 @@ def test_objectives_follow_each_other_by_files(tmp_path, objective, family):
     backbone.load_lora(tmp_path / "first.safetensors", "teacher", trainable=False)
     second = tiny_module(lora=None, losses={}, backbone=backbone, objective=ConsistencySRFlow())
     tiny_trainer(max_steps=1).fit(second, loader(1, size=4))
+
+
+def test_an_average_of_bfloat16_weights_moves():
+    """It is kept in float32: a step of a thousandth is nothing in bfloat16."""
+    student = torch.nn.Linear(4, 4, bias=False).bfloat16()
+    roles = Roles(student, (Role("target", decay=0.999),))
+    with torch.no_grad():
+        student.weight.mul_(1.5)
+    start = roles.models["target"].weight.clone()
+    for _ in range(500):
+        roles.follow()
+    moved = (roles.models["target"].weight - start).norm() / (student.weight.float() - start).norm()
+    assert moved == pytest.approx(1 - 0.999**500, rel=0.01)
