@@ -375,9 +375,10 @@ class PairStore:
                 raise ValueError(f"{where}: {name} have NaN or infinite values; nothing was written")
 
     def _refuse_other(self, wanted: dict[str, Any]) -> None:
-        found = {key: self._manifest.get(key) for key in wanted}
-        there, here = ({**one, **one["fingerprint"], "fingerprint": None} for one in (found, wanted))
-        differences = _differences(there, here)
+        found = {key: self._manifest.get(key) for key in wanted if key != "fingerprint"}
+        differences = _differences(
+            {**found, **self.fingerprint}, {**wanted, **wanted["fingerprint"], "fingerprint": None}
+        )
         if differences:
             raise ValueError(
                 f"{self.path} holds pairs that were made otherwise: {'; '.join(differences)}. "

@@ -49,9 +49,7 @@ class MadePairs(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    latents: Tensor
-    images: Tensor
-    noise: Tensor | None = None  # where it doesn't follow from the seed
+    tensors: tuple[Tensor, ...]  # latents, images, and the noise where it doesn't follow from the seed
     round_trip: Tensor | None = None
 
 
@@ -157,8 +155,10 @@ def make_pairs(
     if any(other != fingerprint for other in processes.gather(fingerprint)):
         raise ValueError(f"the processes found different files of {model}: give all of them the same")
     folder = Path(output).expanduser()
-    known = set(PairStore.open(folder).places()) if (folder / MANIFEST).is_file() else set()
-    photos = {} if images is None else find_photos(Path(images).expanduser(), num, size, known, processes)
+    photos = None
+    if images is not None:
+        known = set(PairStore.open(folder).places()) if (folder / MANIFEST).is_file() else set()
+        photos = find_photos(Path(images).expanduser(), num, size, known, processes)
     own = None
     if processes.first:
         own = PairStore.create_or_resume(
@@ -168,8 +168,8 @@ def make_pairs(
             shard_size,
             latent_shape=(vae.latent_channels, side, side),
             seed=seed,
-            noise="seed" if images is None else "stored",
-            photos=list(photos) or None,
+            noise="seed" if photos is None else "stored",
+            photos=None if photos is None else list(photos),
         )
     # All wait for the first process, and take what it found.
     store = processes.gather(own)[0]
@@ -186,19 +186,19 @@ def make_pairs(
             batch[rows] = torch.stack(given)
             return batch.to(place)
 
-        if images is None:
+        if photos is None:
             start_noise = whole([store.noise(index) for index in indices])
             latents = euler(velocity, start_noise, 1.0, 0.0, steps, shift=shift)
-            return _Batch(latents[rows], vae.decode(latents)[rows])
-        pictures = whole([middle_square(read_image(photos[keys[index]]), size) for index in indices])
+            return _Batch((latents[rows], vae.decode(latents)[rows]))
+        pictures = whole([middle_square(read_image(photos[str(keys[index])]), size) for index in indices])
         latents = vae.encode(pictures)
         if noise == "independent":
             drawn = torch.stack([draw_noise(seed, index, store.latent_shape) for index in indices])
-            return _Batch(latents[rows], pictures[rows], drawn)
+            return _Batch((latents[rows], pictures[rows], drawn))
         start_noise = euler(velocity, latents, 0.0, 1.0, steps, shift=shift)
         back = euler(velocity, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
         error = (back - latents).square().flatten(1).mean(dim=1).sqrt()
-        return _Batch(latents[rows], pictures[rows], start_noise[rows], error[rows])
+        return _Batch((latents[rows], pictures[rows], start_noise[rows]), error[rows].cpu())
 
     mine = processes.share(missing)
     done = store.num_pairs - len(keys)
@@ -211,17 +211,14 @@ def make_pairs(
             batches = []
             for _, group in groupby(indices, lambda index: index % store.shard_size // batch_size):
                 batches.append(make(list(group)))
-                made += len(batches[-1].latents)
+                made += len(batches[-1].tensors[0])
                 report(made, total)
-            latents, pictures, start_noise, error = (
-                None if column[0] is None else torch.cat([part.float().cpu() for part in column])
-                for column in zip(*batches, strict=True)
-            )
-            store.write_shard(
-                indices.start // store.shard_size, latents, pictures, start_noise, aside=not processes.first
-            )
-            if error is not None:
-                errors[indices.start] = error
+            columns = zip(*(batch.tensors for batch in batches), strict=True)
+            tensors = [torch.cat([part.float().cpu() for part in column]) for column in columns]
+            store.write_shard(indices.start // store.shard_size, *tensors, aside=not processes.first)
+            apart = [batch.round_trip for batch in batches if batch.round_trip is not None]
+            if apart:
+                errors[indices.start] = torch.cat(apart)
     for others in processes.gather(errors):
         errors |= others
     if processes.first:
@@ -233,7 +230,7 @@ def make_pairs(
 
 def find_photos(
     folder: Path, num: int, size: int, known: Collection[PairKey], processes: Processes = ALONE
-) -> dict[PairKey, Path]:
+) -> dict[str, Path]:
     """Return the first photos that can be paired, in the order of their names, by the digests of their bytes.
 
     Photos that can't be read, and copies, are left out with a warning that names them.
@@ -252,7 +249,7 @@ def find_photos(
     listing = [(str(path.relative_to(folder)), path.stat().st_size) for path in paths]
     if any(other != listing for other in processes.gather(listing)):
         raise ValueError(f"the processes found different photos in {folder}: give all of them the same")
-    found: dict[PairKey, Path] = {}
+    found: dict[str, Path] = {}
     left_out: list[str] = []
     looked_at = 0
     while looked_at < len(paths) and len(found) < num:
