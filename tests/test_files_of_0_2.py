@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,10 +122,14 @@ def test_pairs(tmp_path):
     assert len(pairs) == 3 and pairs[0].hr_latents.shape == (48, 4, 4)
 
 
-def test_a_store_is_complete(tmp_path, monkeypatch):
-    import shutil
-
+def test_a_store_is_complete_and_grows(tmp_path, monkeypatch):
     shutil.copytree(FOLDER, tmp_path / "files")
     monkeypatch.chdir(tmp_path / "files")
-    options = {"num": 3, "steps": 2, "size": 16, "batch_size": 1, "shard_size": 2, "device": "cpu"}
-    assert make_pairs("pairs", model="teacher.safetensors", **options).done_before == 3
+    options = {"steps": 2, "size": 16, "batch_size": 1, "shard_size": 2, "device": "cpu"}
+    assert make_pairs("pairs", model="teacher.safetensors", num=3, **options).done_before == 3
+    assert make_pairs("pairs", model="teacher.safetensors", num=5, **options).done_before == 3
+    old, new = TeacherPairs(FOLDER / "pairs"), TeacherPairs("pairs")
+    assert len(new) == 5
+    for index in range(3):
+        assert new[index].hr_latents.equal(old[index].hr_latents)
+        assert new[index].hr_image.equal(old[index].hr_image)

@@ -121,9 +121,13 @@ class SRDataModule(LightningDataModule):
         if trains and self.train_set is None:
             self.train_set = self._training_set()
         if stage in ("fit", "validate", None) and self.val_set is None:
-            self.val_set = self._evaluation_set("val", required=stage == "validate")
+            self.val_set = self._photo_set(
+                "val_", self.val_photos, self.val_paired_lr, self.val_crop, required=stage == "validate"
+            )
         if stage in ("test", None) and self.test_set is None:
-            self.test_set = self._evaluation_set("test", required=stage == "test")
+            self.test_set = self._photo_set(
+                "test_", self.test_photos, self.test_paired_lr, None, required=stage == "test"
+            )
         if stage in ("predict", None) and self.predict_set is None:
             if self.predict is None and stage == "predict":
                 raise ValueError("nothing to upscale: give data.predict, a folder of images or an image file")
@@ -175,16 +179,8 @@ class SRDataModule(LightningDataModule):
         return [] if self.predict_set is None else self._loader(self.predict_set, 1, collate_lr)
 
     def _training_set(self) -> Dataset[SRSample]:
-        sets: list[Dataset[SRSample]] = []
-        if self.photos is not None:
-            sets.append(
-                self._photo_set(
-                    "photos", self.photos, "paired_lr", self.paired_lr, crop=self.crop, flip=self.flip, enlarge=self.enlarge,
-                    samples_per_image=self.samples_per_image, cache=self.cache,
-                )
-            )  # fmt: skip
-        elif self.paired_lr is not None:
-            raise ValueError("data.paired_lr was given without data.photos, the folder of HR images")
+        photos = self._photo_set("", self.photos, self.paired_lr, self.crop, training=True)
+        sets: list[Dataset[SRSample]] = [] if photos is None else [photos]
         if self.pairs is not None:
             sets.append(
                 TeacherPairs(
@@ -196,43 +192,26 @@ class SRDataModule(LightningDataModule):
             raise ValueError("nothing to train on: give data.photos, a folder of photos, or data.pairs, a pair store")
         return sets[0] if len(sets) == 1 else _Mixture(sets)
 
-    def _evaluation_set(self, name: str, required: bool) -> Dataset[SRSample] | None:
-        photos = self.val_photos if name == "val" else self.test_photos
-        paired_lr = self.val_paired_lr if name == "val" else self.test_paired_lr
-        if photos is None:
-            if paired_lr is not None or required:
-                raise ValueError(f"nothing to evaluate on: give data.{name}_photos, a folder of HR photos")
-            return None
-        crop = self.val_crop if name == "val" else None
-        return self._photo_set(
-            f"{name}_photos", photos, f"{name}_paired_lr", paired_lr,
-            crop=crop, flip=False, multiple_of=self.val_multiple_of,
-        )  # fmt: skip
-
     def _photo_set(
-        self,
-        photos_name: str,
-        photos: str | Path | list[str],
-        lr_name: str,
-        lr_path: str | Path | None,
-        *,
-        crop: int | None,
-        flip: bool,
-        enlarge: tuple[float, float] | None = None,
-        samples_per_image: int = 1,
-        cache: bool = False,
-        multiple_of: int | None = None,
-    ) -> Dataset[SRSample]:
+        self, prefix: str, photos: Any, lr_path: Any, crop: int | None, training: bool = False, required: bool = False
+    ) -> Dataset[SRSample] | None:
+        """Return the photos of a stage, whose options begin with `prefix`; None where none are configured."""
+        if photos is None:
+            if required or lr_path is not None:
+                what = f"data.{prefix}paired_lr was given without" if lr_path else "nothing to evaluate on: give"
+                raise ValueError(f"{what} data.{prefix}photos, a folder of HR photos")
+            return None
         common: dict[str, Any] = {
             "crop": crop,
             "scale": self.scale,
-            "flip": flip,
-            "samples_per_image": samples_per_image,
-            "cache": cache,
+            "flip": training and self.flip,
+            "samples_per_image": self.samples_per_image if training else 1,
+            "cache": training and self.cache,
             "seed": self.seed,
             "on_error": self.on_error,
-            "multiple_of": multiple_of,
+            "multiple_of": None if training else self.val_multiple_of,
         }
+        enlarge = self.enlarge if training else None
         if lr_path is None:
             return PhotoFolder(photos, degradation=self.degradation, enlarge=enlarge, **common)
         if enlarge is not None:
@@ -240,7 +219,9 @@ class SRDataModule(LightningDataModule):
                 "data.enlarge is for photos that are degraded on the fly, and data.paired_lr has LR images"
             )
         if not isinstance(photos, str | Path):
-            raise ValueError(f"data.{lr_name} goes with one folder in data.{photos_name}, got {len(photos)}: {photos}")
+            raise ValueError(
+                f"data.{prefix}paired_lr goes with one folder in data.{prefix}photos, got {len(photos)}: {photos}"
+            )
         return PairedFolders(photos, lr_path, **common)
 
     def _loader(

@@ -1,37 +1,46 @@
-"""Writes a folder of teacher pairs shard by shard, resumes it after any interruption, and never mixes two stores.
+"""Writes a folder of teacher pairs shard by shard, goes on with it at any time, and never mixes two kinds of pairs.
 
 Layout::
 
-    manifest.json               what made the pairs (the fingerprint), how they are stored, checksums
-    pairs-00000.safetensors     pairs 0 .. shard_size - 1, and so on:
+    manifest.json               what all pairs depend on (the fingerprint), how they are stored, which are in use, and of
+                                each shard its pairs and its checksum
+    pairs-00000.safetensors     pairs 0 .. shard_size - 1, and so on, fewer where fewer were asked for:
         latents   (n, C, h, w)  float32, bfloat16 or float16, scaled and shifted
         images    (n, 3, H, W)  uint8 (rounded to 8 bit) or float16
         noise     (n, C, h, w)  float32; only where it can't be drawn again from its seed
 
+A pair is known by its index, or by the digest of its photo. The manifest says the number of the pairs in use, or the photos'
+digests; a shard may have others too, which are used again when they are asked for.
+
 The name of an unfinished shard starts with `.tmp-`, and no reader opens it. Of several processes one writes the manifest.
-The others leave the checksum of each shard in a file that starts with `.done-`, until that one copies it to the manifest.
+The others leave what it says of their shards in files that start with `.done-`, until that one copies it to the manifest.
 """
 
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from fluxsr.data.samples import sample_generator
 
 NoiseKind = Literal["seed", "stored"]
+PairKey = int | str
+"""What a pair is known by: its index, or the digest of its photo's bytes."""
 
 MANIFEST = "manifest.json"
 _ASIDE = ".done-"
 _FORMAT = "fluxsr teacher pairs"
-_VERSION = 1
+_VERSION = 2
+# Names of what made the pairs, for people: a digest says what it was, and folders are renamed.
+_NAMES = {"model", "revision", "prompt"}
 _LATENT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _IMAGE_DTYPES = {"uint8": torch.uint8, "float16": torch.float16}
 
@@ -39,9 +48,9 @@ _IMAGE_DTYPES = {"uint8": torch.uint8, "float16": torch.float16}
 class PairStore:
     """Writer of teacher pairs; it takes tensors and never runs a model. `TeacherPairs` reads what it wrote.
 
-    The content and the name of a shard follow from the indices alone, and no time of writing is recorded. So a resumed
-    store equals an uninterrupted one file for file (given equal tensors). Use one writer at a time, or several that
-    write different shards. Of several, one writes the manifest and calls `take_over`; the others call
+    The content and the name of a shard follow from its pairs alone, and no time of writing is recorded. So a store that was
+    interrupted, or that grew, equals one that was made at once file for file (given equal tensors). Use one writer at a time,
+    or several that write different shards. Of several, one writes the manifest and calls `take_over`; the others call
     `write_shard(..., aside=True)`.
 
     Usage::
@@ -76,36 +85,43 @@ class PairStore:
         noise: NoiseKind = "seed",
         latent_dtype: str = "float32",
         image_dtype: str = "uint8",
+        photos: Sequence[str] | None = None,
     ) -> "PairStore":
-        """Make a new store, or open the one that the same call has begun.
+        """Make a new store, or open one of the same kind of pairs: it then has as many in use as are asked for here.
+
+        Pairs that are there stay, also those that are no longer in use, and a store keeps its size of shards.
 
         Args:
             path: Folder, made if missing; it must be empty or a store.
-            fingerprint: Everything that the tensors depend on, such as model, revision, autoencoder, scaling and shift,
-                prompt hash, guidance, steps, image size: JSON values.
-            num_pairs: Number of pairs.
+            fingerprint: Everything that all pairs depend on, such as weights, autoencoder, shift, prompt, guidance, steps,
+                image size: JSON values. The values of `model`, `revision` and `prompt` are names for people, and not
+                compared; of mappings only the keys that both have are.
+            num_pairs: Number of pairs in use; with photos, at most.
             shard_size: Pairs per file.
             latent_shape: (C, h, w) of one pair's latents and noise.
             seed: Seed of the noise.
             noise: "seed": `noise(index)` is the noise, nothing is stored; "stored": `write_shard` is given it.
             latent_dtype: "float32", "bfloat16" or "float16".
             image_dtype: "uint8" or "float16".
+            photos: Digests of the photos, no two the same, where pairs are known by them. A store of version 0.2 doesn't say
+                which photos it has: its pairs are taken to be those of the first ones.
 
         Raises:
-            ValueError: For arguments that make no sense, a folder with other things in it, or a store of another
-                fingerprint or layout: the keys that differ are named with both values.
+            ValueError: For arguments that make no sense, a folder with other things in it, or a store of other pairs: the
+                keys that differ are named with both values.
         """
         path = Path(path)
         if num_pairs < 1 or shard_size < 1:
             raise ValueError(f"num_pairs and shard_size must be at least 1, got {num_pairs} and {shard_size}")
+        if photos is not None and not 1 <= len(set(photos)) == len(photos) <= num_pairs:
+            raise ValueError(f"photos must be 1 to {num_pairs} different digests, got {len(photos)}")
         if len(latent_shape) != 3 or min(latent_shape) < 1:
             raise ValueError(f"latent_shape must be three positive sizes (C, h, w), got {latent_shape}")
         _check_choice("noise", noise, ("seed", "stored"))
         _check_choice("latent_dtype", latent_dtype, _LATENT_DTYPES)
         _check_choice("image_dtype", image_dtype, _IMAGE_DTYPES)
-        layout = {
-            "num_pairs": num_pairs,
-            "shard_size": shard_size,
+        wanted = {
+            "fingerprint": dict(fingerprint),
             "latent_shape": list(latent_shape),
             "seed": seed,
             "noise": noise,
@@ -113,20 +129,20 @@ class PairStore:
             "image_dtype": image_dtype,
         }
         # Through JSON and back, so that a tuple compares equal to the list it is stored as.
-        wanted = json.loads(json.dumps({"fingerprint": dict(fingerprint), **layout}))
+        wanted = json.loads(json.dumps(wanted))
         if (path / MANIFEST).exists():
             store = cls.open(path)
             store._refuse_other(wanted)
+            store.check_noise()
             store.take_over()
-            return store
-        if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
-            raise ValueError(f"{path} is not empty and has no {MANIFEST}: choose a new folder for the pairs")
-        path.mkdir(parents=True, exist_ok=True)
-        manifest = {"format": _FORMAT, "version": _VERSION, **wanted, "shards": {}}
-        if noise == "seed":
-            manifest["noise_digest"] = _digest(draw_noise(seed, 0, latent_shape))
-        store = cls(path, manifest)
-        store._write_manifest()
+        else:
+            if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
+                raise ValueError(f"{path} is not empty and has no {MANIFEST}: choose a new folder for the pairs")
+            path.mkdir(parents=True, exist_ok=True)
+            store = cls(path, {"format": _FORMAT, "shard_size": shard_size, "shards": {}})
+            if noise == "seed":
+                store._manifest["noise_digest"] = _digest(draw_noise(seed, 0, latent_shape))
+        store._use(wanted, num_pairs, photos)
         return store
 
     @classmethod
@@ -142,33 +158,42 @@ class PairStore:
             raise ValueError(f"{path} is no store of teacher pairs: it has no {MANIFEST}. `fluxsr pairs` makes one")
         try:
             manifest = json.loads(manifest_path.read_text("utf-8"))
-            known = manifest["format"] == _FORMAT and manifest["version"] == _VERSION
-            version = f"{manifest['format']!r}, version {manifest['version']}"
+            format_, version = manifest["format"], manifest["version"]
+            if version == 1:
+                _complete_version_1(manifest)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{manifest_path} is damaged ({error}): make the pairs again in a new folder") from error
-        if not known:
-            raise ValueError(f"{manifest_path} is {version}; this release reads {_FORMAT!r}, version {_VERSION}")
+        if format_ != _FORMAT or version not in (1, _VERSION):
+            raise ValueError(
+                f"{manifest_path} is {format_!r}, version {version}; this release reads {_FORMAT!r}, version {_VERSION}"
+            )
         return cls(path, manifest)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that the tensors depend on, as given at the start."""
+        """Everything that all pairs depend on, as given last."""
         return dict(self._manifest["fingerprint"])
 
     @property
-    def num_pairs(self) -> int:
-        """Number of pairs in the finished store."""
+    def keys(self) -> Sequence[PairKey]:
+        """What each pair in use is known by: its index, or the digest of its photo, in the photos' order."""
+        keys: Sequence[PairKey] = self._manifest.get("photos", range(self.num_asked))
+        return keys
+
+    @property
+    def num_asked(self) -> int:
+        """Number of pairs that were asked for; of photos there may be fewer."""
         return int(self._manifest["num_pairs"])
 
     @property
-    def shard_size(self) -> int:
-        """Pairs per shard; the last may have fewer."""
-        return int(self._manifest["shard_size"])
+    def num_pairs(self) -> int:
+        """Number of pairs in use, once all are made."""
+        return len(self.keys)
 
     @property
-    def num_shards(self) -> int:
-        """Number of shards in the finished store."""
-        return -(-self.num_pairs // self.shard_size)
+    def shard_size(self) -> int:
+        """Pairs per shard; some may have fewer."""
+        return int(self._manifest["shard_size"])
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -185,25 +210,37 @@ class PairStore:
         """Return where a shard is or will be."""
         return self.path / f"pairs-{shard_index:05d}.safetensors"
 
-    def shard_indices(self, shard_index: int) -> range:
-        """Return the indices of a shard's pairs.
-
-        Raises:
-            ValueError: If there is no such shard.
-        """
-        if not 0 <= shard_index < self.num_shards:
-            raise ValueError(f"there is no shard {shard_index}: the store has {self.num_shards}")
-        start = shard_index * self.shard_size
-        return range(start, min(start + self.shard_size, self.num_pairs))
-
     def shard_record(self, shard_index: int) -> dict[str, Any] | None:
-        """Return `{"bytes": ..., "sha256": ...}` of a finished shard, None of one that isn't."""
+        """Return `{"bytes": ..., "sha256": ..., "pairs": [...]}` of a finished shard, None of one that isn't."""
         record: dict[str, Any] | None = self._manifest["shards"].get(self.shard_path(shard_index).name)
         return record
 
+    def places(self) -> dict[PairKey, tuple[int, int]]:
+        """Return shard and row of each pair that the manifest lists, in use or not."""
+        shards = self._manifest["shards"].items()
+        return {key: (_number(name), row) for name, record in shards for row, key in enumerate(record["pairs"])}
+
+    def missing_keys(self) -> dict[int, PairKey]:
+        """Return what the pairs to be made are known by, at their indices: the free ones in the shards, in order."""
+        there = {number: self._rows(number) for number in map(_number, self._manifest["shards"])}
+        known = {key for rows in there.values() for key in rows}
+        lacking = [key for key in self.keys if key not in known]
+        free = (
+            number * self.shard_size + row
+            for number in count()
+            for row in range(len(there.get(number, [])), self.shard_size)
+        )
+        return dict(zip(islice(free, len(lacking)), lacking, strict=True))
+
     def missing_shards(self) -> list[range]:
-        """Return the indices of each shard that is yet to be written, or whose file is gone or of another size."""
-        return [self.shard_indices(index) for index in range(self.num_shards) if not self._is_there(index)]
+        """Return, for each shard that lacks pairs in use, the indices of those to be made.
+
+        A shard whose file is gone or of another size lacks them all. Where pairs are known by their photos, `missing_keys`
+        says which photos have these indices.
+        """
+        by_shard = groupby(self.missing_keys(), lambda index: index // self.shard_size)
+        indices = [list(group) for _, group in by_shard]
+        return [range(group[0], group[-1] + 1) for group in indices]
 
     def noise(self, index: int) -> Tensor:
         """Return the noise `(C, h, w)` float32 of a pair: a function of the seed, the index and the shape.
@@ -232,48 +269,85 @@ class PairStore:
     def write_shard(
         self, shard_index: int, latents: Tensor, images: Tensor, noise: Tensor | None = None, *, aside: bool = False
     ) -> None:
-        """Write one shard, all or nothing.
+        """Write the pairs that a shard lacks behind those that it has, all or nothing.
 
         Args:
-            shard_index: Index of the shard; writing a finished one again replaces it.
-            latents: `(n, C, h, w)`, scaled and shifted.
+            shard_index: Index of the shard.
+            latents: `(n, C, h, w)`, scaled and shifted, of the pairs that `missing_shards` names.
             images: `(n, 3, H, W)` in [0, 1], a whole multiple of the latents' size; values outside are clamped.
             noise: `(n, C, h, w)`, for a store with `noise="stored"` only.
             aside: Whether another process writes the manifest; its `take_over` finishes the shard.
 
         Raises:
-            ValueError: For wrong shapes, values that aren't finite, or a full disk. Finished shards are not touched.
+            ValueError: For a shard that lacks nothing, wrong shapes, values that aren't finite, a damaged shard, or a full
+                disk. Finished shards are not touched.
         """
-        count = len(self.shard_indices(shard_index))
-        self._check_tensors(f"shard {shard_index}", count, latents, images, noise)
+        start = shard_index * self.shard_size
+        planned = self.missing_keys()
+        new = [planned[index] for index in range(start, start + self.shard_size) if index in planned]
+        if not new:
+            raise ValueError(f"there are no pairs to write in shard {shard_index}")
+        self._check_tensors(f"shard {shard_index}", len(new), latents, images, noise)
         latent_dtype = _LATENT_DTYPES[self._manifest["latent_dtype"]]
-        tensors = {"latents": latents.detach().to("cpu", latent_dtype).contiguous(), "images": self._stored(images)}
+        tensors = {"latents": latents.detach().to("cpu", latent_dtype), "images": self._stored(images)}
         if noise is not None:
-            tensors["noise"] = noise.detach().to("cpu", torch.float32).contiguous()
-        content = save(tensors)
+            tensors["noise"] = noise.detach().to("cpu", torch.float32)
+        old = self._rows(shard_index)
+        if old:
+            kept = self._kept(shard_index)
+            tensors = {name: torch.cat([kept[name], tensor]) for name, tensor in tensors.items()}
+        content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
         path = self.shard_path(shard_index)
+        record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pairs": [*old, *new]}
+        # Before the shard, so that a kill between it and the manifest does not cost the pairs that it had.
+        note = path.with_name(f"{_ASIDE}{path.name}")
+        _write_atomically(note, json.dumps(record).encode())
         _write_atomically(path, content)
-        # Only now is the shard finished; one that the manifest doesn't list yet would be written again.
-        record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        if aside:
-            _write_atomically(path.with_name(f"{_ASIDE}{path.name}"), json.dumps(record).encode())
-        else:
+        if not aside:
             self._manifest["shards"][path.name] = record
             self._write_manifest()
+            note.unlink()
 
     def take_over(self) -> None:
         """Enter into the manifest what other processes wrote aside, in this run or before an interruption."""
-        found = sorted(self.path.glob(f"{_ASIDE}*"))
-        for file in found:
-            self._manifest["shards"][file.name.removeprefix(_ASIDE)] = json.loads(file.read_text("utf-8"))
-        if found:
+        notes = sorted(self.path.glob(f"{_ASIDE}*"))
+        for note in notes:
+            name = note.name.removeprefix(_ASIDE)
+            record = {"pairs": _in_order(self._manifest, name), **json.loads(note.read_text("utf-8"))}
+            if _has_size(self.path / name, record):
+                self._manifest["shards"][name] = record
+        if notes:
             self._write_manifest()
-        for file in found:
-            file.unlink()
+        for note in notes:
+            note.unlink()
 
-    def _is_there(self, shard_index: int) -> bool:
-        record, path = self.shard_record(shard_index), self.shard_path(shard_index)
-        return record is not None and path.is_file() and path.stat().st_size == record["bytes"]
+    def _use(self, wanted: dict[str, Any], num_pairs: int, photos: Sequence[str] | None) -> None:
+        """Set which pairs are in use, and forget the shards that are gone."""
+        found = self._manifest
+        before = json.dumps(found, sort_keys=True)
+        if photos is not None and "photos" not in found:
+            for record in found["shards"].values():
+                record["pairs"] = [photos[key] if key < len(photos) else key for key in record["pairs"]]
+        names = {key: value for key, value in found.get("fingerprint", {}).items() if key in _NAMES}
+        wanted["fingerprint"] |= names
+        found |= {"version": _VERSION, **wanted, "num_pairs": num_pairs}
+        found |= {} if photos is None else {"photos": list(photos)}
+        found["shards"] = {name: one for name, one in found["shards"].items() if _has_size(self.path / name, one)}
+        if json.dumps(found, sort_keys=True) != before:
+            self._write_manifest()
+
+    def _rows(self, shard_index: int) -> list[PairKey]:
+        """Return what the pairs of a shard are known by; none where it isn't there."""
+        name = self.shard_path(shard_index).name
+        record = self._manifest["shards"].get(name)
+        return record["pairs"] if record and _has_size(self.path / name, record) else []
+
+    def _kept(self, shard_index: int) -> dict[str, Tensor]:
+        path, record = self.shard_path(shard_index), self.shard_record(shard_index)
+        content = path.read_bytes()
+        if record is None or hashlib.sha256(content).hexdigest() != record["sha256"]:
+            raise ValueError(f"{path} doesn't have the recorded checksum: delete it, and its pairs are made again")
+        return load(content)
 
     def _stored(self, images: Tensor) -> Tensor:
         images = images.detach().float().clamp(0, 1)
@@ -301,11 +375,10 @@ class PairStore:
                 raise ValueError(f"{where}: {name} have NaN or infinite values; nothing was written")
 
     def _refuse_other(self, wanted: dict[str, Any]) -> None:
-        found = self._manifest
-        pairs = [(key, found.get(key), value) for key, value in wanted.items() if key != "fingerprint"]
-        keys = sorted({*found["fingerprint"], *wanted["fingerprint"]})
-        pairs += [(key, found["fingerprint"].get(key), wanted["fingerprint"].get(key)) for key in keys]
-        differences = [f"{key} is {there!r} there, {here!r} here" for key, there, here in pairs if there != here]
+        found = {key: self._manifest.get(key) for key in wanted if key != "fingerprint"}
+        differences = _differences(
+            {**found, **self.fingerprint}, {**wanted, **wanted["fingerprint"], "fingerprint": None}
+        )
         if differences:
             raise ValueError(
                 f"{self.path} holds pairs that were made otherwise: {'; '.join(differences)}. "
@@ -320,6 +393,41 @@ class PairStore:
 def draw_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
     """Return standard normal noise of `shape`, float32, drawn on the CPU for pair `index` of `seed`."""
     return torch.randn(shape, generator=sample_generator(seed, index))
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("pairs-").removesuffix(".safetensors"))
+
+
+def _in_order(manifest: dict[str, Any], name: str) -> list[int]:
+    """Return the indices of a shard's pairs as version 0.2 had them, which didn't list them."""
+    start = _number(name) * manifest["shard_size"]
+    return list(range(start, min(start + manifest["shard_size"], manifest["num_pairs"])))
+
+
+def _complete_version_1(manifest: dict[str, Any]) -> None:
+    for name, record in manifest["shards"].items():
+        record["pairs"] = _in_order(manifest, name)
+    if "source" in manifest["fingerprint"]:  # behind the kind stood a digest of the photos' names
+        manifest["fingerprint"]["source"] = manifest["fingerprint"]["source"].partition(":")[0]
+
+
+def _has_size(path: Path, record: dict[str, Any]) -> bool:
+    return path.is_file() and bool(path.stat().st_size == record["bytes"])
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Say where two descriptions differ; of descriptions in them only the keys that both have count."""
+    found = []
+    for key in sorted({*there, *here} - _NAMES):
+        old, new = there.get(key), here.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            both = old.keys() & new.keys()
+            inner = _differences({one: old[one] for one in both}, {one: new[one] for one in both})
+            found += [f"{key} {text}" for text in inner]
+        elif old != new:
+            found.append(f"{key} is {old!r} there, {new!r} here")
+    return found
 
 
 def _digest(tensor: Tensor) -> str:

@@ -26,7 +26,8 @@ from fluxsr.data.samples import (
 from fluxsr.images.listing import named
 
 _CHUNK_BYTES = 1 << 20
-_REMAKE = "Delete these files and run the `fluxsr pairs` command that made them once more: it makes only those again"
+_AGAIN = "Run the `fluxsr pairs` command that made them once more: it makes only what is missing"
+_DELETE = f"Delete the file. {_AGAIN}"
 
 
 class TeacherPairs(Dataset[SRSample]):
@@ -70,14 +71,15 @@ class TeacherPairs(Dataset[SRSample]):
         self.seed = seed
         self._files: dict[int, Any] = {}
         self._check_expected(expect or {})
-        self._check_shards(verify)
+        self._places = self._find_pairs(verify)
         self.store.check_noise()
-        self.image_size: tuple[int, int] = tuple(self._file(0).get_slice("images").get_shape()[-2:])
+        first = self._file(self._places[0][0])
+        self.image_size: tuple[int, int] = tuple(first.get_slice("images").get_shape()[-2:])
         self.latent_factor = self.image_size[0] // self.store.latent_shape[1]
         self._check_crop()
 
     def __len__(self) -> int:
-        return self.store.num_pairs
+        return len(self._places)
 
     def __getitem__(self, index: SampleIndex) -> SRSample:
         epoch, index = checked_index(index, len(self))
@@ -93,8 +95,8 @@ class TeacherPairs(Dataset[SRSample]):
         latent_window = (top // factor, left // factor, height // factor, width // factor)
         hr_latents = self._read("latents", index, *latent_window).float()
         if not bool(hr_latents.isfinite().all()):
-            path = self.store.shard_path(index // self.store.shard_size)
-            raise ValueError(f"the latents of pair {index} in {path} have NaN or infinite values. {_REMAKE}")
+            path = self.store.shard_path(self._places[index][0])
+            raise ValueError(f"the latents of pair {index} in {path} have NaN or infinite values. {_DELETE}")
         if self.store.noise_is_stored:
             noise = self._read("noise", index, *latent_window)
         else:
@@ -113,11 +115,11 @@ class TeacherPairs(Dataset[SRSample]):
             try:
                 self._files[shard_index] = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
-                raise ValueError(f"can't read the pairs in {path}: {error}. {_REMAKE}") from error
+                raise ValueError(f"can't read the pairs in {path}: {error}. {_DELETE}") from error
         return self._files[shard_index]
 
     def _read(self, key: str, index: int, top: int, left: int, height: int, width: int) -> Tensor:
-        shard_index, row = divmod(index, self.store.shard_size)
+        shard_index, row = self._places[index]
         part: Tensor = self._file(shard_index).get_slice(key)[row : row + 1, :, top : top + height, left : left + width]
         return part[0]
 
@@ -132,22 +134,21 @@ class TeacherPairs(Dataset[SRSample]):
                 "Make new ones with `fluxsr pairs`, or train with the settings they were made with"
             )
 
-    def _check_shards(self, verify: bool) -> None:
-        store = self.store
-        unfinished = [index for index in range(store.num_shards) if store.shard_record(index) is None]
-        if unfinished:
-            pairs = sum(len(store.shard_indices(index)) for index in unfinished)
+    def _find_pairs(self, verify: bool) -> list[tuple[int, int]]:
+        """Return shard and row of each pair in use, and check these shards."""
+        store, places = self.store, self.store.places()
+        missing = sum(key not in places for key in store.keys)
+        if missing:
             raise ValueError(
-                f"{store.path} is unfinished: {pairs} of {store.num_pairs} pairs are missing. "
+                f"{store.path} is unfinished: {missing} of {store.num_pairs} pairs are missing. "
                 "Run the `fluxsr pairs` command that began it once more to resume it"
             )
-        bad = []
-        for index in range(store.num_shards):
-            fault = self._fault(index, verify)
-            if fault:
-                bad.append(f"{store.shard_path(index).name} {fault}")
+        found = [places[key] for key in store.keys]
+        faults = {index: self._fault(index, verify) for index in sorted({index for index, _ in found})}
+        bad = [f"{store.shard_path(index).name} {fault}" for index, fault in faults.items() if fault]
         if bad:
-            raise ValueError(f"{len(bad)} shards of {store.path} are bad: {named(bad)}. {_REMAKE}")
+            raise ValueError(f"{len(bad)} shards of {store.path} are bad: {named(bad)}. {_AGAIN}")
+        return found
 
     def _fault(self, shard_index: int, verify: bool) -> str | None:
         path, record = self.store.shard_path(shard_index), self.store.shard_record(shard_index)
@@ -163,7 +164,7 @@ class TeacherPairs(Dataset[SRSample]):
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)
             if digest.hexdigest() != record["sha256"]:
-                return "doesn't have the recorded checksum"
+                return "doesn't have the recorded checksum (delete it)"
         return None
 
     def _check_crop(self) -> None:

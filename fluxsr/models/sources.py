@@ -97,6 +97,26 @@ class ModelSource:
         local = self.path is not None and (self.path / "model_index.json").is_file()
         return self.read_json("model_index.json") if local or self.kind == "hub" else {}
 
+    @cached_property
+    def scheduler(self) -> dict[str, Any] | None:
+        """The content of a pipeline's ``scheduler/scheduler_config.json``; ``None``: there is none. A hub's is downloaded."""
+        inside = "scheduler/scheduler_config.json"
+        if self.kind == "pipeline" and self.path is not None and (self.path / inside).is_file():
+            return self.read_json(inside)
+        if self.kind != "hub":
+            return None
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            return self.read_json(inside)
+        except ValueError as error:
+            # A file that is not on this disk may be on the hub.
+            if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(
+                error.__cause__, LocalEntryNotFoundError
+            ):
+                return None
+            raise
+
     def transformer_config(self, offline: bool = False) -> dict[str, Any]:
         """Return the transformer's arguments.
 

@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from fluxsr.flows import FlowObjective
+from fluxsr.models.student import differing
 from fluxsr.training.adversary import ADVERSARIAL
 from fluxsr.training.strategies import FSDP2Strategy
 from fluxsr.training.terms import FLOW
@@ -119,7 +120,7 @@ def check_precision(precision: str, parameters: Mapping[str, Tensor], adversaria
 
 
 def check_pairs(pairs: Mapping[str, Any], own: dict[str, Any]) -> None:
-    """Refuse teacher pairs of another autoencoder.
+    """Refuse teacher pairs of another autoencoder, by what both descriptions say of theirs.
 
     Args:
         pairs: Fingerprint of the pairs; empty without pairs.
@@ -128,8 +129,8 @@ def check_pairs(pairs: Mapping[str, Any], own: dict[str, Any]) -> None:
     Raises:
         ValueError: Naming both.
     """
-    made_with = pairs.get("autoencoder", own)
-    if made_with != own:
+    made_with = pairs.get("autoencoder", {})
+    if differing(made_with, own):
         raise ValueError(
             f"the teacher pairs hold latents of another autoencoder: {made_with}, and this model's is {own}; make pairs "
             "with this one (`fluxsr pairs`), or train with theirs"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from fluxsr.data import PairStore
-from fluxsr.data.pair_store import draw_noise
+from fluxsr.data.pair_store import MANIFEST, draw_noise
 from fluxsr.flows import euler
-from fluxsr.images import list_images, read_image
+from fluxsr.images import read_image
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
@@ -23,6 +22,7 @@ from fluxsr.models.prompts import tensors_digest
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weights_digest import weights_digest
 from fluxsr.processes import ALONE, Processes
+from fluxsr.training.pair_photos import find_photos, middle_square
 
 
 class MadePairs(NamedTuple):
@@ -30,7 +30,7 @@ class MadePairs(NamedTuple):
 
     Attributes:
         folder: The store.
-        num: Number of pairs that it holds.
+        num: Number of its pairs that are in use.
         size: Side of the images in pixels.
         done_before: Number of them that an earlier run had made.
         steps: Euler steps of the teacher.
@@ -43,6 +43,11 @@ class MadePairs(NamedTuple):
     done_before: int
     steps: int
     round_trip: Tensor
+
+
+class _Batch(NamedTuple):
+    tensors: tuple[Tensor, ...]  # latents, images, and the noise where it doesn't follow from the seed
+    round_trip: Tensor | None = None
 
 
 def make_pairs(
@@ -69,28 +74,31 @@ def make_pairs(
 ) -> MadePairs:
     """Make (noise, latents, image) triples with the multi-step teacher, for FluxSR's training.
 
-    The same command resumes after an interruption, and the result is the same tensor for tensor. A folder made with other
-    settings is refused.
+    The same command resumes after an interruption, and the result is the same tensor for tensor. With a larger ``num``, or
+    with photos added, removed, changed or renamed, it makes only what is missing. Pairs that are not asked for any more stay
+    in the folder. A folder made with another model, autoencoder or other settings is refused.
 
     Args:
         output: Folder of the store.
         model: The teacher: nano (shipped), a hub id such as black-forest-labs/FLUX.1-dev, a local folder, or a
             .safetensors file made by this library.
-        num: Number of pairs; with images, at most one per image.
+        num: Number of pairs; with images, at most one per image. Of more that are there, the first are used.
         seed: Seed of the noise.
         steps: Euler steps of the teacher. The paper publishes none; FLUX.1-dev is usually sampled with 28 to 50.
         size: Side of the images in pixels; 128 for nano, 1024 for FLUX (the paper's).
-        images: Folder of photos to pair instead of the teacher's own images; the middle square of each is used.
+        images: Folder of photos to pair instead of the teacher's own images; the middle square of each is used. What can't be
+            read is left out, with a warning.
         noise: Noise of photos: inversion runs the teacher's ODE backwards to the noise and prints the round trip's error;
             independent draws noise that has nothing to do with the photo.
         prompt: File of a cached prompt, made by fluxsr prompt.
         guidance: Guidance strength, for models with a guidance embedding (FLUX.1-dev: 3.5).
         cfg: Scale of classifier-free guidance, two passes a step, for undistilled models (FLUX.2-klein-base: 4.0); the prompt
             file holds the negative prompt.
-        shift: Time shift of the sampling grid; by default 1 for nano and the model's own for the size.
+        shift: Time shift of the sampling grid; by default 1 for nano, else what the model's scheduler/scheduler_config.json
+            says, and the family's own for the size where it says so or there is no such file.
         autoencoder: Autoencoder: pixel, a hub id or a folder; by default pixel for nano, else the model's own.
-        batch_size: Images at a time.
-        shard_size: Pairs per file.
+        batch_size: Images at a time; fewer are filled up, so that no pair depends on the number of others.
+        shard_size: Pairs per file, of a new folder.
         dtype: Dtype of the teacher's weights, for example bfloat16.
         device: Device to run on: auto, cpu, cuda or mps.
         revision: Revision of the hub repository.
@@ -98,8 +106,8 @@ def make_pairs(
         processes: The processes that share the shards; each of them makes the same call. The store is that of one.
 
     Raises:
-        ValueError: If a number is out of range, something can't be loaded or doesn't fit, or the folder was made with other
-            settings.
+        ValueError: If a number is out of range, something can't be loaded or doesn't fit, photos are smaller than ``size``, or
+            the folder was made with other settings.
     """
     if num < 1 or steps < 1 or batch_size < 1:
         raise ValueError(f"num, steps and batch_size must be at least 1, got {num}, {steps} and {batch_size}")
@@ -123,11 +131,8 @@ def make_pairs(
     if size < 1 or size % (2 * vae.downsample):
         raise ValueError(f"size must be a multiple of {2 * vae.downsample} for this model, got {size}")
     if shift is None:
-        shift = 1.0 if pixel else backbone.family.shift((side // 2) ** 2, steps)
+        shift = 1.0 if pixel else backbone.family.shift((side // 2) ** 2, steps, source.scheduler)
     velocity = backbone.guided(cfg)
-    photos = list_images(images) if images is not None else []
-    if photos:
-        num = min(num, len(photos))
     fingerprint = {
         "model": model,
         "weights": weights_digest(backbone),
@@ -140,69 +145,75 @@ def make_pairs(
         "steps": steps,
         "shift": shift,
         "size": size,
-        "source": photos_digest(photos, noise) if photos else "teacher",
+        "source": "teacher" if images is None else noise,
         "batch_size": batch_size,  # a matrix product's rounding depends on it
         "dtype": dtype,
     }
     if any(other != fingerprint for other in processes.gather(fingerprint)):
-        raise ValueError(f"the processes found different files of {model} or of the photos: give all of them the same")
-
+        raise ValueError(f"the processes found different files of {model}: give all of them the same")
+    folder = Path(output).expanduser()
+    photos = None
+    if images is not None:
+        known = set(PairStore.open(folder).places()) if (folder / MANIFEST).is_file() else set()
+        photos = find_photos(Path(images).expanduser(), num, size, known, processes)
+    own = None
     if processes.first:
-        PairStore.create_or_resume(
-            output,
+        own = PairStore.create_or_resume(
+            folder,
             fingerprint,
             num,
             shard_size,
             latent_shape=(vae.latent_channels, side, side),
             seed=seed,
-            noise="stored" if photos else "seed",
+            noise="seed" if photos is None else "stored",
+            photos=None if photos is None else list(photos),
         )
-    processes.gather(None)
-    store = PairStore.open(output)
+    # All wait for the first process, and take what it found.
+    store = processes.gather(own)[0]
+    assert store is not None
+    keys, missing = store.missing_keys(), store.missing_shards()
 
-    def make(batch: range) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return latents, images, and the noise of photos: by inversion or independent of the photo."""
-        if not photos:
-            start_noise = torch.stack([store.noise(i) for i in batch]).to(place)
+    def make(indices: list[int]) -> _Batch:
+        """Make a batch: of the teacher's own, or of photos with their noise, by inversion or independent of them."""
+        # A pair has its place in a whole batch, or its last bits would depend on which others are made now.
+        rows = [index % store.shard_size % batch_size for index in indices]
+
+        def whole(given: list[Tensor]) -> Tensor:
+            batch = given[0].repeat(batch_size, 1, 1, 1)
+            batch[rows] = torch.stack(given)
+            return batch.to(place)
+
+        if photos is None:
+            start_noise = whole([store.noise(index) for index in indices])
             latents = euler(velocity, start_noise, 1.0, 0.0, steps, shift=shift)
-            return latents, vae.decode(latents), None
-        pictures = torch.stack([middle_square(read_image(photos[i]), size) for i in batch]).to(place)
+            return _Batch((latents[rows], vae.decode(latents)[rows]))
+        pictures = whole([middle_square(read_image(photos[str(keys[index])]), size) for index in indices])
         latents = vae.encode(pictures)
-        if noise == "inversion":
-            return latents, pictures, euler(velocity, latents, 0.0, 1.0, steps, shift=shift)
-        return latents, pictures, torch.stack([draw_noise(seed, i, tuple(latents.shape[1:])) for i in batch])
+        if noise == "independent":
+            drawn = torch.stack([draw_noise(seed, index, store.latent_shape) for index in indices])
+            return _Batch((latents[rows], pictures[rows], drawn))
+        start_noise = euler(velocity, latents, 0.0, 1.0, steps, shift=shift)
+        back = euler(velocity, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
+        error = (back - latents).square().flatten(1).mean(dim=1).sqrt()
+        return _Batch((latents[rows], pictures[rows], start_noise[rows]), error[rows].cpu())
 
-    def batches(indices: range) -> list[range]:
-        # Borders depend on the index alone, so a resumed store has the same bits.
-        starts = range(indices.start, indices.stop, batch_size)
-        return [range(start, min(start + batch_size, indices.stop)) for start in starts]
-
-    missing = store.missing_shards() if processes.first else []
-    # All wait for the first process, and take its word.
-    missing = processes.gather(missing)[0]
     mine = processes.share(missing)
-    done = num - sum(map(len, missing))
+    done = store.num_pairs - len(keys)
     made = done if processes.world == 1 else 0
     total = made + sum(map(len, mine))
     report = progress or (lambda done, total: None)
     errors: dict[int, Tensor] = {}
     with torch.inference_mode():
         for indices in mine:
-            parts, apart = [], []
-            for batch in batches(indices):
-                parts.append(make(batch))
-                latents, _, start_noise = parts[-1]
-                if start_noise is not None and noise == "inversion":
-                    back = euler(velocity, start_noise.to(latents), 1.0, 0.0, steps, shift=shift)
-                    apart.append((back - latents).square().flatten(1).mean(dim=1).sqrt().cpu())
-                made += len(batch)
+            batches = []
+            for _, group in groupby(indices, lambda index: index % store.shard_size // batch_size):
+                batches.append(make(list(group)))
+                made += len(batches[-1].tensors[0])
                 report(made, total)
-            columns = [
-                torch.cat([part.float().cpu() for part in column])
-                for column in zip(*parts, strict=True)
-                if column[0] is not None  # noise that follows from the seed is not stored
-            ]
-            store.write_shard(indices.start // store.shard_size, *columns, aside=not processes.first)
+            columns = zip(*(batch.tensors for batch in batches), strict=True)
+            tensors = [torch.cat([part.float().cpu() for part in column]) for column in columns]
+            store.write_shard(indices.start // store.shard_size, *tensors, aside=not processes.first)
+            apart = [batch.round_trip for batch in batches if batch.round_trip is not None]
             if apart:
                 errors[indices.start] = torch.cat(apart)
     for others in processes.gather(errors):
@@ -210,18 +221,5 @@ def make_pairs(
     if processes.first:
         store.take_over()
     round_trip = [errors[start] for start in sorted(errors)]
-    return MadePairs(Path(output), num, size, done, steps, torch.cat(round_trip) if round_trip else torch.zeros(0))
-
-
-def middle_square(image: Tensor, size: int) -> Tensor:
-    """Cut the middle square of ``(3, H, W)`` and resize it to ``size`` (antialiased bicubic)."""
-    side = min(image.shape[-2:])
-    top, left = ((length - side) // 2 for length in image.shape[-2:])
-    square = image[None, :, top : top + side, left : left + side]
-    return interpolate(square, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)[0]
-
-
-def photos_digest(photos: list[Path], noise: str) -> str:
-    """Return what identifies the photos: names and sizes in bytes, in order."""
-    listing = "\n".join(f"{path.name}:{path.stat().st_size}" for path in photos)
-    return f"{noise}:{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
+    round_trip_error = torch.cat(round_trip) if round_trip else torch.zeros(0)
+    return MadePairs(folder, store.num_pairs, size, done, steps, round_trip_error)

@@ -133,3 +133,29 @@ def test_digits_in_a_path_are_no_answer_of_a_hub(tmp_path):
     (folder / "transformer").mkdir(parents=True)
     with pytest.raises(ValueError, match="the folder is incomplete or damaged"):
         load_flux(str(folder))
+
+
+def test_a_scheduler_is_read_and_a_hub_without_one_has_none(monkeypatch, tmp_path):
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "transformer").mkdir()
+    assert ModelSource(tmp_path).scheduler is None and ModelSource("nano").scheduler is None
+    file = tmp_path / "scheduler" / "scheduler_config.json"
+    file.write_text('{"shift": 3.0}')
+    assert ModelSource(tmp_path).scheduler == {"shift": 3.0}
+
+    def answered(answer):
+        def download(name, inside, revision=None):
+            assert inside == "scheduler/scheduler_config.json"
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+        return ModelSource("somebody/model").scheduler
+
+    assert answered(str(file)) == {"shift": 3.0}
+    assert answered(RemoteEntryNotFoundError("404", response=_Answer(404))) is None
+    with pytest.raises(ValueError, match="without a network"):
+        answered(LocalEntryNotFoundError("offline"))  # nobody knows whether it has one

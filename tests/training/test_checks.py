@@ -1,4 +1,4 @@
-"""What a training refuses before its first step: precisions that can't train, and a scale that is stated twice."""
+"""What a training refuses before its first step: precisions that can't train, a scale that is stated twice, other pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from fluxsr.data import SRDataModule
 from fluxsr.data.degradation import BicubicDegradation, CameraDegradation, DegradationMix, RealESRGANDegradation
 from fluxsr.models import PixelAutoencoder, load_flux
-from fluxsr.training.checks import check_precision
+from fluxsr.training.checks import check_pairs, check_precision
 from tests.training.conftest import tiny_batch, tiny_module, tiny_trainer
 
 WIDE, NARROW = torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16)
@@ -94,3 +94,18 @@ def test_the_data_hand_their_scale_to_the_degradation(photos, degradation, refus
         data.setup("fit")
     if not refused:
         assert degradation.scale == 2 and data.train_set[0].lr_image.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "refused"),
+    [
+        ({}, False),
+        ({"autoencoder": {"kind": "KL", "scale": 0.36, "weights": "bytes:1"}}, False),
+        ({"autoencoder": {"kind": "KL", "scale": 0.36}}, False),  # version 0.2 had no digest
+        ({"autoencoder": {"kind": "KL", "scale": 0.36, "weights": "bytes:2"}}, True),
+        ({"autoencoder": {"kind": "KL", "scale": 1.0}}, True),
+    ],
+)
+def test_pairs_of_another_autoencoder_are_refused(pairs, refused):
+    with pytest.raises(ValueError, match="another autoencoder") if refused else nullcontext():
+        check_pairs(pairs, {"kind": "KL", "scale": 0.36, "weights": "bytes:1"})

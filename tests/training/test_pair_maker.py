@@ -3,8 +3,13 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+from PIL import Image
 from safetensors.torch import load_file
 
 from fluxsr.cli._support.made import tell_pairs
@@ -12,12 +17,17 @@ from fluxsr.cli.main import main
 from fluxsr.data import PairStore, TeacherPairs
 from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift
+from fluxsr.flows.solvers import time_grid
+from fluxsr.images import read_image
 from fluxsr.models import PromptEmbedding, load_autoencoder, load_flux
-from fluxsr.models.families import FLUX2
+from fluxsr.models.families import FLUX1, FLUX2
+from fluxsr.models.sources import ModelSource
 from fluxsr.models.weights_digest import weights_digest
-from fluxsr.training.pair_maker import make_pairs, middle_square
+from fluxsr.training.pair_maker import make_pairs
+from fluxsr.training.pair_photos import middle_square
 from tests.cli.conftest import euler_by_hand, files
 from tests.models.conftest import tiny_prompt, tiny_transformer
+from tests.models.test_autoencoders import tiny_kl
 
 # Shards of three in batches of two: a batch border inside a shard, and an incomplete batch.
 SMALL = {"num": 6, "steps": 2, "batch_size": 2, "shard_size": 3, "size": 32, "seed": 4}
@@ -118,7 +128,6 @@ def test_a_finished_store_is_left_alone(store, copy, monkeypatch):
         ({"steps": 3}, "steps is 2 there, 3 here"),
         ({"seed": 5}, "seed is 4 there, 5 here"),
         ({"size": 40}, "size is 32 there, 40 here"),
-        ({"num": 7}, "num_pairs is 6 there, 7 here"),
         ({"batch_size": 3}, "batch_size is 2 there, 3 here"),
         ({"shift": 2.0}, "shift is 1.0 there, 2.0 here"),
     ],
@@ -129,16 +138,38 @@ def test_pairs_of_two_kinds_are_not_mixed(store, copy, change, message):
     assert files(copy) == files(store)
 
 
-def test_another_teacher_under_the_same_name_is_refused(tmp_path):
-    def save(seed: int) -> None:
-        tiny_transformer(seed=seed, in_channels=192).save_pretrained(tmp_path / "model")
+def test_a_store_grows_and_is_used_shorter(store, tmp_path, monkeypatch):
+    """Batches of two: the third pair is made alone first, and then has the bits that it has beside a fourth."""
+    folder = str(tmp_path / "pairs")
+    for num, before in ((2, 0), (3, 2), (6, 3)):
+        made = make_pairs(folder, **{**SMALL, "num": num})
+        assert (made.num, made.done_before) == (num, before)
+    assert files(folder) == files(store)
+    monkeypatch.setattr(PairStore, "write_shard", None)
+    for num in (2, 6):
+        made = make_pairs(folder, **{**SMALL, "num": num, "shard_size": 5})
+        assert made.num == made.done_before == len(TeacherPairs(folder)) == num
+    assert files(folder) == files(store)
 
-    options = {**SMALL, "model": str(tmp_path / "model"), "autoencoder": "pixel", "size": 8}
-    save(0)
-    make_pairs(str(tmp_path / "pairs"), **options)
-    save(1)
+
+def test_another_teacher_under_the_same_name_is_refused_and_the_same_under_another_is_not(tmp_path):
+    def save(seed: int, name: str) -> str:
+        tiny_transformer(seed=seed, in_channels=192).save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    options = {**SMALL, "output": str(tmp_path / "pairs"), "autoencoder": "pixel", "size": 8}
+    make_pairs(**options, model=save(0, "model"))
     with pytest.raises(ValueError, match="weights is"):
-        make_pairs(str(tmp_path / "pairs"), **options)
+        make_pairs(**options, model=save(1, "model"))
+    assert make_pairs(**options, model=save(0, "elsewhere")).done_before == 6
+
+
+def test_another_autoencoder_of_the_same_kind_is_refused(pipeline, tmp_path):
+    options = {"output": str(tmp_path / "pairs"), "model": str(pipeline), **LOCAL}
+    make_pairs(**options)
+    tiny_kl(seed=5).save_pretrained(tmp_path / "tuned" / "vae")
+    with pytest.raises(ValueError, match="autoencoder weights is"):
+        make_pairs(**options, autoencoder=str(tmp_path / "tuned"))
 
 
 @pytest.mark.parametrize(
@@ -211,14 +242,80 @@ def test_interrupted_photo_pairs_are_finished_the_same(photos, tmp_path):
     assert files(resumed) == files(whole)
 
 
-def test_other_photos_and_other_noise_are_another_store(photos, tmp_path):
+def rename(folder):
+    (folder / "astronaut.png").rename(folder / "zoo.png")
+
+
+def remove(folder):
+    (folder / "coffee.png").unlink()
+
+
+def add(folder):
+    save_gray(folder / "blank.png", 32)
+
+
+def change(folder):
+    save_gray(folder / "coffee.png", 32)
+
+
+def damage(folder):
+    whole = (folder / "coffee.png").read_bytes()
+    (folder / "coffee.png").write_bytes(whole[: len(whole) // 2])
+
+
+def copy_one(folder):
+    shutil.copy(folder / "coffee.png", folder / "coffee2.png")
+
+
+def save_gray(path, side):
+    Image.new("RGB", (side, side), (99, 99, 99)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("happens", "made", "num", "left_out"),
+    [
+        (rename, 0, 4, None),
+        (remove, 0, 3, None),
+        (add, 1, 5, None),
+        (change, 1, 4, None),
+        (damage, 0, 3, "coffee.png"),
+        (copy_one, 0, 4, "coffee2.png"),
+    ],
+)
+def test_photos_change_and_only_what_changed_is_made(photos, tmp_path, caplog, happens, made, num, left_out):
+    folder, options = tmp_path / "photos", {"noise": "independent", "shard_size": 3, "num": 9}
+    shutil.copytree(photos, folder)
+    paired_photos(folder, tmp_path / "pairs", **options)
+    before = files(tmp_path / "pairs")
+    happens(folder)
+    result = paired_photos(folder, tmp_path / "pairs", **options)[1]
+    assert (result.num, result.num - result.done_before) == (num, made)
+    assert len(caplog.messages) == bool(left_out) and all(left_out in line for line in caplog.messages)
+    after = files(tmp_path / "pairs")
+    assert after["pairs-00000.safetensors"] == before["pairs-00000.safetensors"]
+    assert (after["pairs-00001.safetensors"] == before["pairs-00001.safetensors"]) == (not made)
+    good = [path for path in sorted(folder.iterdir()) if path.name != left_out]
+    pairs = TeacherPairs(tmp_path / "pairs")
+    for index, path in enumerate(good):
+        wanted = middle_square(read_image(path), 32)
+        torch.testing.assert_close(pairs[index].hr_image, wanted, rtol=0, atol=0.51 / 255)
+
+
+def test_photos_that_can_not_be_used(photos, tmp_path):
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     paired_photos(folder, tmp_path / "pairs", noise="independent")
+    before = files(tmp_path / "pairs")
     with pytest.raises(ValueError, match="source is"):
         paired_photos(folder, tmp_path / "pairs", noise="inversion")
-    shutil.copy(folder / "coffee.png", folder / "rocket.png")
-    with pytest.raises(ValueError, match="source is"):
+    save_gray(folder / "small.png", 31)
+    with pytest.raises(ValueError, match=r"small\.png \(31x31\)"):
+        paired_photos(folder, tmp_path / "pairs", noise="independent")
+    assert files(tmp_path / "pairs") == before
+    paired_photos(folder, tmp_path / "pairs", noise="independent", num=4)  # and nobody looks at the fifth
+    for path in folder.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="none of the 5 photos"):
         paired_photos(folder, tmp_path / "pairs", noise="independent")
 
 
@@ -229,24 +326,6 @@ def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere doesn't exist"):
         make_pairs(str(tmp_path / "pairs"), **SMALL, images=str(tmp_path / "nowhere"))
     assert not (tmp_path / "pairs").exists()
-
-
-def test_a_truncated_photo_is_named_and_the_finished_pairs_are_kept(photos, tmp_path):
-    folder = tmp_path / "photos"
-    shutil.copytree(photos, folder)
-    broken = folder / "rocket.png"  # the last of four
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
-    with pytest.raises(ValueError, match=r"can't read .*rocket\.png"):
-        paired_photos(folder, tmp_path / "pairs", shard_size=2, noise="independent")
-    assert set(files(tmp_path / "pairs")) == {"manifest.json", "pairs-00000.safetensors"}
-
-
-def test_the_middle_square_is_cut_and_resized(generator):
-    image = torch.rand(3, 8, 12, generator=generator)
-    assert middle_square(image, 8).equal(image[:, :, 2:10])
-    small = middle_square(torch.full((3, 20, 10), 0.25), 5)
-    torch.testing.assert_close(small, torch.full((3, 5, 5), 0.25))
 
 
 # ---- a FLUX.1-dev of one's own ---------------------------------------------------------------------------------------
@@ -278,6 +357,42 @@ def test_a_local_pipeline_with_prompt_and_guidance(pipeline, tmp_path):
         assert sample.noise.equal(noise[index])
 
 
+@pytest.mark.parametrize("steps", [1, 4, 28])
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        (FLUX1, {"shift": 3.0, "use_dynamic_shifting": True}),
+        (FLUX1, {"shift": 1.0, "use_dynamic_shifting": False}),
+        (FLUX1, {"shift": 3.0, "use_dynamic_shifting": False}),
+        (FLUX2, {"shift": 3.0, "use_dynamic_shifting": True}),
+    ],
+)
+def test_the_sampling_grid_is_that_of_the_models_own_scheduler(tmp_path, family, config, steps):
+    scheduler = FlowMatchEulerDiscreteScheduler(**config)
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    (tmp_path / "transformer").mkdir()
+    tokens = 1024
+    if family is FLUX1:
+        mu = calculate_shift(tokens, 256, 4096, 0.5, 1.15)
+    else:
+        mu = compute_empirical_mu(tokens, steps)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu if config["use_dynamic_shifting"] else None)
+    shift = family.shift(tokens, steps, ModelSource(tmp_path).scheduler)
+    assert time_grid(1.0, 0.0, steps, shift=shift) == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
+
+
+def test_pairs_are_sampled_on_that_grid(pipeline, tmp_path):
+    model = shutil.copytree(pipeline, tmp_path / "model")
+    options = {**LOCAL, "num": 1, "batch_size": 1, "model": str(model)}
+
+    def shift(name, **changes):
+        return PairStore.open(make_pairs(str(tmp_path / name), **options, **changes).folder).fingerprint["shift"]
+
+    assert shift("without") == resolution_shift(16)
+    FlowMatchEulerDiscreteScheduler(shift=1.0).save_pretrained(model / "scheduler")
+    assert shift("schnell") == 1.0 and shift("explicit", shift=2.0) == 2.0
+
+
 def test_an_undistilled_flux2_is_sampled_with_classifier_free_guidance(pipeline2, tmp_path):
     options = {**LOCAL, "guidance": None, "model": str(pipeline2), "prompt": str(pipeline2 / "prompt.safetensors")}
     folder = make_pairs(str(tmp_path / "pairs"), cfg=4.0, **options).folder
@@ -304,7 +419,7 @@ def test_another_prompt_or_guidance_is_refused(pipeline, tmp_path):
     make_pairs(**options, prompt=prompt)
     with pytest.raises(ValueError, match=r"guidance is 3\.5 there, 2\.0 here"):
         make_pairs(**{**options, "guidance": 2.0}, prompt=prompt)
-    with pytest.raises(ValueError, match="prompt is 'a photo' there"):
+    with pytest.raises(ValueError, match="prompt_digest is"):
         make_pairs(**options)
     # The same words encoded otherwise are another prompt.
     longer = PromptEmbedding(tiny_prompt(5).prompt_embeds, tiny_prompt().pooled_prompt_embeds, "a photo")

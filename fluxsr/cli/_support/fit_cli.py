@@ -21,7 +21,7 @@ from fluxsr.cli._support.fit_files import class_named, dotted, names_class, take
 from fluxsr.cli._support.last_checkpoint import last_checkpoint, listed, places, step_of
 from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli._support.messages import meant, tell
-from fluxsr.cli._support.signatures import read_signature
+from fluxsr.cli._support.signatures import Parameter, read_signature
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.progress import progress_of
@@ -157,12 +157,12 @@ class FluxSRCLI(LightningCLI):
         if self.subcommand != "fit" or config.make_pairs is None:
             return
         # A run that goes on has its pairs: the teacher, which may be 12 B weights, isn't loaded to look at them again.
-        if config.ckpt_path is not None and not unfinished(path):
+        if config.ckpt_path is not None and not unfinished(path, config.make_pairs):
             return
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning hangs the rank on the function
             complete_pairs(path, config.make_pairs)
         else:  # one writer; the other processes of torchrun or SLURM wait for it
-            while unfinished(path):
+            while unfinished(path, config.make_pairs):
                 time.sleep(2)
 
     def instantiate_classes(self) -> None:
@@ -303,8 +303,7 @@ def complete_pairs(path: Path, options: dict[str, Any]) -> None:
 
     A finished store is looked at too: a store in a cache folder may be another teacher's, of an older release.
     """
-    known = read_signature("fluxsr.training.pair_maker:make_pairs")[1]
-    unknown = sorted(set(options) - set(known))
+    unknown = sorted(set(options) - set(_pairs_options()))
     if unknown:
         raise ValueError(f"make_pairs has no option {unknown[0]!r}; `fluxsr pairs --help` lists them")
     was_there = (path / MANIFEST).is_file()
@@ -316,6 +315,14 @@ def complete_pairs(path: Path, options: dict[str, Any]) -> None:
         raise ValueError(f"{error}{hint}") from error
 
 
-def unfinished(path: Path) -> bool:
-    """Say whether the pair store at ``path`` is missing or has missing shards."""
-    return not (path / MANIFEST).is_file() or bool(PairStore.open(path).missing_shards())
+def unfinished(path: Path, options: dict[str, Any]) -> bool:
+    """Say whether the pair store at ``path`` is missing, is for another number of pairs, or has missing shards."""
+    if not (path / MANIFEST).is_file():
+        return True
+    store = PairStore.open(path)
+    num = options.get("num", _pairs_options()["num"].default)
+    return store.num_asked != num or bool(store.missing_shards())
+
+
+def _pairs_options() -> dict[str, Parameter]:
+    return read_signature("fluxsr.training.pair_maker:make_pairs")[1]

@@ -6,7 +6,6 @@ the size in both directions (4:2:0), and the library's default triangle filter e
 """
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -45,26 +44,21 @@ _BLOCK = 8
 _UNIT = 16  # with 4:2:0 an image is coded in units of 16x16 pixels
 
 
-def jpeg_compress(image: Tensor, quality: int | Sequence[int]) -> Tensor:
-    """Return the image as it comes back from a JPEG file.
+def jpeg_compress(image: Tensor, quality: int) -> Tensor:
+    """Return images as they come back from JPEG files.
 
     Args:
         image: `(B, 3, H, W)` float32 in [0, 1], of any size; rounded to 8 bit first.
-        quality: 1 (worst) to 100, as in Pillow; one for all, or one per image.
+        quality: 1 (worst) to 100, as in Pillow.
 
     Returns:
         `(B, 3, H, W)` in [0, 1], whole multiples of 1/255.
 
     Raises:
-        ValueError: If a quality is out of range, or their number is not B.
+        ValueError: If the quality is out of range.
     """
-    batch, _, height, width = image.shape
-    qualities = [quality] * batch if isinstance(quality, int) else list(quality)
-    if len(qualities) != batch:
-        raise ValueError(f"{len(qualities)} JPEG qualities were given for {batch} images")
-    tables = [_quantizers(value) for value in qualities]
-    luma_table = torch.stack([luma for luma, _ in tables]).to(image.device)
-    chroma_table = torch.stack([chroma for _, chroma in tables]).to(image.device)
+    height, width = image.shape[-2:]
+    luma_steps, chroma_steps = _quantizers(quality).to(image.device)
 
     # In double precision: a float32 product may be computed in TF32 or bfloat16, as the user's settings have it.
     pixels = (image * 255.0).round_().clamp_(0.0, 255.0).double()
@@ -72,12 +66,12 @@ def jpeg_compress(image: Tensor, quality: int | Sequence[int]) -> Tensor:
     ycbcr = _mix_channels(pixels, _TO_YCBCR)
     ycbcr[:, :1] -= 128.0  # the level shift; centered chroma has it already
     ycbcr.round_()
-    luma = _code(ycbcr[:, :1], luma_table)
+    luma = _code(ycbcr[:, :1], luma_steps)
     # Halves are rounded down in even columns and up in odd ones, as the IJG library does to avoid a drift of the
     # colors.
     halved = F.avg_pool2d(ycbcr[:, 1:], 2)
     halved[..., 0::2] -= 0.25
-    chroma = _code(halved.add_(0.5).floor_(), chroma_table)
+    chroma = _code(halved.add_(0.5).floor_(), chroma_steps)
 
     chroma = chroma[..., : math.ceil(height / 2), : math.ceil(width / 2)]
     chroma = F.interpolate(chroma, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -88,14 +82,13 @@ def jpeg_compress(image: Tensor, quality: int | Sequence[int]) -> Tensor:
     return _mix_channels(decoded, _TO_RGB).round_().clamp_(0.0, 255.0).float().div_(255.0)
 
 
-def _code(plane: Tensor, table: Tensor) -> Tensor:
-    """Quantize the 8x8 cosine transform of `(B, C, H, W)` planes by `(B, 64)` tables, and transform back."""
+def _code(plane: Tensor, steps: Tensor) -> Tensor:
+    """Quantize the 8x8 cosine transform of `(B, C, H, W)` planes in 64 steps, and transform back."""
     batch, channels, height, width = plane.shape
     rows, columns = height // _BLOCK, width // _BLOCK
     blocks = plane.reshape(batch, channels, rows, _BLOCK, columns, _BLOCK).transpose(3, 4)
     blocks = blocks.reshape(batch, -1, _BLOCK * _BLOCK)
     basis = _cosine_basis().to(plane.device)
-    steps = table[:, None]
     # The library's transform ends in whole eighths, and its divisions round halves away from zero: halves are frequent.
     coefficients = (blocks @ basis.T).mul_(8.0).round_().div_(8.0 * steps)
     coefficients = (coefficients.abs() + 0.5).floor_().mul_(coefficients.sign()).mul_(steps)
@@ -127,11 +120,10 @@ def _cosine_basis() -> Tensor:
 
 
 @lru_cache(maxsize=128)
-def _quantizers(quality: int) -> tuple[Tensor, Tensor]:
-    """Quantizer steps of luma and chroma for an IJG quality, each `(64,)` in rows."""
+def _quantizers(quality: int) -> Tensor:
+    """Quantizer steps of luma and chroma for an IJG quality, `(2, 64)` in rows."""
     if not 1 <= quality <= 100:
         raise ValueError(f"JPEG quality must lie in 1..100, got {quality}")
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     tables = torch.tensor([_LUMA_TABLE, _CHROMA_TABLE]).reshape(2, 64)
-    luma, chroma = ((tables * percent + 50) // 100).clamp(1, 255).double().unbind(0)
-    return luma, chroma
+    return ((tables * percent + 50) // 100).clamp(1, 255).double()
