@@ -7,7 +7,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,7 @@ from fluxsr.evaluation.testset import TestSet
 from fluxsr.images.listing import named
 
 FORMAT = 1
-PARTS = ("files", "fingerprints", "images", "cost")  # what there is of each image of a system
+PARTS = ("files", "fingerprints", "images", "cost")  # what an entry holds of each image
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "lpips", "pyiqa", "spandrel")
 Results = dict[str, Any]
 
@@ -83,9 +84,12 @@ def read_results(path: str | Path) -> Results:
     Raises:
         ValueError: If it is missing or something else.
     """
-    found = _read_journals(path)
-    if found is not None:
-        return found
+    found = [results for journal in _journals(path) if (results := _read_journal(journal)) is not None]
+    for other in found[1:]:
+        for name in found[0]["systems"].keys() & other["systems"].keys():
+            take_in(found[0]["systems"][name], other["systems"][name])
+    if found:
+        return found[0]
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -116,16 +120,26 @@ def write_json(path: str | Path, results: Results) -> None:
     write_text(path, text + "\n")
 
 
-def journal_path(path: str | Path, rank: int = 0) -> Path:
-    """Return where a process of a run that writes to ``path`` keeps what it measured so far."""
-    return Path(f"{path}.{rank}.part" if rank else f"{path}.part")
+def _without_infinity(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_infinity(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_infinity(value) for value in content]
+    return None if isinstance(content, float) and math.isinf(content) else content
 
 
-def _journals(path: str | Path) -> list[Path]:
-    """Return the journals there are of all processes of an earlier run, the first one's first."""
-    path = Path(path)
-    others = [one for one in path.parent.glob(f"{escape(path.name)}.*.part") if one.suffixes[-2][1:].isdigit()]
-    return [one for one in (journal_path(path), *sorted(others)) if one.is_file()]
+def share_of(entry: Results, images: Iterable[str]) -> Results:
+    """Return what a system's entry says of some images, and its MACs: what a process tells another, and a journal keeps."""
+    share = {part: {image: entry[part][image] for image in images if image in entry[part]} for part in PARTS}
+    return share | {key: entry[key] for key in ("macs",) if key in entry}
+
+
+def take_in(entry: Results, share: Results) -> None:
+    """Add such a share to an entry, in place."""
+    for part in PARTS:
+        entry[part] |= share.get(part, {})
+    if "macs" in share:
+        entry.setdefault("macs", share["macs"])
 
 
 def is_there(path: str | Path) -> bool:
@@ -145,14 +159,13 @@ class Journal:
     """
 
     def __init__(self, path: str | Path, results: Results, rank: int = 0) -> None:
-        self.path = journal_path(path, rank)
-        systems = {
-            name: {**entry, "fingerprints": {}, "images": {}, "cost": {}} for name, entry in results["systems"].items()
-        }
+        self.path = Path(f"{path}.{rank}.part" if rank else f"{path}.part")
+        entries = results["systems"]
+        empty = {name: {**entry, "fingerprints": {}, "images": {}, "cost": {}} for name, entry in entries.items()}
         with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.write(_line({**results, "systems": systems}))
-            for name, entry in results["systems"].items():
-                file.writelines(_line(_record(name, entry, image)) for image in entry["images"])
+            file.write(json.dumps({**results, "systems": empty}) + "\n")
+            for name, entry in entries.items():
+                file.writelines(_line(name, entry, image) for image in entry["images"])
         if rank == 0:  # it holds now what the others of an earlier run measured
             for other in _journals(path)[1:]:
                 other.unlink()
@@ -160,7 +173,7 @@ class Journal:
 
     def append(self, system: str, entry: Results, image: str) -> None:
         """Keep one image of a system."""
-        self.file.write(_line(_record(system, entry, image)))
+        self.file.write(_line(system, entry, image))
         self.file.flush()
 
     def close(self, *, finished: bool) -> None:
@@ -170,61 +183,26 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
 
-def _record(system: str, entry: Results, image: str) -> Results:
-    record = {"system": system, "image": image, "values": entry["images"][image]}
-    record |= {"fingerprint": entry["fingerprints"][image], "file": entry["files"].get(image)}
-    return record | {"cost": entry["cost"].get(image), "macs": entry.get("macs")}
+def _line(system: str, entry: Results, image: str) -> str:
+    return json.dumps({"system": system, **share_of(entry, [image])}) + "\n"
 
 
-def _line(content: Results) -> str:
-    return json.dumps(_without_infinity(content), allow_nan=False) + "\n"
-
-
-def take_in(entry: Results, more: Results) -> None:
-    """Add what another process found out of a system to what is known of it, in place."""
-    for part in PARTS:
-        entry[part] |= more[part]
-    if "macs" in more:
-        entry.setdefault("macs", more["macs"])
-
-
-def _read_journals(path: str | Path) -> Results | None:
-    """Return the results that all journals hold together; ``None`` if there are none that can be read."""
-    found = [results for journal in _journals(path) if (results := _read_journal(journal)) is not None]
-    for other in found[1:]:
-        for name in found[0]["systems"].keys() & other["systems"].keys():
-            take_in(found[0]["systems"][name], other["systems"][name])
-    return found[0] if found else None
+def _journals(path: str | Path) -> list[Path]:
+    """Return the journals there are of all processes of an earlier run, the first one's first."""
+    path = Path(path)
+    others = [one for one in path.parent.glob(f"{escape(path.name)}.*.part") if one.suffixes[-2][1:].isdigit()]
+    return [one for one in (Path(f"{path}.part"), *sorted(others)) if one.is_file()]
 
 
 def _read_journal(path: Path) -> Results | None:
     """Return the results that a journal holds; ``None`` if not even its head is whole."""
-    head, *lines = path.read_text(encoding="utf-8").split("\n")
-    try:
-        results: Results = json.loads(head)
-    except ValueError:
+    lines = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        with suppress(ValueError):  # cut off
+            lines.append(json.loads(line))
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("format") != FORMAT:
         return None
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
-        return None
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:  # cut off
-            continue
-        entry, image = results["systems"][record["system"]], record["image"]
-        entry["fingerprints"][image] = record["fingerprint"]
-        entry["images"][image] = {k: math.inf if v is None else v for k, v in record["values"].items()}
-        for part, key in (("files", "file"), ("cost", "cost")):
-            if record[key] is not None:
-                entry[part][image] = record[key]
-        if record["macs"] is not None:
-            entry["macs"] = record["macs"]
+    results: Results = lines[0]
+    for share in lines[1:]:
+        take_in(results["systems"][share["system"]], share)
     return results
-
-
-def _without_infinity(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _without_infinity(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_without_infinity(value) for value in content]
-    return None if isinstance(content, float) and math.isinf(content) else content

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fluxsr.evaluation import METRICS, Settings, load_metric
-from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.imresize import imresize, rounded
 from fluxsr.evaluation.metrics import load_metrics, with_parts
-from fluxsr.evaluation.systems import rounded
 from fluxsr.losses import LPIPSLoss, patch_artefact_energy
 from fluxsr.losses.functional import luma
 
@@ -81,7 +80,7 @@ def test_the_ntire_score_is_made_of_six_metrics():
     assert METRICS["ntire"].combine({**values, "niqe": 12.0}) == pytest.approx(0.75 + 0.85 + 0.7 + 0.45 + 0.7)
     assert with_parts(["ntire"]) == [*values, "ntire"]
     assert with_parts([*reversed(values), "psnr"])[-1] == "ntire" and with_parts(["psnr", "niqe"]) == ["psnr", "niqe"]
-    with pytest.raises(ValueError, match=r"computed of lpips_alex, .*: measure it with evaluate\(\)"):
+    with pytest.raises(ValueError, match=r"evaluate\(\)"):
         load_metric("ntire")
 
 

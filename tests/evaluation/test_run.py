@@ -159,13 +159,16 @@ def test_the_ntire_score_is_there_where_its_parts_are(folders, testset, monkeypa
 
     fake = SimpleNamespace(list_models=lambda: ["a", "b"], create_metric=lambda name, device: Network())
     monkeypatch.setitem(sys.modules, "pyiqa", fake)
-    combined = Row(None, False, parts=("pyiqa:a", "psnr"), combine=lambda values: values["pyiqa:a"] + values["psnr"])
+    combined = Row(
+        None, on_sets=True, parts=("pyiqa:a", "psnr"), combine=lambda values: values["pyiqa:a"] + values["psnr"]
+    )
     monkeypatch.setitem(METRICS, "both", combined)
     system = folder_system("better", folders / "better", testset)
     for asked in (["both"], ["psnr", "pyiqa:a"]):
         results = evaluate(testset, [system], asked, output=folders / "out.json")
-        for values in results["systems"]["better"]["images"].values():
-            assert values["both"] == values["pyiqa:a"] + values["psnr"]
+        entry = results["systems"]["better"]
+        assert entry["mean"]["both"] == entry["mean"]["pyiqa:a"] + entry["mean"]["psnr"]
+        assert all("both" not in values for values in entry["images"].values())
     assert results["metrics"]["pyiqa:a"]["source"] == "pyiqa" and results["metrics"]["both"]["source"] == "fluxsr"
 
 
@@ -337,11 +340,14 @@ def test_what_can_not_be_measured_is_said_before_anything_is(folders, testset, c
         evaluate(testset, [counting, counting], ["psnr"])
     assert counting.calls == 0
     monkeypatch.setattr("fluxsr.evaluation.run.check_set", lambda images: None)
-    with pytest.raises(ValueError, match="fid of counting is measured on files: give --save_images, too"):
+    with pytest.raises(ValueError, match="fid of counting .* --save_images"):
         evaluate(testset, [counting], ["psnr", "fid"])
     assert counting.calls == 0
-    with pytest.raises(ValueError, match=r"artefact_db of a.png \(counting\): .* at least 8 periods"):
-        evaluate(testset, [counting], ["artefact_db"])
+    save(folders / "HR" / "d.png", (128, 128))
+    save(folders / "LR" / "d.png", (32, 32))
+    with pytest.raises(ValueError, match=r"artefact_db: a.png, b.png, c.png"):
+        evaluate(open_folders(folders / "HR", folders / "LR"), [counting], ["artefact_db"])
+    assert counting.calls == 0
     wrong = folders / "other.json"
     wrong.write_text("[]")
     with pytest.raises(ValueError, match="not what `fluxsr evaluate` writes"):
