@@ -340,7 +340,7 @@ def test_what_can_not_be_measured_is_said_before_anything_is(folders, testset, c
         evaluate(testset, [counting, counting], ["psnr"])
     assert counting.calls == 0
     monkeypatch.setattr("fluxsr.evaluation.run.check_set", lambda images: None)
-    with pytest.raises(ValueError, match="fid of counting .* --save_images"):
+    with pytest.raises(ValueError, match=r"fid of counting .* --save_images"):
         evaluate(testset, [counting], ["psnr", "fid"])
     assert counting.calls == 0
     save(folders / "HR" / "d.png", (128, 128))
