@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fluxsr.atomic import replacing, write_text
 from fluxsr.evaluation.metrics import Metric, Settings, facts_of, row_of
 from fluxsr.evaluation.testset import TestSet
@@ -47,8 +49,8 @@ def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_s
             **{metric.name: facts_of(metric) for metric in metrics},
             **{name: facts_of(row_of(name)) for name in on_sets},
         },
-        "versions": versions(),
-        "machine": machine(settings.device),
+        "versions": _versions(),
+        "machine": _machine(settings.device),
         "images": {
             name: {"hr": item.hr and str(item.hr), "lr": item.lr and str(item.lr), "size": list(item.size)}
             for name, item in testset.items.items()
@@ -57,23 +59,19 @@ def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_s
     }
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Return the versions of everything that a number can depend on."""
     from fluxsr import __version__
 
     found = {"fluxsr": __version__, "python": platform.python_version()}
     for library in LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             found[library] = version(library)
-        except PackageNotFoundError:
-            continue
     return found
 
 
-def machine(device: str) -> dict[str, Any]:
+def _machine(device: str) -> dict[str, Any]:
     """Return what the times were measured on."""
-    import torch
-
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
     return {"system": platform.system(), "device": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
 
@@ -131,7 +129,7 @@ def _without_infinity(content: Any) -> Any:
 def share_of(entry: Results, images: Iterable[str]) -> Results:
     """Return what a system's entry says of some images, and its MACs: what a process tells another, and a journal keeps."""
     share = {part: {image: entry[part][image] for image in images if image in entry[part]} for part in PARTS}
-    return share | {key: entry[key] for key in ("macs",) if key in entry}
+    return share | ({"macs": entry["macs"]} if "macs" in entry else {})
 
 
 def take_in(entry: Results, share: Results) -> None:

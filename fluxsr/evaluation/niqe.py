@@ -94,8 +94,7 @@ def _gray_levels(image: Tensor) -> Tensor:
 def _normalized(gray: Tensor) -> Tensor:
     """Return the image less its local mean, over its local deviation (the paper's eq. 1 to 3)."""
     x = torch.arange(WINDOW, dtype=gray.dtype, device=gray.device) - WINDOW // 2
-    line = torch.exp(-x.square() / (2 * SIGMA**2))
-    line = line / line.sum()
+    line = torch.softmax(-x.square() / (2 * SIGMA**2), dim=0)
 
     def smooth(values: Tensor) -> Tensor:
         values = F.pad(values, (WINDOW // 2,) * 4, mode="replicate")

@@ -36,7 +36,10 @@ def published_results(dataset: str | None = None, setting: str | None = None) ->
     """
     rows = [
         PublishedRow(
-            *(row[name] for name in ("source", "dataset", "setting", "method")),
+            row["source"],
+            row["dataset"],
+            row["setting"],
+            row["method"],
             int(row["steps"]),
             {column: float(row[column]) for column in COLUMNS if row[column]},
         )

@@ -22,27 +22,20 @@ class Row(NamedTuple):
 
 def rows(results: Results) -> list[Row]:
     """Return the means with their intervals, and below them the published rows of the same benchmark and setting."""
-    metrics = results["metrics"]
-    own = []
+    decimals = {metric: facts["decimals"] for metric, facts in results["metrics"].items()}
+    found = []
     for name, entry in results["systems"].items():
-        cells = {}
-        for metric, value in entry["mean"].items():
-            decimals = metrics[metric]["decimals"]
-            cells[metric] = f"{value:.{decimals}f}"
-            if metric in entry["interval"]:
-                low, high = entry["interval"][metric]
-                cells[metric] += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
-        own.append(Row(name, cells, False))
+        cells = {metric: f"{value:.{decimals[metric]}f}" for metric, value in entry["mean"].items()}
+        for metric, (low, high) in entry["interval"].items():
+            cells[metric] += f" [{low:.{decimals[metric]}f}, {high:.{decimals[metric]}f}]"
+        found.append(Row(name, cells, False))
     theirs, placed = published(results)
     for row in theirs:
-        cells = {
-            metric: f"{row.values[column]:.{metrics[metric]['decimals']}f}"
-            for metric, column in placed.items()
-            if column in row.values
-        }
+        there = {metric: row.values[column] for metric, column in placed.items() if column in row.values}
+        cells = {metric: f"{value:.{decimals[metric]}f}" for metric, value in there.items()}
         if cells:
-            own.append(Row(f"{row.method}, {row.steps} step{'s' * (row.steps > 1)} ({row.source})", cells, True))
-    return own
+            found.append(Row(f"{row.method}, {row.steps} step{'s' * (row.steps > 1)} ({row.source})", cells, True))
+    return found
 
 
 def published(results: Results) -> tuple[list[PublishedRow], dict[str, str]]:
@@ -54,20 +47,19 @@ def published(results: Results) -> tuple[list[PublishedRow], dict[str, str]]:
 
 def warnings(results: Results) -> list[str]:
     """Return what a reader should know before comparing."""
-    benchmark = results["benchmark"]
+    benchmark, title = results["benchmark"], results["benchmark"]["title"]
     found = []
-    if benchmark.get("original") is False:
-        found.append(f"the files are not those that we know as {benchmark['title']}: their checksum differs")
-    elif benchmark.get("original", True) is None:
+    if "original" in benchmark and not benchmark["original"]:
         found.append(
-            f"no checksum of {benchmark['title']} is known to us: we can't tell whether the files are the original ones"
+            f"no checksum of {title} is known to us: we can't tell whether the files are the original ones"
+            if benchmark["original"] is None
+            else f"the files are not those that we know as {title}: their checksum differs"
         )
-    expected = benchmark.get("expected_images")
-    if expected not in (None, benchmark["images"]):
-        found.append(f"{benchmark['title']} has {expected} images, these are {benchmark['images']}")
+    if benchmark.get("expected_images") not in (None, benchmark["images"]):
+        found.append(f"{title} has {benchmark['expected_images']} images, these are {benchmark['images']}")
     for metric, facts in results["metrics"].items():
         row = row_of(metric)  # files of earlier versions don't say who measured
-        theirs = row.load is None and not row.on_sets and not row.parts
+        theirs = row.load is None and not row.on_sets
         if facts.get("source", "pyiqa" if theirs else "fluxsr") == "pyiqa":
             found.append(f"{metric} was measured by pyiqa, whose license is non-commercial")
     if benchmark["published"]:
@@ -112,17 +104,14 @@ def to_markdown(results: Results) -> str:
 
 def to_csv(results: Results) -> str:
     """Return the values of every image as CSV: system, image, then a column per metric; the rows ``mean`` come last."""
-    metrics = list(results["metrics"])
     buffer = io.StringIO()
     for key in ("protocol", "versions"):
         buffer.write("# " + key + ": " + ", ".join(f"{name}={value}" for name, value in results[key].items()) + "\n")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["system", "image", *metrics])
+    writer = csv.DictWriter(buffer, ["system", "image", *results["metrics"]], lineterminator="\n")
+    writer.writeheader()
     for name, entry in results["systems"].items():
-        for image, values in entry["images"].items():
-            writer.writerow([name, image, *(values.get(metric, "") for metric in metrics)])
-    for name, entry in results["systems"].items():
-        writer.writerow([name, "mean", *(entry["mean"].get(metric, "") for metric in metrics)])
+        writer.writerows({"system": name, "image": image, **values} for image, values in entry["images"].items())
+    writer.writerows({"system": n, "image": "mean", **entry["mean"]} for n, entry in results["systems"].items())
     return buffer.getvalue()
 
 
@@ -134,21 +123,22 @@ def print_table(results: Results) -> None:
     from rich.table import Table
 
     metrics = results["metrics"]
-    table = Table(title=escape(caption(results)), box=box.SIMPLE, title_justify="left")
-    table.add_column("system", no_wrap=True)
+    table = Table("system", title=escape(caption(results)), box=box.SIMPLE, title_justify="left")
     for name, facts in metrics.items():
-        table.add_column(f"{name} {arrow(facts)}", justify="right", no_wrap=True)
+        table.add_column(f"{name} {arrow(facts)}", justify="right")
     for row in rows(results):
         # The intervals are in the files: a terminal is narrow.
         cells = [row.cells.get(metric, "").partition(" ")[0] for metric in metrics]
         table.add_row(escape(row.name), *cells, style="dim" if row.published else None)
-    console = Console()
+    for column in table.columns:
+        column.no_wrap = True
+    console = Console(highlight=False)
     console.width = max(console.width, 24 + 14 * len(metrics))  # rather wrapped by the terminal than cut off
     console.print(table)
     for metric, pair, difference, p in difference_rows(results):
-        console.print(f"  {metric}: {pair} {difference}, p = {p}", markup=False, highlight=False)
+        console.print(f"  {metric}: {pair} {difference}, p = {p}", markup=False)
     for warning in warnings(results):
-        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
+        console.print(f"note: {warning}", style="yellow", markup=False)
 
 
 def arrow(facts: dict[str, Any]) -> str:
@@ -167,7 +157,7 @@ def cost_rows(results: Results) -> Iterator[list[str]]:
         for stage, seconds in cost["median_seconds"].items():
             peak, count = cost["peak_bytes"].get(stage), macs.get(stage)
             parameters = entry.get("parameters") if stage == "total" else None
-            cells = [f"{seconds:.3f}", f"{peak / 2**20:.0f}" if peak else ""]
+            cells = [f"{seconds:.3g}", f"{peak / 2**20:.0f}" if peak else ""]
             cells += [f"{count / 1e9:.3g}" if count else "", f"{parameters / 1e6:.4g}" if parameters else ""]
             yield [name, stage, *cells]
 

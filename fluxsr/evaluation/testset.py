@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +109,7 @@ def open_benchmark(name: str, root: str | Path | None) -> tuple[TestSet, Benchma
         "published": benchmark.published,
         "source": benchmark.source,
     }
-    return TestSet(opened.items, opened.scale, opened.lr, opened.how, facts), benchmark
+    return replace(opened, facts=facts), benchmark
 
 
 def open_folders(

@@ -15,7 +15,7 @@ from fluxsr.evaluation.metrics import METRICS, row_of
 from fluxsr.evaluation.published import published_efficiency
 from fluxsr.evaluation.report import pictures
 from fluxsr.evaluation.report.curves import read_curves, smoothed
-from fluxsr.evaluation.report.plots import Point, axis, legend, lines, scatter
+from fluxsr.evaluation.report.plots import Axis, Point, axis, legend, lines, scatter
 from fluxsr.evaluation.report.spectra import relative_spectra
 
 _FOLDER = Path(__file__).parent
@@ -118,13 +118,12 @@ def _overview(runs: Sequence[Results]) -> str:
 
 def _best(results: Results) -> dict[str, str]:
     """Return the best of several systems by each metric."""
-    systems = results["systems"]
-    picks = {metric: min if facts["lower_is_better"] else max for metric, facts in results["metrics"].items()}
-    return {
-        metric: pick(systems, key=lambda name, metric=metric: systems[name]["mean"][metric])
-        for metric, pick in picks.items()
-        if len(systems) > 1
-    }
+    best = {}
+    for metric, facts in results["metrics"].items():
+        means = {name: entry["mean"][metric] for name, entry in results["systems"].items()}
+        if len(means) > 1:
+            best[metric] = (min if facts["lower_is_better"] else max)(means, key=means.__getitem__)
+    return best
 
 
 def _section(results: Results, images: int, system: str) -> str:
@@ -176,16 +175,14 @@ def _scatters(results: Results) -> list[str]:
         ]
         points = [one for one in points if isfinite(one.x) and isfinite(one.y)]  # equal images have infinite PSNR
         if points:
-            x_axis, y_axis = (
-                axis(
-                    f"{name} {tables.arrow(facts[name])}",
-                    [one[place] for one in points],
-                    facts[name]["lower_is_better"],
-                )
-                for name, place in ((fidelity, 1), (metric, 2))
-            )
-            plots.append(scatter(points, x_axis, y_axis))
+            x_axis = _axis(results, str(fidelity), [one.x for one in points])
+            plots.append(scatter(points, x_axis, _axis(results, metric, [one.y for one in points])))
     return plots
+
+
+def _axis(results: Results, metric: str, values: Sequence[float]) -> Axis:
+    facts = results["metrics"][metric]
+    return axis(f"{metric} {tables.arrow(facts)}", values, facts["lower_is_better"])
 
 
 def _spectra(results: Results) -> str:

@@ -49,9 +49,10 @@ def axis(label: str, values: Sequence[float], lower_is_better: bool = False) -> 
     return Axis(label, *(reversed(ends) if lower_is_better else ends))
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return about ``count`` round numbers from ``low`` to ``high``."""
-    rough = (high - low) / count
+def ticks(first: float, last: float) -> list[float]:
+    """Return about five round numbers between two, whichever is larger."""
+    low, high = sorted((first, last))
+    rough = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
     return [round(number * step, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
@@ -128,11 +129,11 @@ def legend(names: Mapping[str, int]) -> str:
 
 def _svg(x_axis: Axis, y_axis: Axis, content: str) -> str:
     frame, bottom, right = [], HEIGHT - BOTTOM, WIDTH - RIGHT
-    for value in ticks(*sorted(x_axis[1:])):
+    for value in ticks(x_axis.first, x_axis.last):
         x = x_axis.x(value)
         frame.append(f'<line class="mesh" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
         frame.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>')
-    for value in ticks(*sorted(y_axis[1:])):
+    for value in ticks(y_axis.first, y_axis.last):
         y = y_axis.y(value)
         frame.append(f'<line class="mesh" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         frame.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
