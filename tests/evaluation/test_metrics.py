@@ -167,19 +167,19 @@ def test_a_metric_of_ones_own_is_named_by_its_place(own, pair, function, lower, 
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("spec", "named"),
     [
-        ("mine=own_metrics_21", "is NAME=module:function"),
-        ("mine=nowhere_21:f", "can't import nowhere_21"),
-        ("mine=own_metrics_21:absent", "has no absent"),
-        ("mine=own_metrics_21:number", "is a int, which can't be called"),
+        ("mine=own_metrics_21", "mine=own_metrics_21"),
+        ("mine=nowhere_21:f", "nowhere_21"),
+        ("mine=own_metrics_21:absent", "absent"),
+        ("mine=own_metrics_21:number", "int"),
         ("mine=own_metrics_21:nothing", "takes 0"),
-        ("psnr=own_metrics_21:brightness", "psnr is a metric already"),
-        ("mine=own_metrics_21:Wanting", "constructed without arguments"),
+        ("psnr=own_metrics_21:brightness", "psnr is a metric"),
+        ("mine=own_metrics_21:Wanting", "Wanting"),
     ],
 )
-def test_a_metric_of_ones_own_that_is_none_is_told(own, spec, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_metric_of_ones_own_that_is_none_is_told(own, spec, named):
+    with pytest.raises(ValueError, match=named):
         load_metric(spec)
 
 
@@ -188,14 +188,12 @@ def test_two_metrics_of_ones_own_need_two_names(own):
         load_metrics(["mine=own_metrics_21:brightness", "mine=own_metrics_21:farthest"])
 
 
-def test_a_metric_of_ones_own_that_fails_is_told_with_its_place(own, pair):
-    with pytest.raises(ValueError, match=r"own_metrics_21.py:\d+ raised RuntimeError: it broke"):
-        load_metric("mine=own_metrics_21:broken").score(*pair)
-
-
-def test_a_metric_of_ones_own_gives_one_number(own, pair):
-    with pytest.raises(ValueError, match="one number for an image, got Tensor"):
-        load_metric("mine=own_metrics_21:map_of").score(*pair)
+@pytest.mark.parametrize(
+    ("function", "named"), [("broken", r"own_metrics_21.py:\d+ .*RuntimeError"), ("map_of", "Tensor")]
+)
+def test_a_metric_of_ones_own_that_fails_or_gives_no_number_is_told(own, pair, function, named):
+    with pytest.raises(ValueError, match=named):
+        load_metric(f"mine=own_metrics_21:{function}").score(*pair)
 
 
 def test_ssim_of_the_tables_is_scikit_images_on_the_rounded_luma(pair):
@@ -239,7 +237,7 @@ def test_weights_may_be_given(name, assets, pair, monkeypatch):
 
 def test_an_unknown_metric_is_named_with_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(ValueError, match=r"'musiq' is none of psnr, .*pip install 'fluxsr\[metrics\]'.*non-commercial"):
+    with pytest.raises(ValueError, match=r"'musiq'.*fluxsr\[metrics\]"):
         load_metric("musiq")
 
 
@@ -260,5 +258,5 @@ def test_other_names_go_through_to_pyiqa(monkeypatch, pair):
     assert metric.score(pair[0], None) == pytest.approx(float(pair[0].mean()))
     assert metric.lower_is_better and not metric.needs_reference and metric.name == "brightness"
     assert load_metric("pyiqa:psnr").name == "pyiqa:psnr" and made == ["brightness", "psnr"]
-    with pytest.raises(ValueError, match="pyiqa has no metric 'psnrr'"):
+    with pytest.raises(ValueError, match="'psnrr'"):
         load_metric("psnrr")
