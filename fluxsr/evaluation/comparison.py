@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -123,13 +124,11 @@ def compare(
     for entry in model:  # last: what takes long
         systems += known.load_systems(entry, load, device, steps, color_fix)
     document, *further = sorted(output, key=lambda path: not path.lower().endswith(".json"))
-    total, done = len(processes.share(list(testset.items))) * len(systems), 0
+    total, number = len(processes.share(list(testset.items))) * len(systems), itertools.count(1)
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
+    def advance(_: int) -> None:
         if progress is not None:
-            progress(done, total)
+            progress(next(number), total)
 
     measured = measured if metrics is None else list(metrics)
     found = evaluate(testset, systems, measured, settings, document, save_images, advance, processes)

@@ -7,8 +7,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +20,7 @@ from fluxsr.atomic import replacing, write_text
 from fluxsr.evaluation.metrics import Metric, Settings, facts_of, row_of
 from fluxsr.evaluation.testset import TestSet
 from fluxsr.images.listing import named
+from fluxsr.processes import Processes
 
 FORMAT = 1
 PARTS = ("files", "fingerprints", "images", "cost")  # what an entry holds of each image
@@ -145,51 +146,58 @@ def is_there(path: str | Path) -> bool:
     return Path(path).exists() or bool(_journals(path))
 
 
-class Journal:
-    """What a run measured so far: a file of JSON lines beside the results, to which each image is appended.
+@contextmanager
+def journal(path: str | Path | None, results: Results, processes: Processes) -> Iterator[Callable[[str, str], None]]:
+    """Keep what the body measures in a file of JSON lines beside the results, until it ends well; without a path nowhere.
 
     The first line holds all that is known before anything is measured. What is appended last may be cut off by a crash.
 
     Args:
         path: JSON file of the results.
         results: The results as the run begins, with what it takes over.
-        rank: Number of the process: each has a file of its own.
+        processes: The processes that share the images: each has a file of its own.
+
+    Yields:
+        ``keep(system, image)``, which appends what the results hold of them.
     """
+    if path is None:
+        yield lambda system, image: None
+        return
+    own, entries = _journal_path(path, processes.rank), results["systems"]
+    empty = {name: {**entry, "fingerprints": {}, "images": {}, "cost": {}} for name, entry in entries.items()}
+    if not processes.first:
+        processes.gather(None)
+    with replacing(own) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({**results, "systems": empty}) + "\n")
+        for name, entry in entries.items():
+            file.writelines(_line(name, entry, image) for image in entry["images"])
+    if processes.first:
+        for other in _journals(path)[1:]:  # what an earlier run left there is in the first one's now
+            other.unlink()
+        processes.gather(None)
+    with own.open("a", encoding="utf-8") as file:
 
-    def __init__(self, path: str | Path, results: Results, rank: int = 0) -> None:
-        self.path = Path(f"{path}.{rank}.part" if rank else f"{path}.part")
-        entries = results["systems"]
-        empty = {name: {**entry, "fingerprints": {}, "images": {}, "cost": {}} for name, entry in entries.items()}
-        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({**results, "systems": empty}) + "\n")
-            for name, entry in entries.items():
-                file.writelines(_line(name, entry, image) for image in entry["images"])
-        if rank == 0:  # it holds now what the others of an earlier run measured
-            for other in _journals(path)[1:]:
-                other.unlink()
-        self.file = self.path.open("a", encoding="utf-8")
+        def keep(system: str, image: str) -> None:
+            file.write(_line(system, entries[system], image))
+            file.flush()
 
-    def append(self, system: str, entry: Results, image: str) -> None:
-        """Keep one image of a system."""
-        self.file.write(_line(system, entry, image))
-        self.file.flush()
-
-    def close(self, *, finished: bool) -> None:
-        """Leave the file to a later run, or remove it where the results are written."""
-        self.file.close()
-        if finished:
-            self.path.unlink(missing_ok=True)
+        yield keep
+    own.unlink()
 
 
 def _line(system: str, entry: Results, image: str) -> str:
     return json.dumps({"system": system, **share_of(entry, [image])}) + "\n"
 
 
+def _journal_path(path: str | Path, rank: int = 0) -> Path:
+    return Path(f"{path}.{rank}.part" if rank else f"{path}.part")
+
+
 def _journals(path: str | Path) -> list[Path]:
     """Return the journals there are of all processes of an earlier run, the first one's first."""
     path = Path(path)
     others = [one for one in path.parent.glob(f"{escape(path.name)}.*.part") if one.suffixes[-2][1:].isdigit()]
-    return [one for one in (Path(f"{path}.part"), *sorted(others)) if one.is_file()]
+    return [one for one in (_journal_path(path), *sorted(others)) if one.is_file()]
 
 
 def _read_journal(path: Path) -> Results | None:

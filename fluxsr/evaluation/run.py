@@ -18,10 +18,10 @@ from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import summary
 from fluxsr.evaluation.document import (
     PARTS,
-    Journal,
     Results,
     header,
     is_there,
+    journal,
     read_results,
     share_of,
     take_in,
@@ -97,34 +97,23 @@ def evaluate(
         if "fid" in on_sets and save_images is None and len(known) < len(testset.items):
             raise ValueError(f"fid of {system.name} is measured on files: give --save_images, too")
     mine = processes.share(list(testset.items))
-    journal = Journal(output, run.results) if output is not None and processes.first else None
-    processes.gather(None)  # the first one has kept what an earlier run left in the others' files
-    if output is not None and not processes.first:
-        journal = Journal(output, run.results, processes.rank)
-    finished = False
-    try:
-        with without_tf32():
-            for name in mine:
-                # All systems share an image, and where nothing is left to measure, none is read.
-                hr_image, lr_image = cache(partial(testset.hr_image, name)), cache(partial(testset.lr_image, name))
-                for system in systems:
-                    if run.measure(system, name, hr_image, lr_image) and journal is not None:
-                        journal.append(system.name, run.results["systems"][system.name], name)
-                    if progress is not None:
-                        progress(1)
-            for found in processes.gather({name: share_of(run.results["systems"][name], mine) for name in names}):
-                for name, share in found.items():
-                    take_in(run.results["systems"][name], share)
-            if processes.first:
-                run.summarize(on_sets, settings.device)
+    with journal(output, run.results, processes) as keep, without_tf32():
+        for name in mine:
+            # All systems share an image, and where nothing is left to measure, none is read.
+            hr_image, lr_image = cache(partial(testset.hr_image, name)), cache(partial(testset.lr_image, name))
+            for system in systems:
+                if run.measure(system, name, hr_image, lr_image):
+                    keep(system.name, name)
+                if progress is not None:
+                    progress(1)
+        for found in processes.gather({name: share_of(run.results["systems"][name], mine) for name in names}):
+            for name, share in found.items():
+                take_in(run.results["systems"][name], share)
+        if processes.first:
+            run.summarize(on_sets, settings.device)
         if output is not None and processes.first:
             write_json(output, run.results)
-        results = processes.gather(run.results if processes.first else {})[0]
-        finished = True
-    finally:
-        if journal is not None:
-            journal.close(finished=finished)
-    return results
+        return processes.gather(run.results if processes.first else {})[0]
 
 
 def _check_metrics(testset: TestSet, loaded: Sequence[Metric], on_sets: Sequence[str]) -> None:
