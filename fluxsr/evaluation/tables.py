@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fluxsr.evaluation.document import Results
 from fluxsr.evaluation.metrics import row_of
-from fluxsr.evaluation.published import SETTINGS, PublishedRow, beside, differences, published_results
+from fluxsr.evaluation.published import (
+    SETTINGS,
+    PublishedRow,
+    beside,
+    differences,
+    published_efficiency,
+    published_results,
+)
+
+
+class Table(NamedTuple):
+    """A table beside the means: its title, its cells, of which the first two of a row are words, and a remark."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    remark: str
 
 
 class Row(NamedTuple):
@@ -89,15 +104,9 @@ def to_markdown(results: Results) -> str:
     )
     lines += ["", "In brackets the 95 % bootstrap interval of the mean over images."]
     lines += [f"Note: {warning}." for warning in warnings(results)]
-    if results["comparisons"]:
-        lines += ["", "## Differences", ""]
-        lines += _markdown_table(["metric", "second less first", "difference", "p"], list(difference_rows(results)))
-    costs = list(cost_rows(results))
-    if costs:
-        lines += ["", "## Cost", ""]
-        lines += _markdown_table(list(COST_HEAD), costs)
-        if counted := macs_of(results):
-            lines += ["", f"MACs are those of an LR image of {counted} pixels."]
+    for table in further(results):
+        lines += ["", f"## {table.title}", "", *_markdown_table(table.head, table.rows)]
+        lines += ["", table.remark] if table.remark else []
     lines += ["", "## Versions", "", ", ".join(f"{name} {number}" for name, number in results["versions"].items()), ""]
     return "\n".join(lines)
 
@@ -146,11 +155,26 @@ def arrow(facts: dict[str, Any]) -> str:
     return "↓" if facts["lower_is_better"] else "↑"
 
 
-COST_HEAD = ("system", "stage", "seconds, median", "peak memory, MB", "MACs, G", "parameters, M")
+def further(results: Results) -> list[Table]:
+    """Return the paired differences, and what the models cost, as far as there are such."""
+    head = ["metric", "second less first", "difference, 95 % interval", "p"]
+    found = [Table("Differences, image by image", head, difference_rows(results), "")]
+    machine, entries = results["machine"], results["systems"].values()
+    sizes = {tuple(entry["macs"]["of"]) for entry in entries if (entry.get("macs") or {}).get("stages")}
+    remark = f"Measured on {machine['device']}, {machine['threads']} threads."
+    if sizes:
+        counted = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+        remark += f" MACs are those of an LR image of {counted} pixels (multiply-accumulates, G is 10^9)."
+    theirs = ", ".join(f"{row['method']} {row['seconds']} s" for row in published_efficiency())
+    remark += f" Printed by FlowSR for 128 to 512 pixels, on another machine: {theirs}."
+    head = ["system", "stage", "seconds, median", "peak memory, MB", "MACs, G", "parameters, M"]
+    found.append(Table("Cost", head, cost_rows(results), remark))
+    return [table for table in found if table.rows]
 
 
-def cost_rows(results: Results) -> Iterator[list[str]]:
-    """Yield the cells below :data:`COST_HEAD`; MACs are those of the first image that was measured."""
+def cost_rows(results: Results) -> list[list[str]]:
+    """Return system, stage, seconds, memory, MACs (of the first image that was measured) and parameters."""
+    found = []
     for name, entry in results["systems"].items():
         cost = entry.get("cost_summary", {"median_seconds": {}})
         macs = (entry.get("macs") or {}).get("stages") or {}
@@ -159,24 +183,19 @@ def cost_rows(results: Results) -> Iterator[list[str]]:
             parameters = entry.get("parameters") if stage == "total" else None
             cells = [f"{seconds:.3g}", f"{peak / 2**20:.0f}" if peak else ""]
             cells += [f"{count / 1e9:.3g}" if count else "", f"{parameters / 1e6:.4g}" if parameters else ""]
-            yield [name, stage, *cells]
+            found.append([name, stage, *cells])
+    return found
 
 
-def macs_of(results: Results) -> str:
-    """Return of what size of LR image the MACs are; empty where none were counted."""
-    sizes = {
-        tuple(entry["macs"]["of"]) for entry in results["systems"].values() if (entry.get("macs") or {}).get("stages")
-    }
-    return ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
-
-
-def difference_rows(results: Results) -> Iterator[list[str]]:
-    """Yield metric, pair of systems, mean difference with its interval, and p-value."""
+def difference_rows(results: Results) -> list[list[str]]:
+    """Return metric, pair of systems, mean difference with its interval, and p-value."""
+    found = []
     for row in results["comparisons"]:
         decimals = results["metrics"][row["metric"]]["decimals"]
         low, high = row["interval"]
         difference = f"{row['difference']:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
-        yield [row["metric"], f"{row['second']} - {row['first']}", difference, f"{row['p_value']:.2g}"]
+        found.append([row["metric"], f"{row['second']} - {row['first']}", difference, f"{row['p_value']:.2g}"])
+    return found
 
 
 def _markdown_table(head: list[str], body: list[list[str]]) -> list[str]:

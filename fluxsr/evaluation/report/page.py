@@ -8,17 +8,14 @@ from html import escape
 from math import isfinite
 from pathlib import Path
 
-from fluxsr.atomic import write_text
 from fluxsr.evaluation import tables
 from fluxsr.evaluation.document import Results, read_results
+from fluxsr.evaluation.html import write_page
 from fluxsr.evaluation.metrics import METRICS, row_of
-from fluxsr.evaluation.published import published_efficiency
 from fluxsr.evaluation.report import pictures
 from fluxsr.evaluation.report.curves import read_curves, smoothed
 from fluxsr.evaluation.report.plots import Axis, Point, axis, legend, lines, scatter
 from fluxsr.evaluation.report.spectra import relative_spectra
-
-_FOLDER = Path(__file__).parent
 
 
 @dataclass
@@ -74,12 +71,7 @@ def write_report(
         rows = [*stages, Stage("total", sum(stage.seconds for stage in stages))]
         cells = [[row.name, row.note, f"{row.seconds:.1f} s"] for row in rows]
         body.append(f"<h2>Time</h2>{_table(['stage', 'note', 'time'], cells)}")
-    style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
-    text = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{style}</style></head>
-<body><h1>{escape(title)}</h1>{"".join(body)}<script>{script}</script></body></html>
-"""
-    write_text(output, text)
+    write_page(output, title, f"<h1>{escape(title)}</h1>{''.join(body)}", Path(__file__).parent)
     return Path(output)
 
 
@@ -148,12 +140,11 @@ def _section(results: Results, images: int, system: str) -> str:
     else:
         parts.append('<p class="soft">No pictures: they are not where they were, or were not kept (--save_images).</p>')
     parts.append(_spectra(results))
-    differences = list(tables.difference_rows(results))
-    if differences:
-        table = _table(["metric", "systems", "difference, 95 % interval", "p"], differences)
-        parts.append("<h3>Differences, image by image</h3>")
-        parts.append(f"<details><summary>{len(differences)} paired tests</summary>{table}</details>")
-    return "".join([*parts, _cost(results), _protocol(results)])
+    for table in tables.further(results):
+        fold = f"<details{' open' * (len(table.rows) < 10)}><summary>{len(table.rows)} rows</summary>"
+        parts.append(f"<h3>{table.title}</h3>{fold}{_table(table.head, table.rows)}</details>")
+        parts.append(f'<p class="soft">{escape(table.remark)}</p>')
+    return "".join([*parts, _protocol(results)])
 
 
 def _scatters(results: Results) -> list[str]:
@@ -197,22 +188,6 @@ def _spectra(results: Results) -> str:
     plot = lines(found, "cycles per pixel", over, colors, marks)
     text = f"A grid of {period} pixels would stand out as peaks at the dashed lines."
     return f'<h3>Spectra</h3><p class="soft">{text}</p>{legend(colors)}<figure>{plot}</figure>'
-
-
-def _cost(results: Results) -> str:
-    """Return what the models cost, and the published times below."""
-    own = list(tables.cost_rows(results))
-    if not own:
-        return ""
-    counted = tables.macs_of(results)
-    of = f" MACs (multiply-accumulates, G is 10^9) of an LR image of {counted} pixels." if counted else ""
-    machine = results["machine"]
-    theirs = ", ".join(f"{row['method']} {row['seconds']} s" for row in published_efficiency())
-    return (
-        f'<h3>Cost</h3>{_table(tables.COST_HEAD, own)}<p class="soft">Measured on {escape(str(machine["device"]))}, '
-        f"{machine['threads']} threads.{of} "
-        f"Printed by FlowSR for 128 to 512 pixels, on another machine: {escape(theirs)}.</p>"
-    )
 
 
 def _protocol(results: Results) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
 from pathlib import Path
 
@@ -12,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fluxsr.evaluation.document import Results
+from fluxsr.evaluation.html import data_uri, encoded
 from fluxsr.evaluation.metrics import METRICS, row_of
 from fluxsr.images import read_image
-from fluxsr.images.convert import to_pil, to_pixels
 
 CROP = 128  # pixels a side
 WHOLE = 360
@@ -86,13 +84,14 @@ def figure(results: Results, name: str, kind: str, system: str) -> str:
     crops = []
     for other, picture in pictures.items():
         role = {system: "left", second: "right"}.get(other, "")
-        uri = data_uri(picture[:, top : top + side, left : left + side], "PNG")
+        uri = data_uri(encoded(picture[:, top : top + side, left : left + side]))
         alt = escape(f"{name}, {other}")
         crops.append(f'<img data-system="{escape(other)}" class="{role}" alt="{alt}" src="{uri}">')
     values = results["systems"][system]["images"][name].items()
     numbers = ", ".join(f"{metric} {value:.{results['metrics'][metric]['decimals']}f}" for metric, value in values)
     shrink = min(1.0, WHOLE / max(height, width))
-    whole = data_uri(F.interpolate(pictures[second][None], scale_factor=shrink, mode="area")[0], "JPEG")
+    small = F.interpolate(pictures[second][None], scale_factor=shrink, mode="area")[0]
+    whole = data_uri(encoded(small, "JPEG"), "JPEG")
     return f"""<figure class="picture"><div class="pair">
 <div class="whole"><img alt="{escape(name)}" src="{whole}"><span style="{frame}"></span></div>
 <div><div class="compare">{"".join(crops)}</div><div class="controls">{_select(pictures, system, "left picture")}
@@ -104,10 +103,3 @@ def figure(results: Results, name: str, kind: str, system: str) -> str:
 def _select(pictures: dict[str, Tensor], selected: str, label: str) -> str:
     options = "".join(f"<option{' selected' * (name == selected)}>{escape(name)}</option>" for name in pictures)
     return f'<select aria-label="{label}">{options}</select>'
-
-
-def data_uri(picture: Tensor, kind: str) -> str:
-    """Return ``(3, H, W)`` in ``[0, 1]`` as a data URI, ``PNG`` or ``JPEG``."""
-    buffer = io.BytesIO()
-    to_pil(to_pixels(picture, np.uint8)).save(buffer, kind, quality=85)  # which PNG does not heed
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

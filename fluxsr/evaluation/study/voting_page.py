@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from fluxsr.atomic import replacing, write_text
+from fluxsr.evaluation.html import data_uri, encoded, write_page
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.names import folders_by_name
 from fluxsr.evaluation.study.votes import FORMAT, SANITY
 from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
-from fluxsr.images.convert import to_pil, to_pixels
 
 # A page of more is slow to open, and too large for a mail.
 INLINE_BYTES = 40_000_000
@@ -113,7 +109,9 @@ def write_study(
         entry["pictures"] = {system: store.source(name) for system, name in entry["pictures"].items()}
         entry |= {"input": store.source(entry["input"])} if sources else {}
     page = {**known, "title": title, "question": question, "votes": votes, "images": images, "trials": trials}
-    write_text(output, _html(title, page))
+    data = json.dumps(page).replace("<", "\\u003c")  # a title could end the script, or begin a comment in it
+    body = (_FOLDER / "body.html").read_text(encoding="utf-8")
+    write_page(output, title, f'{body}<script type="application/json" id="study">{data}</script>', _FOLDER)
     key = output.with_suffix(".key.json")
     names = {"systems": dict(zip(codes, systems, strict=True)), "images": list(files[0])}
     write_text(key, json.dumps({**known, **names}, indent=1) + "\n")
@@ -147,8 +145,7 @@ class _Store:
         self.held: dict[str, bytes] = {}
 
     def keep(self, name: str, picture: Tensor) -> str:
-        to_pil(to_pixels(picture, np.uint8)).save(buffer := io.BytesIO(), "PNG")
-        self.held[name] = buffer.getvalue()
+        self.held[name] = encoded(picture)
         if self.inline is None and sum(map(len, self.held.values())) > INLINE_BYTES:
             self.inline = False
         if self.inline is False:
@@ -161,15 +158,4 @@ class _Store:
     def source(self, name: str) -> str:
         if self.inline is False:
             return f"{self.folder.name}/{name}.png"
-        return f"data:image/png;base64,{base64.b64encode(self.held[name]).decode()}"
-
-
-def _html(title: str, page: dict[str, Any]) -> str:
-    style, script, body = (
-        (_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "page.js", "body.html")
-    )
-    data = json.dumps(page).replace("<", "\\u003c")  # a title could end the script, or begin a comment in it
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{style}</style></head>
-<body>{body}<script type="application/json" id="study">{data}</script><script>{script}</script></body></html>
-"""
+        return data_uri(self.held[name])
