@@ -30,7 +30,6 @@ def ssim(sr_image: Tensor, hr_image: Tensor) -> Tensor:
 
     A Gaussian window (11 pixels, sigma 1.5), and the image mirrored at its border.
     """
-    _check_window(sr_image, SSIM_SMALLEST)
     border = (WINDOW // 2,) * 4
     x, y = (F.pad(image.double(), border, mode="reflect") for image in (sr_image, hr_image))
     means, structure = _similarities(x, y, 1.0)
@@ -43,15 +42,9 @@ def ssim_tables(sr_image: Tensor, hr_image: Tensor) -> Tensor:
     Three things differ from :func:`ssim` on the luma. The luma is rounded to whole levels. Only windows that lie inside the
     image count. Where structures oppose each other, their similarity is taken for 0.
     """
-    _check_window(sr_image, WINDOW)
     x, y = ((luma(image.double()) * 255).round() for image in (sr_image, hr_image))
     means, structure = _similarities(x, y, 255.0)
     return (means * structure.clamp(min=0)).clamp(max=1).mean()
-
-
-def _check_window(image: Tensor, smallest: int) -> None:
-    if min(image.shape[-2:]) < smallest:
-        raise ValueError(f"SSIM needs sides of at least {smallest} pixels, got {image.shape[-2]}x{image.shape[-1]}")
 
 
 def _similarities(x: Tensor, y: Tensor, data_range: float) -> tuple[Tensor, Tensor]:

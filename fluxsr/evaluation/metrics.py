@@ -100,17 +100,12 @@ class Row(NamedTuple):
 
 def _cropped(score: Score, convert: Callable[[Tensor], Tensor], settings: Settings) -> Score:
     """Return a score of what is left when the crop is cut off each side, in double precision."""
-    crop = settings.crop
 
-    def measure(sr_image: Tensor, hr_image: Tensor) -> Tensor:
-        if min(sr_image.shape[-2:]) <= 2 * crop:
-            raise ValueError(
-                f"{sr_image.shape[-2]}x{sr_image.shape[-1]} pixels are too few to cut {crop} off each side"
-            )
-        inner = (..., slice(crop, sr_image.shape[-2] - crop), slice(crop, sr_image.shape[-1] - crop))
-        return score(convert(sr_image[inner].double()), convert(hr_image[inner].double()))
+    def inner(image: Tensor) -> Tensor:
+        crop, (height, width) = settings.crop, image.shape[-2:]
+        return convert(image[..., crop : height - crop, crop : width - crop].double())
 
-    return measure
+    return lambda sr_image, hr_image: score(inner(sr_image), inner(hr_image))
 
 
 def _unchanged(image: Tensor) -> Tensor:
@@ -272,12 +267,15 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
         return _from_pyiqa(name, settings)
     score = row.load(settings)
 
-    @torch.inference_mode()
-    def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
-        return float(score(sr_image.to(settings.device), None if hr_image is None else hr_image.to(settings.device)))
-
     def fits(height: int, width: int) -> bool:
         return row.fits(height, width, settings)
+
+    @torch.inference_mode()
+    def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
+        height, width = sr_image.shape[-2:]
+        if not fits(height, width):
+            raise ValueError(f"{height}x{width} pixels are too few for {name}")
+        return float(score(sr_image.to(settings.device), None if hr_image is None else hr_image.to(settings.device)))
 
     return Metric(
         name, measure, row.lower_is_better, row.needs_reference, row.decimals, needs_lr=row.needs_lr, fits=fits
