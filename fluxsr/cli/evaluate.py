@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -52,14 +51,14 @@ def main(arguments: list[str]) -> None:
         return
     options = COMMAND.parse(arguments)
     from fluxsr.cli._support.model_options import load_upscaler
-    from fluxsr.evaluation.comparison import compare
+    from fluxsr.evaluation.comparison import check_options, compare
     from fluxsr.processes import launch
     from fluxsr.progress import progress_of
 
     devices = options.pop("devices")
     of_compare = read_signature(COMMAND.functions[0])[1]
     chosen = {name: options.pop(name) for name in options.keys() - of_compare.keys()}
-    check_choice(options["model"], [name for name, value in chosen.items() if value is not None])
+    check_options(options["model"], [name for name, value in chosen.items() if value is not None])
     load = partial(load_upscaler, device=options["device"], grid_fix=options["grid_fix"], **chosen)
     with launch(devices, options["device"]) as processes:
         with progress_of("measuring") as report:
@@ -69,23 +68,6 @@ def main(arguments: list[str]) -> None:
             from fluxsr.evaluation.tables import print_table
 
             print_table(results)
-
-
-def check_choice(models: Sequence[str], given: Sequence[str]) -> None:
-    """Check that options of a model are given for one of ours alone.
-
-    Raises:
-        ValueError: Naming them.
-    """
-    if not given:
-        return
-    from fluxsr.evaluation.systems import is_peer, name_and_model
-
-    said = f"--{' and --'.join(sorted(given))}"
-    if len(models) != 1:
-        raise ValueError(f"{said} need one --model, got {', '.join(models) or 'none'}")
-    if is_peer(name_and_model(models[0])[1]):
-        raise ValueError(f"{models[0]} is a model of another project, which knows no {said}")
 
 
 def list_benchmarks() -> None:

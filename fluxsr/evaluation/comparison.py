@@ -137,6 +137,23 @@ def compare(
     return found
 
 
+def check_options(models: Sequence[str], given: Sequence[str]) -> None:
+    """Check that options of a model, by name, are given for one of ours alone.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    if not given:
+        return
+    from fluxsr.evaluation.systems import is_peer, name_and_model
+
+    said = f"--{' and --'.join(sorted(given))}"
+    if len(models) != 1:
+        raise ValueError(f"{said} need one --model, got {', '.join(models) or 'none'}")
+    if is_peer(name_and_model(models[0])[1]):
+        raise ValueError(f"{models[0]} is a model of another project, which knows no {said}")
+
+
 def _open_own_images(
     hr: str | None, lr: str | None, scale: int | None, degrade: Degradation | None, seed: int, restores: bool
 ) -> TestSet:

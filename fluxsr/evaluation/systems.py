@@ -223,11 +223,13 @@ def _metered(upscaler: Upscaler, meter: CostMeter) -> Upscaler:
 
 def _identity(upscaler: Upscaler) -> str:
     """Return what distinguishes a loaded model from every other, wherever it was loaded from."""
+    from fluxsr.models import FluxBackbone
     from fluxsr.models.weights_digest import weights_digest
 
-    velocity: Any = upscaler.velocity
+    whole: Any = upscaler.velocity
     autoencoder: Any = upscaler.autoencoder
-    facts = [weights_digest(velocity), velocity.prompt.digest, velocity.quantization, autoencoder.fingerprint()]
+    velocity = next(one for one in whole.modules() if isinstance(one, FluxBackbone))  # inside of an ensemble
+    facts = [weights_digest(whole), velocity.prompt.digest, velocity.quantization, autoencoder.fingerprint()]
     facts += [upscaler.record, upscaler.start_time, upscaler.window, upscaler.grid_fix]
     if velocity.quantization is not None:  # whose weights have no bytes that the digest could read
         facts += [float(parameter.detach().dequantize().float().abs().mean()) for parameter in velocity.parameters()]

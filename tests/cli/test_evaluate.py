@@ -154,6 +154,7 @@ def test_without_hr_only_blind_metrics(sets, assets, capsys):
             "--lora and --window",
         ),
         ("--hr {0}/HR --bicubic --start_time 0.5 --output {0}/o.json", "--start_time"),
+        ("--hr {0}/HR --model their=small.pth --start_time 0.5 --output {0}/o.json", "--start_time"),
         ("--hr {0}/HR --model nano --lora {0}/none --output {0}/o.json", "{0}/none"),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_peer_has_no_color_fix_and_is_measured_once(peer):
 
 
 def test_what_is_chosen_for_a_model_is_what_it_is_measured_with(testset):
-    chosen = [{}, {"start_time": 0.5}, {"window": 32}, {"grid_fix": False}, {"dtype": "bfloat16"}]
+    chosen = [{}, {"start_time": 0.5}, {"window": 32}, {"grid_fix": False}, {"ensemble": True}, {"dtype": "bfloat16"}]
     systems = [load_systems("nano-student", partial(LOAD, **one), "cpu")[0] for one in chosen]
     assert len({one.identity for one in systems}) == len(systems)
     lr_image = testset.lr_image(next(iter(testset.items)))
