@@ -73,11 +73,14 @@ class Row(NamedTuple):
         load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or it is one number for
             a whole set.
         family: Quality that it judges; the report plots perception against fidelity.
-        lower_is_better, needs_reference, decimals, needs_lr: As in :class:`Metric`.
+        lower_is_better: Whether a lower value is better.
+        needs_reference: Whether there must be an HR image.
+        decimals: Number of decimals to print.
         column: Column of the published tables that means the same.
         pyiqa: Its name in pyiqa, where that has the metric, too.
         note: Caveat that a reader must know before comparing.
         on_sets: Whether it is one number for a whole set of images: by :mod:`fluxsr.evaluation.fid`, or of the means below.
+        needs_lr: Whether it compares with the LR image.
         parts: Metrics of whose means it is computed.
         combine: Maker of its value from those means, by name.
         fits: ``fits(height, width, settings)``: whether an image is large enough.

@@ -207,7 +207,7 @@ class _Run:
         item = self.testset.items[name]
         facts = [self.results["protocol"], self.results["versions"], system.identity, name]
         if system.restore is not None and item.lr is None:
-            facts.append(self.testset.numbers[name])  # the degradation's seed
+            facts.append(self.testset.number(name))  # the degradation's seed
         read = [item.hr, item.lr, system.files[name] if system.restore is None else None]
         content = [self.digest_of(path) for path in read if path is not None]
         return hashlib.sha256(json.dumps([*facts, *content], sort_keys=True).encode()).hexdigest()

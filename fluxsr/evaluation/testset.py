@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,12 +70,11 @@ class TestSet:
         hr_image = self.hr_image(name)
         if self.degrade is None or hr_image is None:
             return None
-        return self.degrade(hr_image, self.numbers[name])
+        return self.degrade(hr_image, self.number(name))
 
-    @cached_property
-    def numbers(self) -> dict[str, int]:
-        """The place of each image among all."""
-        return {name: number for number, name in enumerate(self.items)}
+    def number(self, name: str) -> int:
+        """Return the place of an image among all."""
+        return list(self.items).index(name)
 
 
 def bicubic_degradation(scale: int) -> Degrade:
