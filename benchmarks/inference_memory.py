@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 from fluxsr.inference.form import choose_form
+from fluxsr.inference.loading import FLUX_WINDOW
 from fluxsr.inference.memory import memory_limit
-from fluxsr.inference.parts import FLUX_WINDOW
 from fluxsr.models import load_autoencoder, load_flux
 from fluxsr.sizes import gigabytes
 

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 
-from fluxsr.evaluation.systems import load_variants
+from fluxsr.evaluation.systems import load_systems
 from fluxsr.inference import Upscaler, export_model
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import FluxBackbone, StudentRecord, encode_prompt, load_autoencoder, load_flux, load_folded
@@ -57,7 +58,11 @@ RESTORERS = {
     "upscale within a memory": lambda name, _: Upscaler.from_pretrained(
         name.model, lora=name.lora, start_time=name.start_time, device="cpu", memory="4GB"
     ),
-    "evaluate": lambda name, _: load_variants(name.model, device="cpu", lora=name.lora, start_time=name.start_time),
+    "evaluate": lambda name, _: load_systems(
+        name.model,
+        partial(Upscaler.from_pretrained, lora=name.lora, start_time=name.start_time, device="cpu"),
+        device="cpu",
+    ),
     "export": lambda name, folder: export_model(
         str(folder / "out"), name.model, name.lora, start_time=name.start_time, fold=False
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 from fluxsr.cli._support.command import Command
 from fluxsr.cli._support.model_options import MODEL
+from fluxsr.cli._support.signatures import read_signature
 from fluxsr.cli._support.values import commas
 
 COMMAND = Command(
@@ -49,13 +51,20 @@ def main(arguments: list[str]) -> None:
         list_benchmarks()
         return
     options = COMMAND.parse(arguments)
-    from fluxsr.evaluation.comparison import compare
+    from fluxsr.cli._support.model_options import load_upscaler
+    from fluxsr.evaluation.comparison import check_options, compare
     from fluxsr.processes import launch
     from fluxsr.progress import progress_of
 
-    with launch(options.pop("devices"), options["device"]) as processes:
+    devices = options.pop("devices")
+    of_compare = read_signature(COMMAND.functions[0])[1]
+    chosen = {name: options.pop(name) for name in options.keys() - of_compare.keys()}
+    check_options(options["model"], [name for name, value in chosen.items() if value is not None])
+    load = partial(load_upscaler, device=options["device"], grid_fix=options["grid_fix"], **chosen)
+    with launch(devices, options["device"]) as processes:
         with progress_of("measuring") as report:
-            results = compare(**options, progress=report if processes.first else None, processes=processes)
+            watch = report if processes.first else None
+            results = compare(**options, load=load, progress=watch, processes=processes)
         if processes.first:
             from fluxsr.evaluation.tables import print_table
 

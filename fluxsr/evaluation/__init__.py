@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from fluxsr.evaluation.metrics import METRICS, Metric, Settings, load_metric
     from fluxsr.evaluation.published import published_efficiency, published_results
     from fluxsr.evaluation.report import write_report
-    from fluxsr.evaluation.run import evaluate, folder_system
+    from fluxsr.evaluation.run import evaluate
     from fluxsr.evaluation.study import merge_votes, write_study
-    from fluxsr.evaluation.systems import System, bicubic, load_model
+    from fluxsr.evaluation.systems import System, bicubic, folder_system, load_model
     from fluxsr.evaluation.testset import TestSet, open_benchmark, open_folders
 
 _HOME = {
@@ -30,7 +30,7 @@ _HOME = {
     "bicubic": "systems",
     "compare": "comparison",
     "evaluate": "run",
-    "folder_system": "run",
+    "folder_system": "systems",
     "load_metric": "metrics",
     "merge_votes": "study",
     "write_study": "study",

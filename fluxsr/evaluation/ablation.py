@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Of the nano models that grids are for: their magnification, and the side of a token in pixels.
 SCALE, PERIOD = 4, 8
+BEGUN, FINISHED = "begun.json", "finished.json"  # with which settings a training was
 
 
 @dataclass(frozen=True)
@@ -59,35 +60,29 @@ class Variant:
         )
         return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
-    @property
-    def _record(self) -> Path:
-        return self.folder / "finished.json"
-
-    @property
-    def _begun(self) -> Path:
-        return self.folder / "begun.json"
-
     def _settings(self) -> dict[str, Any]:
         """Return the arguments, and a digest of the configuration that they name."""
-        config = Path(self.arguments[self.arguments.index("--config") + 1])
-        return {"arguments": self.arguments, "config": file_digest(config)}
+        return {"arguments": self.arguments, "config": file_digest(self.arguments[1])}
 
     def is_finished(self) -> bool:
         """Say whether this very training ended already.
 
         Raises:
-            ValueError: If the folder holds one with other arguments.
+            ValueError: If the folder holds one with other settings.
         """
         now = self._settings()
-        for record in (self._record, self._begun):  # an unfinished one does not go on under other settings, either
-            before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-            if {**now, **before} != now:  # an earlier version recorded less
+        records = [
+            self.folder / name for name in (FINISHED, BEGUN)
+        ]  # an unfinished one does not go on under others, either
+        for record in filter(Path.is_file, records):
+            before = json.loads(record.read_text(encoding="utf-8"))
+            if {**now, **before} != now:  # version 0.1 recorded less
                 changed = sorted(set(before["arguments"]) ^ set(self.arguments)) or [self.arguments[1]]
                 raise ValueError(
                     f"{self.folder} holds a training with other settings ({', '.join(changed[:2])}); delete it, or choose "
                     "another output"
                 )
-        return self._record.is_file() and self.model.is_file()
+        return records[0].is_file() and self.model.is_file()
 
     def train(self) -> None:
         """Run the training in a process of its own, from its last checkpoint if there is one.
@@ -96,7 +91,7 @@ class Variant:
             ValueError: If it fails, with the last line that it said.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self._begun, json.dumps(self._settings(), indent=2))
+        write_text(self.folder / BEGUN, json.dumps(self._settings(), indent=2))
         resume = [] if self.checkpoint is None else [f"--ckpt_path={self.checkpoint}"]
         log = self.folder / "log.txt"
         with log.open("a", encoding="utf-8") as file:
@@ -111,7 +106,7 @@ class Variant:
             from fluxsr.inference.export import export_model
 
             export_model(str(self.model), self.base, str(self.weights), fold=False, overwrite=True)
-        write_text(self._record, json.dumps(self._settings(), indent=2))
+        write_text(self.folder / FINISHED, json.dumps(self._settings(), indent=2))
 
 
 def run_ablation(
@@ -159,7 +154,24 @@ def run_ablation(
     for number, variant in enumerate(todo, 1):
         say(f"training {number} of {len(todo)}: {variant.name}")
         variant.train()
-    return None if hr is None else measure(variants, Path(output), hr, lr, metrics, seed, progress)
+    if hr is None:
+        return None
+    from fluxsr.evaluation.comparison import compare
+
+    return compare(
+        [str(Path(output) / name) for name in ("table.json", "table.md")],
+        hr=hr,
+        lr=lr,
+        degrade="realesrgan" if lr is None else None,
+        seed=seed,
+        scale=SCALE,
+        model=[f"{variant.name}={variant.model}" for variant in variants],
+        grid_fix=False,  # what a training does about the grid is what is asked here
+        bicubic=True,
+        metrics=metrics,
+        period=PERIOD,
+        progress=progress,
+    )
 
 
 def read_grid(grid: str, output: str, photos: str | None) -> list[Variant]:
@@ -190,51 +202,20 @@ def read_grid(grid: str, output: str, photos: str | None) -> list[Variant]:
     for name, keys in {"overrides": content.get("overrides"), **content["runs"]}.items():
         if not isinstance(keys, dict | None):
             raise ValueError(f"{name} in {grid} must hold keys of the configuration with their values, got {keys!r}")
-    variants = []
+    variants: dict[Path, Variant] = {}
     for name, changes in content["runs"].items():
-        plain = re.sub(r"[^A-Za-z0-9]+", "-", str(name)).strip("-").lower()
-        if not plain:
+        folder = Path(output) / re.sub(r"[^A-Za-z0-9]+", "-", str(name)).strip("-").lower()
+        if folder == Path(output):
             raise ValueError(f"the run {name!r} of {grid} needs a letter or a digit in its name, for its folder")
+        if folder in variants:
+            raise ValueError(f"{name!r} and another run of {grid} have names that give the same folder; rename one")
         if "=" in str(name):
             raise ValueError(f"the run {name!r} of {grid} has = in its name, where a system's name ends: rename it")
-        folder = Path(output) / plain
         keys = {**(content.get("overrides") or {}), **(changes or {})}
         arguments = ["--config", str(config), *([] if photos is None else [f"--data.photos={photos}"])]
         arguments.append(f"--trainer.default_root_dir={folder}")
         arguments += [
             f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in keys.items()
         ]
-        variants.append(Variant(str(name), folder, arguments, content.get("base")))
-    folders = [variant.folder for variant in variants]
-    if len(set(folders)) < len(folders):
-        raise ValueError(f"two runs of {grid} have names that give the same folder; rename one")
-    return variants
-
-
-def measure(
-    variants: Sequence[Variant],
-    output: Path,
-    hr: str,
-    lr: str | None,
-    metrics: Sequence[str],
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Results:
-    """Measure every variant beside bicubic, as ``fluxsr evaluate`` does, into table.json and table.md."""
-    from fluxsr.evaluation.comparison import compare
-
-    return compare(
-        [str(output / "table.json"), str(output / "table.md")],
-        hr=hr,
-        lr=lr,
-        degrade="realesrgan" if lr is None else None,
-        seed=seed,
-        scale=SCALE,
-        model=[f"{variant.name}={variant.model}" for variant in variants],
-        # What a training does about the grid is what is asked here.
-        grid_fix=False,
-        bicubic=True,
-        metrics=metrics,
-        period=PERIOD,
-        progress=progress,
-    )
+        variants[folder] = Variant(str(name), folder, arguments, content.get("base"))
+    return list(variants.values())

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from fluxsr.evaluation.names import folders_by_name
 from fluxsr.processes import ALONE, Processes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fluxsr.evaluation.document import Results
-    from fluxsr.evaluation.systems import System
-    from fluxsr.evaluation.testset import Degrade, TestSet
-    from fluxsr.models.devices import DType
+    from fluxsr.evaluation.testset import TestSet
+    from fluxsr.inference import Upscaler
 
 ROOT_VARIABLE = "FLUXSR_BENCHMARKS"
 
@@ -45,15 +47,7 @@ def compare(
     weights: str | None = None,
     device: str = "auto",
     save_images: str | None = None,
-    lora: str | None = None,
-    prompt: str | None = None,
-    guidance: float | None = None,
-    autoencoder: str | None = None,
-    start_time: float | None = None,
-    window: int | None = None,
-    dtype: DType | None = None,
-    memory: str | None = None,
-    revision: str | None = None,
+    load: Callable[[str], Upscaler] | None = None,
     progress: Callable[[int, int], None] | None = None,
     processes: Processes = ALONE,
 ) -> Results:
@@ -80,9 +74,9 @@ def compare(
         weights: Folder of the perceptual networks and NIQE (default: what FLUXSR_WEIGHTS names).
         device: Device to run on: auto, cuda, mps or cpu.
         save_images: Folder to keep the models' pictures in, for fluxsr report.
+        load: Loads a model of ours by what ``model`` says; by default :meth:`fluxsr.inference.Upscaler.from_pretrained` with
+            ``device`` and ``grid_fix``, which one of your own has to heed.
         progress: Is called with how many pictures are measured, and how many this process has to measure.
-        lora, prompt, guidance, autoencoder, start_time, window, dtype, memory, revision: Of the only model, which is then one
-            of ours: as :meth:`fluxsr.inference.Upscaler.from_pretrained` takes them.
         processes: The processes that share the images; each of them makes the same call.
 
     Raises:
@@ -98,27 +92,14 @@ def compare(
         raise ValueError("--output needs one .json file, which an interrupted run goes on from")
     if (crop or 0) < 0 or period < 2:
         raise ValueError(f"--crop must be 0 or more and --period at least 2, got {crop or 0} and {period}")
-    options: dict[str, Any] = {
-        "lora": lora,
-        "prompt": prompt,
-        "guidance": guidance,
-        "autoencoder": autoencoder,
-        "start_time": start_time,
-        "window": window,
-        "dtype": dtype,
-        "memory": memory,
-        "revision": revision,
-    }
-    given = [name for name, value in options.items() if value is not None]
-    if given and len(model) != 1:
-        raise ValueError(f"--{' and --'.join(given)} need one --model, got {', '.join(model) or 'none'}")
     from fluxsr.atomic import write_text
+    from fluxsr.evaluation import systems as known
     from fluxsr.evaluation.benchmarks import FULL_REFERENCE, NO_REFERENCE
     from fluxsr.evaluation.metrics import Settings
     from fluxsr.evaluation.run import evaluate
-    from fluxsr.evaluation.systems import load_variants
     from fluxsr.evaluation.tables import to_csv, to_markdown
     from fluxsr.evaluation.testset import open_benchmark
+    from fluxsr.inference import Upscaler
     from fluxsr.models.devices import choose_device
 
     restores = bool(model) or bicubic
@@ -127,24 +108,27 @@ def compare(
         given = [name for name, value in own.items() if value is not None]
         if given:
             raise ValueError(f"--benchmark says itself what --{' and --'.join(given)} would: leave one of them out")
-        testset, known = open_benchmark(benchmark, root or os.environ.get(ROOT_VARIABLE))
-        crop = known.crop if crop is None else crop
+        testset, declared = open_benchmark(benchmark, root or os.environ.get(ROOT_VARIABLE))
+        crop = declared.crop if crop is None else crop
         # FID is measured on files.
-        measured = [name for name in known.metrics if name != "fid" or not restores or save_images]
+        measured = [name for name in declared.metrics if name != "fid" or not restores or save_images]
     else:
-        testset = open_own_images(hr, lr, scale, degrade, seed, restores)
+        testset = _open_own_images(hr, lr, scale, degrade, seed, restores)
         measured = list(FULL_REFERENCE if hr else NO_REFERENCE)
     settings = Settings(crop or 0, period, weights, str(choose_device(device)))
-    load = partial(load_variants, device=device, steps=steps, color_fixes=color_fix, grid_fix=grid_fix, **options)
-    systems = gather_systems(testset, results, model, bicubic, load)
+    folders = folders_by_name(results, "--results wants")
+    systems = [known.folder_system(name, folder, testset) for name, folder in folders.items()]
+    if bicubic:
+        systems.append(known.bicubic())
+    load = load or partial(Upscaler.from_pretrained, device=device, grid_fix=grid_fix)
+    for entry in model:  # last: what takes long
+        systems += known.load_systems(entry, load, device, steps, color_fix)
     document, *further = sorted(output, key=lambda path: not path.lower().endswith(".json"))
-    total, done = len(processes.share(list(testset.items))) * len(systems), 0
+    total, number = len(processes.share(list(testset.items))) * len(systems), itertools.count(1)
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
+    def advance(_: int) -> None:
         if progress is not None:
-            progress(done, total)
+            progress(next(number), total)
 
     measured = measured if metrics is None else list(metrics)
     found = evaluate(testset, systems, measured, settings, document, save_images, advance, processes)
@@ -153,68 +137,42 @@ def compare(
     return found
 
 
-def open_own_images(
-    hr: str | None, lr: str | None, scale: int | None, degrade: Degradation | None, seed: int, restores: bool
-) -> TestSet:
-    """Return the test set of the user's own folders; LR images that a system needs and that are missing are made.
-
-    Args:
-        hr: Folder or pattern of HR images.
-        lr: Folder or pattern of LR images.
-        scale: Magnification; by default what the sizes say.
-        degrade: Degradation that makes LR images from HR images.
-        seed: Seed of that.
-        restores: Whether a system has to restore something.
+def check_options(models: Sequence[str], given: Sequence[str]) -> None:
+    """Check that options of a model, by name, are given for one of ours alone.
 
     Raises:
-        ValueError: If the arguments contradict each other, or the images don't fit.
+        ValueError: Naming them.
     """
-    from fluxsr.evaluation.testset import open_folders
+    if not given:
+        return
+    from fluxsr.evaluation.systems import is_peer, name_and_model
+
+    said = f"--{' and --'.join(sorted(given))}"
+    if len(models) != 1:
+        raise ValueError(f"{said} need one --model, got {', '.join(models) or 'none'}")
+    if is_peer(name_and_model(models[0])[1]):
+        raise ValueError(f"{models[0]} is a model of another project, which knows no {said}")
+
+
+def _open_own_images(
+    hr: str | None, lr: str | None, scale: int | None, degrade: Degradation | None, seed: int, restores: bool
+) -> TestSet:
+    """Return the test set of the user's own folders; LR images that a system needs and that are missing are made."""
+    from fluxsr.evaluation.testset import bicubic_degradation, open_folders
 
     if scale is not None and scale < 1:
         raise ValueError(f"--scale must be at least 1, got {scale}")
     if degrade and (lr or not hr):
         raise ValueError("--degrade makes LR images from --hr: give --hr, and no --lr")
-    kind = degrade or ("bicubic" if hr and not lr and restores else None)
-    if kind is None:
-        return open_folders(hr, lr, scale)
-    name = f"realesrgan, seed {seed}" if kind == "realesrgan" else kind
-    return open_folders(hr, None, scale, make_degradation(kind, scale or 4, seed), name)
+    if degrade == "realesrgan":
+        from fluxsr.data import RealESRGANDegradation
 
+        pipeline = RealESRGANDegradation(scale=scale or 4)
 
-def make_degradation(kind: Degradation, scale: int, seed: int) -> Degrade:
-    """Return what makes LR images of HR images; image number n has the seed ``seed + n``."""
-    from fluxsr.evaluation.testset import bicubic_degradation
+        def made(hr_image: Tensor, number: int) -> Tensor:
+            return pipeline(hr_image, seeds=[seed + number])
 
-    if kind == "bicubic":
-        return bicubic_degradation(scale)
-    from fluxsr.data import RealESRGANDegradation
-
-    degrade = RealESRGANDegradation(scale=scale)
-    return lambda hr_image, number: degrade(hr_image, seeds=[seed + number])
-
-
-def gather_systems(
-    testset: TestSet,
-    results: Sequence[str],
-    model: Sequence[str],
-    bicubic: bool,
-    load: Callable[[str, str | None], list[System]],
-) -> list[System]:
-    """Return the systems: folders first, which are checked before any model is loaded by its source and name.
-
-    Raises:
-        ValueError: If a folder has no name or doesn't fit, or a model can't be loaded.
-    """
-    from fluxsr.evaluation import systems as known
-    from fluxsr.evaluation.run import folder_system
-
-    named = folders_by_name(results, "--results wants")
-    systems = [folder_system(name, folder, testset) for name, folder in named.items()]
-    if bicubic:
-        systems.append(known.bicubic())
-    for entry in model:
-        name, sign, path = entry.partition("=")
-        source, own_name = (path, name) if sign else (entry, None)
-        systems += load(source, own_name)
-    return systems
+        return open_folders(hr, None, scale, made, f"realesrgan, seed {seed}")
+    if degrade or (hr and not lr and restores):
+        return open_folders(hr, None, scale, bicubic_degradation(scale or 4), "bicubic")
+    return open_folders(hr, lr, scale)

@@ -80,10 +80,7 @@ class CostMeter:
     def _peak(self) -> int | None:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        try:
-            lines = _STATUS.read_text().splitlines()
-        except OSError:
-            return None
+        lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 

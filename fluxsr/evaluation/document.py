@@ -7,19 +7,23 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fluxsr.atomic import replacing, write_text
 from fluxsr.evaluation.metrics import Metric, Settings, facts_of, row_of
 from fluxsr.evaluation.testset import TestSet
 from fluxsr.images.listing import named
+from fluxsr.processes import Processes
 
 FORMAT = 1
-PARTS = ("files", "fingerprints", "images", "cost")  # what there is of each image of a system
+PARTS = ("files", "fingerprints", "images", "cost")  # what an entry holds of each image
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow", "lpips", "pyiqa", "spandrel")
 Results = dict[str, Any]
 
@@ -46,8 +50,8 @@ def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_s
             **{metric.name: facts_of(metric) for metric in metrics},
             **{name: facts_of(row_of(name)) for name in on_sets},
         },
-        "versions": versions(),
-        "machine": machine(settings.device),
+        "versions": _versions(),
+        "machine": _machine(settings.device),
         "images": {
             name: {"hr": item.hr and str(item.hr), "lr": item.lr and str(item.lr), "size": list(item.size)}
             for name, item in testset.items.items()
@@ -56,23 +60,19 @@ def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_s
     }
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Return the versions of everything that a number can depend on."""
     from fluxsr import __version__
 
     found = {"fluxsr": __version__, "python": platform.python_version()}
     for library in LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             found[library] = version(library)
-        except PackageNotFoundError:
-            continue
     return found
 
 
-def machine(device: str) -> dict[str, Any]:
+def _machine(device: str) -> dict[str, Any]:
     """Return what the times were measured on."""
-    import torch
-
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
     return {"system": platform.system(), "device": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
 
@@ -83,9 +83,12 @@ def read_results(path: str | Path) -> Results:
     Raises:
         ValueError: If it is missing or something else.
     """
-    found = _read_journals(path)
-    if found is not None:
-        return found
+    found = [results for journal in _journals(path) if (results := _read_journal(journal)) is not None]
+    for other in found[1:]:
+        for name in found[0]["systems"].keys() & other["systems"].keys():
+            take_in(found[0]["systems"][name], other["systems"][name])
+    if found:
+        return found[0]
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -116,16 +119,26 @@ def write_json(path: str | Path, results: Results) -> None:
     write_text(path, text + "\n")
 
 
-def journal_path(path: str | Path, rank: int = 0) -> Path:
-    """Return where a process of a run that writes to ``path`` keeps what it measured so far."""
-    return Path(f"{path}.{rank}.part" if rank else f"{path}.part")
+def _without_infinity(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_infinity(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_infinity(value) for value in content]
+    return None if isinstance(content, float) and math.isinf(content) else content
 
 
-def _journals(path: str | Path) -> list[Path]:
-    """Return the journals there are of all processes of an earlier run, the first one's first."""
-    path = Path(path)
-    others = [one for one in path.parent.glob(f"{escape(path.name)}.*.part") if one.suffixes[-2][1:].isdigit()]
-    return [one for one in (journal_path(path), *sorted(others)) if one.is_file()]
+def share_of(entry: Results, images: Iterable[str]) -> Results:
+    """Return what a system's entry says of some images, and its MACs: what a process tells another, and a journal keeps."""
+    share = {part: {image: entry[part][image] for image in images if image in entry[part]} for part in PARTS}
+    return share | ({"macs": entry["macs"]} if "macs" in entry else {})
+
+
+def take_in(entry: Results, share: Results) -> None:
+    """Add such a share to an entry, in place."""
+    for part in PARTS:
+        entry[part] |= share.get(part, {})
+    if "macs" in share:
+        entry.setdefault("macs", share["macs"])
 
 
 def is_there(path: str | Path) -> bool:
@@ -133,98 +146,69 @@ def is_there(path: str | Path) -> bool:
     return Path(path).exists() or bool(_journals(path))
 
 
-class Journal:
-    """What a run measured so far: a file of JSON lines beside the results, to which each image is appended.
+@contextmanager
+def journal(path: str | Path | None, results: Results, processes: Processes) -> Iterator[Callable[[str, str], None]]:
+    """Keep what the body measures in a file of JSON lines beside the results, until it ends well; without a path nowhere.
 
     The first line holds all that is known before anything is measured. What is appended last may be cut off by a crash.
 
     Args:
         path: JSON file of the results.
         results: The results as the run begins, with what it takes over.
-        rank: Number of the process: each has a file of its own.
+        processes: The processes that share the images: each has a file of its own.
+
+    Yields:
+        ``keep(system, image)``, which appends what the results hold of them.
     """
+    if path is None:
+        yield lambda system, image: None
+        return
+    own, entries = _journal_path(path, processes.rank), results["systems"]
+    empty = {name: {**entry, "fingerprints": {}, "images": {}, "cost": {}} for name, entry in entries.items()}
+    if not processes.first:
+        processes.gather(None)
+    with replacing(own) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({**results, "systems": empty}) + "\n")
+        for name, entry in entries.items():
+            file.writelines(_line(name, entry, image) for image in entry["images"])
+    if processes.first:
+        for other in _journals(path)[1:]:  # what an earlier run left there is in the first one's now
+            other.unlink()
+        processes.gather(None)
+    with own.open("a", encoding="utf-8") as file:
 
-    def __init__(self, path: str | Path, results: Results, rank: int = 0) -> None:
-        self.path = journal_path(path, rank)
-        systems = {
-            name: {**entry, "fingerprints": {}, "images": {}, "cost": {}} for name, entry in results["systems"].items()
-        }
-        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.write(_line({**results, "systems": systems}))
-            for name, entry in results["systems"].items():
-                file.writelines(_line(_record(name, entry, image)) for image in entry["images"])
-        if rank == 0:  # it holds now what the others of an earlier run measured
-            for other in _journals(path)[1:]:
-                other.unlink()
-        self.file = self.path.open("a", encoding="utf-8")
+        def keep(system: str, image: str) -> None:
+            file.write(_line(system, entries[system], image))
+            file.flush()
 
-    def append(self, system: str, entry: Results, image: str) -> None:
-        """Keep one image of a system."""
-        self.file.write(_line(_record(system, entry, image)))
-        self.file.flush()
-
-    def close(self, *, finished: bool) -> None:
-        """Leave the file to a later run, or remove it where the results are written."""
-        self.file.close()
-        if finished:
-            self.path.unlink(missing_ok=True)
+        yield keep
+    own.unlink()
 
 
-def _record(system: str, entry: Results, image: str) -> Results:
-    record = {"system": system, "image": image, "values": entry["images"][image]}
-    record |= {"fingerprint": entry["fingerprints"][image], "file": entry["files"].get(image)}
-    return record | {"cost": entry["cost"].get(image), "macs": entry.get("macs")}
+def _line(system: str, entry: Results, image: str) -> str:
+    return json.dumps({"system": system, **share_of(entry, [image])}) + "\n"
 
 
-def _line(content: Results) -> str:
-    return json.dumps(_without_infinity(content), allow_nan=False) + "\n"
+def _journal_path(path: str | Path, rank: int = 0) -> Path:
+    return Path(f"{path}.{rank}.part" if rank else f"{path}.part")
 
 
-def take_in(entry: Results, more: Results) -> None:
-    """Add what another process found out of a system to what is known of it, in place."""
-    for part in PARTS:
-        entry[part] |= more[part]
-    if "macs" in more:
-        entry.setdefault("macs", more["macs"])
-
-
-def _read_journals(path: str | Path) -> Results | None:
-    """Return the results that all journals hold together; ``None`` if there are none that can be read."""
-    found = [results for journal in _journals(path) if (results := _read_journal(journal)) is not None]
-    for other in found[1:]:
-        for name in found[0]["systems"].keys() & other["systems"].keys():
-            take_in(found[0]["systems"][name], other["systems"][name])
-    return found[0] if found else None
+def _journals(path: str | Path) -> list[Path]:
+    """Return the journals there are of all processes of an earlier run, the first one's first."""
+    path = Path(path)
+    others = [one for one in path.parent.glob(f"{escape(path.name)}.*.part") if one.suffixes[-2][1:].isdigit()]
+    return [one for one in (_journal_path(path), *sorted(others)) if one.is_file()]
 
 
 def _read_journal(path: Path) -> Results | None:
     """Return the results that a journal holds; ``None`` if not even its head is whole."""
-    head, *lines = path.read_text(encoding="utf-8").split("\n")
-    try:
-        results: Results = json.loads(head)
-    except ValueError:
+    lines = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        with suppress(ValueError):  # cut off
+            lines.append(json.loads(line))
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("format") != FORMAT:
         return None
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
-        return None
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:  # cut off
-            continue
-        entry, image = results["systems"][record["system"]], record["image"]
-        entry["fingerprints"][image] = record["fingerprint"]
-        entry["images"][image] = {k: math.inf if v is None else v for k, v in record["values"].items()}
-        for part, key in (("files", "file"), ("cost", "cost")):
-            if record[key] is not None:
-                entry[part][image] = record[key]
-        if record["macs"] is not None:
-            entry["macs"] = record["macs"]
+    results: Results = lines[0]
+    for share in lines[1:]:
+        take_in(results["systems"][share["system"]], share)
     return results
-
-
-def _without_infinity(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _without_infinity(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_without_infinity(value) for value in content]
-    return None if isinstance(content, float) and math.isinf(content) else content

@@ -10,27 +10,6 @@ from tempfile import TemporaryDirectory
 SMALLEST_SET = 50
 
 
-def fid(results: Iterable[Path], references: Iterable[Path], device: str = "cpu") -> float:
-    """Return the Frechet inception distance between two sets of image files; lower is better.
-
-    Raises:
-        ValueError: If a set has fewer than 50 images, or pyiqa is not installed.
-    """
-    sets = [list(results), list(references)]
-    check_set(min(map(len, sets)))
-    import pyiqa
-
-    with TemporaryDirectory() as folder:
-        places = []
-        for number, paths in enumerate(sets):
-            place = Path(folder) / str(number)
-            place.mkdir()
-            for index, path in enumerate(paths):
-                (place / f"{index:06}{path.suffix}").symlink_to(path.resolve())
-            places.append(str(place))
-        return float(pyiqa.create_metric("fid", device=device)(*places, verbose=False))
-
-
 def check_set(images: int) -> None:
     """Check that FID can be measured on so many images.
 
@@ -47,3 +26,16 @@ def check_set(images: int) -> None:
         raise ValueError(
             "fid comes through pyiqa: pip install 'fluxsr[metrics]' (its license is non-commercial)"
         ) from None
+
+
+def fid(results: Iterable[Path], references: Iterable[Path], device: str = "cpu") -> float:
+    """Return the Frechet inception distance between two sets of image files, each as :func:`check_set` wants it."""
+    import pyiqa
+
+    with TemporaryDirectory() as folder:
+        places = [Path(folder) / name for name in ("results", "references")]
+        for place, paths in zip(places, (results, references), strict=True):
+            place.mkdir()
+            for index, path in enumerate(paths):
+                (place / f"{index:06}{path.suffix}").symlink_to(path.resolve())
+        return float(pyiqa.create_metric("fid", device=device)(*map(str, places), verbose=False))

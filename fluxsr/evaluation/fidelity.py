@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.imresize import imresize, rounded
 from fluxsr.losses.functional import luma
 
 if TYPE_CHECKING:
     from fluxsr.evaluation.testset import Degrade
 
-Score = Callable[[Tensor, Tensor], Tensor]
-
 WINDOW, SIGMA = 11, 1.5
+SSIM_SMALLEST = WINDOW // 2 + 1  # beyond a border no more can be mirrored
 # Draws of a random degradation that a consistency is the mean over; numbered beyond any image of a test set.
 DRAWS, FIRST_DRAW = 4, 1_000_000
 
@@ -32,7 +30,6 @@ def ssim(sr_image: Tensor, hr_image: Tensor) -> Tensor:
 
     A Gaussian window (11 pixels, sigma 1.5), and the image mirrored at its border.
     """
-    _check_window(sr_image, WINDOW // 2 + 1)
     border = (WINDOW // 2,) * 4
     x, y = (F.pad(image.double(), border, mode="reflect") for image in (sr_image, hr_image))
     means, structure = _similarities(x, y, 1.0)
@@ -45,15 +42,9 @@ def ssim_tables(sr_image: Tensor, hr_image: Tensor) -> Tensor:
     Three things differ from :func:`ssim` on the luma. The luma is rounded to whole levels. Only windows that lie inside the
     image count. Where structures oppose each other, their similarity is taken for 0.
     """
-    _check_window(sr_image, WINDOW)
     x, y = ((luma(image.double()) * 255).round() for image in (sr_image, hr_image))
     means, structure = _similarities(x, y, 255.0)
     return (means * structure.clamp(min=0)).clamp(max=1).mean()
-
-
-def _check_window(image: Tensor, smallest: int) -> None:
-    if min(image.shape[-2:]) < smallest:
-        raise ValueError(f"SSIM needs sides of at least {smallest} pixels, got {image.shape[-2]}x{image.shape[-1]}")
 
 
 def _similarities(x: Tensor, y: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
@@ -84,20 +75,6 @@ def _smooth(values: Tensor) -> Tensor:
     return values
 
 
-def on_inner(score: Score, convert: Callable[[Tensor], Tensor], crop: int) -> Score:
-    """Return a score of what is left when ``crop`` pixels are cut off each side, in double precision."""
-
-    def measure(sr_image: Tensor, hr_image: Tensor) -> Tensor:
-        if min(sr_image.shape[-2:]) <= 2 * crop:
-            raise ValueError(
-                f"{sr_image.shape[-2]}x{sr_image.shape[-1]} pixels are too few to cut {crop} off each side"
-            )
-        inner = (..., slice(crop, sr_image.shape[-2] - crop), slice(crop, sr_image.shape[-1] - crop))
-        return score(convert(sr_image[inner].double()), convert(hr_image[inner].double()))
-
-    return measure
-
-
 def consistency(sr_image: Tensor, lr_image: Tensor, degrade: Degrade | None = None) -> tuple[Tensor, Tensor]:
     """Return the PSNR in dB between a picture degraded again and the LR image, and its spread: mean and deviation over draws.
 
@@ -112,15 +89,10 @@ def consistency(sr_image: Tensor, lr_image: Tensor, degrade: Degrade | None = No
     if degrade is None:
         again = [imresize(sr_image.double(), (lr_image.shape[-2], lr_image.shape[-1]))]
     else:
-        again = [degrade(sr_image, FIRST_DRAW), degrade(sr_image, FIRST_DRAW + 1)]
-        if torch.equal(*again):
+        again = [degrade(sr_image, FIRST_DRAW + number) for number in range(2)]
+        if torch.equal(*again):  # it draws nothing
             del again[1]
         else:
             again += [degrade(sr_image, FIRST_DRAW + number) for number in range(2, DRAWS)]
-    values = torch.stack([psnr(_levels(one), _levels(lr_image)) for one in again])
-    spread = values.std() if len(values) > 1 else torch.zeros((), dtype=values.dtype, device=values.device)
-    return values.mean(), spread
-
-
-def _levels(image: Tensor) -> Tensor:
-    return (image.double().clamp(0, 1) * 255).round() / 255
+    values = torch.stack([psnr(rounded(one.double()), rounded(lr_image.double())) for one in again])
+    return values.mean(), values.std() if len(values) > 1 else torch.zeros_like(values[0])

@@ -14,18 +14,15 @@ def imresize(image: Tensor, size: tuple[int, int]) -> Tensor:
     Values are not clamped.
     """
     for axis, new in ((2, size[0]), (3, size[1])):
-        image = _along(image, axis, new)
+        if image.shape[axis] != new:
+            # A whole mirror image on each side keeps ratio and grid whatever the factor: the middle third is ours.
+            wide = torch.cat([image.flip(axis), image, image.flip(axis)], dim=axis)
+            shape = [3 * new if one == axis else image.shape[one] for one in (2, 3)]
+            wide = F.interpolate(wide, size=shape, mode="bicubic", antialias=True, align_corners=False)
+            image = wide.narrow(axis, new, new)
     return image
 
 
-def _along(image: Tensor, axis: int, new: int) -> Tensor:
-    length = image.shape[axis]
-    if length == new:
-        return image
-    # A whole mirror image on each side keeps ratio and grid whatever the factor: the middle third of the result is ours.
-    mirror = image.flip(axis)
-    wide = torch.cat([mirror, image, mirror], dim=axis)
-    shape = [*image.shape[2:]]
-    shape[axis - 2] = 3 * new
-    resized = F.interpolate(wide, size=shape, mode="bicubic", antialias=True, align_corners=False)
-    return resized.narrow(axis, new, new)
+def rounded(image: Tensor) -> Tensor:
+    """Return an image in ``[0, 1]`` as an 8-bit file would have it."""
+    return (image.clamp(0, 1) * 255).round() / 255

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fluxsr.evaluation.fidelity import Score, consistency, on_inner, psnr, ssim, ssim_tables
+from fluxsr.evaluation.fidelity import SSIM_SMALLEST, WINDOW, consistency, psnr, ssim, ssim_tables
+from fluxsr.evaluation.niqe import BLOCK
 from fluxsr.losses.functional import luma
 
 if TYPE_CHECKING:
     from fluxsr.evaluation.testset import Degrade
+
+Score = Callable[..., Any]
 
 
 class Settings(NamedTuple):
@@ -50,6 +53,7 @@ class Metric(NamedTuple):
         decimals: Number of decimals to print.
         source: Who measures it: ``fluxsr``, ``pyiqa``, or ``module:function`` with a checksum of the module's file.
         needs_lr: Whether there must be an LR image.
+        fits: ``fits(height, width)``: whether an image is large enough.
     """
 
     name: str
@@ -59,14 +63,15 @@ class Metric(NamedTuple):
     decimals: int
     source: str = "fluxsr"
     needs_lr: bool = False
+    fits: Callable[[int, int], bool] = lambda height, width: True
 
 
 class Row(NamedTuple):
     """Everything that is known about a metric by its name: a row of :data:`METRICS`, and the only place for it.
 
     Attributes:
-        load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or, on the whole set,
-            :mod:`fluxsr.evaluation.fid`.
+        load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or it is one number for
+            a whole set.
         family: Quality that it judges; the report plots perception against fidelity.
         lower_is_better: Whether a lower value is better.
         needs_reference: Whether there must be an HR image.
@@ -74,10 +79,11 @@ class Row(NamedTuple):
         column: Column of the published tables that means the same.
         pyiqa: Its name in pyiqa, where that has the metric, too.
         note: Caveat that a reader must know before comparing.
-        on_sets: Whether it is one number for a whole set of images.
+        on_sets: Whether it is one number for a whole set of images: by :mod:`fluxsr.evaluation.fid`, or of the means below.
         needs_lr: Whether it compares with the LR image.
-        parts: Metrics that it is computed of, without a look at the image.
-        combine: Maker of its value from those of its parts, by name.
+        parts: Metrics of whose means it is computed.
+        combine: Maker of its value from those means, by name.
+        fits: ``fits(height, width, settings)``: whether an image is large enough.
     """
 
     load: Callable[[Settings], Callable[..., Any]] | None
@@ -92,14 +98,25 @@ class Row(NamedTuple):
     needs_lr: bool = False
     parts: tuple[str, ...] = ()
     combine: Callable[[Mapping[str, float]], float] | None = None
+    fits: Callable[[int, int, Settings], bool] = lambda height, width, settings: True
 
 
 def _cropped(score: Score, convert: Callable[[Tensor], Tensor], settings: Settings) -> Score:
-    return on_inner(score, convert, settings.crop)
+    """Return a score of what is left when the crop is cut off each side, in double precision."""
+
+    def inner(image: Tensor) -> Tensor:
+        crop, (height, width) = settings.crop, image.shape[-2:]
+        return convert(image[..., crop : height - crop, crop : width - crop].double())
+
+    return lambda sr_image, hr_image: score(inner(sr_image), inner(hr_image))
 
 
 def _unchanged(image: Tensor) -> Tensor:
     return image
+
+
+def _has_inner(smallest: int, height: int, width: int, settings: Settings) -> bool:
+    return min(height, width) - 2 * settings.crop >= smallest
 
 
 def _lpips(net: str, settings: Settings) -> Score:
@@ -115,20 +132,20 @@ def _dists(settings: Settings) -> Score:
     return DISTSLoss(settings.weights, heads=settings.weights).to(settings.device)
 
 
-def _niqe(settings: Settings) -> Callable[..., Tensor]:
+def _niqe(settings: Settings) -> Score:
     from fluxsr.evaluation.niqe import load_pristine, niqe
 
     pristine = load_pristine(settings.weights)
     return lambda sr_image, hr_image: niqe(sr_image, pristine)
 
 
-def _artefacts(settings: Settings) -> Callable[..., Tensor]:
+def _artefacts(settings: Settings) -> Score:
     from fluxsr.losses import patch_artefact_energy
 
     return lambda sr_image, hr_image: patch_artefact_energy(sr_image, settings.period)
 
 
-def _consistency(which: int, settings: Settings) -> Callable[..., Tensor]:
+def _consistency(which: int, settings: Settings) -> Score:
     # On the CPU, as the LR images were made: a degradation draws other numbers elsewhere.
     return lambda sr_image, lr_image: consistency(sr_image.cpu(), lr_image.cpu(), settings.degrade)[which]
 
@@ -150,18 +167,33 @@ _MANIQA = (
     "whose values don't compare: look into a paper's code before comparing"
 )
 _NOT_THE_TABLES = "ssim is torchmetrics', up to 0.01 from the papers' own: measure ssim_tables to compare"
+_PIXELS = partial(_has_inner, 1)
+_SIDES = partial(_has_inner, SSIM_SMALLEST)
 METRICS = {
-    "psnr": Row(partial(_cropped, psnr, luma), "fidelity", False, decimals=2, column="psnr"),
-    "psnr_rgb": Row(partial(_cropped, psnr, _unchanged), "fidelity", False, decimals=2),
-    "ssim_tables": Row(partial(_cropped, ssim_tables, _unchanged), "fidelity", False, column="ssim", pyiqa="ssim"),
-    "ssim": Row(partial(_cropped, ssim, luma), "fidelity", False, column="ssim", note=_NOT_THE_TABLES),
-    "ssim_rgb": Row(partial(_cropped, ssim, _unchanged), "fidelity", False),
+    "psnr": Row(partial(_cropped, psnr, luma), "fidelity", False, decimals=2, column="psnr", fits=_PIXELS),
+    "psnr_rgb": Row(partial(_cropped, psnr, _unchanged), "fidelity", False, decimals=2, fits=_PIXELS),
+    "ssim_tables": Row(
+        partial(_cropped, ssim_tables, _unchanged),
+        "fidelity",
+        False,
+        column="ssim",
+        pyiqa="ssim",
+        fits=partial(_has_inner, WINDOW),
+    ),
+    "ssim": Row(partial(_cropped, ssim, luma), "fidelity", False, column="ssim", note=_NOT_THE_TABLES, fits=_SIDES),
+    "ssim_rgb": Row(partial(_cropped, ssim, _unchanged), "fidelity", False, fits=_SIDES),
     "lpips_alex": Row(partial(_lpips, "alex"), column="lpips", pyiqa="lpips"),
     "lpips_vgg": Row(partial(_lpips, "vgg")),
     "lpips_squeeze": Row(partial(_lpips, "squeeze")),
     "lpips_nano": Row(partial(_lpips, "nano")),
     "dists": Row(_dists, column="dists", pyiqa="dists"),
-    "niqe": Row(_niqe, needs_reference=False, column="niqe", pyiqa="niqe"),
+    "niqe": Row(
+        _niqe,
+        needs_reference=False,
+        column="niqe",
+        pyiqa="niqe",
+        fits=lambda height, width, settings: (height // BLOCK) * (width // BLOCK) >= 2,
+    ),
     "musiq": _higher("musiq"),
     "maniqa": _higher("maniqa", _MANIQA),
     "maniqa-pipal": _higher("maniqa", _MANIQA),
@@ -173,20 +205,27 @@ METRICS = {
         None,
         lower_is_better=False,
         decimals=3,
+        on_sets=True,
         parts=("lpips_alex", "dists", "clipiqa", "maniqa", "musiq", "niqe"),
         combine=_ntire,
     ),
     "consistency": Row(partial(_consistency, 0), "fidelity", False, needs_reference=False, decimals=2, needs_lr=True),
     "consistency_spread": Row(partial(_consistency, 1), "fidelity", needs_reference=False, decimals=2, needs_lr=True),
-    "artefact_db": Row(_artefacts, "artefacts", needs_reference=False, decimals=2),
+    "artefact_db": Row(
+        _artefacts,
+        "artefacts",
+        needs_reference=False,
+        decimals=2,
+        fits=lambda height, width, settings: min(height, width) >= 8 * settings.period,
+    ),
 }
-"""Every metric by name: the library's own, those of pyiqa that papers print, and FID, which is measured on sets."""
+"""Every metric by name: the library's own, those of pyiqa that papers print, and what is measured on sets."""
 
 
 def facts_of(metric: Row | Metric) -> dict[str, Any]:
     """Return what a reader of the results has to know."""
     facts = {name: getattr(metric, name) for name in ("lower_is_better", "needs_reference", "decimals")}
-    return facts | {"source": metric.source if isinstance(metric, Metric) else "pyiqa" if metric.on_sets else "fluxsr"}
+    return facts | {"source": metric.source if isinstance(metric, Metric) else "fluxsr" if metric.parts else "pyiqa"}
 
 
 def row_of(name: str) -> Row:
@@ -224,20 +263,26 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
     settings = settings or Settings()
     if "=" in name:
         return _own_metric(name, settings)
-    row = METRICS.get(name)
-    if row is not None and row.on_sets:
+    row = METRICS.get(name, Row(None))
+    if row.on_sets:
         raise ValueError(f"{name} is one number for a whole set of images: measure it with evaluate()")
-    if row is not None and row.parts:
-        raise ValueError(f"{name} is computed of {', '.join(row.parts)}: measure it with evaluate()")
-    if row is None or row.load is None:
+    if row.load is None:
         return _from_pyiqa(name, settings)
     score = row.load(settings)
 
+    def fits(height: int, width: int) -> bool:
+        return row.fits(height, width, settings)
+
     @torch.inference_mode()
     def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
+        height, width = sr_image.shape[-2:]
+        if not fits(height, width):
+            raise ValueError(f"{height}x{width} pixels are too few for {name}")
         return float(score(sr_image.to(settings.device), None if hr_image is None else hr_image.to(settings.device)))
 
-    return Metric(name, measure, row.lower_is_better, row.needs_reference, row.decimals, needs_lr=row.needs_lr)
+    return Metric(
+        name, measure, row.lower_is_better, row.needs_reference, row.decimals, needs_lr=row.needs_lr, fits=fits
+    )
 
 
 def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list[Metric]:
@@ -261,19 +306,12 @@ def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list
         except (ValueError, FileNotFoundError) as error:
             wanting.append(f"{name}: {error}")
     if wanting:
-        others = (
-            ", or leave out what is missing: --metrics " + ",".join(metric.name for metric in ready) if ready else ""
-        )
+        others = ", or leave out what is missing: --metrics " + ",".join(one.name for one in ready) if ready else ""
         raise ValueError(
-            f"nothing was measured: {len(wanting)} of the metrics can't be.\n"
-            + "\n".join(wanting)
+            "\n".join([f"nothing was measured: {len(wanting)} of the metrics can't be.", *wanting])
             + f"\nGet what they want{others}"
         )
     return ready
-
-
-def _own() -> list[str]:
-    return [name for name, row in METRICS.items() if row.load is not None or row.on_sets or row.parts]
 
 
 def _own_metric(spec: str, settings: Settings) -> Metric:
@@ -287,16 +325,17 @@ def _own_metric(spec: str, settings: Settings) -> Metric:
 
 
 def _from_pyiqa(name: str, settings: Settings) -> Metric:
+    own = ", ".join(one for one, row in METRICS.items() if row.load is not None or row.on_sets)
     try:
         import pyiqa
     except ImportError:
         raise ValueError(
-            f"metric {name!r} is none of {', '.join(_own())}; further ones come through pyiqa, which is not "
+            f"metric {name!r} is none of {own}; further ones come through pyiqa, which is not "
             "installed: pip install 'fluxsr[metrics]' (its license is non-commercial)"
         ) from None
     theirs = name.removeprefix("pyiqa:")
     if theirs not in pyiqa.list_models():
-        raise ValueError(f"pyiqa has no metric {theirs!r}, and ours are {', '.join(_own())}")
+        raise ValueError(f"pyiqa has no metric {theirs!r}, and ours are {own}")
     network = pyiqa.create_metric(theirs, device=torch.device(settings.device))
     needs_reference = network.metric_mode == "FR"
 

@@ -15,10 +15,8 @@ def folders_by_name(texts: Sequence[str], beginning: str) -> dict[str, str]:
     Raises:
         ValueError: If one is something else, or two have one name.
     """
-    parts = {text: text.partition("=") for text in texts}
-    wrong = next((text for text, (name, _, place) in parts.items() if not (name and place)), None)
-    if wrong is not None:
-        raise ValueError(f"{beginning} NAME=DIR, got {wrong!r}")
-    if len({name for name, _, _ in parts.values()}) < len(texts):
+    parts = [text.partition("=") for text in texts]
+    folders = {name: place for name, _, place in parts if name and place}
+    if len(folders) < len(texts):
         raise ValueError(f"{beginning} NAME=DIR, each with a name of its own, got {', '.join(texts)}")
-    return {name: place for name, _, place in parts.values()}
+    return folders

@@ -58,20 +58,17 @@ def niqe(image: Tensor, pristine: Pristine) -> Tensor:
     """Return NIQE of each image.
 
     Args:
-        image: ``(B, 3, H, W)`` in ``[0, 1]``; what lies beyond whole blocks of 96 pixels, right and below, is not seen.
+        image: ``(B, 3, H, W)`` in ``[0, 1]``, of two blocks of 96x96 pixels or more; what lies beyond whole blocks, right and
+            below, is not seen.
         pristine: See :func:`load_pristine`.
 
     Returns:
         ``(B,)`` float64; about 3 for a good photo, above 10 for an odd one. On images of few blocks it says little.
 
     Raises:
-        ValueError: If the image has fewer than two blocks that aren't flat, of which there would be no covariance.
+        ValueError: If an image has fewer than two blocks that aren't flat, of which there would be no covariance.
     """
     rows, columns = image.shape[-2] // BLOCK, image.shape[-1] // BLOCK
-    if rows * columns < 2:
-        raise ValueError(
-            f"NIQE needs at least two blocks of {BLOCK}x{BLOCK} pixels, got an image of {image.shape[-2]}x{image.shape[-1]}"
-        )
     gray = _gray_levels(image)[..., : rows * BLOCK, : columns * BLOCK]
     features = []
     for block in (BLOCK, BLOCK // 2):
@@ -94,8 +91,7 @@ def _gray_levels(image: Tensor) -> Tensor:
 def _normalized(gray: Tensor) -> Tensor:
     """Return the image less its local mean, over its local deviation (the paper's eq. 1 to 3)."""
     x = torch.arange(WINDOW, dtype=gray.dtype, device=gray.device) - WINDOW // 2
-    line = torch.exp(-x.square() / (2 * SIGMA**2))
-    line = line / line.sum()
+    line = torch.softmax(-x.square() / (2 * SIGMA**2), dim=0)
 
     def smooth(values: Tensor) -> Tensor:
         values = F.pad(values, (WINDOW // 2,) * 4, mode="replicate")

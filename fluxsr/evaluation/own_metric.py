@@ -47,21 +47,26 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
     module_name, sign, attribute = place.partition(":")
     if not (spec.partition("=")[0] and module_name and sign and attribute):
         raise ValueError(f"a metric of your own is NAME=module:function, got {spec!r}")
-    module = _import(module_name, spec)
+    # As `python -m` does: whoever measures has the module at hand, not installed.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
+        module = importlib.import_module(module_name)
         function: Any = getattr(module, attribute)
+        function = function() if isinstance(function, type) else function
+    except ImportError as error:
+        raise ValueError(f"{spec}: can't import {module_name} ({error})") from error
     except AttributeError:
         raise ValueError(f"{spec}: the module {module_name} has no {attribute}") from None
-    if isinstance(function, type):
-        try:
-            function = function()
-        except TypeError as error:
-            raise ValueError(f"{spec}: a class is constructed without arguments ({error})") from error
+    except TypeError as error:
+        raise ValueError(f"{spec}: a class is constructed without arguments ({error})") from error
     if isinstance(function, nn.Module):
         function = function.to(device).eval()
     if not callable(function):
         raise ValueError(f"{spec}: {attribute} is a {type(function).__name__}, which can't be called")
-    images = _count_of_images(function, spec)
+    images = _count_of_images(function)
+    if images not in (1, 2):
+        raise ValueError(f"{spec}: it must take one image, or two with the reference, and takes {images}")
 
     @torch.inference_mode()
     def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
@@ -69,49 +74,27 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
         try:
             value = function(*given)
         except Exception as error:
-            raise ValueError(f"{_place(error, module)} raised {type(error).__name__}: {error}") from error
+            lines = traceback.extract_tb(error.__traceback__)
+            within = [f"{line.filename}:{line.lineno}" for line in lines if line.filename == file] or [module_name]
+            raise ValueError(f"{within[-1]} raised {type(error).__name__}: {error}") from error
         try:
             return float(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"it must give one number for an image, got {type(value).__name__} ({error})") from error
 
+    file = getattr(module, "__file__", None)
     facts = {
         "lower_is_better": bool(getattr(function, "lower_is_better", False)),
         "needs_reference": images == 2,
         "decimals": int(getattr(function, "decimals", 4)),
-        "source": f"{place}, {_checksum(module)}",
+        # When the module's file changes, values of an earlier version must be measured again.
+        "source": f"{place}, {file_digest(file)[:12] if file else 'built in'}",
     }
     return measure, facts
 
 
-def _import(name: str, spec: str) -> Any:
-    # As `python -m` does: whoever measures has the module at hand, not installed.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"{spec}: can't import {name} ({error})") from error
-
-
-def _count_of_images(function: Any, spec: str) -> int:
+def _count_of_images(function: Any) -> int:
+    """Return how many arguments without a default a function or module has."""
     called = function.forward if isinstance(function, nn.Module) else function
     parameters = inspect.signature(called).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p for p in positional if p.default is p.empty]
-    if len(needed) not in (1, 2):
-        raise ValueError(f"{spec}: it must take one image, or two with the reference, and takes {len(needed)}")
-    return len(needed)
-
-
-def _place(error: Exception, module: Any) -> str:
-    """Return the last line of the module that an error went through, and the module's name if it went through none."""
-    file, lines = getattr(module, "__file__", None), traceback.extract_tb(error.__traceback__)
-    within = [f"{frame.filename}:{frame.lineno}" for frame in lines if frame.filename == file]
-    return within[-1] if within else str(module.__name__)
-
-
-def _checksum(module: Any) -> str:
-    """Return what changes when the module's file does: values of an earlier version must be measured again."""
-    file = getattr(module, "__file__", None)
-    return file_digest(file)[:12] if file else "built in"
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)

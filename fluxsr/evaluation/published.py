@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from fluxsr.evaluation.benchmarks import BENCHMARKS, read_table
 from fluxsr.evaluation.metrics import metrics_of_column, row_of
 
 COLUMNS = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "musiq", "maniqa", "clipiqa", "topiq", "qalign")
 SETTINGS = {"full": "full images", "crop": "crops 128 to 512"}
-_FOLDER = Path(__file__).parent
 
 
 class PublishedRow(NamedTuple):
@@ -36,22 +34,24 @@ def published_results(dataset: str | None = None, setting: str | None = None) ->
         dataset: Name of the dataset, as the column of that name in ``published_results.csv`` has it.
         setting: Likewise: full images or crops.
     """
-    rows = []
-    for row in _read("published_results.csv"):
-        values = {column: float(row[column]) for column in COLUMNS if row[column]}
-        rows.append(
-            PublishedRow(row["source"], row["dataset"], row["setting"], row["method"], int(row["steps"]), values)
+    rows = [
+        PublishedRow(
+            row["source"],
+            row["dataset"],
+            row["setting"],
+            row["method"],
+            int(row["steps"]),
+            {column: float(row[column]) for column in COLUMNS if row[column]},
         )
-    return [
-        row
-        for row in rows
-        if dataset in (None, row.dataset) and setting in (None, row.setting) and "ablation" not in row.source
+        for row in read_table("published_results.csv")
+        if "ablation" not in row["source"]
     ]
+    return [row for row in rows if dataset in (None, row.dataset) and setting in (None, row.setting)]
 
 
 def published_efficiency() -> list[dict[str, str]]:
     """Return the published times and sizes: source, method, steps, params_m, macs_g, seconds, setting; as printed."""
-    return _read("published_efficiency.csv")
+    return read_table("published_efficiency.csv")
 
 
 def beside(rows: Sequence[PublishedRow], metrics: Sequence[str]) -> dict[str, str]:
@@ -68,35 +68,21 @@ def beside(rows: Sequence[PublishedRow], metrics: Sequence[str]) -> dict[str, st
 def differences(benchmark: dict[str, Any], protocol: dict[str, Any], metrics: Sequence[str], images: int) -> list[str]:
     """Return, in sentences, what keeps the published rows of a benchmark from being compared with your own run."""
     dataset, setting = benchmark["published"]
-    warnings = []
-    others = {row.setting for row in published_results(dataset)} - {setting}
-    for other in sorted(others):
-        warnings.append(
-            f"papers also print {dataset} on {SETTINGS[other]}: those rows are left out, this run is on {SETTINGS[setting]}"
-        )
-    if images != (expected := whole_set(dataset, setting)) and expected:
-        warnings.append(f"the published means are over {expected} images, this run's over {images}: don't compare them")
+    said = [
+        f"papers also print {dataset} on {SETTINGS[other]}: those rows are left out, this run is on {SETTINGS[setting]}"
+        for other in sorted({row.setting for row in published_results(dataset)} - {setting})
+    ]
+    expected = max((one.images for one in BENCHMARKS.values() if one.published == (dataset, setting)), default=images)
+    if images != expected:
+        said.append(f"the published means are over {expected} images, this run's over {images}: don't compare them")
     if protocol["crop"]:
-        warnings.append(f"{protocol['crop']} pixels are cut off each side here, and none in the published rows")
+        said.append(f"{protocol['crop']} pixels are cut off each side here, and none in the published rows")
     if protocol["lr"] != "files":
-        warnings.append(f"the LR images were made here ({protocol['lr']}), the papers have others")
+        said.append(f"the LR images were made here ({protocol['lr']}), the papers have others")
+    columns = {column for row in published_results(dataset, setting) for column in row.values}
     for name in metrics:
-        column = row_of(name).column
-        nearest = next(iter(metrics_of_column(column)), name)
-        printed = any(column in row.values for row in published_results(dataset, setting))
-        if row_of(name).note and printed and (nearest == name or nearest not in metrics):
-            warnings.append(row_of(name).note)
-    return list(dict.fromkeys(warnings))
-
-
-def whole_set(dataset: str, setting: str) -> int | None:
-    """Return over how many images the published means of a dataset go."""
-    from fluxsr.evaluation.benchmarks import BENCHMARKS
-
-    sizes = [one.images for one in BENCHMARKS.values() if one.published == (dataset, setting)]
-    return max(sizes, default=None)
-
-
-def _read(name: str) -> list[dict[str, str]]:
-    with (_FOLDER / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+        row = row_of(name)
+        nearest = next(iter(metrics_of_column(row.column)), name)
+        if row.note and row.column in columns and (nearest == name or nearest not in metrics):
+            said.append(row.note)
+    return list(dict.fromkeys(said))

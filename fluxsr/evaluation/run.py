@@ -16,36 +16,30 @@ from torch import Tensor
 
 from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import summary
-from fluxsr.evaluation.document import PARTS, Journal, Results, header, is_there, read_results, take_in, write_json
+from fluxsr.evaluation.document import (
+    PARTS,
+    Results,
+    header,
+    is_there,
+    journal,
+    read_results,
+    share_of,
+    take_in,
+    write_json,
+)
 from fluxsr.evaluation.fid import check_set, fid
-from fluxsr.evaluation.metrics import Metric, Settings, load_metrics, row_of, with_parts
+from fluxsr.evaluation.metrics import METRICS, Metric, Settings, load_metrics, with_parts
 from fluxsr.evaluation.precision import without_tf32
 from fluxsr.evaluation.published import published_results
 from fluxsr.evaluation.statistics import bootstrap_interval, sign_flip_p_value
 from fluxsr.evaluation.systems import System
 from fluxsr.evaluation.testset import TestSet
-from fluxsr.images import check_sizes, match_names, write_image
+from fluxsr.images import write_image
+from fluxsr.images.listing import named
 from fluxsr.images.matching import stem
 from fluxsr.processes import ALONE, Processes
 
-Progress = Callable[[int], None]
 ReadImage = Callable[[], Tensor | None]
-
-
-def folder_system(name: str, folder: str | Path, testset: TestSet) -> System:
-    """Return a folder of results as a system, after checking that it is complete and of the right sizes.
-
-    Args:
-        name: Name of the system, in tables.
-        folder: Folder of results, named as the test set's images.
-        testset: Test set that they are results on.
-
-    Raises:
-        ValueError: Naming the images that are missing, extra, ambiguous or of another size.
-    """
-    matching = match_names(list(testset.items), folder, name)
-    check_sizes(matching.files, {key: item.size for key, item in testset.items.items()}, name)
-    return System(name, str(folder), files=matching.files, how=matching.how)
 
 
 def evaluate(
@@ -55,7 +49,7 @@ def evaluate(
     settings: Settings | None = None,
     output: str | Path | None = None,
     save_images: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
     processes: Processes = ALONE,
 ) -> Results:
     """Measure systems on a test set.
@@ -78,85 +72,78 @@ def evaluate(
         What is in the JSON file: ``systems.NAME.images.FILE.METRIC``, ``systems.NAME.mean.METRIC`` and so on.
 
     Raises:
-        ValueError: If a name is there twice, or a metric can't be measured here (all are named before anything is measured).
-            If one can't be measured on an image, or ``output`` is another file.
+        ValueError: If a name is there twice, or a metric can't be measured here (all are named, and all images that are too
+            small for one, before anything is measured). If one can't be measured on an image, or ``output`` is another file.
     """
     settings = settings or Settings()
     if settings.degrade is None:
         settings = settings._replace(degrade=testset.degrade)
-    metrics = with_parts(metrics)
     names = [system.name for system in systems]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"every system needs a name of its own, got {', '.join(names) or 'no system'}")
     reads = processes.first and output is not None and is_there(output)
     earlier = processes.gather(read_results(output) if reads and output is not None else {})[0]
-    on_sets = [name for name in metrics if row_of(name).on_sets]
-    if on_sets:
+    metrics = with_parts(metrics)
+    on_sets = [name for name in metrics if name in METRICS and METRICS[name].on_sets]
+    if "fid" in on_sets:
         check_set(len(testset.items))
-    combined = [name for name in metrics if row_of(name).parts]
-    loaded = load_metrics((name for name in metrics if name not in (*on_sets, *combined)), settings)
+    loaded = load_metrics((name for name in metrics if name not in on_sets), settings)
+    _check_metrics(testset, loaded, on_sets)
+
+    run = _Run(header(testset, settings, loaded, on_sets), testset, loaded, save_images)
+    for system in systems:
+        run.take_over(system, earlier)
+        known = run.results["systems"][system.name]["files"]
+        if "fid" in on_sets and save_images is None and len(known) < len(testset.items):
+            raise ValueError(f"fid of {system.name} is measured on files: give --save_images, too")
+    mine = processes.share(list(testset.items))
+    with journal(output, run.results, processes) as keep, without_tf32():
+        for name in mine:
+            # All systems share an image, and where nothing is left to measure, none is read.
+            hr_image, lr_image = cache(partial(testset.hr_image, name)), cache(partial(testset.lr_image, name))
+            for system in systems:
+                if run.measure(system, name, hr_image, lr_image):
+                    keep(system.name, name)
+                if progress is not None:
+                    progress(1)
+        for found in processes.gather({name: share_of(run.results["systems"][name], mine) for name in names}):
+            for name, share in found.items():
+                take_in(run.results["systems"][name], share)
+        if processes.first:
+            run.summarize(on_sets, settings.device)
+        if output is not None and processes.first:
+            write_json(output, run.results)
+        return processes.gather(run.results if processes.first else {})[0]
+
+
+def _check_metrics(testset: TestSet, loaded: Sequence[Metric], on_sets: Sequence[str]) -> None:
+    """Check that the images are there that the metrics compare with, and large enough."""
     compared = [metric.name for metric in loaded if metric.needs_lr]
     if compared and not testset.has_lr:
         raise ValueError(
             f"{', '.join(compared)} need LR images, and there are none: give --lr or --degrade, or leave them out"
         )
-    blind = [metric.name for metric in loaded if metric.needs_reference] + on_sets
+    blind = [metric.name for metric in loaded if metric.needs_reference] + list(on_sets)
     if not testset.has_reference and blind:
         raise ValueError(f"{', '.join(blind)} need HR images, and there are none: leave them out")
-
-    run = _Run(header(testset, settings, loaded, [*combined, *on_sets]), testset, loaded, combined, save_images)
-    for system in systems:
-        run.take_over(system, earlier)
-        if on_sets and save_images is None and len(run.results["systems"][system.name]["files"]) < len(testset.items):
-            raise ValueError(f"{', '.join(on_sets)} of {system.name} is measured on files: give --save_images, too")
-    mine = processes.share(list(testset.items))
-    journal = Journal(output, run.results) if output is not None and processes.first else None
-    processes.gather(None)  # the first one has kept what an earlier run left in the others' files
-    if output is not None and not processes.first:
-        journal = Journal(output, run.results, processes.rank)
-    finished = False
-    try:
-        with without_tf32():
-            for name in mine:
-                # All systems share an image, and where nothing is left to measure, none is read.
-                hr_image, lr_image = cache(partial(testset.hr_image, name)), cache(partial(testset.lr_image, name))
-                for system in systems:
-                    if run.measure(system, name, hr_image, lr_image) and journal is not None:
-                        journal.append(system.name, run.results["systems"][system.name], name)
-                    if progress is not None:
-                        progress(1)
-            run.collect(mine, processes)
-            if processes.first:
-                run.summarize(systems, on_sets, settings.device)
-        if output is not None and processes.first:
-            write_json(output, run.results)
-        results = processes.gather(run.results if processes.first else {})[0]
-        finished = True
-    finally:
-        if journal is not None:
-            journal.close(finished=finished)
-    return results
+    for metric in loaded:
+        small = [name for name, item in testset.items.items() if not metric.fits(*item.size)]
+        if small:
+            raise ValueError(f"too small for {metric.name}: {named(small)}; leave the metric out, or these images")
 
 
 class _Run:
     """The results as they grow."""
 
     def __init__(
-        self,
-        results: Results,
-        testset: TestSet,
-        metrics: Sequence[Metric],
-        combined: Sequence[str],
-        save_images: str | Path | None,
+        self, results: Results, testset: TestSet, metrics: Sequence[Metric], save_images: str | Path | None
     ) -> None:
         self.results = results
         self.testset = testset
         self.metrics = metrics
-        self.combined = combined
         self.save_images = save_images
         self.digest_of = cache(file_digest)  # systems have most files in common
-        stems = Counter(map(stem, testset.items))
-        self.same_stems = max(stems.values(), default=1) > 1
+        self.same_stems = max(Counter(map(stem, testset.items)).values(), default=1) > 1
 
     def take_over(self, system: System, earlier: Results) -> None:
         """Begin a system's entry with what an earlier run measured of the same files in the same way."""
@@ -167,20 +154,16 @@ class _Run:
         self.results["systems"][system.name] = entry
         before = earlier.get("metrics", {})
         # A metric of one's own may have changed behind its name.
-        wanted = [
-            metric.name
-            for metric in self.metrics
-            if before.get(metric.name, {}).get("source", metric.source) == metric.source
-        ]
+        wanted = [one.name for one in self.metrics if before.get(one.name, {}).get("source", one.source) == one.source]
         for name in self.testset.items:
             entry["fingerprints"][name] = self.fingerprint(system, name)
             if old.get("fingerprints", {}).get(name) != entry["fingerprints"][name] or name not in old["images"]:
                 continue
-            values = {metric: old["images"][name][metric] for metric in wanted if metric in old["images"][name]}
-            entry["images"][name] = self.with_combined(values) if len(values) == len(self.metrics) else values
+            values = old["images"][name]
+            entry["images"][name] = {metric: values[metric] for metric in wanted if metric in values}
             if name in old["cost"]:
                 entry["cost"][name] = old["cost"][name]
-            if old.get("macs"):
+            if "macs" in old:
                 entry["macs"] = old["macs"]
             if system.restore is not None and Path(old["files"].get(name, "")).is_file():
                 entry["files"][name] = old["files"][name]
@@ -216,46 +199,23 @@ class _Run:
             except ValueError as error:
                 raise ValueError(f"{metric.name} of {name} ({system.name}): {error}") from error
             values = {**values, metric.name: value}
-        entry["images"][name] = self.with_combined({metric.name: values[metric.name] for metric in self.metrics})
+        entry["images"][name] = {metric.name: values[metric.name] for metric in self.metrics}
         return True
-
-    def collect(self, mine: Sequence[str], processes: Processes) -> None:
-        """Add what the other processes found out of their images to what this one did of its own."""
-        entries: dict[str, Results] = self.results["systems"]
-        own = {
-            name: {part: {image: entry[part][image] for image in mine if image in entry[part]} for part in PARTS}
-            | ({"macs": entry["macs"]} if entry.get("macs") is not None else {})
-            for name, entry in entries.items()
-        }
-        for found in processes.gather(own):
-            for name, more in found.items():
-                take_in(entries[name], more)
-
-    def with_combined(self, values: dict[str, float]) -> dict[str, float]:
-        """Return an image's values with those that are computed of them."""
-        combined = {}
-        for name in self.combined:
-            combine = row_of(name).combine
-            assert combine is not None
-            combined[name] = combine(values)
-        return values | combined
 
     def fingerprint(self, system: System, name: str) -> str:
         """Return what changes when anything does that a result depends on: protocol, versions, files, model."""
         item = self.testset.items[name]
         facts = [self.results["protocol"], self.results["versions"], system.identity, name]
         if system.restore is not None and item.lr is None:
-            facts.append(self.testset.numbers[name])  # the degradation's seed
+            facts.append(self.testset.number(name))  # the degradation's seed
         read = [item.hr, item.lr, system.files[name] if system.restore is None else None]
         content = [self.digest_of(path) for path in read if path is not None]
         return hashlib.sha256(json.dumps([*facts, *content], sort_keys=True).encode()).hexdigest()
 
-    def summarize(self, systems: Sequence[System], on_sets: Sequence[str], device: str) -> None:
+    def summarize(self, on_sets: Sequence[str], device: str) -> None:
         """Add means, intervals, costs, what is measured on the whole set, and the comparisons."""
-        for system in systems:
-            entry = self.results["systems"][system.name]
-            # In the test set's order: what was taken over came first.
-            for part in ("files", "images", "cost"):
+        for entry in self.results["systems"].values():
+            for part in PARTS:  # in the test set's order: what was taken over came first
                 entry[part] = {name: entry[part][name] for name in self.testset.items if name in entry[part]}
             per_metric = columns(entry["images"])
             entry["mean"] = {metric: fmean(values) for metric, values in per_metric.items()}
@@ -263,8 +223,12 @@ class _Run:
             if entry["cost"]:
                 entry["cost_summary"] = summary(list(entry["cost"].values()))
             for metric in on_sets:
-                references = [item.hr for item in self.testset.items.values() if item.hr is not None]
-                entry["mean"][metric] = fid([Path(path) for path in entry["files"].values()], references, device)
+                combine = METRICS[metric].combine
+                if combine is not None:
+                    entry["mean"][metric] = combine(entry["mean"])
+                else:
+                    references = [item.hr for item in self.testset.items.values() if item.hr is not None]
+                    entry["mean"][metric] = fid(map(Path, entry["files"].values()), references, device)
         key = self.results["benchmark"]["published"]
         self.results["published"] = [row._asdict() for row in published_results(*key)] if key else []
         self.results["comparisons"] = comparisons(self.results)

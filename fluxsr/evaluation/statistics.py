@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -20,27 +20,18 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Return the percentile bootstrap interval of the mean, over images; 10,000 resamples, seeded.
-
-    Raises:
-        ValueError: Without values.
-    """
+def bootstrap_interval(values: Sequence[float]) -> Interval:
+    """Return the 95 % percentile bootstrap interval of the mean, over images; 10,000 resamples, seeded."""
     numbers = np.asarray(values, dtype=np.float64)
-    if numbers.size == 0:
-        raise ValueError("there are no values to take the mean of")
     if not np.isfinite(numbers).all():  # the PSNR of an image that equals its reference
         return Interval(float(numbers.mean()), float(numbers.mean()))
-    generator = np.random.default_rng(seed)
-    means = [
-        numbers[generator.integers(numbers.size, size=(count, numbers.size))].mean(axis=1)
-        for count in _portions(numbers.size)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    generator = np.random.default_rng(0)
+    draws = (generator.integers(numbers.size, size=(count, numbers.size)) for count in _portions(numbers.size))
+    low, high = np.quantile(np.concatenate([numbers[draw].mean(axis=1) for draw in draws]), [0.025, 0.975])
     return Interval(float(low), float(high))
 
 
-def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
+def sign_flip_p_value(differences: Sequence[float]) -> float:
     """Return the two-sided p-value of "the two systems are alike", from the paired differences of the images.
 
     If they are alike, each difference could as well have the other sign. The p-value is the share of sign patterns whose mean
@@ -53,16 +44,13 @@ def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
     if numbers.size <= _EXACT:
         signs = np.array(list(product((-1.0, 1.0), repeat=numbers.size)))
         return float((np.abs(signs @ numbers / numbers.size) >= measured).mean())
-    generator = np.random.default_rng(seed)
-    hits = 0
-    for count in _portions(numbers.size):
-        signs = generator.choice((-1.0, 1.0), size=(count, numbers.size))
-        hits += int((np.abs(signs @ numbers / numbers.size) >= measured).sum())
+    generator = np.random.default_rng(0)
+    draws = (generator.choice((-1.0, 1.0), size=(count, numbers.size)) for count in _portions(numbers.size))
+    hits = sum(int((np.abs(signs @ numbers / numbers.size) >= measured).sum()) for signs in draws)
     return (hits + 1) / (RESAMPLES + 1)
 
 
-def _portions(images: int) -> Iterator[int]:
-    """Yield how many resamples are drawn at a time: of thousands of images all of them would take a gigabyte."""
+def _portions(images: int) -> list[int]:
+    """Return how many resamples are drawn at a time: of thousands of images all of them would take a gigabyte."""
     most = max(1, _AT_A_TIME // images)
-    for start in range(0, RESAMPLES, most):
-        yield min(most, RESAMPLES - start)
+    return [min(most, RESAMPLES - start) for start in range(0, RESAMPLES, most)]

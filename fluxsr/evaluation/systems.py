@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 
 from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import CostMeter
-from fluxsr.evaluation.imresize import imresize
-from fluxsr.images import read_image
+from fluxsr.evaluation.imresize import imresize, rounded
+from fluxsr.images import check_sizes, match_names, read_image
 
 if TYPE_CHECKING:
+    from fluxsr.evaluation.testset import TestSet
     from fluxsr.inference import Upscaler
     from fluxsr.inference.engine import ColorFix
-    from fluxsr.models.devices import DType
 
 PEER_SUFFIXES = (".pth", ".pt", ".ckpt")
 
@@ -67,7 +68,7 @@ class System:
             self.meter.reset()
         start = time.perf_counter()
         with torch.inference_mode():
-            picture = rounded(self.restore(lr_image, size).cpu())
+            picture = rounded(self.restore(lr_image, size).float().cpu())
         total = time.perf_counter() - start
         if picture.shape[-2:] != size:
             raise ValueError(
@@ -94,9 +95,20 @@ class System:
         return {**self.meter.macs, "total": sum(self.meter.macs.values())}
 
 
-def rounded(image: Tensor) -> Tensor:
-    """Return an image as an 8-bit file would have it."""
-    return (image.float().clamp(0, 1) * 255).round() / 255
+def folder_system(name: str, folder: str | Path, testset: TestSet) -> System:
+    """Return a folder of results as a system, after checking that it is complete and of the right sizes.
+
+    Args:
+        name: Name of the system, in tables.
+        folder: Folder of results, named as the test set's images.
+        testset: Test set that they are results on.
+
+    Raises:
+        ValueError: Naming the images that are missing, extra, ambiguous or of another size.
+    """
+    matching = match_names(list(testset.items), folder, name)
+    check_sizes(matching.files, {key: item.size for key, item in testset.items.items()}, name)
+    return System(name, str(folder), files=matching.files, how=matching.how)
 
 
 def bicubic() -> System:
@@ -120,107 +132,111 @@ def load_model(
     Raises:
         ValueError: If it can't be loaded, spandrel is not installed, or a model that knows no steps is to take several.
     """
-    name = name or _name_of(Path(model))
-    (system,) = load_variants(model, name, device, [steps], [color_fix])
-    return replace(system, name=name)
+    from fluxsr.inference import Upscaler
+
+    load = partial(Upscaler.from_pretrained, device=device)
+    (system,) = load_systems(model, load, device, [steps], [color_fix])
+    return replace(system, name=name or _name_of(model))
 
 
-def load_variants(
-    model: str,
-    name: str | None = None,
+def load_systems(
+    entry: str,
+    load: Callable[[str], Upscaler],
     device: str = "auto",
     steps: Sequence[int] = (1,),
     color_fixes: Sequence[ColorFix] = ("wavelet",),
-    grid_fix: bool = True,
-    lora: str | None = None,
-    prompt: str | None = None,
-    guidance: float | None = None,
-    autoencoder: str | None = None,
-    start_time: float | None = None,
-    window: int | None = None,
-    dtype: DType | None = None,
-    memory: str | None = None,
-    revision: str | None = None,
 ) -> list[System]:
     """Load a model once, and return a system for each number of steps with each color fix.
 
     What spandrel loads has neither, and is one system.
 
     Args:
-        model: Model, as for :func:`load_model`.
-        name: Name of all of them; what distinguishes them is added, unless it is one step and wavelet alone.
-        device: Device to run on: auto, cpu, cuda or mps.
+        entry: Model as for :func:`load_model`, or ``NAME=MODEL``; what distinguishes several systems is added to the name.
+        load: Loads a model of ours.
+        device: Device for others.
         steps: Steps of the solver.
         color_fixes: Color fixes: wavelet, adain or none.
-        grid_fix: Remove the grid of the tokens, as upscaling does.
-        lora, prompt, guidance, autoencoder, start_time, window, dtype, memory, revision: As
-            :meth:`fluxsr.inference.Upscaler.from_pretrained` takes them; for models of ours.
 
     Raises:
         ValueError: As :func:`load_model`.
     """
+    name, model = name_and_model(entry)
     for number in steps:
         if number < 1:
             raise ValueError(f"steps must be at least 1, got {number}")
-    path = Path(model)
-    name = name or _name_of(path)
-    chosen = (guidance, autoencoder, start_time, window, dtype, memory, revision)
-    if path.suffix in PEER_SUFFIXES or (path.suffix == ".safetensors" and not _is_ours(path)):
-        most = max(steps, default=1)
-        if most > 1:
-            raise ValueError(f"{model} knows no steps: measure it in another call than models of ours in {most} steps")
-        if any(one is not None for one in (lora, prompt, *chosen)):
+    if is_peer(model):
+        if max(steps) > 1:
             raise ValueError(
-                f"{model} is a model of another project, which takes no lora, prompt or other option of ours"
+                f"{model} knows no steps: measure it in another call than models of ours in {max(steps)} steps"
             )
-        return [_load_peer(path, name, device)]
-    from fluxsr.evaluation.metered import MeteredVelocity, metered
-    from fluxsr.inference import Upscaler
-
-    own = Upscaler.from_pretrained(
-        model,
-        lora=lora,
-        prompt=prompt,
-        guidance=guidance,
-        autoencoder=autoencoder,
-        start_time=start_time,
-        window=window,
-        device=device,
-        dtype=dtype,
-        memory=memory,
-        revision=revision,
-        grid_fix=grid_fix,
-    )
-    networks = [part for part in (own.velocity, own.autoencoder) if isinstance(part, nn.Module)]
-    meter = CostMeter(own.device)
+        return [_load_peer(Path(model), name, device)]
+    upscaler = load(model)
+    networks = [upscaler.velocity, upscaler.autoencoder]
+    count = sum(p.numel() for one in networks if isinstance(one, nn.Module) for p in one.parameters())
+    identity = _identity(upscaler)
     # They are measured one after the other, so that one meter is enough.
-    velocity, own_autoencoder = MeteredVelocity(own.velocity, meter), metered(own.autoencoder, meter)
-    identity, count = ", ".join(_identity(one) for one in (model, lora, prompt) if one is not None), _count(networks)
-    if any(one is not None for one in chosen):
-        identity += f", {chosen}"
+    meter = CostMeter(upscaler.device)
+    metered = _metered(upscaler, meter)
     systems = []
     for number, fix in product(steps, color_fixes):
         said = [name]
         said += [f"{number} step{'s' if number > 1 else ''}"] if [*steps] != [1] else []
         said += [f"color fix {fix}"] if [*color_fixes] != ["wavelet"] else []
-        upscaler = own.changed(velocity=velocity, autoencoder=own_autoencoder, color_fix=fix)
-        restore = partial(_restored, upscaler, number)
-        told = f"{identity}, {number} steps, color fix {fix}, {'with' if grid_fix else 'without'} grid fix"
-        systems.append(System(", ".join(said), model, told, restore=restore, meter=meter, parameters=count))
+        variant = copy(metered)
+        variant.color_fix = fix
+        own = f"{identity}, {number} steps, color fix {fix}"
+        restore = partial(_restored, variant, number)
+        systems.append(System(", ".join(said), model, own, restore=restore, meter=meter, parameters=count))
     return systems
+
+
+def name_and_model(entry: str) -> tuple[str, str]:
+    """Return the two parts of ``NAME=MODEL``; without a name it is the model's own."""
+    name, sign, model = entry.partition("=")
+    return (name, model) if sign else (_name_of(entry), entry)
+
+
+def _name_of(model: str) -> str:
+    path = Path(model)
+    return path.stem if path.suffix in (*PEER_SUFFIXES, ".safetensors") else path.name
+
+
+def is_peer(model: str) -> bool:
+    """Say whether a model is a file of another project, which spandrel loads."""
+    from fluxsr.models.weight_files import read_header
+
+    path = Path(model)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return path.suffix in PEER_SUFFIXES
+    names, metadata = read_header(path)
+    return not {"start_time", "architecture"} & metadata.keys() and not any(".lora_" in name for name in names)
+
+
+def _metered(upscaler: Upscaler, meter: CostMeter) -> Upscaler:
+    """Return an upscaler of the same networks, whose calls are stages of a meter."""
+    twin, autoencoder = copy(upscaler), copy(upscaler.autoencoder)
+    for stage in ("encode", "decode"):  # of the copy alone, which is still of its class
+        setattr(autoencoder, stage, meter.stage(stage)(getattr(autoencoder, stage)))
+    twin.velocity, twin.autoencoder = meter.stage("velocity")(upscaler.velocity.__call__), autoencoder
+    return twin
+
+
+def _identity(upscaler: Upscaler) -> str:
+    """Return what distinguishes a loaded model from every other, wherever it was loaded from."""
+    from fluxsr.models.weights_digest import weights_digest
+
+    velocity: Any = upscaler.velocity
+    autoencoder: Any = upscaler.autoencoder
+    facts = [weights_digest(velocity), velocity.prompt.digest, velocity.quantization, autoencoder.fingerprint()]
+    facts += [upscaler.record, upscaler.start_time, upscaler.window, upscaler.grid_fix, upscaler.ensemble]
+    if velocity.quantization is not None:  # whose weights have no bytes that the digest could read
+        facts += [float(parameter.detach().dequantize().float().abs().mean()) for parameter in velocity.parameters()]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _restored(upscaler: Upscaler, steps: int, lr_image: Tensor, size: tuple[int, int]) -> Tensor:
     result = upscaler.upscale_pixels(lr_image[0].permute(1, 2, 0).numpy(), size=size, steps=steps)
     return torch.from_numpy(result).permute(2, 0, 1)[None]
-
-
-def _name_of(path: Path) -> str:
-    return path.stem if path.suffix in (*PEER_SUFFIXES, ".safetensors") else path.name
-
-
-def _count(networks: Iterable[nn.Module]) -> int:
-    return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
 def _load_peer(path: Path, name: str, device: str) -> System:
@@ -244,8 +260,8 @@ def _load_peer(path: Path, name: str, device: str) -> System:
         with meter.stage("network"):
             return network(lr_image.to(place, copy=True)).cpu()  # the image is the other systems', too
 
-    parameters = _count([network.model])
-    return System(name, str(path), _identity(str(path)), restore=restore, meter=meter, parameters=parameters)
+    parameters = sum(parameter.numel() for parameter in network.model.parameters())
+    return System(name, str(path), file_digest(path), restore=restore, meter=meter, parameters=parameters)
 
 
 def _state_dict(path: Path) -> dict[str, Any]:
@@ -263,30 +279,3 @@ def _state_dict(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no weights by name")
     return content
-
-
-def _is_ours(path: Path) -> bool:
-    from fluxsr.models.weight_files import read_header
-
-    if not path.is_file():
-        return True
-    names, metadata = read_header(path)
-    return bool({"start_time", "architecture"} & metadata.keys()) or any(".lora_" in name for name in names)
-
-
-def _identity(model: str) -> str:
-    """Return what distinguishes a model from a later one of the same name: its files' contents, or a hub id as it is."""
-    path = Path(model)
-    if path.is_file():
-        return file_digest(path)
-    if path.is_dir():
-        stamps = [
-            (file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        ]
-        return hashlib.sha256(repr(stamps).encode()).hexdigest()
-    from fluxsr.models.sources import ModelSource
-
-    shipped = ModelSource(model).path
-    return model if shipped is None else _identity(str(shipped))

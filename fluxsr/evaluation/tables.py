@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fluxsr.evaluation.document import Results
 from fluxsr.evaluation.metrics import row_of
-from fluxsr.evaluation.published import SETTINGS, PublishedRow, beside, differences, published_results
+from fluxsr.evaluation.published import (
+    SETTINGS,
+    PublishedRow,
+    beside,
+    differences,
+    published_efficiency,
+    published_results,
+)
+
+
+class Table(NamedTuple):
+    """A table beside the means: its title, its cells, of which the first two of a row are words, and a remark."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    remark: str
 
 
 class Row(NamedTuple):
@@ -22,27 +37,20 @@ class Row(NamedTuple):
 
 def rows(results: Results) -> list[Row]:
     """Return the means with their intervals, and below them the published rows of the same benchmark and setting."""
-    metrics = results["metrics"]
-    own = []
+    decimals = {metric: facts["decimals"] for metric, facts in results["metrics"].items()}
+    found = []
     for name, entry in results["systems"].items():
-        cells = {}
-        for metric, value in entry["mean"].items():
-            decimals = metrics[metric]["decimals"]
-            cells[metric] = f"{value:.{decimals}f}"
-            if metric in entry["interval"]:
-                low, high = entry["interval"][metric]
-                cells[metric] += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
-        own.append(Row(name, cells, False))
+        cells = {metric: f"{value:.{decimals[metric]}f}" for metric, value in entry["mean"].items()}
+        for metric, (low, high) in entry["interval"].items():
+            cells[metric] += f" [{low:.{decimals[metric]}f}, {high:.{decimals[metric]}f}]"
+        found.append(Row(name, cells, False))
     theirs, placed = published(results)
     for row in theirs:
-        cells = {
-            metric: f"{row.values[column]:.{metrics[metric]['decimals']}f}"
-            for metric, column in placed.items()
-            if column in row.values
-        }
+        there = {metric: row.values[column] for metric, column in placed.items() if column in row.values}
+        cells = {metric: f"{value:.{decimals[metric]}f}" for metric, value in there.items()}
         if cells:
-            own.append(Row(f"{row.method}, {row.steps} step{'s' * (row.steps > 1)} ({row.source})", cells, True))
-    return own
+            found.append(Row(f"{row.method}, {row.steps} step{'s' * (row.steps > 1)} ({row.source})", cells, True))
+    return found
 
 
 def published(results: Results) -> tuple[list[PublishedRow], dict[str, str]]:
@@ -54,20 +62,19 @@ def published(results: Results) -> tuple[list[PublishedRow], dict[str, str]]:
 
 def warnings(results: Results) -> list[str]:
     """Return what a reader should know before comparing."""
-    benchmark = results["benchmark"]
+    benchmark, title = results["benchmark"], results["benchmark"]["title"]
     found = []
-    if benchmark.get("original") is False:
-        found.append(f"the files are not those that we know as {benchmark['title']}: their checksum differs")
-    elif benchmark.get("original", True) is None:
+    if "original" in benchmark and not benchmark["original"]:
         found.append(
-            f"no checksum of {benchmark['title']} is known to us: we can't tell whether the files are the original ones"
+            f"no checksum of {title} is known to us: we can't tell whether the files are the original ones"
+            if benchmark["original"] is None
+            else f"the files are not those that we know as {title}: their checksum differs"
         )
-    expected = benchmark.get("expected_images")
-    if expected not in (None, benchmark["images"]):
-        found.append(f"{benchmark['title']} has {expected} images, these are {benchmark['images']}")
+    if benchmark.get("expected_images") not in (None, benchmark["images"]):
+        found.append(f"{title} has {benchmark['expected_images']} images, these are {benchmark['images']}")
     for metric, facts in results["metrics"].items():
         row = row_of(metric)  # files of earlier versions don't say who measured
-        theirs = row.load is None and not row.on_sets and not row.parts
+        theirs = row.load is None and not row.on_sets
         if facts.get("source", "pyiqa" if theirs else "fluxsr") == "pyiqa":
             found.append(f"{metric} was measured by pyiqa, whose license is non-commercial")
     if benchmark["published"]:
@@ -97,32 +104,23 @@ def to_markdown(results: Results) -> str:
     )
     lines += ["", "In brackets the 95 % bootstrap interval of the mean over images."]
     lines += [f"Note: {warning}." for warning in warnings(results)]
-    if results["comparisons"]:
-        lines += ["", "## Differences", ""]
-        lines += _markdown_table(["metric", "second less first", "difference", "p"], list(difference_rows(results)))
-    costs = list(cost_rows(results))
-    if costs:
-        lines += ["", "## Cost", ""]
-        lines += _markdown_table(list(COST_HEAD), costs)
-        if counted := macs_of(results):
-            lines += ["", f"MACs are those of an LR image of {counted} pixels."]
+    for table in further(results):
+        lines += ["", f"## {table.title}", "", *_markdown_table(table.head, table.rows)]
+        lines += ["", table.remark] if table.remark else []
     lines += ["", "## Versions", "", ", ".join(f"{name} {number}" for name, number in results["versions"].items()), ""]
     return "\n".join(lines)
 
 
 def to_csv(results: Results) -> str:
     """Return the values of every image as CSV: system, image, then a column per metric; the rows ``mean`` come last."""
-    metrics = list(results["metrics"])
     buffer = io.StringIO()
     for key in ("protocol", "versions"):
         buffer.write("# " + key + ": " + ", ".join(f"{name}={value}" for name, value in results[key].items()) + "\n")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["system", "image", *metrics])
+    writer = csv.DictWriter(buffer, ["system", "image", *results["metrics"]], lineterminator="\n")
+    writer.writeheader()
     for name, entry in results["systems"].items():
-        for image, values in entry["images"].items():
-            writer.writerow([name, image, *(values.get(metric, "") for metric in metrics)])
-    for name, entry in results["systems"].items():
-        writer.writerow([name, "mean", *(entry["mean"].get(metric, "") for metric in metrics)])
+        writer.writerows({"system": name, "image": image, **values} for image, values in entry["images"].items())
+    writer.writerows({"system": n, "image": "mean", **entry["mean"]} for n, entry in results["systems"].items())
     return buffer.getvalue()
 
 
@@ -134,21 +132,22 @@ def print_table(results: Results) -> None:
     from rich.table import Table
 
     metrics = results["metrics"]
-    table = Table(title=escape(caption(results)), box=box.SIMPLE, title_justify="left")
-    table.add_column("system", no_wrap=True)
+    table = Table("system", title=escape(caption(results)), box=box.SIMPLE, title_justify="left")
     for name, facts in metrics.items():
-        table.add_column(f"{name} {arrow(facts)}", justify="right", no_wrap=True)
+        table.add_column(f"{name} {arrow(facts)}", justify="right")
     for row in rows(results):
         # The intervals are in the files: a terminal is narrow.
         cells = [row.cells.get(metric, "").partition(" ")[0] for metric in metrics]
         table.add_row(escape(row.name), *cells, style="dim" if row.published else None)
-    console = Console()
+    for column in table.columns:
+        column.no_wrap = True
+    console = Console(highlight=False)
     console.width = max(console.width, 24 + 14 * len(metrics))  # rather wrapped by the terminal than cut off
     console.print(table)
     for metric, pair, difference, p in difference_rows(results):
-        console.print(f"  {metric}: {pair} {difference}, p = {p}", markup=False, highlight=False)
+        console.print(f"  {metric}: {pair} {difference}, p = {p}", markup=False)
     for warning in warnings(results):
-        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
+        console.print(f"note: {warning}", style="yellow", markup=False)
 
 
 def arrow(facts: dict[str, Any]) -> str:
@@ -156,37 +155,47 @@ def arrow(facts: dict[str, Any]) -> str:
     return "↓" if facts["lower_is_better"] else "↑"
 
 
-COST_HEAD = ("system", "stage", "seconds, median", "peak memory, MB", "MACs, G", "parameters, M")
+def further(results: Results) -> list[Table]:
+    """Return the paired differences, and what the models cost, as far as there are such."""
+    head = ["metric", "second less first", "difference, 95 % interval", "p"]
+    found = [Table("Differences, image by image", head, difference_rows(results), "")]
+    machine, entries = results["machine"], results["systems"].values()
+    sizes = {tuple(entry["macs"]["of"]) for entry in entries if (entry.get("macs") or {}).get("stages")}
+    remark = f"Measured on {machine['device']}, {machine['threads']} threads."
+    if sizes:
+        counted = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+        remark += f" MACs are those of an LR image of {counted} pixels (multiply-accumulates, G is 10^9)."
+    theirs = ", ".join(f"{row['method']} {row['seconds']} s" for row in published_efficiency())
+    remark += f" Printed by FlowSR for 128 to 512 pixels, on another machine: {theirs}."
+    head = ["system", "stage", "seconds, median", "peak memory, MB", "MACs, G", "parameters, M"]
+    found.append(Table("Cost", head, cost_rows(results), remark))
+    return [table for table in found if table.rows]
 
 
-def cost_rows(results: Results) -> Iterator[list[str]]:
-    """Yield the cells below :data:`COST_HEAD`; MACs are those of the first image that was measured."""
+def cost_rows(results: Results) -> list[list[str]]:
+    """Return system, stage, seconds, memory, MACs (of the first image that was measured) and parameters."""
+    found = []
     for name, entry in results["systems"].items():
         cost = entry.get("cost_summary", {"median_seconds": {}})
         macs = (entry.get("macs") or {}).get("stages") or {}
         for stage, seconds in cost["median_seconds"].items():
             peak, count = cost["peak_bytes"].get(stage), macs.get(stage)
             parameters = entry.get("parameters") if stage == "total" else None
-            cells = [f"{seconds:.3f}", f"{peak / 2**20:.0f}" if peak else ""]
+            cells = [f"{seconds:.3g}", f"{peak / 2**20:.0f}" if peak else ""]
             cells += [f"{count / 1e9:.3g}" if count else "", f"{parameters / 1e6:.4g}" if parameters else ""]
-            yield [name, stage, *cells]
+            found.append([name, stage, *cells])
+    return found
 
 
-def macs_of(results: Results) -> str:
-    """Return of what size of LR image the MACs are; empty where none were counted."""
-    sizes = {
-        tuple(entry["macs"]["of"]) for entry in results["systems"].values() if (entry.get("macs") or {}).get("stages")
-    }
-    return ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
-
-
-def difference_rows(results: Results) -> Iterator[list[str]]:
-    """Yield metric, pair of systems, mean difference with its interval, and p-value."""
+def difference_rows(results: Results) -> list[list[str]]:
+    """Return metric, pair of systems, mean difference with its interval, and p-value."""
+    found = []
     for row in results["comparisons"]:
         decimals = results["metrics"][row["metric"]]["decimals"]
         low, high = row["interval"]
         difference = f"{row['difference']:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
-        yield [row["metric"], f"{row['second']} - {row['first']}", difference, f"{row['p_value']:.2g}"]
+        found.append([row["metric"], f"{row['second']} - {row['first']}", difference, f"{row['p_value']:.2g}"])
+    return found
 
 
 def _markdown_table(head: list[str], body: list[list[str]]) -> list[str]:

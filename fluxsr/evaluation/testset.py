@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from fluxsr.evaluation.benchmarks import Benchmark, digest, find_benchmark
-from fluxsr.evaluation.imresize import imresize
-from fluxsr.evaluation.systems import rounded
+from fluxsr.evaluation.imresize import imresize, rounded
 from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
 
 # degrade(hr_image, number) -> lr_image; number is the image's place in the sorted list.
@@ -72,12 +70,11 @@ class TestSet:
         hr_image = self.hr_image(name)
         if self.degrade is None or hr_image is None:
             return None
-        return self.degrade(hr_image, self.numbers[name])
+        return self.degrade(hr_image, self.number(name))
 
-    @cached_property
-    def numbers(self) -> dict[str, int]:
-        """The place of each image among all."""
-        return {name: number for number, name in enumerate(self.items)}
+    def number(self, name: str) -> int:
+        """Return the place of an image among all."""
+        return list(self.items).index(name)
 
 
 def bicubic_degradation(scale: int) -> Degrade:
@@ -110,7 +107,7 @@ def open_benchmark(name: str, root: str | Path | None) -> tuple[TestSet, Benchma
         "published": benchmark.published,
         "source": benchmark.source,
     }
-    return TestSet(opened.items, opened.scale, opened.lr, opened.how, facts), benchmark
+    return replace(opened, facts=facts), benchmark
 
 
 def open_folders(
@@ -132,26 +129,27 @@ def open_folders(
     Raises:
         ValueError: Naming images that are missing, extra or of a wrong size; if there is neither ``hr`` nor ``lr``.
     """
-    if hr is None and lr is None:
+    named = hr if hr is not None else lr
+    if named is None:
         raise ValueError("there is nothing to measure on: give --benchmark, --hr or --lr")
-    reference = images_by_name(hr if hr is not None else lr)  # type: ignore[arg-type]
+    reference = images_by_name(named)
     matching = match_names(list(reference), lr, "LR") if hr is not None and lr is not None else None
     lr_files = matching.files if matching is not None else {} if hr is not None else reference
-    if lr_files and hr is not None and scale is None:
+    if matching is not None and scale is None:
         name = next(iter(reference))
         scale = max(1, round(read_size(reference[name])[1] / read_size(lr_files[name])[1]))
     if scale is None and (lr is not None or degrade is not None):
         scale = 4
-    items = {}
+    factor, items = scale or 1, {}
     for name, path in reference.items():
         height, width = read_size(path)
         if hr is None:
-            size = (height * (scale or 1), width * (scale or 1))
+            items[name] = Item(None, path, (height * factor, width * factor))
         else:
-            size = (height // (scale or 1) * (scale or 1), width // (scale or 1) * (scale or 1))
-        items[name] = Item(path if hr is not None else None, lr_files.get(name), size)
-    if hr is not None and scale is not None:
-        sizes = {name: (item.size[0] // scale, item.size[1] // scale) for name, item in items.items()}
+            size = (height // factor * factor, width // factor * factor)
+            items[name] = Item(path, lr_files.get(name), size)
+    if matching is not None:
+        sizes = {name: (item.size[0] // factor, item.size[1] // factor) for name, item in items.items()}
         check_sizes(lr_files, sizes, f"LR, at x{scale}")
-    facts = {"name": None, "title": str(hr if hr is not None else lr), "published": None}
+    facts = {"name": None, "title": str(named), "published": None}
     return TestSet(items, scale, "files" if lr_files else lr_name, matching.how if matching else "", facts, degrade)

@@ -158,27 +158,24 @@ def test_a_failing_training_ends_with_what_it_said(grid, tmp_path, photos):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
-        ("runs: {a: {}}", "must have the keys config and runs"),
+        ("runs: {a: {}}", "config"),
         (GRID + "more: 1", "nothing else"),
-        (GRID.replace("student_nano", "nowhere"), "'nowhere.yaml', which is not beside it"),
-        ("config: student_nano.yaml\nruns: {}", "at least one variant"),
-        ("config: student_nano.yaml\nruns: {a b: {}, a-b: {}}", "the same folder; rename one"),
+        (GRID.replace("student_nano", "nowhere"), "'nowhere.yaml'"),
+        ("config: null\nruns: {d: {}}", "None"),
+        ("config: student_nano.yaml\nruns: {}", "runs"),
+        ("config: student_nano.yaml\nruns: {a b: {}, a-b: {}}", "'a-b'"),
         ("config: [", "is no YAML"),
-        (
-            "config: student_nano.yaml\nruns: {d: 5}",
-            "d in .* must hold keys of the configuration with their values, got 5",
-        ),
-        ("config: student_nano.yaml\noverrides: [a]\nruns: {d: {}}", r"overrides in .* must hold keys .*, got \['a'\]"),
-        ("config: null\nruns: {d: {}}", "names the configuration None, which is not beside it"),
-        ("config: student_nano.yaml\nruns: {'***': {}}", r"the run '\*\*\*' of .* needs a letter or a digit"),
-        ("config: student_nano.yaml\nruns: {T_L = 0.5: {}}", "the run 'T_L = 0.5' of .* has = in its name"),
+        ("config: student_nano.yaml\nruns: {d: 5}", "d in .* got 5"),
+        ("config: student_nano.yaml\noverrides: [a]\nruns: {d: {}}", r"overrides in .* got \['a'\]"),
+        ("config: student_nano.yaml\nruns: {'***': {}}", r"'\*\*\*'"),
+        ("config: student_nano.yaml\nruns: {T_L = 0.5: {}}", "'T_L = 0.5'"),
     ],
 )
-def test_bad_grids_are_named(grid, tmp_path, text, message):
+def test_bad_grids_are_named(grid, tmp_path, text, named):
     grid.write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=named):
         read_grid(str(grid), str(tmp_path), "photos")
 
 

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from fluxsr.evaluation.fid import fid
+from fluxsr.evaluation.fid import check_set, fid
 
 
 def test_small_sets_are_refused():
-    with pytest.raises(ValueError, match=r"fid on 49 images .* at least 50"):
-        fid([Path("a")] * 49, [Path("b")] * 60)
+    with pytest.raises(ValueError, match=r"fid on 49 images"):
+        check_set(49)
 
 
 def test_pyiqa_is_asked_about_exactly_these_files(tmp_path, monkeypatch):
@@ -27,4 +27,4 @@ def test_pyiqa_is_asked_about_exactly_these_files(tmp_path, monkeypatch):
     assert seen == [sorted(files[:50]), sorted(files[5:])]
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(ValueError, match=r"fluxsr\[metrics\].*non-commercial"):
-        fid(files, files)
+        check_set(60)

@@ -7,8 +7,7 @@ import math
 
 import pytest
 
-from fluxsr.evaluation import Settings, load_metric, open_benchmark
-from fluxsr.evaluation.run import evaluate, folder_system
+from fluxsr.evaluation import Settings, evaluate, folder_system, load_metric, open_benchmark
 from fluxsr.evaluation.systems import bicubic
 from fluxsr.images import read_image
 

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fluxsr.evaluation import METRICS, Settings, load_metric
-from fluxsr.evaluation.imresize import imresize
+from fluxsr.evaluation.imresize import imresize, rounded
 from fluxsr.evaluation.metrics import load_metrics, with_parts
-from fluxsr.evaluation.systems import rounded
 from fluxsr.losses import LPIPSLoss, patch_artefact_energy
 from fluxsr.losses.functional import luma
 
@@ -40,8 +39,6 @@ def test_the_crop_is_taken_off_each_side(pair):
     ours, theirs = (luma_of(image)[4:-4, 4:-4] for image in pair)
     expected = peak_signal_noise_ratio(theirs, ours, data_range=255)
     assert load_metric("psnr", Settings(crop=4)).score(*pair) == pytest.approx(expected, abs=1e-4)
-    with pytest.raises(ValueError, match="too few to cut 128"):
-        load_metric("psnr", Settings(crop=128)).score(*pair)
 
 
 @pytest.mark.parametrize("side", [1, 2, 5, 12])
@@ -49,9 +46,27 @@ def test_small_images_have_a_psnr(side):
     black, gray = torch.zeros(1, 3, side, side), torch.full((1, 3, side, side), 0.1)
     assert load_metric("psnr_rgb").score(gray, black) == pytest.approx(20, abs=1e-5)
     assert load_metric("psnr_rgb", Settings(crop=4)).score(*(F.pad(image, (4,) * 4) for image in (gray, black))) < 21
-    if side < 6:
-        with pytest.raises(ValueError, match=f"SSIM needs sides of at least 6 pixels, got {side}x{side}"):
-            load_metric("ssim").score(gray, black)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "smallest"),
+    [
+        ("psnr", {"crop": 4}, (9, 9)),
+        ("ssim", {}, (6, 6)),
+        ("ssim_rgb", {"crop": 2}, (10, 10)),
+        ("ssim_tables", {}, (11, 11)),
+        ("niqe", {}, (96, 192)),
+        ("artefact_db", {"period": 2}, (16, 16)),
+    ],
+)
+def test_smaller_images_are_refused(name, settings, smallest, assets, generator):
+    metric, (height, width) = load_metric(name, Settings(weights=assets, **settings)), smallest
+    image = torch.rand(1, 3, height, width, generator=generator)
+    assert metric.fits(height, width) and math.isfinite(metric.score(image, 1 - image))
+    for smaller in (image[..., 1:, :], image[..., 1:]):
+        assert not metric.fits(*smaller.shape[-2:])
+        with pytest.raises(ValueError, match=f"{smaller.shape[-2]}x{smaller.shape[-1]} pixels"):
+            metric.score(smaller, smaller)
 
 
 def test_ssim_is_torchmetrics_on_the_luma(pair):
@@ -81,7 +96,7 @@ def test_the_ntire_score_is_made_of_six_metrics():
     assert METRICS["ntire"].combine({**values, "niqe": 12.0}) == pytest.approx(0.75 + 0.85 + 0.7 + 0.45 + 0.7)
     assert with_parts(["ntire"]) == [*values, "ntire"]
     assert with_parts([*reversed(values), "psnr"])[-1] == "ntire" and with_parts(["psnr", "niqe"]) == ["psnr", "niqe"]
-    with pytest.raises(ValueError, match=r"computed of lpips_alex, .*: measure it with evaluate\(\)"):
+    with pytest.raises(ValueError, match=r"evaluate\(\)"):
         load_metric("ntire")
 
 
@@ -168,19 +183,19 @@ def test_a_metric_of_ones_own_is_named_by_its_place(own, pair, function, lower, 
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("spec", "named"),
     [
-        ("mine=own_metrics_21", "is NAME=module:function"),
-        ("mine=nowhere_21:f", "can't import nowhere_21"),
-        ("mine=own_metrics_21:absent", "has no absent"),
-        ("mine=own_metrics_21:number", "is a int, which can't be called"),
+        ("mine=own_metrics_21", "mine=own_metrics_21"),
+        ("mine=nowhere_21:f", "nowhere_21"),
+        ("mine=own_metrics_21:absent", "absent"),
+        ("mine=own_metrics_21:number", "int"),
         ("mine=own_metrics_21:nothing", "takes 0"),
-        ("psnr=own_metrics_21:brightness", "psnr is a metric already"),
-        ("mine=own_metrics_21:Wanting", "constructed without arguments"),
+        ("psnr=own_metrics_21:brightness", "psnr is a metric"),
+        ("mine=own_metrics_21:Wanting", "Wanting"),
     ],
 )
-def test_a_metric_of_ones_own_that_is_none_is_told(own, spec, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_metric_of_ones_own_that_is_none_is_told(own, spec, named):
+    with pytest.raises(ValueError, match=named):
         load_metric(spec)
 
 
@@ -189,14 +204,12 @@ def test_two_metrics_of_ones_own_need_two_names(own):
         load_metrics(["mine=own_metrics_21:brightness", "mine=own_metrics_21:farthest"])
 
 
-def test_a_metric_of_ones_own_that_fails_is_told_with_its_place(own, pair):
-    with pytest.raises(ValueError, match=r"own_metrics_21.py:\d+ raised RuntimeError: it broke"):
-        load_metric("mine=own_metrics_21:broken").score(*pair)
-
-
-def test_a_metric_of_ones_own_gives_one_number(own, pair):
-    with pytest.raises(ValueError, match="one number for an image, got Tensor"):
-        load_metric("mine=own_metrics_21:map_of").score(*pair)
+@pytest.mark.parametrize(
+    ("function", "named"), [("broken", r"own_metrics_21.py:\d+ .*RuntimeError"), ("map_of", "Tensor")]
+)
+def test_a_metric_of_ones_own_that_fails_or_gives_no_number_is_told(own, pair, function, named):
+    with pytest.raises(ValueError, match=named):
+        load_metric(f"mine=own_metrics_21:{function}").score(*pair)
 
 
 def test_ssim_of_the_tables_is_scikit_images_on_the_rounded_luma(pair):
@@ -240,7 +253,7 @@ def test_weights_may_be_given(name, assets, pair, monkeypatch):
 
 def test_an_unknown_metric_is_named_with_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(ValueError, match=r"'musiq' is none of psnr, .*pip install 'fluxsr\[metrics\]'.*non-commercial"):
+    with pytest.raises(ValueError, match=r"'musiq'.*fluxsr\[metrics\]"):
         load_metric("musiq")
 
 
@@ -261,5 +274,5 @@ def test_other_names_go_through_to_pyiqa(monkeypatch, pair):
     assert metric.score(pair[0], None) == pytest.approx(float(pair[0].mean()))
     assert metric.lower_is_better and not metric.needs_reference and metric.name == "brightness"
     assert load_metric("pyiqa:psnr").name == "pyiqa:psnr" and made == ["brightness", "psnr"]
-    with pytest.raises(ValueError, match="pyiqa has no metric 'psnrr'"):
+    with pytest.raises(ValueError, match="'psnrr'"):
         load_metric("psnrr")

@@ -23,7 +23,6 @@ from fluxsr.evaluation import (
 from fluxsr.evaluation.document import read_results
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.metrics import Row
-from fluxsr.evaluation.run import columns
 from fluxsr.evaluation.tables import to_markdown
 from fluxsr.evaluation.testset import TestSet, bicubic_degradation
 from fluxsr.images import read_image
@@ -159,13 +158,16 @@ def test_the_ntire_score_is_there_where_its_parts_are(folders, testset, monkeypa
 
     fake = SimpleNamespace(list_models=lambda: ["a", "b"], create_metric=lambda name, device: Network())
     monkeypatch.setitem(sys.modules, "pyiqa", fake)
-    combined = Row(None, False, parts=("pyiqa:a", "psnr"), combine=lambda values: values["pyiqa:a"] + values["psnr"])
+    combined = Row(
+        None, on_sets=True, parts=("pyiqa:a", "psnr"), combine=lambda values: values["pyiqa:a"] + values["psnr"]
+    )
     monkeypatch.setitem(METRICS, "both", combined)
     system = folder_system("better", folders / "better", testset)
     for asked in (["both"], ["psnr", "pyiqa:a"]):
         results = evaluate(testset, [system], asked, output=folders / "out.json")
-        for values in results["systems"]["better"]["images"].values():
-            assert values["both"] == values["pyiqa:a"] + values["psnr"]
+        entry = results["systems"]["better"]
+        assert entry["mean"]["both"] == entry["mean"]["pyiqa:a"] + entry["mean"]["psnr"]
+        assert all("both" not in values for values in entry["images"].values())
     assert results["metrics"]["pyiqa:a"]["source"] == "pyiqa" and results["metrics"]["both"]["source"] == "fluxsr"
 
 
@@ -301,11 +303,10 @@ def test_pictures_are_kept_as_they_were_measured(folders, testset, counting):
 
 def test_incomplete_and_misfit_folders_are_refused(folders, testset):
     (folders / "better" / "b.png").rename(folders / "better" / "renamed.png")
-    with pytest.raises(ValueError, match=r"better: .*missing: b.png; extra: renamed.png"):
-        folder_system("better", folders / "better", testset)
     save(folders / "worse" / "c.png", (12, 10))
-    with pytest.raises(ValueError, match=r"worse: .*c.png \(12x10 instead of 40x48\)"):
-        folder_system("worse", folders / "worse", testset)
+    for name, told in (("better", "b.png.*renamed.png"), ("worse", "c.png .12x10 instead of 40x48")):
+        with pytest.raises(ValueError, match=f"{name}: .*{told}"):
+            folder_system(name, folders / name, testset)
 
 
 def test_every_metric_that_lacks_something_is_named_before_anything_is_measured(
@@ -314,46 +315,39 @@ def test_every_metric_that_lacks_something_is_named_before_anything_is_measured(
     monkeypatch.setenv("FLUXSR_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(ValueError, match="3 of the metrics can't be") as caught:
+    with pytest.raises(ValueError, match="3 of the metrics") as caught:
         evaluate(testset, [counting], ["psnr", "dists", "niqe", "musiq", "lpips_nano"], output=tmp_path / "out.json")
-    message = str(caught.value)
-    for part in (
-        "dists: DISTS alpha and beta not found",
-        "pip install --no-deps --target FOLDER dists-pytorch",
-        "niqe: NIQE's original parameters not found",
-        "musiq: metric 'musiq' is none of",
-        "--metrics psnr,lpips_nano",
-    ):
-        assert part in message
+    told = str(caught.value).splitlines()
+    assert {"dists", "niqe", "musiq"} <= {line.partition(":")[0] for line in told}
+    assert told[-1].endswith("--metrics psnr,lpips_nano")
     assert counting.calls == 0 and not (tmp_path / "out.json").exists()
 
 
-def test_what_can_not_be_measured_is_said_before_anything_is(folders, testset, counting, monkeypatch):
-    with pytest.raises(ValueError, match="psnr, ssim need HR images"):
-        evaluate(open_folders(None, folders / "LR"), [counting], ["psnr", "ssim"])
-    with pytest.raises(ValueError, match=r"fid on 3 images .* at least 50"):
-        evaluate(testset, [counting], ["fid"])
-    with pytest.raises(ValueError, match="a name of its own, got counting, counting"):
-        evaluate(testset, [counting, counting], ["psnr"])
+@pytest.mark.parametrize(
+    ("metrics", "options", "named"),
+    [
+        (["psnr", "ssim"], {"hr": None}, "psnr, ssim need HR"),
+        (["fid"], {}, "3 images"),
+        (["psnr"], {"twice": True}, "counting, counting"),
+        (["psnr", "fid"], {"any set": True}, "fid of counting"),
+        (["artefact_db"], {}, "artefact_db: a.png, b.png, c.png"),
+        (["psnr"], {"output": "[]"}, "other.json"),
+        (["psnr"], {"output": "{"}, "other.json"),
+    ],
+)
+def test_what_can_not_be_measured_is_said_before_anything_is(folders, counting, monkeypatch, metrics, options, named):
+    testset = open_folders(folders / "HR" if "hr" not in options else None, folders / "LR")
+    output = folders / "other.json"
+    if "output" in options:
+        output.write_text(options["output"])
+    if "any set" in options:
+        monkeypatch.setattr("fluxsr.evaluation.run.check_set", lambda images: None)
+    with pytest.raises(ValueError, match=named):
+        evaluate(testset, [counting] * (1 + ("twice" in options)), metrics, output=output)
     assert counting.calls == 0
-    monkeypatch.setattr("fluxsr.evaluation.run.check_set", lambda images: None)
-    with pytest.raises(ValueError, match="fid of counting is measured on files: give --save_images, too"):
-        evaluate(testset, [counting], ["psnr", "fid"])
-    assert counting.calls == 0
-    with pytest.raises(ValueError, match=r"artefact_db of a.png \(counting\): .* at least 8 periods"):
-        evaluate(testset, [counting], ["artefact_db"])
-    wrong = folders / "other.json"
-    wrong.write_text("[]")
-    with pytest.raises(ValueError, match="not what `fluxsr evaluate` writes"):
-        evaluate(testset, [counting], ["psnr"], output=wrong)
 
 
 def test_a_system_for_another_scale_is_told(testset, counting):
     counting.restore = lambda image, size: torch.nn.functional.interpolate(image, scale_factor=2)
-    with pytest.raises(ValueError, match=r"counting makes 20x24 pixels of a.png, the benchmark wants 40x48"):
+    with pytest.raises(ValueError, match=r"20x24 pixels of a.png.* 40x48"):
         evaluate(testset, [counting], ["psnr"])
-
-
-def test_columns_are_by_metric():
-    assert columns({"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 4}}) == {"x": [1, 3], "y": [2, 4]}
-    assert columns({}) == {}

@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from fluxsr.evaluation import bicubic, evaluate, load_model
-from fluxsr.evaluation.comparison import gather_systems
-from fluxsr.evaluation.imresize import imresize
-from fluxsr.evaluation.systems import load_variants, rounded
+from fluxsr.evaluation.imresize import imresize, rounded
+from fluxsr.evaluation.systems import load_systems
 from fluxsr.evaluation.tables import cost_rows, to_markdown
 from fluxsr.inference import Upscaler
 
@@ -49,35 +48,30 @@ def test_the_shipped_student_restores_as_the_upscaler_does_and_its_stages_are_ti
     assert all(seconds > 0 for seconds in stages.values()) and sum(stages.values()) <= cost["seconds"]["total"]
 
 
-def test_steps_are_the_solvers_and_tell_systems_apart(generator):
+@pytest.mark.parametrize("chosen", [{"steps": 3}, {"color_fix": "none"}])
+def test_steps_and_color_fix_are_the_upscalers_and_tell_systems_apart(chosen, generator):
     lr_image = rounded(torch.rand(1, 3, 12, 10, generator=generator))
-    one, three = (load_model("nano-student", device="cpu", steps=steps) for steps in (1, 3))
-    expected = Upscaler.from_pretrained("nano-student", device="cpu")(lr_image[0], scale=4, steps=3)
-    picture, _ = three.picture("a", lr_image, (48, 40))
+    plain, other = load_model("nano-student", device="cpu"), load_model("nano-student", device="cpu", **chosen)
+    fix, steps = chosen.get("color_fix", "wavelet"), chosen.get("steps", 1)
+    expected = Upscaler.from_pretrained("nano-student", device="cpu", color_fix=fix)(lr_image[0], scale=4, steps=steps)
+    picture, _ = other.picture("a", lr_image, (48, 40))
     assert (picture[0] - expected).abs().max() <= 1 / 255
-    assert (picture - one.picture("a", lr_image, (48, 40))[0]).abs().max() > 2 / 255
-    assert one.identity != three.identity
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-        load_model("nano-student", steps=0)
+    assert (picture - plain.picture("a", lr_image, (48, 40))[0]).abs().max() > 2 / 255
+    assert plain.identity != other.identity
 
 
-def test_the_color_fix_is_the_upscalers_and_tells_systems_apart(generator):
-    lr_image = rounded(torch.rand(1, 3, 12, 10, generator=generator))
-    wavelet, none = load_model("nano-student", device="cpu"), load_model("nano-student", device="cpu", color_fix="none")
-    expected = Upscaler.from_pretrained("nano-student", device="cpu", color_fix="none")(lr_image[0], scale=4)
-    picture, _ = none.picture("a", lr_image, (48, 40))
-    assert (picture[0] - expected).abs().max() <= 1 / 255
-    assert (picture - wavelet.picture("a", lr_image, (48, 40))[0]).abs().max() > 2 / 255
-    assert wavelet.identity != none.identity
+LOAD = partial(Upscaler.from_pretrained, device="cpu")
 
 
-def test_variants_share_one_network_and_are_told_apart(testset):
-    systems = load_variants("nano-student", "ours", "cpu", (1, 3), ("wavelet", "none"))
+def test_variants_are_of_one_network_and_told_apart(testset):
+    loaded = []
+    systems = load_systems(
+        "ours=nano-student", lambda model: loaded.append(model) or LOAD(model), "cpu", (1, 3), ("wavelet", "none")
+    )
     assert [system.name for system in systems] == [
         f"ours, {steps}, color fix {fix}" for steps in ("1 step", "3 steps") for fix in ("wavelet", "none")
     ]
-    velocities = {id(system.restore.args[0].velocity.velocity) for system in systems}
-    assert len(velocities) == 1 and len({system.identity for system in systems}) == 4
+    assert loaded == ["nano-student"] and len({system.identity for system in systems}) == 4
     lr_image = testset.lr_image("a.png")
     for system, (steps, fix) in zip(systems, product((1, 3), ("wavelet", "none")), strict=True):
         alone = load_model("nano-student", "ours", "cpu", steps, fix)
@@ -85,29 +79,23 @@ def test_variants_share_one_network_and_are_told_apart(testset):
         assert torch.equal(system.picture("a", lr_image, (48, 40))[0], alone.picture("a", lr_image, (48, 40))[0])
 
 
-def test_a_peer_has_no_color_fix_and_is_measured_once(peer, testset):
-    model = str(peer[0] / "small.pth")
-    load = partial(load_variants, device="cpu", color_fixes=("wavelet", "none"))
-    systems = gather_systems(testset, [], [f"peer={model}"], False, load)
+def test_a_peer_has_no_color_fix_and_is_measured_once(peer):
+    systems = load_systems(f"peer={peer[0] / 'small.pth'}", LOAD, "cpu", color_fixes=("wavelet", "none"))
     assert [system.name for system in systems] == ["peer"]
 
 
-def test_a_peer_takes_no_option_of_ours(peer):
-    with pytest.raises(ValueError, match=r"small\.pth .*lora"):
-        load_variants(str(peer[0] / "small.pth"), lora="adapter.safetensors")
-
-
 def test_what_is_chosen_for_a_model_is_what_it_is_measured_with(testset):
-    plain, early = (load_variants("nano-student", device="cpu", start_time=time)[0] for time in (None, 0.5))
+    chosen = [{}, {"start_time": 0.5}, {"window": 32}, {"grid_fix": False}, {"ensemble": True}, {"dtype": "bfloat16"}]
+    systems = [load_systems("nano-student", partial(LOAD, **one), "cpu")[0] for one in chosen]
+    assert len({one.identity for one in systems}) == len(systems)
     lr_image = testset.lr_image(next(iter(testset.items)))
-    assert plain.identity != early.identity
-    assert not torch.equal(*(one.picture("a", lr_image, (48, 40))[0] for one in (plain, early)))
+    assert not torch.equal(*(one.picture("a", lr_image, (48, 40))[0] for one in systems[:2]))
 
 
-def test_a_peer_knows_no_steps(peer):
-    folder, _ = peer
-    with pytest.raises(ValueError, match=r"small.pth knows no steps"):
-        load_model(str(folder / "small.pth"), steps=4)
+@pytest.mark.parametrize(("model", "steps"), [("small.pth", 4), ("nano-student", 0)])
+def test_steps_that_can_not_be_are_refused(peer, model, steps):
+    with pytest.raises(ValueError, match="steps"):
+        load_model(str(peer[0] / model) if model.endswith("pth") else model, steps=steps)
 
 
 def test_the_identity_is_that_of_the_contents(peer, tmp_path):
@@ -122,24 +110,22 @@ def test_the_identity_is_that_of_the_contents(peer, tmp_path):
 def test_nothing_is_unpickled(tmp_path):
     class Evil:
         def __reduce__(self):
-            return (print, ("executed",))
+            return (open, (str(tmp_path / "executed"), "w"))
 
     pytest.importorskip("spandrel")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil(), protocol=2))
-    with pytest.raises(ValueError, match=r"evil.pth can't be read as a file of weights"):
+    with pytest.raises(ValueError, match=r"evil.pth"):
         load_model(str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "executed").exists()
 
 
-def test_what_can_not_be_loaded_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("content", [None, {"a": torch.zeros(2)}, torch.zeros(2)])
+def test_what_can_not_be_loaded_is_named(tmp_path, content, monkeypatch):
     pytest.importorskip("spandrel")
-    with pytest.raises(ValueError, match=r"there is no file .*nowhere.pth"):
-        load_model(str(tmp_path / "nowhere.pth"))
-    torch.save({"a": torch.zeros(2)}, tmp_path / "unknown.pth")
-    with pytest.raises(ValueError, match="spandrel knows no model with the weights in"):
+    if content is not None:
+        torch.save(content, tmp_path / "unknown.pth")
+    with pytest.raises(ValueError, match=r"unknown.pth"):
         load_model(str(tmp_path / "unknown.pth"))
-    torch.save(torch.zeros(2), tmp_path / "tensor.pth")
-    with pytest.raises(ValueError, match="holds no weights by name"):
-        load_model(str(tmp_path / "tensor.pth"))
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(ValueError, match=r"pip install 'fluxsr\[peers\]'"):
         load_model(str(tmp_path / "unknown.pth"))
@@ -149,7 +135,7 @@ def test_bicubic_is_rounded_and_needs_lr_images(testset):
     picture, cost = bicubic().picture("a.png", testset.lr_image("a.png"), (48, 40))
     torch.testing.assert_close(picture * 255, (picture * 255).round(), rtol=0, atol=1e-4)
     assert cost is None and picture.min() >= 0 and picture.max() <= 1
-    with pytest.raises(ValueError, match="bicubic needs LR images: give --lr"):
+    with pytest.raises(ValueError, match="LR images"):
         bicubic().picture("a.png", None, (48, 40))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
 from pathlib import Path
 
@@ -12,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fluxsr.evaluation.document import Results
+from fluxsr.evaluation.html import data_uri, encoded
 from fluxsr.evaluation.metrics import METRICS, row_of
 from fluxsr.images import read_image
-from fluxsr.images.convert import to_pil, to_pixels
 
 CROP = 128  # pixels a side
 WHOLE = 360
@@ -23,36 +21,30 @@ HR = "HR"
 
 def judge(results: Results) -> str | None:
     """Return the metric that sorts the images: the first that compares how they look, else how close they are, else any."""
-    measured = [name for name in (*METRICS, *results["metrics"]) if name in results["metrics"]]
+    there = results["metrics"]
+    measured = [name for name in (*METRICS, *there) if name in there and not row_of(name).on_sets]
     looks = [name for name in measured if row_of(name).family == "perception" and row_of(name).needs_reference]
     close = [name for name in measured if row_of(name).family == "fidelity"]
     return next(iter([*looks, *close, *measured]), None)
 
 
 def focus(results: Results, system: str | None = None) -> str:
-    """Return the system whose worst and best images are shown: the one that was asked for, or the first beside bicubic.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
+    """Return the system whose worst and best images are shown: the one that was asked for, or the first beside bicubic."""
     names = list(results["systems"])
-    if system is not None and system not in names:
-        raise ValueError(f"there is no system {system!r} in {results['benchmark']['title']}: {', '.join(names)}")
-    return system or next((name for name in names if name != "bicubic"), names[0])
+    if system is not None and system in names:
+        return system
+    return next((name for name in names if name != "bicubic"), names[0])
 
 
 def chosen(results: Results, system: str, count: int) -> list[tuple[str, str]]:
     """Return the ``count`` worst and the ``count`` best images of a system, each with what it is; all where there are fewer."""
-    metric = judge(results)
-    images = results["systems"][system]["images"]
-    if metric is None or not images:
+    metric, images = judge(results), results["systems"][system]["images"]
+    if metric is None:
         return []
-    worst_first = sorted(
-        images, key=lambda name: images[name][metric], reverse=results["metrics"][metric]["lower_is_better"]
-    )
-    worst = worst_first[:count]
-    best = [name for name in reversed(worst_first) if name not in worst][:count]
-    return [(name, "worst") for name in worst] + [(name, "best") for name in best]
+    lower = results["metrics"][metric]["lower_is_better"]
+    worst_first = sorted(images, key=lambda name: images[name][metric], reverse=lower)
+    best = worst_first[count:][::-1][:count]
+    return [(name, "worst") for name in worst_first[:count]] + [(name, "best") for name in best]
 
 
 def load_pictures(results: Results, name: str) -> dict[str, Tensor]:
@@ -60,26 +52,23 @@ def load_pictures(results: Results, name: str) -> dict[str, Tensor]:
     height, width = results["images"][name]["size"]
     places = {HR: results["images"][name]["hr"]}
     places |= {system: entry["files"].get(name) for system, entry in results["systems"].items()}
-    found = {}
-    for system, place in places.items():
-        if place is not None and Path(place).is_file():
-            picture = read_image(place)[:, :height, :width]
-            if picture.shape[-2:] == (height, width):
-                found[system] = picture
-    return found
+    there = {system: read_image(place) for system, place in places.items() if place and Path(place).is_file()}
+    found = {system: picture[:, :height, :width] for system, picture in there.items()}
+    return {system: picture for system, picture in found.items() if picture.shape[-2:] == (height, width)}
 
 
 def where_to_look(pictures: dict[str, Tensor], system: str) -> tuple[int, int, int]:
     """Return top, left and side of the square in which the system is furthest from HR (without HR: richest in detail)."""
     picture = pictures[system].mean(dim=0)
     side = min(CROP, *picture.shape)
-    if HR in pictures and system != HR:
+    if HR in pictures:
         error = (picture - pictures[HR].mean(dim=0)).square()
     else:
         error = F.pad((picture[1:, 1:] - picture[:-1, :-1]).square(), (0, 1, 0, 1))
-    local = F.avg_pool2d(error[None, None], side, stride=max(1, side // 4))[0, 0]
+    step = max(1, side // 4)
+    local = F.avg_pool2d(error[None, None], side, stride=step)[0, 0]
     row, column = np.unravel_index(int(local.argmax()), local.shape)
-    return int(row) * max(1, side // 4), int(column) * max(1, side // 4), side
+    return int(row) * step, int(column) * step, side
 
 
 def figure(results: Results, name: str, kind: str, system: str) -> str:
@@ -91,24 +80,21 @@ def figure(results: Results, name: str, kind: str, system: str) -> str:
     height, width = pictures[system].shape[-2:]
     shares = {"left": left / width, "top": top / height, "width": side / width, "height": side / height}
     frame = ";".join(f"{edge}:{share:.2%}" for edge, share in shares.items())
-    others = [other for other in pictures if other != system]
-    first, second = system, HR if HR in pictures else others[0]
+    second = HR if HR in pictures else next(other for other in pictures if other != system)
     crops = []
     for other, picture in pictures.items():
-        role = {first: "left", second: "right"}.get(other, "")
-        uri = data_uri(picture[:, top : top + side, left : left + side], "PNG")
-        crops.append(
-            f'<img data-system="{escape(other)}" class="{role}" alt="{escape(f"{name}, {other}")}" src="{uri}">'
-        )
-    values = results["systems"][system]["images"][name]
-    numbers = ", ".join(
-        f"{metric} {value:.{results['metrics'][metric]['decimals']}f}" for metric, value in values.items()
-    )
+        role = {system: "left", second: "right"}.get(other, "")
+        uri = data_uri(encoded(picture[:, top : top + side, left : left + side]))
+        alt = escape(f"{name}, {other}")
+        crops.append(f'<img data-system="{escape(other)}" class="{role}" alt="{alt}" src="{uri}">')
+    values = results["systems"][system]["images"][name].items()
+    numbers = ", ".join(f"{metric} {value:.{results['metrics'][metric]['decimals']}f}" for metric, value in values)
     shrink = min(1.0, WHOLE / max(height, width))
-    whole = data_uri(F.interpolate(pictures[second][None], scale_factor=shrink, mode="area")[0], "JPEG")
+    small = F.interpolate(pictures[second][None], scale_factor=shrink, mode="area")[0]
+    whole = data_uri(encoded(small, "JPEG"), "JPEG")
     return f"""<figure class="picture"><div class="pair">
 <div class="whole"><img alt="{escape(name)}" src="{whole}"><span style="{frame}"></span></div>
-<div><div class="compare">{"".join(crops)}</div><div class="controls">{_select(pictures, first, "left picture")}
+<div><div class="compare">{"".join(crops)}</div><div class="controls">{_select(pictures, system, "left picture")}
 <input type="range" min="0" max="100" value="50" aria-label="where the left picture ends">
 {_select(pictures, second, "right picture")}
 </div></div></div><figcaption><b>{kind}</b>: {escape(name)}; {escape(system)}: {escape(numbers)}</figcaption></figure>"""
@@ -117,10 +103,3 @@ def figure(results: Results, name: str, kind: str, system: str) -> str:
 def _select(pictures: dict[str, Tensor], selected: str, label: str) -> str:
     options = "".join(f"<option{' selected' * (name == selected)}>{escape(name)}</option>" for name in pictures)
     return f'<select aria-label="{label}">{options}</select>'
-
-
-def data_uri(picture: Tensor, kind: str) -> str:
-    """Return ``(3, H, W)`` in ``[0, 1]`` as a data URI, ``PNG`` or ``JPEG``."""
-    buffer = io.BytesIO()
-    to_pil(to_pixels(picture, np.uint8)).save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

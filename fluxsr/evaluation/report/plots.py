@@ -32,9 +32,13 @@ class Axis(NamedTuple):
         """Return where a value lies, 0 to 1."""
         return (value - self.first) / (self.last - self.first)
 
-    def ends(self) -> tuple[float, float]:
-        """Return the smaller and the larger end."""
-        return min(self.first, self.last), max(self.first, self.last)
+    def x(self, value: float) -> float:
+        """Return the pixel of a value on a horizontal axis."""
+        return LEFT + self.place(value) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        """Return the pixel of a value on a vertical axis."""
+        return HEIGHT - BOTTOM - self.place(value) * (HEIGHT - TOP - BOTTOM)
 
 
 def axis(label: str, values: Sequence[float], lower_is_better: bool = False) -> Axis:
@@ -45,22 +49,48 @@ def axis(label: str, values: Sequence[float], lower_is_better: bool = False) -> 
     return Axis(label, *(reversed(ends) if lower_is_better else ends))
 
 
+def ticks(first: float, last: float) -> list[float]:
+    """Return about five round numbers between two, whichever is larger."""
+    low, high = sorted((first, last))
+    rough = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
+    return [round(number * step, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
 def scatter(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> str:
     """Return a scatter plot; labels are put where they hide nothing, as far as that goes."""
-    places = [(point, *_pixel(x_axis.place(point.x), y_axis.place(point.y))) for point in points]
+    places = [(point, x_axis.x(point.x), y_axis.y(point.y)) for point in points]
     taken = [(x - 5, y - 5, x + 5, y + 5) for _, x, y in places]
     parts = []
     for point, x, y in sorted(places, key=lambda place: place[0].color is None):
-        text_x, text_y, box = _free_place(x, y, 6.4 * len(point.label), taken)
-        taken.append(box)
+        left, base = _free_place(x, y, 6.4 * len(point.label), taken)
         if point.color is None:
             look, text_look = 'r="4" class="published"', 'class="theirs"'
         else:
             look, text_look = f'r="6" style="fill:var(--c{point.color % COLORS})"', 'style="font-weight:600"'
         tip = f"{point.label}: {x_axis.label} {point.x:.4g}, {y_axis.label} {point.y:.4g}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(tip)}</title></circle>')
-        parts.append(f'<text x="{text_x:.1f}" y="{text_y:.1f}" {text_look}>{escape(point.label)}</text>')
-    return _svg(x_axis, y_axis, "".join(parts), f"{y_axis.label} against {x_axis.label}")
+        parts.append(f'<text x="{left:.1f}" y="{base:.1f}" {text_look}>{escape(point.label)}</text>')
+    return _svg(x_axis, y_axis, "".join(parts))
+
+
+def _free_place(
+    x: float, y: float, width: float, taken: list[tuple[float, float, float, float]]
+) -> tuple[float, float]:
+    """Return where a label begins, beside, above or below its point, where the fewest things are; it is taken then."""
+
+    def box(place: tuple[float, float]) -> tuple[float, float, float, float]:
+        return place[0], place[1] - 11, place[0] + width, place[1] + 3
+
+    def hidden(place: tuple[float, float]) -> int:
+        left, top, right, bottom = box(place)
+        return sum(left < b[2] and b[0] < right and top < b[3] and b[1] < bottom for b in taken)
+
+    places = [(x + 9, y + 4), (x - 9 - width, y + 4), (x - width / 2, y - 10), (x - width / 2, y + 19)]
+    best = min([(min(max(left, LEFT + 2), WIDTH - RIGHT - width), base) for left, base in places], key=hidden)
+    taken.append(box(best))
+    return best
 
 
 def lines(
@@ -71,25 +101,21 @@ def lines(
     marks: Mapping[float, str] | None = None,
 ) -> str:
     """Return a plot of lines; ``marks`` are dashed vertical lines with a label each, which may be empty."""
-    xs = [x for curve in curves.values() for x, y in curve if math.isfinite(y)]
-    ys = [y for curve in curves.values() for _, y in curve if math.isfinite(y)]
+    finite = {name: [(x, y) for x, y in curve if math.isfinite(y)] for name, curve in curves.items()}
+    xs, ys = ([point[place] for curve in finite.values() for point in curve] for place in (0, 1))
     if not ys:
         return ""
-    x_axis = Axis(x_label, min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
-    y_axis = axis(y_label, ys)
+    x_axis, y_axis = Axis(x_label, min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1), axis(y_label, ys)
     parts = []
     for x, label in (marks or {}).items():
-        left, _ = _pixel(x_axis.place(x), 0)
+        left = x_axis.x(x)
         parts.append(f'<line class="mark" x1="{left:.1f}" x2="{left:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text class="tick" x="{left + 4:.1f}" y="{TOP + 12}">{escape(label)}</text>' if label else "")
-    for number, (name, curve) in enumerate(curves.items()):
-        pixels = (_pixel(x_axis.place(x), y_axis.place(y)) for x, y in curve if math.isfinite(y))
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
-        color = (colors or {}).get(name, number) % COLORS
-        parts.append(
-            f'<polyline style="stroke:var(--c{color})" points="{points}"><title>{escape(name)}</title></polyline>'
-        )
-    return _svg(x_axis, y_axis, "".join(parts), f"{y_label} against {x_label}")
+        parts.append(f'<text class="tick" x="{left + 4:.1f}" y="{TOP + 12}">{escape(label)}</text>')
+    for number, (name, curve) in enumerate(finite.items()):
+        points = " ".join(f"{x_axis.x(x):.1f},{y_axis.y(y):.1f}" for x, y in curve)
+        look = f'style="stroke:var(--c{(colors or {}).get(name, number) % COLORS})"'
+        parts.append(f'<polyline {look} points="{points}"><title>{escape(name)}</title></polyline>')
+    return _svg(x_axis, y_axis, "".join(parts))
 
 
 def legend(names: Mapping[str, int]) -> str:
@@ -101,52 +127,21 @@ def legend(names: Mapping[str, int]) -> str:
     return f'<div class="legend">{"".join(items)}</div>'
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return about ``count`` round numbers from ``low`` to ``high``."""
-    rough = (high - low) / count
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    first = math.ceil(low / step)
-    return [round(number * step, 12) for number in range(first, math.floor(high / step) + 1)]
-
-
-def _svg(x_axis: Axis, y_axis: Axis, content: str, title: str) -> str:
-    frame = []
-    bottom = HEIGHT - BOTTOM
-    for value in ticks(*x_axis.ends()):
-        x, _ = _pixel(x_axis.place(value), 0)
+def _svg(x_axis: Axis, y_axis: Axis, content: str) -> str:
+    frame, bottom, right = [], HEIGHT - BOTTOM, WIDTH - RIGHT
+    for value in ticks(x_axis.first, x_axis.last):
+        x = x_axis.x(value)
         frame.append(f'<line class="mesh" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
         frame.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>')
-    for value in ticks(*y_axis.ends()):
-        _, y = _pixel(0, y_axis.place(value))
-        frame.append(f'<line class="mesh" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    for value in ticks(y_axis.first, y_axis.last):
+        y = y_axis.y(value)
+        frame.append(f'<line class="mesh" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         frame.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    middle, center = (TOP + bottom) / 2, (LEFT + WIDTH - RIGHT) / 2
-    frame.append(f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}"/>')
-    frame.append(f'<text x="{center}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_axis.label)}</text>')
-    frame.append(
-        f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_axis.label)}</text>'
-    )
+    center, middle = (LEFT + right) / 2, (TOP + bottom) / 2
+    x_label, y_label = escape(x_axis.label), escape(y_axis.label)
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(frame)}{content}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{y_label} against {x_label}">{"".join(frame)}'
+        f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>'
+        f'<text x="{center}" y="{HEIGHT - 8}" text-anchor="middle">{x_label}</text>'
+        f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{y_label}</text>{content}</svg>'
     )
-
-
-def _pixel(x: float, y: float) -> tuple[float, float]:
-    return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
-
-
-Box = tuple[float, float, float, float]
-
-
-def _free_place(x: float, y: float, width: float, taken: Sequence[Box]) -> tuple[float, float, Box]:
-    """Return where a label's text begins, and its box: beside, above or below the point, where the fewest things are."""
-    best = None
-    for left, base in ((x + 9, y + 4), (x - 9 - width, y + 4), (x - width / 2, y - 10), (x - width / 2, y + 19)):
-        left = min(max(left, LEFT + 2), WIDTH - RIGHT - width)
-        box = (left, base - 11, left + width, base + 3)
-        hidden = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
-        if best is None or hidden < best[0]:
-            best = (hidden, left, base, box)
-    assert best is not None
-    return best[1], best[2], best[3]

@@ -32,19 +32,16 @@ def relative_spectra(results: Results) -> dict[str, list[tuple[float, float]]]:
 
     Images smaller than the stretches, and those whose files are gone, are left out.
     """
-    sizes = [min(item["size"]) for item in results["images"].values()]
-    length = LENGTH if max(sizes) >= LENGTH else 128
+    sizes = {name: min(item["size"]) for name, item in results["images"].items()}
+    length = LENGTH if max(sizes.values()) >= LENGTH else 128
     sums: dict[str, Tensor] = {}
-    usable = [name for name, size in zip(results["images"], sizes, strict=True) if size >= length]
-    systems = [name for name, entry in results["systems"].items() if set(usable) <= set(entry["files"])]
+    usable = [name for name, size in sizes.items() if size >= length]
+    whole = {HR, *(name for name, entry in results["systems"].items() if set(usable) <= set(entry["files"]))}
     for name in usable[:IMAGES]:
-        pictures = load_pictures(results, name)
-        for system in [name for name in (HR, *systems) if name in pictures]:
-            sums[system] = sums.get(system, torch.zeros(())) + power_spectrum(pictures[system], length)
+        for system, picture in load_pictures(results, name).items():
+            if system in whole:
+                sums[system] = sums.get(system, torch.zeros(())) + power_spectrum(picture, length)
     reference = sums.pop(HR, torch.ones(()))
-    found = {}
-    for system, power in sums.items():
-        decibels = 10 * (power / reference).clamp(min=1e-12).log10()
-        # The lowest bins hold what is left of the mean.
-        found[system] = [(k / length, float(decibels[k])) for k in range(2, length // 2 + 1)]
-    return found
+    decibels = {system: (10 * (power / reference).clamp(min=1e-12).log10()).tolist() for system, power in sums.items()}
+    # The lowest bins hold what is left of the mean.
+    return {system: [(k / length, values[k]) for k in range(2, length // 2 + 1)] for system, values in decibels.items()}

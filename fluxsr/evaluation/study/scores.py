@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -122,34 +123,33 @@ def bradley_terry(wins: Numbers) -> Numbers:
 
     Returns:
         ``(..., n)`` strengths.
-
-    Source: Hunter 2004, "MM algorithms for generalized Bradley-Terry models", eq. 3.
     """
     size = wins.shape[-1]
-    flat = wins.reshape(-1, size, size).astype(np.float64)
-    undefined = ~_is_connected(flat)
-    flat = flat + undefined[:, None, None] * (0.5 * (1 - np.eye(size)))
-    games = flat + flat.swapaxes(1, 2)
-    total = flat.sum(axis=2)
-    strength = np.ones((len(flat), size))
-    for _ in range(10_000):
-        shares = games / (strength[:, :, None] + strength[:, None, :])
-        new = total / shares.sum(axis=2)
-        new /= np.exp(np.log(new).mean(axis=1, keepdims=True))
-        change = np.abs(np.log(new / strength)).max(initial=0)
-        strength = new
-        if change < 1e-12:
+    wins = wins + ~_is_connected(wins)[..., None, None] * (0.5 * (1 - np.eye(size)))
+    games = wins + wins.swapaxes(-1, -2)
+    strength = np.zeros(wins.shape[:-1])
+    for _ in range(200):
+        chance = 1 / (1 + np.exp(strength[..., None, :] - strength[..., :, None]))
+        slope = (wins - games * chance).sum(axis=-1)
+        bend = games * chance * (1 - chance)
+        # The likelihood doesn't change with the mean, which is 0: the matrix of ones keeps it there.
+        curvature = np.eye(size) * bend.sum(axis=-1)[..., None] - bend + np.ones((size, size))
+        step = np.linalg.solve(curvature, slope[..., None])[..., 0]
+        # Newton's step, damped as the logistic function wants it: it never overshoots, and near the end it is whole.
+        length = np.maximum(np.ptp(step, axis=-1, keepdims=True), 1e-12)
+        strength = strength + step * np.log1p(length) / length
+        if length.max(initial=0) < 1e-10:
             break
-    return np.log(strength).reshape(wins.shape[:-1])
+    return strength
 
 
 def _is_connected(wins: Numbers) -> NDArray[np.bool_]:
     """Say of each ``(n, n)`` whether every system has beaten every other, directly or over others in between."""
     size = wins.shape[-1]
     reached = (wins > 0) | np.eye(size, dtype=bool)
-    for _ in range(max(1, size.bit_length())):
+    for _ in range(size.bit_length()):
         reached = (reached.astype(np.int64) @ reached.astype(np.int64)) > 0
-    return np.asarray(reached.all(axis=(1, 2)))
+    return np.asarray(reached.all(axis=(-1, -2)))
 
 
 def score_votes(
@@ -169,64 +169,48 @@ def score_votes(
     """
     if not votes:
         raise ValueError("there is no vote to count" + (": everybody failed the sanity pairs" if left_out else ""))
-    compared = sorted({number for vote in votes for number in (vote.first, vote.second)})
-    if len(compared) < len(names):
-        order = {number: place for place, number in enumerate(compared)}
-        known = [vote._replace(first=order[vote.first], second=order[vote.second]) for vote in votes]
-        scores = score_votes([names[number] for number in compared], known, left_share, left_out, seed)
-        absent = f"in no comparison, so without a score: {', '.join(n for i, n in enumerate(names) if i not in order)}"
-        return replace(scores, note="; ".join(filter(None, (absent, scores.note))))
-    people, persons = np.unique([vote.person for vote in votes], return_inverse=True)
-    images, pictures = np.unique([vote.image for vote in votes], return_inverse=True)
-    first, second = (np.array([vote[index] for vote in votes]) for index in (2, 3))
-    outcome = np.array([vote.outcome for vote in votes])
-    size = len(names)
-
-    def won(weights: Numbers) -> Numbers:
-        """``(R, votes)`` weights to ``(R, n, n)`` wins."""
-        table = np.zeros((len(weights), size, size))
-        for index in range(len(votes)):
-            table[:, first[index], second[index]] += weights[:, index] * outcome[index]
-            table[:, second[index], first[index]] += weights[:, index] * (1 - outcome[index])
-        return table
-
-    generator = np.random.default_rng(seed)
+    columns = [np.array(column) for column in zip(*votes, strict=True)]
+    compared, numbers = np.unique(columns[2:4], return_inverse=True)
+    first, second = numbers.reshape(2, -1)
+    outcome, known = columns[4], [names[number] for number in compared]
     # People and images are both drawn again, since other people would have judged other images: Owen's pigeonhole bootstrap.
-    weights = np.ones((RESAMPLES, len(votes)))
-    for groups, members in ((people, persons), (images, pictures)):
-        if len(groups) > 1:
-            weights *= generator.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), RESAMPLES)[:, members]
-    weights = weights[weights.sum(axis=1) > 0]
-    table, tables = won(np.ones((1, len(votes))))[0], won(weights)
-    points = bradley_terry(table) * POINTS
-    low, high = np.quantile(bradley_terry(tables) * POINTS, [0.025, 0.975], axis=0)
+    generator = np.random.default_rng(seed)
+    weights, groups = np.ones((RESAMPLES, len(votes))), []
+    for column in columns[:2]:
+        members, places = np.unique(column, return_inverse=True)
+        groups.append(len(members))
+        if len(members) > 1:
+            equal = np.full(len(members), 1 / len(members))
+            weights *= generator.multinomial(len(members), equal, RESAMPLES)[:, places]
+    weights = np.concatenate([np.ones((1, len(votes))), weights[weights.sum(axis=1) > 0]])
+    tables = np.zeros((len(weights), len(known), len(known)))  # of the votes themselves, and of each resample
+    for index in range(len(votes)):
+        tables[:, first[index], second[index]] += weights[:, index] * outcome[index]
+        tables[:, second[index], first[index]] += weights[:, index] * (1 - outcome[index])
+    points = bradley_terry(tables) * POINTS
 
-    def count(number: int, value: float) -> int:
-        return int(((first == number) & (outcome == value)).sum() + ((second == number) & (outcome == 1 - value)).sum())
-
-    systems = [
-        SystemScore(
-            name,
-            float(points[number]),
-            (float(low[number]), float(high[number])),
-            count(number, 1.0),
-            count(number, 0.5),
-            count(number, 0.0),
-        )
-        for number, name in enumerate(names)
-    ]
+    systems = []
+    for number, name in enumerate(known):
+        of_its = np.concatenate([outcome[first == number], 1 - outcome[second == number]])
+        counts = [int((of_its == value).sum()) for value in (1.0, 0.5, 0.0)]
+        systems.append(SystemScore(name, float(points[0, number]), _ends(points[1:, number]), *counts))
     pairs = []
-    for one in range(size):
-        for other in range(one + 1, size):
-            number = int(table[one, other] + table[other, one])
-            if number:
-                games = tables[:, one, other] + tables[:, other, one]
-                shares = tables[games > 0, one, other] / games[games > 0]
-                ends = np.quantile(shares, [0.025, 0.975])
-                share = float(table[one, other] / number)
-                pairs.append(PairScore(names[one], names[other], share, (float(ends[0]), float(ends[1])), number))
-    note = ""
-    if not _is_connected(table[None])[0]:
-        note = "a system won or lost every comparison, so one tie was added to each pair to keep the scores finite"
+    for one, other in combinations(range(len(known)), 2):
+        games = tables[:, one, other] + tables[:, other, one]
+        if games[0]:
+            shares = tables[games > 0, one, other] / games[games > 0]
+            pairs.append(PairScore(known[one], known[other], float(shares[0]), _ends(shares[1:]), int(games[0])))
+    notes = []
+    if len(known) < len(names):
+        notes.append(f"in no comparison, so without a score: {', '.join(name for name in names if name not in known)}")
+    if not _is_connected(tables[0]):
+        notes.append(
+            "a system won or lost every comparison, so one tie was added to each pair to keep the scores finite"
+        )
     ordered = tuple(sorted(systems, key=lambda system: -system.score))
-    return StudyScores(ordered, tuple(pairs), len(people), left_out, len(votes), len(images), left_share, note)
+    return StudyScores(ordered, tuple(pairs), groups[0], left_out, len(votes), groups[1], left_share, "; ".join(notes))
+
+
+def _ends(values: Numbers) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)

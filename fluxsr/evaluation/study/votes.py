@@ -30,7 +30,7 @@ def merge_votes(files: Sequence[str | Path], key: str | Path, seed: int = 0) -> 
     """
     study = _read(key, "key", ("study", "systems", "images"))
     codes: dict[str, str] = study["systems"]
-    people: dict[str, Any] = {}
+    people: dict[str, list[dict[str, Any]]] = {}
     for file in files:
         content = _read(file, "votes", ("study", "participant", "votes"))
         if content["study"] != study["study"]:
@@ -38,24 +38,20 @@ def merge_votes(files: Sequence[str | Path], key: str | Path, seed: int = 0) -> 
         if not isinstance(content["votes"], list) or not isinstance(content["participant"], str):
             raise ValueError(f"{file} is not the votes of a study")
         for vote in content["votes"]:
-            _check(vote, codes, len(study["images"]), file)
-        known = people.get(content["participant"])
-        if known is None or len(content["votes"]) > len(known):
-            people[content["participant"]] = content["votes"]
+            _check(vote, {*codes, SANITY}, len(study["images"]), file)
+        people[content["participant"]] = max(people.get(content["participant"], []), content["votes"], key=len)
     if not people:
         raise ValueError("give the files that people saved on the page")
-    attentive = {person: votes for person, votes in people.items() if _passes(votes)}
-    names = list(codes.values())
+    attentive = [votes for votes in people.values() if _passes(votes)]
     numbers = {code: number for number, code in enumerate(codes)}
-    counted = [
-        (vote, Vote(person, vote["image"], numbers[vote["left"]], numbers[vote["right"]], _OUTCOMES[vote["choice"]]))
-        for person, votes in enumerate(attentive.values())
-        for vote in votes
-        if not _is_sanity(vote)
+    counted = [(person, vote) for person, votes in enumerate(attentive) for vote in votes if not _is_sanity(vote)]
+    known = [
+        Vote(person, vote["image"], numbers[vote["left"]], numbers[vote["right"]], _OUTCOMES[vote["choice"]])
+        for person, vote in counted
     ]
-    sides = [vote["choice"] for vote, _ in counted if vote["choice"] != "tie"]
+    sides = [vote["choice"] for _, vote in counted if vote["choice"] != "tie"]
     left_share = sides.count("left") / len(sides) if sides else 0.5
-    return score_votes(names, [vote for _, vote in counted], left_share, len(people) - len(attentive), seed)
+    return score_votes(list(codes.values()), known, left_share, len(people) - len(attentive), seed)
 
 
 def _is_sanity(vote: dict[str, Any]) -> bool:
@@ -68,14 +64,12 @@ def _passes(votes: Sequence[dict[str, Any]]) -> bool:
     return not asked or right > len(asked) / 2
 
 
-def _check(vote: Any, codes: dict[str, str], images: int, file: str | Path) -> None:
-    known = {*codes, SANITY}
+def _check(vote: Any, systems: set[str], images: int, file: str | Path) -> None:
     right = (
         isinstance(vote, dict)
         and type(vote.get("image")) is int
         and 0 <= vote["image"] < images
-        and vote.get("left") in known
-        and vote.get("right") in known
+        and {vote.get("left"), vote.get("right")} <= systems
         and vote["left"] != vote["right"]
         and vote.get("choice") in _OUTCOMES
     )

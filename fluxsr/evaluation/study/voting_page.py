@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from fluxsr.atomic import replacing, write_text
+from fluxsr.evaluation.html import data_uri, encoded, write_page
 from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.names import folders_by_name
 from fluxsr.evaluation.study.votes import FORMAT, SANITY
 from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
-from fluxsr.images.convert import to_pil, to_pixels
 
 # A page of more is slow to open, and too large for a mail.
 INLINE_BYTES = 40_000_000
@@ -93,31 +89,33 @@ def write_study(
         return hashlib.sha256("\n".join([salt, *map(str, parts)]).encode()).hexdigest()[:12]
 
     codes = [code("system", name) for name in systems]
-    study_id = code("study", *systems, *files[0])
-    store = _Store(output, study_id, inline)
+    known = {"format": FORMAT, "study": code("study", *systems, *files[0])}
+    store = _Store(output.with_name(f"{output.stem}_{known['study']}"), inline)
     images, trials = [], []
     for number, name in enumerate(files[0]):
-        pictures = [read_image(matched[name]) for matched in files]
-        height, width = pictures[0].shape[-2:]
-        entry: dict[str, Any] = {"width": width, "height": height, "pictures": {}}
-        for system, picture in zip(codes, pictures, strict=True):
-            entry["pictures"][system] = store.keep(code("picture", system, name), picture)
+        pictures = dict(zip(codes, [read_image(matched[name]) for matched in files], strict=True))
+        height, width = pictures[codes[0]].shape[-2:]
         if number < sanity:
-            entry["pictures"][SANITY] = store.keep(code("picture", SANITY, name), damaged(pictures[0]))
+            pictures[SANITY] = damaged(pictures[codes[0]])
             trials.append([number, codes[0], SANITY])
+        trials += [[number, *pair] for pair in combinations(codes, 2)]
+        places = {system: store.keep(code("picture", system, name), one) for system, one in pictures.items()}
+        entry: dict[str, Any] = {"width": width, "height": height, "pictures": places}
         if sources:
             enlarged = imresize(read_image(sources[name])[None], (height, width))[0]
             entry["input"] = store.keep(code("picture", "input", name), enlarged)
         images.append(entry)
-        trials += [[number, *pair] for pair in combinations(codes, 2)]
-    known = {"format": FORMAT, "study": study_id}
+    for entry in images:
+        entry["pictures"] = {system: store.source(name) for system, name in entry["pictures"].items()}
+        entry |= {"input": store.source(entry["input"])} if sources else {}
     page = {**known, "title": title, "question": question, "votes": votes, "images": images, "trials": trials}
-    folder = store.finish()
-    write_text(output, _html(title, page, store.sources))
+    data = json.dumps(page).replace("<", "\\u003c")  # a title could end the script, or begin a comment in it
+    body = (_FOLDER / "body.html").read_text(encoding="utf-8")
+    write_page(output, title, f'{body}<script type="application/json" id="study">{data}</script>', _FOLDER)
     key = output.with_suffix(".key.json")
     names = {"systems": dict(zip(codes, systems, strict=True)), "images": list(files[0])}
     write_text(key, json.dumps({**known, **names}, indent=1) + "\n")
-    return StudyFiles(output, key, folder)
+    return StudyFiles(output, key, store.folder if store.inline is False else None)
 
 
 def damaged(picture: Tensor) -> Tensor:
@@ -141,48 +139,23 @@ def _matched(systems: Mapping[str, str | Path]) -> list[dict[str, Path]]:
 class _Store:
     """The pictures as PNG: each is written into a folder beside the page, or held until the page takes them in."""
 
-    def __init__(self, output: Path, study_id: str, inline: bool | None) -> None:
-        self.folder = output.with_name(f"{output.stem}_{study_id}")
+    def __init__(self, folder: Path, inline: bool | None) -> None:
+        self.folder = folder
         self.inline = inline
         self.held: dict[str, bytes] = {}
-        self.sources: Callable[[str], str] = self._data
 
     def keep(self, name: str, picture: Tensor) -> str:
-        to_pil(to_pixels(picture, np.uint8)).save(buffer := io.BytesIO(), "PNG")
-        self.held[name] = buffer.getvalue()
-        too_much = self.inline is None and sum(map(len, self.held.values())) > INLINE_BYTES
-        if self.inline is False or too_much:
+        self.held[name] = encoded(picture)
+        if self.inline is None and sum(map(len, self.held.values())) > INLINE_BYTES:
             self.inline = False
-            self._write()
+        if self.inline is False:
+            for one, content in self.held.items():
+                with replacing(self.folder / f"{one}.png") as temporary:
+                    temporary.write_bytes(content)
+            self.held.clear()
         return name
 
-    def finish(self) -> Path | None:
-        if self.inline is not False:
-            return None
-        self._write()
-        self.sources = lambda name: f"{self.folder.name}/{name}.png"
-        return self.folder
-
-    def _write(self) -> None:
-        for name, content in self.held.items():
-            with replacing(self.folder / f"{name}.png") as temporary:
-                temporary.write_bytes(content)
-        self.held.clear()
-
-    def _data(self, name: str) -> str:
-        return f"data:image/png;base64,{base64.b64encode(self.held[name]).decode()}"
-
-
-def _html(title: str, page: dict[str, Any], source: Callable[[str], str]) -> str:
-    for image in page["images"]:
-        image["pictures"] = {system: source(name) for system, name in image["pictures"].items()}
-        if "input" in image:
-            image["input"] = source(image["input"])
-    style, script, body = (
-        (_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "page.js", "body.html")
-    )
-    data = json.dumps(page).replace("<", "\\u003c")  # a title could end the script, or begin a comment in it
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{style}</style></head>
-<body>{body}<script type="application/json" id="study">{data}</script><script>{script}</script></body></html>
-"""
+    def source(self, name: str) -> str:
+        if self.inline is False:
+            return f"{self.folder.name}/{name}.png"
+        return data_uri(self.held[name])

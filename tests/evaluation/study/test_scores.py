@@ -27,8 +27,9 @@ def test_who_wins_everything_gets_a_finite_score():
     one_sided = bradley_terry(np.array([[0.0, 9.0], [0.0, 0.0]]))
     np.testing.assert_allclose(one_sided, [math.log(9.5 / 0.5) / 2, -math.log(9.5 / 0.5) / 2], atol=1e-9)
     # The third is only known over the second.
-    chain = np.array([[0, 3, 0], [1, 0, 3], [0, 1, 0]], dtype=float)
-    np.testing.assert_allclose(np.diff(bradley_terry(chain)), [-math.log(3)] * 2, atol=1e-8)
+    for size, won, lost in ((3, 3.0, 1.0), (6, 1000.0, 0.5), (12, 1e4, 0.5)):
+        chain = won * np.eye(size, k=1) + lost * np.eye(size, k=-1)
+        np.testing.assert_allclose(np.diff(bradley_terry(chain)), [-math.log(won / lost)] * (size - 1), atol=1e-6)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():

@@ -210,10 +210,10 @@ def saved(folders, tmp_path):
     key = json.loads(study.key.read_text())
     a, b = key["systems"]
 
-    def save(participant, *votes, name=None, **changes):
+    def save(participant, *votes, name=None):
         path = tmp_path / f"{name or participant}.json"
         content = {"format": 1, "study": key["study"], "participant": participant, "votes": votes}
-        path.write_text(json.dumps({**content, **changes}))
+        path.write_text(json.dumps(content))
         return path
 
     return study.key, a, b, save
@@ -240,33 +240,49 @@ def test_of_a_persons_files_the_fullest_counts(saved):
     assert scores.systems[0].score == pytest.approx(math.log(1) * POINTS)
 
 
-def test_files_that_do_not_belong_are_named(saved, tmp_path):
+@pytest.mark.parametrize(
+    ("left", "right", "choice", "image"),
+    [
+        ("a", "nobody", "left", 0),
+        ("a", "a", "left", 0),
+        ("a", "b", "up", 0),
+        *(("a", "b", "left", image) for image in (IMAGES, -1, True)),
+    ],
+)
+def test_a_vote_that_the_page_can_not_have_saved_is_named(saved, left, right, choice, image):
     key, a, b, save = saved
-    with pytest.raises(ValueError, match="is of another study"):
-        merge_votes([save("x", vote(a, b, "left"), study="other")], key)
-    with pytest.raises(ValueError, match="a vote that the page can't have saved"):
-        merge_votes([save("x", vote(a, "nobody", "left"))], key)
-    for wrong in (vote(a, b, "left", IMAGES), vote(a, b, "left", -1), vote(a, b, "left", True)):
-        with pytest.raises(ValueError, match="a vote that the page can't have saved"):
-            merge_votes([save("x", wrong)], key)
-    for file in (key, save("x", votes=None), save(["x"], name="x")):
-        with pytest.raises(ValueError, match="is not the votes of a study"):
-            merge_votes([file], key)
-    with pytest.raises(ValueError, match="is no JSON file"):
-        merge_votes([tmp_path / "study.html"], key)
-    with pytest.raises(ValueError, match="can't read"):
-        merge_votes([tmp_path / "absent.json"], key)
-    with pytest.raises(ValueError, match="give the files that people saved"):
-        merge_votes([], key)
+    codes = {"a": a, "b": b}
+    file = save("x", vote(a, b, "left"), vote(codes[left], codes.get(right, right), choice, image))
+    with pytest.raises(ValueError, match=r"x.json holds a vote"):
+        merge_votes([file], key)
 
 
-def test_what_can_not_be_compared_is_said(folders, tmp_path):
-    with pytest.raises(ValueError, match="needs two systems or more, got ours"):
-        write_study({"ours": folders / "ours"}, tmp_path / "study.html")
-    with pytest.raises(ValueError, match=r"must end in .html"):
-        write_study({"a": folders / "ours", "b": folders / "theirs"}, tmp_path / "study.json")
-    with pytest.raises(ValueError, match="votes must be at least 1"):
-        write_study({"a": folders / "ours", "b": folders / "theirs"}, tmp_path / "study.html", votes=0)
-    with pytest.raises(ValueError, match=r"b, beside a: .*16x12 instead of 64x48"):
-        write_study({"a": folders / "ours", "b": folders / "inputs"}, tmp_path / "study.html")
-    assert not (tmp_path / "study.html").exists()
+@pytest.mark.parametrize("change", [{"study": "other"}, {"votes": None}, {"participant": ["x"]}, {"format": 2}])
+def test_files_that_do_not_belong_are_named(saved, change):
+    key, a, b, save = saved
+    file = save("x", vote(a, b, "left"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match=r"x.json is"):
+        merge_votes([file], key)
+
+
+@pytest.mark.parametrize("name", ["study.key.json", "study.html", "absent.json", None])
+def test_what_is_no_file_of_votes_is_named(saved, tmp_path, name):
+    with pytest.raises(ValueError, match=name or "give the files"):
+        merge_votes([tmp_path / name] if name else [], saved[0])
+
+
+@pytest.mark.parametrize(
+    ("folder", "page", "votes", "named"),
+    [
+        (None, "study.html", None, "got ours"),
+        ("theirs", "study.json", None, "study.json"),
+        ("theirs", "study.html", 0, "got 0"),
+        ("inputs", "study.html", None, r"b, beside ours: .*16x12 instead of 64x48"),
+    ],
+)
+def test_what_can_not_be_compared_is_said(folders, tmp_path, folder, page, votes, named):
+    systems = {"ours": folders / "ours"} | ({"b": folders / folder} if folder else {})
+    with pytest.raises(ValueError, match=named):
+        write_study(systems, tmp_path / page, votes=votes)
+    assert not (tmp_path / page).exists()
