@@ -472,6 +472,13 @@ class OneStepSR(LightningModule):
         check_fits(self.trained.state(), {name: one for name, one in state.items() if not name.startswith(OBJECTIVE)})
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_optimizers(checkpoint, self.configure_optimizers())
+        own, saved = self.record, StudentRecord.read(checkpoint.get(KEY, {}).get("student", {}), "the checkpoint")
+        saved.tell_differences(
+            "the checkpoint",
+            guidance=own.guidance,
+            prompt_digest=own.prompt_digest,
+            autoencoder=own.autoencoder,
+        )
         if isinstance(self.objective, FlowTrajectoryDistillation):
             self.objective.take_state(state, OBJECTIVE)  # outside of a Trainer nothing has settled it yet
         self.build_table()

@@ -103,6 +103,19 @@ def test_a_training_writes_one_record_everywhere(tmp_path):
     assert StudentRecord.read(saved, "x") == expected
 
 
+@pytest.mark.parametrize(("guidance", "said"), [(3.5, 0), (1.0, 1)])
+def test_a_training_that_goes_on_otherwise_is_warned(tmp_path, caplog, guidance, said):
+    def module(scale):
+        net = tiny_transformer(in_channels=48, guidance_embeds=True)
+        return tiny_module(backbone=FluxBackbone(net, guidance=scale), losses={})
+
+    first = tiny_trainer(tmp_path, max_steps=1)
+    first.fit(module(3.5), loader(1))
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    tiny_trainer(tmp_path, max_steps=2).fit(module(guidance), loader(2), ckpt_path=tmp_path / "last.ckpt")
+    assert sum("guidance" in record.getMessage() for record in caplog.records) == said
+
+
 def test_a_single_file_and_a_folder_say_the_same(tmp_path):
     made = StudentRecord(objective="ConsistencySRFlow", start_time=0.3, window=48, scale=2, trained="briefly", steps=5)
     load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", record=made)
