@@ -35,5 +35,6 @@ class Prompt(io.ComfyNode):
         if path is None:
             raise ValueError("choose the file that `fluxsr prompt` wrote: it belongs below models/fluxsr")
         embedding = PromptEmbedding.load(path)
-        pooled = {"pooled_output": embedding.pooled_prompt_embeds.float()}
-        return io.NodeOutput([[embedding.prompt_embeds.float(), pooled]])
+        pooled = embedding.pooled_prompt_embeds  # FLUX.2 has none
+        further = {} if pooled is None else {"pooled_output": pooled.float()}
+        return io.NodeOutput([[embedding.prompt_embeds.float(), further]])

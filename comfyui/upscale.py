@@ -30,7 +30,9 @@ class Upscale(io.ComfyNode):
             inputs=[
                 FluxSRModel.Input("fluxsr_model"),
                 io.Image.Input("image"),
-                io.Float.Input("scale", default=4.0, min=0.1, max=32.0, step=0.1),
+                io.Float.Input(
+                    "scale", default=4.0, min=0.0, max=32.0, step=0.1, tooltip="0: what the model was trained for."
+                ),
                 io.Int.Input("width", default=0, min=0, max=65536, tooltip="In pixels, instead of scale; 0: free."),
                 io.Int.Input("height", default=0, min=0, max=65536, tooltip="In pixels, instead of scale; 0: free."),
                 io.Float.Input(
@@ -81,7 +83,7 @@ class Upscale(io.ComfyNode):
             results.append(
                 upscaler(
                     one,
-                    scale,
+                    scale or None,
                     size,
                     steps,
                     progress,

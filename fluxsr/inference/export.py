@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from fluxsr.inference.loading import Student, find_student
+from fluxsr.inference.loading import Student, find_student, window_of
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import PromptEmbedding, fuse_lora, load_folded
 from fluxsr.models.architectures import license_of
@@ -138,7 +138,8 @@ def export_model(
         prompt=own.prompt,
         prompt_digest=own.prompt_digest,
         autoencoder=vae.fingerprint(),
-        window=student.window(vae),
+        autoencoder_name=getattr(vae, "name", ""),
+        window=window_of(student.record, vae),
         trained=trained or student.record.trained,
     )
     record = replace(record, license=license_of(record.base).name)

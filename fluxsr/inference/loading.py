@@ -71,9 +71,10 @@ class Student(NamedTuple):
             self.record.tell_differences(self.lora or self.source.name, autoencoder=autoencoder.fingerprint())
         return autoencoder.eval()
 
-    def window(self, autoencoder: Any) -> int:
-        """Return the side in pixels of what it sees at a time: as it says, or what its kind is trained on."""
-        return self.record.window or (NANO_WINDOW if isinstance(autoencoder, PixelAutoencoder) else FLUX_WINDOW)
+
+def window_of(record: StudentRecord, autoencoder: Any) -> int:
+    """Return the side in pixels of what a student sees at a time: as it says, or what its kind is trained on."""
+    return record.window or (NANO_WINDOW if isinstance(autoencoder, PixelAutoencoder) else FLUX_WINDOW)
 
 
 def find_student(
@@ -101,6 +102,8 @@ def find_student(
     source = ModelSource(model_or_shipped(model, lora), revision)
     config = source.transformer_config()  # what is no model is said before what it lacks
     record = source.record if lora is None else read_record(lora)
+    if not config["guidance_embeds"]:  # an adapter of a relative with guidance runs without
+        record = replace(record, guidance=None)
     record = record.given(start_time=start_time, window=window, guidance=guidance)
     record.check_restores(lora or source.name)
     base = record.base or base_of(source.name, config)

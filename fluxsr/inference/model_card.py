@@ -48,7 +48,7 @@ from PIL import Image
 from fluxsr.inference.pipeline import FluxSRPipeline
 
 pipeline = FluxSRPipeline.from_pretrained("{name}", torch_dtype=torch.{dtype})
-pipeline(Image.open("photo.jpg"), scale=4).images[0].save("large.png")
+pipeline(Image.open("photo.jpg")).images[0].save("large.png")
 ```
 
 ## Training

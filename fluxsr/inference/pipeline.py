@@ -19,6 +19,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 from torch import nn
 
 from fluxsr.inference.form import MemoryPlan
+from fluxsr.inference.loading import window_of
 from fluxsr.inference.memory import memory_limit
 from fluxsr.inference.model_card import model_card
 from fluxsr.inference.upscaler import Upscaler
@@ -143,7 +144,9 @@ class FluxSRPipeline(DiffusionPipeline):
         transformer: Any = backbone.transformer
         # A folded one holds its prompt.
         prompt = None if is_folded(transformer.config) else FixedPrompt.from_embedding(backbone.prompt)
-        record = replace(record, guidance=backbone.guidance, autoencoder=autoencoder.fingerprint(), encoder_lora="")
+        # Its own autoencoder lies beside it, with an adapter of the encoder fused.
+        beside: dict[str, Any] = {"autoencoder": autoencoder.fingerprint(), "autoencoder_name": "", "encoder_lora": ""}
+        record = replace(record, guidance=backbone.guidance, window=window_of(record, autoencoder), **beside)
         vae = autoencoder.vae if isinstance(autoencoder, LatentAutoencoder) else None
         return cls(transformer, vae, prompt, record.values())
 
@@ -268,13 +271,15 @@ class FluxSRPipeline(DiffusionPipeline):
         # Not velocity.to(device): moving the transformer is the pipeline's business, which may offload or quantize it.
         for name, buffer in list(velocity.named_buffers(recurse=False)):
             velocity.register_buffer(name, buffer.to(device), persistent=False)
+        described = self.record.autoencoder
+        autoencoder: Any
         if self.vae is None:
-            autoencoder: Any = PixelAutoencoder.described(self.record.autoencoder)
+            autoencoder = PixelAutoencoder.described(described) if described else PixelAutoencoder()
         else:
             autoencoder = wrap_autoencoder(self.vae)
         plan = getattr(self, "memory_plan", None)
         assert self.record.start_time is not None, "the constructor has checked it"
-        window = self.record.window if plan is None else plan.window
+        window = window_of(self.record, autoencoder) if plan is None else plan.window
         own = {"window": window, "device": device, "memory_plan": plan, "record": self.record}
         return Upscaler(velocity, autoencoder, self.record.start_time, **{**own, **options})
 

@@ -17,7 +17,7 @@ from fluxsr.images.resize import output_size
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
 from fluxsr.inference.ensemble import ShiftedMean
 from fluxsr.inference.form import MemoryPlan, choose_form, take_form
-from fluxsr.inference.loading import find_student
+from fluxsr.inference.loading import find_student, window_of
 from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory, memory_limit
 from fluxsr.inference.settings import SCALE, check_numbers
 from fluxsr.models.devices import DType, check_dtype, choose_device
@@ -161,7 +161,7 @@ class Upscaler:
             velocity = student.backbone(None if prompt is None else str(prompt), dtype, onto)
             vae = student.autoencoder(velocity, autoencoder, dtype, onto)
             own: dict[str, Any] = {
-                "window": student.window(vae),
+                "window": window_of(student.record, vae),
                 "tile": tile,
                 "device": onto,
                 "record": student.record,

@@ -56,7 +56,10 @@ def base_of(model: str, config: Mapping[str, Any]) -> str:
         return "nano"
     if not Path(model).exists():
         return model
-    return PUBLISHED["flux.1-dev"].hub_id if _is(config, "flux.1-dev") else Path(model).resolve().name
+    if _is(config, "flux.1-dev"):
+        return PUBLISHED["flux.1-dev"].hub_id
+    name = Path(model).resolve().name
+    return "unknown" if published(name) is not None else name  # a folder of a known model's name may hold another
 
 
 def _is(config: Mapping[str, Any], name: str, but: str = "") -> bool:

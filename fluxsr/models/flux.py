@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -71,6 +72,7 @@ class FluxBackbone(nn.Module):
         self.quantization: str | None = None  # of the frozen weights; load_flux says which
         self.base = ""  # shipped name or hub id of the weights, and its revision; load_flux says which
         self.revision = ""
+        self.source = StudentRecord()  # what the files say that it was loaded from; load_flux says which
         self.adapters = AdapterRoles(self.transformer)
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
         self.prompt_text = ""
@@ -261,9 +263,10 @@ class FluxBackbone(nn.Module):
 
     @property
     def record(self) -> StudentRecord:
-        """What the model says of itself: its base, guidance and prompt; a training adds its own."""
-        return StudentRecord(
-            base=self.base,
+        """What the model is: what its files said, and its present base, guidance and prompt; a training adds its own."""
+        return replace(
+            self.source,
+            base=self.base or self.source.base,
             revision=self.revision,
             base_sizes=sizes_of(self.transformer.config),
             guidance=self.guidance,

@@ -83,19 +83,25 @@ def load_flux(
     source = ModelSource(model, revision)
     meta = place.type == "meta"
     adapted = lora_weights is not None and not (meta and not Path(lora_weights).exists())
-    # What an adapter was trained with comes before what its base says; on meta no hub is asked.
-    record = read_record(lora_weights) if adapted and lora_weights is not None else _record_of(source, meta)
+    # What an adapter was trained with comes before what its base says; without weights no hub is asked.
+    offline = meta or not weights
+    record = read_record(lora_weights) if adapted and lora_weights is not None else _record_of(source, offline)
     transformer = _load_transformer(source, weights, getattr(torch, dtype), quantize, place)
     config: Any = transformer.config
     if guidance is None and config.guidance_embeds and not is_folded(config):
         guidance = record.guidance
     with torch.device("meta" if meta else "cpu"):
-        embedding = _load_prompt(prompt, transformer, place) if prompt is not None else own_prompt(source, place)
+        embedding = (
+            _load_prompt(prompt, transformer, place) if prompt is not None else own_prompt(source, place, offline)
+        )
         backbone = FluxBackbone(transformer, embedding, guidance, gradient_checkpointing)
         if not text_stream:
             backbone.drop_text_stream()
     backbone.quantization = quantize
-    backbone.base, backbone.revision = source.public_name, revision or ""
+    if weights:
+        backbone.base, backbone.revision = source.public_name, revision or ""
+    if adapted or trainable == "none":  # else another model is trained, of which nothing is known yet
+        backbone.source = record
     if not adapted:
         record.tell_differences(model, guidance=backbone.guidance, prompt_digest=backbone.prompt.digest)
     if lora_weights is not None:

@@ -82,10 +82,12 @@ def no_prompt(config: Any, tokens: int = 0) -> PromptEmbedding:
     return PromptEmbedding(embeds, None if pooled is None else torch.zeros(1, pooled))
 
 
-def own_prompt(source: ModelSource, device: torch.device | str = "cpu") -> PromptEmbedding | None:
-    """Return the prompt inside of a FluxSR pipeline; ``None`` where there is none. On ``meta`` only a local header is read."""
+def own_prompt(
+    source: ModelSource, device: torch.device | str = "cpu", offline: bool = False
+) -> PromptEmbedding | None:
+    """Return the prompt inside of a FluxSR pipeline; ``None`` where there is none. ``offline`` asks no hub."""
     place = torch.device(device).type
-    if (place == "meta" and source.kind == "hub") or source.index.get("_class_name") != PIPELINE:
+    if (offline and source.kind == "hub") or source.index.get("_class_name") != PIPELINE:
         return None
     if (source.index.get("prompt") or [None])[0] is None:
         return None

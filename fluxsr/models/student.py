@@ -28,7 +28,8 @@ class StudentRecord:
     and in a checkpoint of the training. What a file does not say has the default below; files of version 0.2 say less.
 
     Attributes:
-        base: Shipped name or hub id of the model that it was made from, or a folder's own name. Empty: not known.
+        base: Shipped name or hub id of the model that it was made from; in an export also a folder's own name. Empty: not
+            known.
         revision: Revision of the hub repository. Empty: the newest.
         base_sizes: Arguments by which bases of one family differ, such as ``num_layers``.
         objective: Name of the class of its objective.
@@ -166,7 +167,13 @@ class StudentRecord:
             logger.warning("%s was trained on %s, and is put on %s: the result is another", path, self.base, name)
 
     def tell_differences(
-        self, path: str | Path, *, guidance: float | None = None, prompt_digest: str = "", autoencoder: Any = None
+        self,
+        path: str | Path,
+        *,
+        guidance: float | None = None,
+        prompt_digest: str = "",
+        autoencoder: Any = None,
+        objective: str = "",
     ) -> None:
         """Warn where a model is used with other conditions than it was trained with: its output is another then.
 
@@ -175,7 +182,10 @@ class StudentRecord:
             guidance: Guidance scale in use; ``None``: the model takes none.
             prompt_digest: Digest of the prompt in use; empty: not compared.
             autoencoder: Description of the autoencoder in use; ``None``: not compared.
+            objective: Name of the objective in use; empty: not compared.
         """
+        if objective and self.objective and objective != self.objective:
+            logger.warning("%s was trained with %s, and goes on with %s", path, self.objective, objective)
         if None not in (guidance, self.guidance) and guidance != self.guidance:
             logger.warning(
                 "%s was trained with guidance %g, and runs with guidance %g: the result is another",

@@ -16,6 +16,11 @@ def public_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module inside of torch.compile's wrapper, or the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
 def public_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return a module's parameters by their public names."""
     return {public_name(name): parameter for name, parameter in module.named_parameters()}

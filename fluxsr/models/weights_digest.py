@@ -30,6 +30,7 @@ def weights_digest(module: nn.Module, names: Collection[str] | None = None, *, r
         if names is not None and name not in names:
             continue
         plain = parameter.detach()
+        name = name.replace(".base_layer", "")  # where peft keeps the weights that it adapts
         digest.update(f"{name}:{tuple(parameter.shape)}:{torch.bfloat16 if rounded else parameter.dtype}".encode())
         if type(plain) not in (torch.Tensor, nn.Parameter) or plain.is_meta:
             continue

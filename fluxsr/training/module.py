@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -29,7 +30,7 @@ from fluxsr.models import (
 from fluxsr.models.architectures import license_of
 from fluxsr.models.sharding import shard_backbone
 from fluxsr.models.tiling import TiledVelocity, in_tiles
-from fluxsr.models.weight_names import public_name
+from fluxsr.models.weight_names import public_name, unwrapped
 from fluxsr.models.weights_digest import weights_digest
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import Adversary
@@ -192,7 +193,11 @@ class OneStepSR(LightningModule):
         Any work with a checkpoint takes T_L from there. A new run measures it, the same on all processes.
         """
         if (path := resumed_from()) is not None:
-            if not objective.is_settled and (saved := lr_time_in(path)) is not None:
+            if (saved := lr_time_in(path)) is not None:
+                if objective.is_settled and objective.lr_time != saved:
+                    rank_zero_warn(
+                        f"lr_time is {objective.lr_time:g} here and {saved:g} in the checkpoint, which rules"
+                    )
                 objective.lr_time = saved
         elif stage == "fit" and (self.check_lr_time or not objective.is_settled):
             device = self.trainer.strategy.root_device
@@ -473,12 +478,16 @@ class OneStepSR(LightningModule):
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_optimizers(checkpoint, self.configure_optimizers())
         own, saved = self.record, StudentRecord.read(checkpoint.get(KEY, {}).get("student", {}), "the checkpoint")
+        saved.check_base("the checkpoint", own.base, own.base_sizes)
         saved.tell_differences(
             "the checkpoint",
             guidance=own.guidance,
             prompt_digest=own.prompt_digest,
             autoencoder=own.autoencoder,
+            objective=own.objective,
         )
+        if self._given_scale is None and saved.scale is not None:  # neither the data nor an argument says one
+            self.scale = int(saved.scale)
         if isinstance(self.objective, FlowTrajectoryDistillation):
             self.objective.take_state(state, OBJECTIVE)  # outside of a Trainer nothing has settled it yet
         self.build_table()
@@ -492,7 +501,8 @@ class OneStepSR(LightningModule):
     @property
     def record(self) -> StudentRecord:
         """What this training makes, besides its weights; the backbone says its own part, if it is one of ours."""
-        own = self.backbone.record if isinstance(self.backbone, FluxBackbone) else StudentRecord()
+        backbone = unwrapped(self.backbone)
+        own = backbone.record if isinstance(backbone, FluxBackbone) else StudentRecord()
         described: Any = self.autoencoder
         return replace(
             own,
@@ -505,7 +515,9 @@ class OneStepSR(LightningModule):
             autoencoder_name=getattr(described, "name", ""),
             period=2 * self.autoencoder.downsample,
             license=license_of(own.base).name,
+            trained="",
             steps=self.global_step,
+            encoder_lora="",
         )
 
     # ---- helpers ---------------------------------------------------------------------------------------------

@@ -121,6 +121,10 @@ def make_pairs(
         raise ValueError(
             f"{model} was folded at t = {config['t']}, and a teacher runs at many times: give the whole model"
         )
+    if source.record.start_time is not None and not source.record.from_noise:
+        raise ValueError(
+            f"{model} is a student, which restores photos and makes none: give the flow teacher that it was trained from"
+        )
     backbone = load_flux(
         model, trainable="none", prompt=prompt, guidance=guidance, dtype=dtype, revision=revision, device=place
     )
@@ -141,7 +145,7 @@ def make_pairs(
         "prompt": backbone.prompt_text,
         "prompt_digest": backbone.prompt.digest,
         **({} if cfg == 1 else {"cfg": cfg, "negative_prompt_digest": tensors_digest(backbone.negative_prompt_embeds)}),
-        "guidance": guidance,
+        "guidance": backbone.guidance,
         "steps": steps,
         "shift": shift,
         "size": size,

@@ -1,4 +1,4 @@
-"""Loads the model of `fluxsr upscale` and `fluxsr app`, which take the same options for it."""
+"""Loads the model of a command: all that have one take the same options for it."""
 
 from __future__ import annotations
 

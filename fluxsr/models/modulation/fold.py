@@ -8,6 +8,7 @@ same operations that the whole model would run, so that the folded model gives t
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
             if family.modulation.fullmatch(name):
                 state[f"{name}.value"] = linear(features)
     _fill(folded, state, prompt, backbone.dtype)
-    result = FluxBackbone(folded).eval()
+    result = _like(backbone, FluxBackbone(folded), t)
     if role is not None and not fuse:
         own = {name for name, module in folded.named_modules() if isinstance(module, nn.Linear)}
         for name, layer in _adapted(transformer).items():
@@ -145,7 +146,10 @@ def load_folded(
         elif key not in ("prompt_embeds", "pooled_prompt_embeds"):
             state[key] = read(key).to(device)
     _fill(folded, state, prompt, kind)
-    return FluxBackbone(folded.to(device)).eval()
+    result = FluxBackbone(folded.to(device)).eval()
+    result.base, result.revision = checkpoint.source.public_name, revision or ""
+    result.source = replace(record, start_time=t)
+    return result
 
 
 @torch.no_grad()
@@ -162,7 +166,7 @@ def fuse_lora(backbone: FluxBackbone) -> FluxBackbone:
         if not has_text_stream(transformer) and has_text_stream(plain):
             drop_text_stream(plain, backbone.family)
     plain.load_state_dict(_plain_state(transformer, backbone.default_role), assign=True)
-    return FluxBackbone(plain.requires_grad_(False), backbone.prompt, backbone.guidance).eval()
+    return _like(backbone, FluxBackbone(plain.requires_grad_(False), backbone.prompt, backbone.guidance))
 
 
 def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
@@ -179,6 +183,13 @@ def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
     transformer: Any = backbone.transformer
     transformer.compile_repeated_blocks(**options)
     return backbone
+
+
+def _like(backbone: FluxBackbone, made: FluxBackbone, t: float | None = None) -> FluxBackbone:
+    """Return a backbone that was made of another one, with what is known of that; ``t``: the time that it was folded at."""
+    made.base, made.revision = backbone.base, backbone.revision
+    made.source = backbone.source.given(start_time=t)
+    return made.eval()
 
 
 def _refuse_table(backbone: FluxBackbone) -> None:
