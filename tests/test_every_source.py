@@ -94,6 +94,7 @@ OTHER_TEXT = "whose text encoders are not known here"
 NO_WEIGHTS = "names an architecture without shipped weights"
 NO_TIME = "does not say at which time the LR latents stand"
 TEACHER = "is a flow teacher"
+STUDENT = "is a student"
 OTHER_CLASS = "which is not supported here; supported:"
 FOLDED = "is folded already"
 INCOMPLETE = "the folder is incomplete or damaged"
@@ -115,19 +116,19 @@ IN_FOLDER = {"load_autoencoder": OK, "prompt": INCOMPLETE}
 PIPELINE = {"pipeline": OK, "load_autoencoder": OK, "prompt": OTHER_TEXT}
 FOLDED_PIPELINE = PIPELINE | {"load_folded": FOLDED, "pairs": "folded at t"}
 EXPECTED = {
-    "shipped": row(OK),
+    "shipped": row(OK, pairs=STUDENT),
     "shipped teacher": row(TEACHER),
     "teacher with an adapter": row(OK),
     "teacher with an adapter without a time": row(NO_TIME),
     "teacher with an adapter, and a time": row(OK),
-    "file": row(OK),
+    "file": row(OK, pairs=STUDENT),
     "file without a time": row(NO_TIME),
     "file of a teacher": row(TEACHER),
     "base": row(NO_TIME, **IN_FOLDER),
     "base and a time": row(OK, **IN_FOLDER),
     "base with an adapter": row(OK, **IN_FOLDER),
     "base with a teacher's adapter": row(TEACHER, **IN_FOLDER),
-    "fluxsr pipeline": row(OK, **PIPELINE),
+    "fluxsr pipeline": row(OK, **PIPELINE, pairs=STUDENT),
     "folded pipeline": row(OK, **FOLDED_PIPELINE, export_folded=FOLDED),
     "transformer": row(NO_TIME, pairs=NO_VAE_INSIDE, load_autoencoder=OTHER_CLASS),
     "transformer and a time": row(NO_VAE_INSIDE, pairs=NO_VAE_INSIDE, load_autoencoder=OTHER_CLASS),
@@ -155,7 +156,7 @@ def sources(tmp_path_factory) -> dict[str, Name]:
 
     student = load_flux("nano-student", trainable="none")
     student.save(folder / "mine.safetensors", record=StudentRecord(start_time=0.25))
-    student.save(folder / "timeless.safetensors")
+    student.save(folder / "timeless.safetensors", record=StudentRecord())
     student.save(folder / "teacher.safetensors", record=StudentRecord(start_time=1.0, objective="FlowMatching"))
     on_nano = adapter(load_flux("nano", trainable="none"), "on nano", start_time=0.25)
     timeless = adapter(load_flux("nano", trainable="none"), "on nano, without a time")

@@ -231,6 +231,8 @@ class FluxBackbone(nn.Module):
         See :meth:`fluxsr.models.adapters.AdapterRoles.add` for the arguments and errors.
         """
         self.adapters.add(role, rank=rank, alpha=alpha, targets=targets, text=self.text_tokens > 0, trainable=trainable)
+        if self.default_role in (None, role):
+            self.source = StudentRecord()  # a new adapter makes another model, of which nothing is known yet
         if trainable and self.default_role is None:
             self.default_role = role
 
@@ -260,6 +262,8 @@ class FluxBackbone(nn.Module):
         if role not in self.adapters.names:
             self.add_lora(role, rank=lora_rank(state), targets=names, trainable=trainable)
         self.adapters.load_state_dict(role, state)
+        if self.default_role in (None, role):
+            self.source = record
 
     @property
     def record(self) -> StudentRecord:

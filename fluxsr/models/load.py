@@ -100,7 +100,7 @@ def load_flux(
     backbone.quantization = quantize
     if weights:
         backbone.base, backbone.revision = source.public_name, revision or ""
-    if adapted or trainable == "none":  # else another model is trained, of which nothing is known yet
+    if trainable == "none":  # else another model is trained, of which nothing is known yet
         backbone.source = record
     if not adapted:
         record.tell_differences(model, guidance=backbone.guidance, prompt_digest=backbone.prompt.digest)

@@ -477,6 +477,8 @@ class OneStepSR(LightningModule):
         check_fits(self.trained.state(), {name: one for name, one in state.items() if not name.startswith(OBJECTIVE)})
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_optimizers(checkpoint, self.configure_optimizers())
+        if isinstance(self.objective, FlowTrajectoryDistillation):
+            self.objective.take_state(state, OBJECTIVE)  # outside of a Trainer nothing has settled it yet
         own, saved = self.record, StudentRecord.read(checkpoint.get(KEY, {}).get("student", {}), "the checkpoint")
         saved.check_base("the checkpoint", own.base, own.base_sizes)
         saved.tell_differences(
@@ -488,8 +490,6 @@ class OneStepSR(LightningModule):
         )
         if self._given_scale is None and saved.scale is not None:  # neither the data nor an argument says one
             self.scale = int(saved.scale)
-        if isinstance(self.objective, FlowTrajectoryDistillation):
-            self.objective.take_state(state, OBJECTIVE)  # outside of a Trainer nothing has settled it yet
         self.build_table()
 
     def on_train_start(self) -> None:
