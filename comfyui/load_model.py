@@ -80,7 +80,7 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: str, lora: str, prompt: str, guidance: float, dtype: str, memory: str, start_time: float
+        cls, model: str, lora: str, prompt: str, guidance: float, dtype: str, memory: str, start_time: float = 0.0
     ) -> io.NodeOutput:
         """Load it into main memory; the device gets it when it is used."""
         options: dict[str, Any] = {"lora": files.path_of(lora), "prompt": files.path_of(prompt)}

@@ -94,7 +94,7 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
 
 def _completed(known: Tensor | None, batch: SRBatch, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
     """Return a tensor of all rows of a batch, of which its ``pair_rows`` (``None``: all) are known and the others are made."""
-    count, rows = len(batch.hr_image), batch.pair_rows
+    count, rows = len(batch.hr_image), getattr(batch, "pair_rows", None)  # a batch of one's own may lack them
     if known is None:
         return make(range(count))
     if rows is None:
