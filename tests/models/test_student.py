@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fluxsr.flows import FlowTrajectoryDistillation, RectifiedSRFlow
 from fluxsr.inference import Upscaler, export_model, upscale_files
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import (
@@ -17,14 +18,19 @@ from fluxsr.models import (
     PixelAutoencoder,
     PromptEmbedding,
     StudentRecord,
+    fold_modulation,
+    fuse_lora,
     load_flux,
     load_folded,
     read_record,
 )
+from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.sources import ModelSource
+from fluxsr.models.student import differing
 from fluxsr.models.weight_files import read_header
 from fluxsr.training.callbacks import ExportBackbone
 from tests.models.conftest import tiny_prompt, tiny_transformer
+from tests.models.test_autoencoders import tiny_kl
 from tests.training.conftest import loader, tiny_module, tiny_trainer
 
 FULL = StudentRecord(
@@ -201,3 +207,94 @@ def test_no_path_is_in_a_record(tmp_path):
     load_flux("nano-student", trainable="none").save(tmp_path / "mine.safetensors", record=StudentRecord(start_time=1))
     made = load_flux(str(tmp_path / "mine.safetensors")).save(tmp_path / "adapter.safetensors")
     assert not [text for text in read_header(made)[1].values() if str(tmp_path) in text]
+
+
+# ---- what is known survives what is done to a model ------------------------------------------------------------
+
+
+def test_a_teacher_stays_one_when_it_is_folded_fused_and_saved(tmp_path):
+    teacher = load_flux("nano", trainable="none")
+    made = [teacher, fuse_lora(teacher), fold_modulation(teacher, 0.25), load_folded("nano", t=0.25)]
+    assert all(one.record.from_noise and one.record.base == "nano" for one in made)
+    with pytest.raises(ValueError, match="flow teacher"):
+        FluxSRPipeline.from_backbone(teacher, PixelAutoencoder(), teacher.record.given(start_time=0.25))
+    teacher.save(tmp_path / "again.safetensors")
+    with pytest.raises(ValueError, match="flow teacher"):
+        Upscaler.from_pretrained(tmp_path / "again.safetensors", start_time=0.25, device="cpu")
+
+
+def test_a_student_keeps_its_time_and_window_when_it_is_saved_again(tmp_path):
+    student = load_flux("nano-student", trainable="none")
+    student.save(tmp_path / "again.safetensors")
+    again = Upscaler.from_pretrained(tmp_path / "again.safetensors", device="cpu")
+    assert (again.start_time, again.window) == (0.25, 128)
+    assert fold_modulation(student, 0.3).record.start_time == 0.3
+    student.add_lora(rank=1)
+    assert student.record.start_time is None  # another model, of which nothing is known yet
+    assert load_flux("nano-student").record.start_time is None
+
+
+def test_a_folder_loads_its_own_autoencoder_and_window(tmp_path):
+    backbone = FluxBackbone(tiny_transformer(in_channels=192))
+    record = StudentRecord(start_time=0.25, autoencoder_name="someone/vae")
+    FluxSRPipeline.from_backbone(backbone, PixelAutoencoder(), record).save_pretrained(tmp_path / "folder")
+    loaded = Upscaler.from_pretrained(tmp_path / "folder", device="cpu")
+    assert loaded.record.autoencoder_name == "" and isinstance(loaded.autoencoder, PixelAutoencoder)
+    assert loaded.window == FluxSRPipeline.from_pretrained(tmp_path / "folder").upscaler().window == 128
+
+
+def test_an_autoencoder_is_the_same_with_an_adapter_and_in_other_dtypes():
+    plain = wrap_autoencoder(tiny_kl()).fingerprint()
+    assert wrap_autoencoder(tiny_kl(), encoder_lora_rank=2).fingerprint() == plain
+    assert wrap_autoencoder(tiny_kl().bfloat16()).fingerprint() == plain
+    assert not differing(wrap_autoencoder(tiny_kl().half()).fingerprint(), plain)
+    other = tiny_kl()
+    with torch.no_grad():
+        other.decoder.conv_out.weight.add_(0.1)
+    assert differing(wrap_autoencoder(other).fingerprint(), plain) == ["weights"]
+
+
+def test_an_adapter_that_was_trained_with_guidance_runs_on_a_relative_without(adapter, tmp_path):
+    _, lora, prompt = adapter
+    tiny_transformer().save_pretrained(tmp_path / "relative" / "transformer")
+    options = {"lora": lora, "prompt": prompt, "start_time": 0.25, "autoencoder": str(tmp_path / "vae")}
+    tiny_kl().save_pretrained(tmp_path / "vae")
+    assert Upscaler.from_pretrained(tmp_path / "relative", device="cpu", **options).velocity.guidance is None
+
+
+def test_without_weights_nothing_is_asked_and_nothing_is_claimed(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("a hub was asked"))
+    monkeypatch.setattr("fluxsr.models.sources.FLUX_ARCHITECTURES", {"flux.1-dev": dict(tiny_transformer().config)})
+    made = load_flux("black-forest-labs/FLUX.1-dev", weights=False, trainable="none")
+    assert made.record.base == load_flux("nano", weights=False).record.base == ""
+
+
+def test_a_compiled_backbone_says_the_same():
+    backbone = load_flux("nano", lora_rank=1)
+    module = tiny_module(backbone=torch.compile(backbone), lora=None, losses={}, autoencoder=PixelAutoencoder())
+    assert module.record.base == "nano" and module.record.prompt_digest == backbone.prompt.digest
+
+
+@pytest.mark.parametrize("change", ["base", "objective", "scale"])
+def test_a_checkpoint_is_compared_with_what_goes_on(tmp_path, caplog, change):
+    def module(base="nano", objective=None, **options):
+        backbone = FluxBackbone(tiny_transformer(in_channels=48))
+        backbone.base = base
+        objective = objective or FlowTrajectoryDistillation(0.25)
+        return tiny_module(backbone=backbone, losses={}, objective=objective, **options)
+
+    first = module(scale=2)
+    trainer = tiny_trainer(tmp_path, max_steps=1)
+    trainer.fit(first, loader(1, scale=2))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    if change == "base":
+        with pytest.raises(ValueError, match="was trained on nano, not on nano-flowsr"):
+            module("nano-flowsr").on_load_checkpoint(checkpoint)
+    elif change == "objective":
+        module(objective=RectifiedSRFlow()).on_load_checkpoint(checkpoint)
+        assert any("RectifiedSRFlow" in record.getMessage() for record in caplog.records)
+    else:
+        again = module()
+        again.on_load_checkpoint(checkpoint)
+        assert again.scale == 2

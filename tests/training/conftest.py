@@ -42,12 +42,12 @@ def tiny_module(
     return OneStepSR(backbone=backbone, losses=losses, seed=seed, **arguments)
 
 
-def tiny_batch(size: int = 2, side: int = 32, seed: int = 0) -> SRBatch:
-    """Smooth random images with their x4 reductions."""
+def tiny_batch(size: int = 2, side: int = 32, seed: int = 0, scale: int = 4) -> SRBatch:
+    """Smooth random images with their reductions."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(size, 3, 8, 8, generator=generator)
     hr_image = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
-    lr_image = torch.nn.functional.interpolate(hr_image, scale_factor=0.25, mode="area")
+    lr_image = torch.nn.functional.interpolate(hr_image, scale_factor=1 / scale, mode="area")
     return SRBatch(hr_image, lr_image, torch.arange(size))
 
 
