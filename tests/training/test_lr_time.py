@@ -228,3 +228,24 @@ def test_load_from_checkpoint_brings_it(tmp_path):
         objective=parts.objective,
     )  # fmt: skip
     assert again.objective.lr_time == module.objective.lr_time
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_the_checkpoints_time_rules_over_a_given_one(tmp_path, table):
+    """Before a modulation table is built on it, and said in one line."""
+
+    def module(lr_time):
+        return tiny_module(
+            losses={},
+            objective=FlowTrajectoryDistillation(lr_time, time_sampler=GridTimes(4)),
+            modulation_table=table,
+            check_lr_time=False,
+        )
+
+    trainer = tiny_trainer(tmp_path, max_steps=1)
+    trainer.fit(module(0.25), loader(1))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = module(0.5)
+    with pytest.warns(UserWarning, match=r"0\.5 here and 0\.25 in the checkpoint"):
+        tiny_trainer(tmp_path, max_steps=2).fit(again, loader(2), ckpt_path=tmp_path / "last.ckpt")
+    assert again.objective.lr_time == 0.25
