@@ -132,7 +132,7 @@ class OneStepSR(LightningModule):
         self.objective = objective
         self.roles = Roles(backbone, objective.roles, teacher)
         self.check_lr_time = check_lr_time
-        self._table_wanted = modulation_table
+        self._table_wanted, self._tabulated = modulation_table, False
         self.build_table()
         self.adversary = adversary
         if adversary is not None:
@@ -191,13 +191,19 @@ class OneStepSR(LightningModule):
         """Give the objective its T_L where it is ``auto``, and compare a given one with the data. Every process calls it.
 
         Any work with a checkpoint takes T_L from there. A new run measures it, the same on all processes.
+
+        Raises:
+            ValueError: If a modulation table was built at another one.
         """
         if (path := resumed_from()) is not None:
             if (saved := lr_time_in(path)) is not None:
                 if objective.is_settled and objective.lr_time != saved:
-                    rank_zero_warn(
-                        f"lr_time is {objective.lr_time:g} here and {saved:g} in the checkpoint, which rules"
-                    )
+                    said = f"lr_time is {objective.lr_time:g} here and {saved:g} in the checkpoint"
+                    if self._tabulated:
+                        raise ValueError(
+                            f"{said}, and the modulation table has the former: give lr_time {saved:g}, or auto"
+                        )
+                    rank_zero_warn(f"{said}, which rules")
                 objective.lr_time = saved
         elif stage == "fit" and (self.check_lr_time or not objective.is_settled):
             device = self.trainer.strategy.root_device
@@ -214,7 +220,7 @@ class OneStepSR(LightningModule):
         times = check_grid(self.objective)
         for model in (self.backbone, *self.roles.models.values()):
             tabulate_modulation(model, times)
-        self._table_wanted = False
+        self._table_wanted, self._tabulated = False, True
 
     def configure_model(self) -> None:
         """Shard the velocity models over the processes, where the strategy is :class:`fluxsr.training.FSDP2Strategy`."""

@@ -232,7 +232,7 @@ def test_load_from_checkpoint_brings_it(tmp_path):
 
 @pytest.mark.parametrize("table", [False, True])
 def test_the_checkpoints_time_rules_over_a_given_one(tmp_path, table):
-    """Before a modulation table is built on it, and said in one line."""
+    """It is said; a modulation table that was built at another one is refused."""
 
     def module(lr_time):
         return tiny_module(
@@ -246,6 +246,10 @@ def test_the_checkpoints_time_rules_over_a_given_one(tmp_path, table):
     trainer.fit(module(0.25), loader(1))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     again = module(0.5)
+    if table:
+        with pytest.raises(ValueError, match=r"0\.25 in the checkpoint.*give lr_time 0\.25"):
+            tiny_trainer(tmp_path, max_steps=2).fit(again, loader(2), ckpt_path=tmp_path / "last.ckpt")
+        return
     with pytest.warns(UserWarning, match=r"0\.5 here and 0\.25 in the checkpoint"):
         tiny_trainer(tmp_path, max_steps=2).fit(again, loader(2), ckpt_path=tmp_path / "last.ckpt")
     assert again.objective.lr_time == 0.25
