@@ -61,18 +61,18 @@ def compare(
         lr: Low-resolution images of your own.
         degrade: Degradation that makes LR images from the HR images (default: bicubic, for models).
         seed: Seed of realesrgan's degradation.
-        scale: Magnification (default: what HR and LR sizes say, or 4).
+        scale: Magnification (default: as HR and LR say, or 4).
         results: Folders of results, each with a name.
         model: Models: nano-student, a file, folder or hub id of ours, or a file that spandrel loads (fluxsr[peers]).
         steps: Steps of our models' solver, or several counts.
         color_fix: Color fix of our models, or several of them: wavelet, adain, none.
-        grid_fix: Remove the grid of our models' tokens, as upscaling does; without it, see what the model itself leaves.
+        grid_fix: Remove the grid of our models' tokens.
         bicubic: Measure bicubic enlargement too, the baseline.
         metrics: Metrics to measure (default: the benchmark's, or psnr,ssim,lpips_alex,dists).
         crop: Pixels cut off each side for psnr and ssim (default: the benchmark's, or 0).
         period: Period of artefact_db, in pixels.
         weights: Folder of the perceptual networks and NIQE (default: what FLUXSR_WEIGHTS names).
-        device: Device to run on: auto, cuda, mps or cpu.
+        device: Device: auto, cuda, mps or cpu.
         save_images: Folder to keep the models' pictures in, for fluxsr report.
         load: Loads a model of ours by what ``model`` says; by default :meth:`fluxsr.inference.Upscaler.from_pretrained` with
             ``device`` and ``grid_fix``, which one of your own has to heed.

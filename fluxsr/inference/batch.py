@@ -102,7 +102,7 @@ def upscale_files(
     Args:
         inputs: Image files, folders, patterns such as 'old/*.png'.
         output: A folder; or a file, for a single image.
-        scale: Magnification; 1 restores only (default: what the model was trained for, 4 for the shipped ones).
+        scale: Magnification; by default the model's own, often 4.
         size: Exact size of the results, instead of a scale.
         longest: Longest side in pixels, instead of a scale.
         width: Width in pixels, instead of a scale.

@@ -126,25 +126,24 @@ class Upscaler:
     ) -> Upscaler:
         """Load a super-resolver, by default the shipped student.
 
+        With ``lora`` or ``start_time``, ``model`` can be a base in diffusers' layout. What is not given is as the file says.
+        Without a word there, the window is 128 pixels for models on pixels, and 1024 for those on FLUX's latents.
+
         Args:
-            model: Model to load. ``nano-student`` (the default) and ``nano-flowsr`` are shipped. It can be a file that
-                training or ``fluxsr export`` wrote (``.safetensors``), or a folder or hub id of a FluxSR pipeline. With
-                ``lora`` or ``start_time`` it can be a base in diffusers' layout: a hub id
-                (``black-forest-labs/FLUX.1-dev``) or a folder.
-            lora: Adapter file that training exported; ``model`` must then name its base.
-            prompt: File of cached embeddings made by ``fluxsr prompt``, the one used in training.
-            guidance: Guidance scale of models with a guidance embedding (FLUX.1-dev: 3.5).
+            model: Shipped name, ``.safetensors`` file, hub id or folder (default: nano-student).
+            lora: Adapter file; ``model`` must then name its base.
+            prompt: File of ``fluxsr prompt``, as used in training.
+            guidance: Guidance of models that embed one (FLUX.1-dev: 3.5).
             autoencoder: ``pixel``, a hub id or a folder (default: its own).
-            start_time: Time of the LR latents (``lr_time`` in training); by default what the file or pipeline says.
-            window: Side in pixels of what the model sees at a time; by default what the file or pipeline says, else 128 for
-                models on pixels and 1024 for those on FLUX's latents.
+            start_time: Time of the LR latents (default: as the file says).
+            window: Side in pixels of what the model sees at a time (default: as the file says).
             device: Device: auto, cuda, mps or cpu.
-            dtype: Dtype of the weights; by default float32 for single files and on the CPU, bfloat16 for FLUX on a GPU.
+            dtype: Dtype of the weights (default: bfloat16 for FLUX on a GPU, else float32).
             memory: Memory to fit into: 12GB, or auto for what is free.
             revision: Revision of the hub repository.
             tile: Side in pixels of the area computed at a time; off sets no limit.
             color_fix: Keep the input's low frequencies (wavelet) or its mean and deviation (adain).
-            grid_fix: Remove the grid that a transformer's tokens leave.
+            grid_fix: Remove the grid of the tokens.
             ensemble: Average four shifted passes: faithful but softer.
             say: Called, before anything is loaded, with what was chosen for ``memory``, and the expected peak.
 
