@@ -171,7 +171,7 @@ class PairStore:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that all pairs depend on, as given last."""
+        """Everything that all pairs depend on, and the names that the first call gave."""
         return dict(self._manifest["fingerprint"])
 
     @property
