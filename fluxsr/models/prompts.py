@@ -134,7 +134,7 @@ def encode_prompt(
         raise ValueError(
             f"{model} has no text encoders: give a FLUX pipeline's folder in diffusers' layout or its hub id"
         )
-    named = source.index.get("_class_name") or source.read_json("model_index.json").get("_class_name")
+    named = source.read_json("model_index.json").get("_class_name")
     known = {name: family for family in FAMILIES for name in family.pipelines}
     if named not in known:
         raise ValueError(f"{model} is a {named}, whose text encoders are not known here; known: {', '.join(known)}")
