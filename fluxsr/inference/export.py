@@ -128,7 +128,9 @@ def export_model(
         )
     else:
         backbone = fuse_lora(student.backbone(prompt, kind))
-    vae = student.autoencoder(backbone, autoencoder, kind)
+    # A transformer's folder has no autoencoder, and a file with the transformer alone needs none.
+    alone = single and autoencoder is None and source.kind == "transformer"
+    vae: Any = None if alone else student.autoencoder(backbone, autoencoder, kind)
     own = backbone.record
     record = replace(
         student.record,
@@ -137,12 +139,12 @@ def export_model(
         guidance=own.guidance,
         prompt=own.prompt,
         prompt_digest=own.prompt_digest,
-        autoencoder=vae.fingerprint(),
-        autoencoder_name=getattr(vae, "name", ""),
-        window=window_of(student.record, vae),
         trained=trained or student.record.trained,
     )
     record = replace(record, license=license_of(record.base).name)
+    if vae is not None:
+        described: dict[str, Any] = {"autoencoder": vae.fingerprint(), "autoencoder_name": getattr(vae, "name", "")}
+        record = replace(record, window=window_of(record, vae), **described)
     if not single:
         _write_folder(FluxSRPipeline.from_backbone(backbone, vae, record), target, quantization)
     elif layout == "bfl":

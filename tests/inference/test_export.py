@@ -18,6 +18,7 @@ from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, StudentRecord, load_flux
 from fluxsr.models.autoencoders import wrap_autoencoder
 from fluxsr.models.modulation.folded import FoldedFluxTransformer
+from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
@@ -164,6 +165,12 @@ def test_mistakes_end_in_one_line(tmp_path, pipeline, capsys, arguments, message
 def test_a_base_without_vae_asks_for_one(tmp_path, pipeline):
     with pytest.raises(ValueError, match="has no autoencoder of its own: give one"):
         export_model(str(tmp_path / "out"), model=str(pipeline / "transformer"), guidance=3.5, start_time=0.25)
+
+
+def test_a_file_with_the_transformer_alone_needs_no_autoencoder(tmp_path, pipeline):
+    file = tmp_path / "alone.safetensors"
+    export_model(str(file), model=str(pipeline / "transformer"), guidance=3.5, start_time=0.25)
+    assert ModelSource(file).record.start_time == 0.25 and not ModelSource(file).record.autoencoder
 
 
 # ---- quantized weights -----------------------------------------------------------------------------------------
