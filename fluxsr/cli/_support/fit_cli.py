@@ -19,9 +19,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from fluxsr.cli._support.fit_files import class_named, dotted, names_class, take_configs
 from fluxsr.cli._support.last_checkpoint import last_checkpoint, listed, places, step_of
-from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli._support.messages import meant, tell
 from fluxsr.cli._support.signatures import Parameter, read_signature
+from fluxsr.cli.pairs import tell_pairs
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.progress import progress_of
@@ -55,14 +55,9 @@ class FluxSRCLI(LightningCLI):
     """LightningCLI, and a pair store that is made where the configuration says how and none is there."""
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
-        """Read the files after ``--config``, which say what classes there are, then do as LightningCLI does.
+        """Read the files after ``--config``, then do as LightningCLI does.
 
-        Where ``model`` or ``data`` has a ``class_path``, that class is trained, whatever it derives from; else
-        :class:`OneStepSR` on :class:`SRDataModule`.
-
-        Args:
-            arguments: The subcommand, then its options.
-            options: Further arguments of LightningCLI.
+        Where ``model`` or ``data`` has a ``class_path``, that class is trained, else OneStepSR on SRDataModule.
         """
         if os.getcwd() not in sys.path:  # modules of the user's own, as for `python -m`
             sys.path.append(os.getcwd())
@@ -85,11 +80,7 @@ class FluxSRCLI(LightningCLI):
         return super().init_parser(**{"prog": "fluxsr", **kwargs}, allow_abbrev=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Merge the files by key, which jsonargparse doesn't do inside ``model.losses``, and parse them with the options.
-
-        Raises:
-            ValueError: If a file is missing, no YAML, or there is a key or a value that can't be.
-        """
+        """Merge the files by key, which jsonargparse doesn't do inside ``model.losses``, and parse them with the options."""
         name, rest = self._command, self._options
         wants_help = any("help" in one for one in rest)
         if not self.configuration.files and not wants_help and not any(one.startswith("--model.") for one in rest):
@@ -178,11 +169,7 @@ class FluxSRCLI(LightningCLI):
                 tell(f"{name:<16}{f'{weight:g}' if weight else '0: off':<8}{what}")
 
     def _last_checkpoint(self) -> str | None:
-        """Return the checkpoint that ``--ckpt_path last`` means; ``None``: a training begins.
-
-        Raises:
-            ValueError: If there is none, in a command that needs one.
-        """
+        """Return the checkpoint that ``--ckpt_path last`` means; ``None``: a training begins."""
         trainer = self.config[self.subcommand].trainer.as_dict()
         found = last_checkpoint(trainer)
         looked = ", ".join(dict.fromkeys(str(folder) for folder, _ in places(trainer)))
@@ -213,12 +200,10 @@ class SavedConfig(SaveConfigCallback):
     """Writes ``config.yaml`` into the logger's folder, or below ``default_root_dir`` where the logger has none (MLflow's)."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it, once."""
         self.save_to_log_dir = trainer.log_dir is not None  # Lightning has an assertion there
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it where there is no folder of a logger."""
         if not self.save_to_log_dir:
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -299,10 +284,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def complete_pairs(path: Path, options: dict[str, Any]) -> None:
-    """Make what is missing of the pair store at ``path``; one that was made otherwise is refused.
-
-    A finished store is looked at too: a store in a cache folder may be another teacher's, of an older release.
-    """
+    """Make what is missing of the pair store at ``path``; a finished one is looked at too: it may be another teacher's."""
     unknown = sorted(set(options) - set(_pairs_options()))
     if unknown:
         raise ValueError(f"make_pairs has no option {unknown[0]!r}; `fluxsr pairs --help` lists them")
