@@ -1,7 +1,7 @@
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from fluxsr.evaluation.report.curves import read_curves, smoothed
+from fluxsr.evaluation.report.curves import read_curves, smoothed, smoothed
 
 
 def test_csv_and_tensorboard_logs_are_read(tmp_path):
@@ -31,6 +31,12 @@ def test_folders_without_logs_are_named(tmp_path):
         read_curves(tmp_path)
     with pytest.raises(ValueError, match=r"is no folder with logs"):
         read_curves(tmp_path / "nowhere")
+
+
+def test_long_curves_are_means_over_stretches():
+    assert smoothed([(0, 1.0), (1, 3.0)]) == [(0, 1.0), (1, 3.0)]
+    points = smoothed([(float(step), float(step % 2)) for step in range(1000)])
+    assert len(points) == 100 and {value for _, value in points} == {0.5} and points[-1][0] == 999
 
 
 def test_long_curves_are_means_over_stretches():
