@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluxsr.cli._support.command import Command
+from fluxsr.sizes import gigabytes
 
 if TYPE_CHECKING:
     from fluxsr.inference.export import ExportedModel
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> None:
     print(f"{folded}: {_amount(made.exported, made.dtype)}")
     quantized = "" if made.quantize is None else f", {made.quantize}"
     license = license_of(made.base_model)
-    print(f"{made.path}: {_gigabytes(made.size)} on disk{quantized}, license: {license.name}")
+    print(f"{made.path}: {gigabytes(made.size)} on disk{quantized}, license: {license.name}")
     if not license.commercial:
         print(f"made from {made.base_model}: {license.terms.replace('*', '')}")
 
@@ -39,8 +40,4 @@ def main(arguments: list[str]) -> None:
 def _amount(numbers: int, dtype: str) -> str:
     import torch
 
-    return f"{numbers:,} parameters, {_gigabytes(numbers * getattr(torch, dtype).itemsize)} in {dtype}"
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
+    return f"{numbers:,} parameters, {gigabytes(numbers * getattr(torch, dtype).itemsize)} in {dtype}"

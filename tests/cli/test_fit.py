@@ -13,9 +13,8 @@ import pytest
 import torch
 import yaml
 
-from fluxsr.cli._support.fit_cli import FluxSRCLI, losses_of
+from fluxsr.cli._support.fit_cli import FluxSRCLI, losses_of, without_noise
 from fluxsr.cli.fit import main as lightning_main
-from fluxsr.cli.fit import quiet
 from fluxsr.cli.main import main
 from fluxsr.data import PairStore
 from fluxsr.images import read_image
@@ -406,11 +405,11 @@ class Listener(logging.Handler):
 
 
 def test_what_is_not_listed_is_shown():
-    with quiet(), pytest.warns(UserWarning, match="of another kind"):
+    with without_noise(), pytest.warns(UserWarning, match="of another kind"):
         warnings.warn("of another kind", stacklevel=1)
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addHandler(listener := Listener())
-    with quiet():
+    with without_noise():
         logger.critical("TPU available: False")
         logger.critical("GPU available: False")
     logger.critical("TPU available: True")

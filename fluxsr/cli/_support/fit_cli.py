@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -28,6 +30,9 @@ from fluxsr.progress import progress_of
 from fluxsr.training import OneStepSR
 from fluxsr.training.pair_maker import make_pairs
 
+if TYPE_CHECKING:
+    from fluxsr.planning import Experiment
+
 TRAINER_DEFAULTS = {"plugins": [{"class_path": "fluxsr.training.AtomicCheckpointIO"}]}
 LONGEST = 300  # characters of a library's message
 # Lines of jsonargparse's errors that say which types were tried, and the whole value where it is no simple one.
@@ -35,6 +40,16 @@ _TRIED = re.compile(
     r"(Does not validate against any|Subtypes?[ :]|Errors:|Given value type:|Given value: ([\[{]|NestedArg)|Expected a path "
     r"|Expected a <class 'NoneType'>|Not a valid subclass|Subclass types|a (class path|dict) )"
 )
+# Warnings and lines of other libraries that do not matter in training, by their words; everything else is shown.
+_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of a deprecated function of torch
+    r"Found \d+ module\(s\) in eval mode",  # the autoencoder and perceptual nets are frozen by design
+    r"Total length of `list` across ranks is zero",  # no validation photos were given
+    r"The dirpath has changed from",  # each run, a resumed one too, has a folder of its own
+    r"Mismatch dtype between input and weight",  # float32 norm weights under bf16 autocast: torch takes another kernel
+)
+# Beginnings of lines that Lightning logs.
+_LINES = ("TPU available:", "💡 Tip:", "\nDetected KeyboardInterrupt")  # of the last, we say more ourselves
 _GROUPS = ("model", "data", "trainer")
 
 
@@ -312,3 +327,83 @@ def unfinished(path: Path, options: dict[str, Any]) -> bool:
 
 def _pairs_options() -> dict[str, Parameter]:
     return read_signature("fluxsr.training.pair_maker:make_pairs")[1]
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_LINES)
+
+
+@contextmanager
+def without_noise() -> Iterator[None]:
+    """Filter other libraries' messages during the body."""
+    loggers = [logging.getLogger(f"lightning.{part}.utilities.rank_zero") for part in ("pytorch", "fabric")]
+    with warnings.catch_warnings():
+        for words in _WARNINGS:
+            warnings.filterwarnings("ignore", message=words)
+        for logger in loggers:
+            logger.addFilter(_matters)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(_matters)
+
+
+def read_experiment(arguments: list[str], text_tokens: int | None = None) -> Experiment:
+    """Parse the arguments of ``fluxsr fit`` as it does, and instantiate what they describe without weights."""
+    import torch
+
+    from fluxsr.models.prompts import no_prompt
+    from fluxsr.planning import Experiment, Settings
+    from fluxsr.planning.step import quiet
+
+    class Reader(FluxSRCLI):
+        """Reads what `fluxsr fit` would run, and runs nothing."""
+
+        def before_instantiate_classes(self) -> None:
+            """Look for no pairs, and make none."""
+
+        def instantiate_classes(self) -> None:
+            """Leave that to the caller: a trainer would ask for its GPUs."""
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Run nothing."""
+
+    with quiet():  # LightningCLI remarks that arguments stand on the command line, too
+        cli = Reader(
+            ["fit", *arguments],
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+        )
+    config = cli.config
+    options = config.fit.as_dict()
+    for name, ours in (("model", OneStepSR), ("data", SRDataModule)):
+        if not derives_from(ours, options[name]):
+            raise ValueError(f"this is for a {ours.__name__} alone, and {options[name]['class_path']} is none")
+        options[name] = arguments_of(options[name])
+    if text_tokens == 0 and "prompt" in (options["model"].get("backbone", {}).get("init_args") or {}):
+        arguments_of(config.fit.model).backbone.init_args.prompt = None
+    for key in ("callbacks", "logger", "plugins", "strategy", "profiler"):
+        config.fit.trainer.pop(key, None)
+    with quiet(), torch.device("meta"), plain_errors():
+        built = cli.parser.instantiate_classes(config).fit
+        backbone = built.model.backbone
+        if text_tokens and getattr(backbone, "text_tokens", 0):
+            backbone.set_prompt(no_prompt(backbone.transformer.config, text_tokens))
+    trainer, strategy = options["trainer"], options["trainer"].get("strategy") or "auto"
+    settings = Settings(
+        precision=str(trainer.get("precision") or "32-true"),
+        cuda=trainer.get("accelerator") != "cpu",
+        accumulate=trainer.get("accumulate_grad_batches") or 1,
+        gradient_clip_val=trainer.get("gradient_clip_val"),
+        average=any(str(one.get("class_path", "")).endswith(".EMA") for one in listed(trainer.get("callbacks"))),
+    )
+    return Experiment(
+        module=built.model,
+        data=built.data,
+        settings=settings,
+        max_steps=trainer["max_steps"] if (trainer.get("max_steps") or -1) > 0 else None,
+        strategy=str(strategy.get("class_path", "auto") if isinstance(strategy, dict) else strategy),
+        options=options,
+    )
