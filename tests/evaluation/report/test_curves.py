@@ -37,9 +37,3 @@ def test_long_curves_are_means_over_stretches():
     assert smoothed([(0, 1.0), (1, 3.0)]) == [(0, 1.0), (1, 3.0)]
     points = smoothed([(float(step), float(step % 2)) for step in range(1000)])
     assert len(points) == 100 and {value for _, value in points} == {0.5} and points[-1][0] == 999
-
-
-def test_long_curves_are_means_over_stretches():
-    assert smoothed([(0, 1.0), (1, 3.0)]) == [(0, 1.0), (1, 3.0)]
-    points = smoothed([(float(step), float(step % 2)) for step in range(1000)])
-    assert len(points) == 100 and {value for _, value in points} == {0.5} and points[-1][0] == 999
