@@ -33,7 +33,7 @@ from fluxsr.inference import Upscaler
 from fluxsr.losses import AttentionDiversificationLoss, L1Loss, PeriodicityLoss, TVLPIPSLoss
 from fluxsr.losses.weights import BACKBONES, find_weights
 from fluxsr.models import PixelAutoencoder, load_flux
-from fluxsr.progress import progress, progress_of
+from fluxsr.progress import progress_of
 from fluxsr.training import FeatureTerm, ImageTerm, OneStepSR
 from fluxsr.training.pair_maker import make_pairs
 
@@ -228,10 +228,10 @@ def measure(folder: Path, photos: Path, seed: int) -> dict[str, Any]:
     ]
     # VGG is what the papers measure with; where its weights are not at hand, the shipped small net stands in, by name.
     lpips = "lpips_vgg" if find_weights(BACKBONES["vgg"]) is not None else "lpips_nano"
-    with progress("upscaling", len(PHOTOS) * len(systems)) as advance:
+    with progress_of("upscaling") as report:
         return evaluate(
             testset, systems, ["psnr", lpips, "artefact_db"], Settings(period=PERIOD), folder / "results.json",
-            folder / "pictures", advance,
+            folder / "pictures", report,
         )  # fmt: skip
 
 

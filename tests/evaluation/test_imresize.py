@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fluxsr.evaluation.imresize import imresize
+from fluxsr.images.resize import imresize
 
 
 def by_hand(line: np.ndarray, new: int) -> np.ndarray:
