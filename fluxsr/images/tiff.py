@@ -63,7 +63,9 @@ def read(file: IO[bytes], alone: bool = False) -> Pixels | None:
         if not (deep or apart or alone):
             return None
         pixels = _pixels(page, file, apart)
-        if pixels is None and (deep or alone or page.photometric != _RGB):  # of planes Pillow is right about those of 8-bit RGB
+        if pixels is None and (
+            deep or alone or page.photometric != _RGB
+        ):  # of planes Pillow is right about those of 8-bit RGB
             raise ValueError(_undecoded(page))
         return pixels
 
