@@ -43,8 +43,7 @@ from fluxsr.models import (
 )
 from fluxsr.models.families import FLUX2, family_of
 from fluxsr.planning import Experiment, make_plan
-from fluxsr.planning.shapes import make_batch
-from fluxsr.planning.step import quiet
+from fluxsr.planning.step import make_batch, quiet
 from fluxsr.training import OneStepSR
 from fluxsr.training.callbacks import EMA
 

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -231,17 +230,11 @@ def measure(folder: Path, photos: Path, seed: int) -> dict[str, Any]:
     ]
     # VGG is what the papers measure with; where its weights are not at hand, the shipped small net stands in, by name.
     lpips = "lpips_vgg" if find_weights(BACKBONES["vgg"]) is not None else "lpips_nano"
-    number = count(1)
     with progress_of("upscaling") as report:
         return evaluate(
-            testset,
-            systems,
-            ["psnr", lpips, "artefact_db"],
-            Settings(period=PERIOD),
-            folder / "results.json",
-            folder / "pictures",
-            lambda _: report(next(number), len(PHOTOS) * len(systems)) if report else None,
-        )
+            testset, systems, ["psnr", lpips, "artefact_db"], Settings(period=PERIOD), folder / "results.json",
+            folder / "pictures", report,
+        )  # fmt: skip
 
 
 def save_photos(folder: Path) -> Path:

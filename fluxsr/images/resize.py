@@ -1,4 +1,4 @@
-"""Resizes bicubically, strip by strip: any range of rows equals that of the whole image's resize."""
+"""Resizes bicubically: as MATLAB does for measures, and strip by strip as the students' inputs are enlarged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # The kernel's constant in torch's `interpolate`, with which the students' inputs were enlarged in training.
 _A = -0.75
@@ -135,3 +136,24 @@ def _cubic(x: Tensor) -> Tensor:
     near = ((_A + 2) * x - (_A + 3)) * x * x + 1
     far = ((x - 5) * x + 8) * x * _A - 4 * _A
     return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def imresize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize ``(B, C, H, W)`` to (height, width) as MATLAB's bicubic ``imresize``, which benchmarks and NIQE are made with.
+
+    Keys' kernel has a = -0.5, and is widened where it shrinks. Beyond the border the image is mirrored, its edge repeated;
+    torch alone would renormalize the kernel there. Values are not clamped.
+    """
+    for axis, new in ((2, size[0]), (3, size[1])):
+        if image.shape[axis] != new:
+            # A whole mirror image on each side keeps ratio and grid whatever the factor: the middle third is ours.
+            wide = torch.cat([image.flip(axis), image, image.flip(axis)], dim=axis)
+            shape = [3 * new if one == axis else image.shape[one] for one in (2, 3)]
+            wide = F.interpolate(wide, size=shape, mode="bicubic", antialias=True, align_corners=False)
+            image = wide.narrow(axis, new, new)
+    return image
+
+
+def rounded(image: Tensor) -> Tensor:
+    """Return an image in ``[0, 1]`` as an 8-bit file would have it."""
+    return (image.clamp(0, 1) * 255).round() / 255
