@@ -7,25 +7,37 @@ from typing import Any
 
 from torch import nn
 
-from fluxsr.models.families.family import FOLDED_HOME, Conditions, Family, Published, from_diffusers, is_folded
+from fluxsr.models.families.family import (
+    APACHE,
+    FOLDED_HOME,
+    UNKNOWN,
+    Conditions,
+    Family,
+    License,
+    Published,
+    from_diffusers,
+    is_folded,
+)
 from fluxsr.models.families.flux1 import FLUX1
 from fluxsr.models.families.flux2 import FLUX2
 
 __all__ = [
+    "APACHE",
     "FAMILIES",
     "FLUX1",
     "FLUX2",
     "FOLDED_HOME",
     "PUBLISHED",
+    "UNKNOWN",
     "Conditions",
     "Family",
+    "License",
     "Published",
     "family_of",
     "family_of_model",
     "from_diffusers",
     "is_folded",
     "published",
-    "refuse_other_widths",
 ]
 
 FAMILIES: tuple[Family, ...] = (FLUX1, FLUX2)
@@ -64,20 +76,6 @@ def family_of_model(transformer: nn.Module) -> Family:
 def supported() -> str:
     """Return which transformers are supported, in words."""
     return "supported: " + ", ".join(f"{family.name} ({family.transformer})" for family in FAMILIES)
-
-
-def refuse_other_widths(config: Any) -> None:
-    """Refuse a transformer that takes more channels than it makes: an inpainting or control model is no velocity of its input.
-
-    Raises:
-        ValueError: With both numbers.
-    """
-    given, made = config["in_channels"], config.get("out_channels")
-    if made is not None and made != given:
-        raise ValueError(
-            f"this transformer takes {given} channels a token and makes {made}, as FLUX.1-Fill and the control models do: it "
-            "is no velocity of what it is given; give the base that it was made from"
-        )
 
 
 def published(name: str) -> Published | None:
