@@ -28,15 +28,7 @@ class AdapterRoles:
 
     peft's own ``set_adapter`` also switches ``requires_grad``, so choosing another role before ``backward()`` silently
     gives a zero gradient. Here every LoRA layer reads *one shared list* of active names: choosing a role writes that
-    list and touches nothing else.
-
-    Args:
-        transformer: A diffusers transformer. Its parameters are frozen when the first adapter is added.
-
-    Attributes:
-        names: Names of the adapters.
-        active: The list that the LoRA layers read.
-        layers: The LoRA layers.
+    list and touches nothing else. The first adapter freezes the transformer.
     """
 
     def __init__(self, transformer: Any) -> None:
@@ -166,12 +158,8 @@ class AdapterRoles:
     def save(self, path: str | Path, name: str, metadata: dict[str, str]) -> Path:
         """Write one adapter as a file that ``FluxPipeline.load_lora_weights`` loads; return its path.
 
-        In a distributed run every process calls it, and the first one writes.
-
-        Args:
-            path: A ``.safetensors`` file, or a folder that gets ``pytorch_lora_weights.safetensors``.
-            name: Name of the adapter.
-            metadata: Further strings for the file's header.
+        In a distributed run every process calls it, and the first one writes. A path that does not end in ``.safetensors`` is a
+        folder, which gets ``pytorch_lora_weights.safetensors``.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
@@ -224,19 +212,18 @@ class LoraFile(NamedTuple):
 
 
 def read_lora(path: str | Path, family: Family, device: torch.device | str = "cpu") -> LoraFile:
-    """Read an adapter file, or a folder that holds one.
+    """Read an adapter file, or a folder with one; its keys may be diffusers', peft's or kohya's, which diffusers translates.
 
     The strength is ``alpha`` over the rank, from the header or from ``.alpha`` tensors. Where it is not 1, the second matrix of
     each pair is multiplied by it, so that the returned tensors need none.
 
     Args:
-        path: A ``.safetensors`` file, or a folder with ``pytorch_lora_weights.safetensors``. Its keys may be diffusers',
-            peft's, or kohya's (sd-scripts, ComfyUI trainers), which diffusers translates.
+        path: A ``.safetensors`` file, or a folder with ``pytorch_lora_weights.safetensors``.
         family: Family of the base: the same name in another trainer's file is another layer there.
         device: Device of the tensors; on ``meta`` only the header is read.
 
     Raises:
-        ValueError: If there is no such file, it is damaged, it holds no LoRA, or one in a format that is not read.
+        ValueError: If the file is missing or damaged, or holds no LoRA in a format that is read.
     """
     path = lora_file(path)
     state, metadata = read_safetensors(path, device)

@@ -161,11 +161,7 @@ class Flux2Autoencoder(LatentAutoencoder):
 
     The statistics are of tokens: one mean and deviation for each channel and each of the 2x2 positions in a token. Applied to
     the latents before they are packed, they leave them ``(B, 32, H / 8, W / 8)``, as everywhere in this library.
-
-    Args:
-        vae: The diffusers model. Its parameters are frozen.
-        checkpoint_decode: Whether decoding is checkpointed, as in :class:`LatentAutoencoder`.
-        encoder_lora_rank: Rank of the encoder's adapter, as in :class:`LatentAutoencoder`.
+    See :class:`LatentAutoencoder` for the arguments.
     """
 
     def __init__(self, vae: nn.Module, checkpoint_decode: bool = False, encoder_lora_rank: int | None = None) -> None:
@@ -287,11 +283,8 @@ def load_fitting_autoencoder(
     Args:
         backbone: The model, with its ``latent_channels``.
         source: Source that the model came from.
-        name: See :func:`load_autoencoder`; ``None``: the model's own.
+        name: Name of the autoencoder; ``None``: the model's own. Further arguments as in :func:`load_autoencoder`.
         record: What is known of a trained model; by default what the source says.
-        dtype: Name of the dtype, as in :func:`load_autoencoder`.
-        encoder_lora: File of an adapter, as in :func:`load_autoencoder`.
-        device: Place of the weights, as in :func:`load_autoencoder`.
 
     Raises:
         ValueError: If the model comes with none, or the two work on different latents.
@@ -309,7 +302,9 @@ def load_fitting_autoencoder(
         autoencoder = load_autoencoder(name, dtype=dtype, encoder_lora=encoder_lora, device=device, **where)
     ours, theirs = backbone.latent_channels, autoencoder.latent_channels
     if ours != theirs:
-        raise ValueError(f"the model has {ours} latent channels and the autoencoder {theirs}: give the model's own")
+        raise ValueError(
+            f"the model has {ours} latent channels and the autoencoder {theirs}: give the autoencoder that fits"
+        )
     return autoencoder
 
 

@@ -95,12 +95,8 @@ def copy_encoder_lora(path: str | Path, student: str | Path) -> str:
 def encoder_lora_of(student: str | Path | None, digest: str) -> str | None:
     """Return the file of the encoder's adapter that a student was trained with, ``None`` where it was trained without.
 
-    Args:
-        student: The student's file.
-        digest: What the student's record says of the file; empty: there is none.
-
     Raises:
-        ValueError: If the file is not beside it, or is another one.
+        ValueError: If the file is not beside the student's, or has another digest than its record says.
     """
     if student is None or not digest:
         return None

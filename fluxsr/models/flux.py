@@ -111,11 +111,7 @@ class FluxBackbone(nn.Module):
         return Conditions(self.prompt_embeds, self.pooled_prompt_embeds, self.guidance)
 
     def set_prompt(self, prompt: PromptEmbedding | None) -> None:
-        """Replace the prompt, for example by one of another length; it goes to the device of the old one.
-
-        Raises:
-            ValueError: If prompt and model don't fit, or the model was folded with another.
-        """
+        """Replace the prompt, for example by one of another length; it goes to the device of the old one."""
         config = self.transformer.config
         if is_folded(config):  # it brings its prompt, and refuses others
             prompt = self.transformer.conditions(prompt, None)[0]
@@ -147,11 +143,7 @@ class FluxBackbone(nn.Module):
         return self._run(self.default_role, xt, t)
 
     def as_role(self, role: str | None) -> partial[Tensor]:
-        """Return the velocity model of one role; ``None`` is the frozen base alone.
-
-        Raises:
-            ValueError: For an unknown role.
-        """
+        """Return the velocity model of one role; ``None`` is the frozen base alone."""
         with self.adapters.use(role):
             return partial(self._run, role)
 
@@ -159,12 +151,7 @@ class FluxBackbone(nn.Module):
         """Return the velocity under classifier-free guidance: ``v_negative + scale (v - v_negative)``, two passes for one.
 
         It is how an undistilled base (FLUX.2-klein-base: 4.0) is sampled; a model with a guidance embedding has ``guidance``.
-
-        Args:
-            scale: 1 is the prompt alone, and a single pass.
-
-        Raises:
-            ValueError: If the prompt holds no negative one.
+        With ``scale`` 1 it is the prompt alone, and a single pass; else a prompt without a negative one is a ``ValueError``.
         """
         if scale == 1:
             return self
@@ -269,14 +256,12 @@ class FluxBackbone(nn.Module):
         In a distributed run every process calls it, and the first one writes.
 
         Args:
-            path: File ending in ``.safetensors``. A transformer's file names its architecture, so
-                ``load_flux(path)`` rebuilds it.
+            path: File ending in ``.safetensors``. A transformer's names its architecture, so ``load_flux(path)`` rebuilds it.
             dtype: Dtype of a transformer's stored weights.
             record: What the file's header says of the model; by default :attr:`record`.
 
         Raises:
-            ValueError: If the model has no adapter, and a modulation table or no text stream; or if the path does not end in
-                ``.safetensors``.
+            ValueError: If the model has no adapter, and a modulation table or no text stream.
         """
         if self.default_role is not None:
             return self.save_lora(path, self.default_role, record)
@@ -296,9 +281,6 @@ class FluxBackbone(nn.Module):
         """Take out, in place, what works on text tokens alone: 18 % of FLUX.2-klein-4B, without a change where there are none.
 
         The model takes no prompt from then on, and is no longer saved whole; adapters, fusing and folding work as ever.
-
-        Raises:
-            ValueError: If the prompt has tokens, or an adapter is in the text stream.
         """
         if self.text_tokens:
             raise ValueError(f"the text stream can't be left out: the prompt has {self.text_tokens} tokens")

@@ -81,11 +81,7 @@ class Folded:
     def conditions(
         self, prompt: PromptEmbedding | None, guidance: float | None
     ) -> tuple[PromptEmbedding, float | None]:
-        """Return the model's own prompt and guidance; ``None`` means these.
-
-        Raises:
-            ValueError: If others are asked for.
-        """
+        """Return the model's own prompt and guidance; ``None`` means these, and others are a ``ValueError``."""
         own = self.config["guidance"]
         if guidance is not None and guidance != own:
             raise ValueError(f"this model was folded at guidance = {own}, got {guidance}; fold it again")

@@ -39,14 +39,7 @@ EXPECTED = "give a shipped name, a .safetensors file, a folder in diffusers' lay
 
 
 def flux_architecture(name: str) -> dict[str, Any]:
-    """Return a copy of the named configuration; :func:`fluxsr.models.families.family_of` gives its class.
-
-    Args:
-        name: A key of :data:`FLUX_ARCHITECTURES`.
-
-    Raises:
-        ValueError: For an unknown name, with the list of the known ones.
-    """
+    """Return a copy of a configuration in :data:`FLUX_ARCHITECTURES`; a ``ValueError`` for an unknown name."""
     if name not in FLUX_ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; known: {', '.join(FLUX_ARCHITECTURES)}")
     return dict(FLUX_ARCHITECTURES[name])
@@ -61,9 +54,7 @@ def license_of(base_model: str) -> License:
 def base_of(model: str, config: Mapping[str, Any]) -> str:
     """Return the public name of the base that ``model`` is: a hub id, ``nano``, or a folder's own name, without its path.
 
-    Args:
-        model: Name or path of the loaded model.
-        config: Configuration of its transformer. With FLUX.1-dev's own, it is that or made from it.
+    With the configuration of FLUX.1-dev's transformer, it is that or made from it.
     """
     if model in SHIPPED or _is(config, "nano", but="num_single_layers"):  # the student is nano made deeper
         return "nano"
@@ -83,10 +74,9 @@ def _is(config: Mapping[str, Any], name: str, but: str = "") -> bool:
 
 
 def model_or_shipped(model: str | Path | None, lora: str | Path | None) -> str:
-    """Return the name of the model to load: the given one, else the shipped student.
+    """Return the model to load: the given one, else the shipped student.
 
-    Raises:
-        ValueError: If there is an adapter and no model: on another base than its own it would make another picture, silently.
+    An adapter without a model is refused: on another base than its own it would make another picture, silently.
     """
     if model is None and lora is not None:
         if not Path(lora).exists():
@@ -98,11 +88,7 @@ def model_or_shipped(model: str | Path | None, lora: str | Path | None) -> str:
 
 
 def refuse_foreign(name: str) -> None:
-    """Refuse what is no hub id: a foreign file, a path where nothing is, a name without an owner, or one that is mistyped.
-
-    Raises:
-        ValueError: Saying what it is, with the known name that is nearest.
-    """
+    """Refuse what is no hub id (a foreign file, a missing path, a mistyped name or one without owner), naming what is near."""
     path = Path(name)
     for kind, suffixes in _FOREIGN.items():
         if path.suffix.lower() in suffixes:

@@ -13,11 +13,7 @@ Quantization = Literal["int8", "fp8", "nf4"]
 
 
 def quantization_config(kind: Quantization, family: Family) -> Any:
-    """Return diffusers' configuration of a weight format, for ``from_pretrained(quantization_config=...)``.
-
-    Raises:
-        ValueError: If the package or the device that it needs is missing.
-    """
+    """Return diffusers' configuration of a weight format, for ``from_pretrained(quantization_config=...)``."""
     if kind == "nf4" and not torch.cuda.is_available():
         raise ValueError("nf4 is made on a CUDA device, and there is none here: give int8 or fp8")
     try:
@@ -42,11 +38,7 @@ def quantization_config(kind: Quantization, family: Family) -> Any:
 
 
 def quantize_int8(transformer: nn.Module, family: Family) -> None:
-    """Give the linears of a loaded transformer int8 weights, in place, with a scale for each row.
-
-    Raises:
-        ValueError: If torchao is missing.
-    """
+    """Give the linears of a loaded transformer int8 weights, in place, with a scale for each row."""
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:

@@ -166,15 +166,7 @@ class ModelSource:
             raise ValueError(f"{self.name} is {error}") from None
 
     def autoencoder_config(self, subfolder: str | None = None, offline: bool = False) -> dict[str, Any]:
-        """Return the configuration of an autoencoder in diffusers' layout, its ``_class_name`` included.
-
-        Args:
-            subfolder: Folder inside the source; found automatically for a pipeline's.
-            offline: Whether no hub is asked, as for :meth:`transformer_config`.
-
-        Raises:
-            ValueError: If it holds no autoencoder, one of a class that is not known, or can't be asked.
-        """
+        """Return an autoencoder's configuration, its ``_class_name`` included; see :meth:`transformer_config`."""
         if self.is_file or self.kind == "architecture":
             raise ValueError(
                 f"{self.name} holds a transformer, and what is wanted here is an autoencoder: give pixel, a folder in "
@@ -192,11 +184,7 @@ class ModelSource:
         return subfolder or ("vae" if self.kind == "pipeline" else None)
 
     def own_autoencoder(self) -> tuple[str, str | None]:
-        """Return name and subfolder of the autoencoder that the model comes with.
-
-        Raises:
-            ValueError: If it comes with none.
-        """
+        """Return name and subfolder of the autoencoder that the model comes with; a ``ValueError`` where there is none."""
         if self.kind == "hub" or (self.kind == "pipeline" and (self.local / "vae").is_dir()):
             return self.name, "vae"
         # A model on pixels has 2x2 packed positions of what space-to-depth by 4 makes of RGB.
@@ -212,11 +200,7 @@ class ModelSource:
 
     @contextmanager
     def explain(self) -> Iterator[None]:
-        """Turn the many errors of loading from a folder or a hub into one that says what to do.
-
-        Raises:
-            ValueError: The advice on the body's error.
-        """
+        """Turn the many errors of loading from a folder or a hub into one ``ValueError`` that says what to do."""
         try:
             yield
         except (OSError, ValueError, ImportError) as error:
@@ -233,11 +217,7 @@ class ModelSource:
             raise ValueError(f"can't load {self.name!r}: {advice} ({first_line})") from error
 
     def pipeline_config(self) -> dict[str, Any]:
-        """Return what ``model_index.json`` of a FluxSR pipeline says; a hub's is downloaded.
-
-        Raises:
-            ValueError: If it is no such pipeline, with what to do.
-        """
+        """Return what ``model_index.json`` of a FluxSR pipeline says; a hub's is downloaded, another's is a ``ValueError``."""
         found = self.index
         if found.get("_class_name") != PIPELINE:
             what = f"is a {found['_class_name']}" if "_class_name" in found else "holds no pipeline"
@@ -248,11 +228,7 @@ class ModelSource:
         return found
 
     def file(self, inside: str) -> Path:
-        """Return a file of a folder or of a hub repository, downloaded if it is not here.
-
-        Raises:
-            ValueError: If it is not there, with what to do.
-        """
+        """Return a file of a folder or of a hub repository, downloaded if it is not here."""
         if self.path is not None:
             return self.path / inside
         from huggingface_hub import hf_hub_download
@@ -261,11 +237,7 @@ class ModelSource:
             return Path(hf_hub_download(self.name, inside, revision=self.revision))
 
     def read_json(self, inside: str) -> dict[str, Any]:
-        """Return the content of a JSON file of a folder or hub repository.
-
-        Raises:
-            ValueError: If it is missing or damaged, with what to do.
-        """
+        """Return the content of a JSON file of a folder or hub repository; a ``ValueError`` if it is missing or damaged."""
         path = self.file(inside)
         with self.explain():
             return _read_json(path)
@@ -343,15 +315,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 class StoredWeights:
     """The weights of a transformer on disk, read one tensor at a time: one larger than the memory can be made smaller.
 
-    Args:
-        source: Source of the transformer. A hub's files are downloaded.
+    A hub's files are downloaded. What can't be read is a ``ValueError`` that names it.
 
     Attributes:
         config: The transformer's arguments.
         files: The file of each tensor.
-
-    Raises:
-        ValueError: If the source can't be read, naming it and what to do.
     """
 
     def __init__(self, source: ModelSource) -> None:
@@ -376,11 +344,7 @@ class StoredWeights:
         return str(self.read("x_embedder.weight").dtype).removeprefix("torch.")
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor, on the CPU; it may be a view of the mapped file, which stays mapped as long as it lives.
-
-        Raises:
-            ValueError: If it is missing or its file is damaged.
-        """
+        """Return one tensor, on the CPU; it may be a view of the mapped file, which stays mapped as long as it lives."""
         if name not in self.files:
             raise ValueError(f"{self.source.name} has no tensor {name!r}: it is incomplete or no FLUX; get it again")
         # Opened anew each time: what one mapping has read counts as memory until it is closed.

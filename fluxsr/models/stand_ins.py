@@ -80,10 +80,7 @@ class ModulationTable(nn.Module):
     """Stands in for a transformer's time embedder: hands on which rows of the tables a batch's times are.
 
     The rows travel as the embedding would, as an argument of every block, so that gradient checkpointing recomputes a pass with
-    the rows that it ran with.
-
-    Args:
-        times: ``(T,)`` float32, ascending.
+    the rows that it ran with. ``times`` are ``(T,)`` float32, ascending.
     """
 
     times: Tensor
@@ -94,11 +91,7 @@ class ModulationTable(nn.Module):
         self._rows: Tensor | None = None
 
     def select(self, t: Tensor) -> None:
-        """Choose the rows of the next pass.
-
-        Raises:
-            ValueError: For a time that is not in the table.
-        """
+        """Choose the rows of the next pass; a time that is not in the table is a ``ValueError``."""
         t = t.to(self.times)
         rows = torch.searchsorted(self.times, t).clamp(max=len(self.times) - 1)
         wrong = [] if rows.is_meta else t[self.times[rows] != t].tolist()

@@ -104,11 +104,7 @@ class StudentRecord:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def check_restores(self, name: str | Path) -> None:
-        """Check that the model (or adapter) of this name upscales, and that the time of the LR latents is known.
-
-        Raises:
-            ValueError: If it is a flow teacher, or no time is known, with what to do.
-        """
+        """Raise a ``ValueError`` unless the model of this name upscales, and the time of the LR latents is known."""
         if self.from_noise:
             raise ValueError(
                 f"{name} is a flow teacher, which makes pictures of noise and upscales none: give a student (nano-student, "
@@ -124,15 +120,7 @@ class StudentRecord:
         """Refuse a base that is not the one that an adapter was trained on; files of other programs say nothing of theirs.
 
         On a base of equal layers an adapter fits, and silently makes another picture. Another hub id is only warned about:
-        people put adapters on relatives of their base on purpose.
-
-        Args:
-            path: The adapter's file.
-            name: Shipped name or hub id of the present base, or empty.
-            config: Arguments of its transformer.
-
-        Raises:
-            ValueError: If the sizes differ, or the bases are shipped ones under different names.
+        people put adapters on relatives of their base on purpose. ``name`` is the present base's public name, or empty.
         """
         differ = [
             f"{key} is {size} there and {config.get(key)} here"
@@ -158,12 +146,7 @@ class StudentRecord:
     ) -> None:
         """Warn where a model is used with other conditions than it was trained with: its output is another then.
 
-        Args:
-            path: Name of the model or the adapter.
-            guidance: Guidance scale in use; ``None``: the model takes none.
-            prompt_digest: Digest of the prompt in use; empty: not compared.
-            autoencoder: Description of the autoencoder in use; ``None``: not compared.
-            objective: Name of the objective in use; empty: not compared.
+        What is empty or ``None`` is not compared; ``autoencoder`` is the description of the one in use.
         """
         if objective and self.objective and objective != self.objective:
             logger.warning("%s was trained with %s, and goes on with %s", path, self.objective, objective)

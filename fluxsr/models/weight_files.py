@@ -128,15 +128,11 @@ def is_writer() -> bool:
 
 
 def weights_digest(module: nn.Module, names: Collection[str] | None = None, *, rounded: bool = False) -> str:
-    """Return a short digest of the parameters, the same on every device: another file under the same name is another model.
+    """Return a short digest of the parameters (``names`` of them, or all), the same on every device.
 
     Of a large tensor evenly spaced pieces are read: 12 B weights through a hash would take minutes, and weights that differ
-    do so nearly everywhere. Quantized weights, which have no plain bytes, count by name, shape and dtype.
-
-    Args:
-        module: Any module.
-        names: Parameters that count; all by default.
-        rounded: Round to bfloat16 before, so that the same weights in a wider dtype have the same digest.
+    do so nearly everywhere. Quantized weights, which have no plain bytes, count by name, shape and dtype. ``rounded`` to
+    bfloat16, the same weights in a wider dtype have the same digest.
     """
     digest = hashlib.sha256()
     for name, parameter in module.named_parameters():

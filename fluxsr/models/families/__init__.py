@@ -48,11 +48,7 @@ PUBLISHED: dict[str, Published] = {name: one for family in FAMILIES for name, on
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family that a transformer's configuration is of, by its class name, or by the argument that marks it.
-
-    Raises:
-        ValueError: If it is of none, naming what it is and what is supported.
-    """
+    """Return the family of a transformer's configuration, by its class name, or by the argument that marks it."""
     name = config.get("_class_name")
     for family in FAMILIES:
         if name in (family.transformer, family.folded) or (name is None and family.mark[0] in config):
@@ -61,11 +57,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def family_of_model(transformer: nn.Module) -> Family:
-    """Return the family of a transformer, by the names of its class and the classes above it.
-
-    Raises:
-        ValueError: If it is of none, naming what it is and what is supported.
-    """
+    """Return the family of a transformer, by the names of its class and the classes above it."""
     names = [kind.__name__ for kind in type(transformer).__mro__]
     for family in FAMILIES:
         if family.transformer in names:

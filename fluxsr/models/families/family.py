@@ -20,8 +20,7 @@ class License(NamedTuple):
 
     Attributes:
         identifier: The hub's short name; ``other`` for a license that has none.
-        name: Name of the license.
-        link: Link to its text; empty where no license is known.
+        name, link: Its name, and a link to its text; empty where no license is known.
         commercial: Whether commercial use is free.
         terms: Meaning for an adapter or an exported model that was made from the base.
     """
@@ -81,13 +80,7 @@ class Conditions(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A model that is known by its name.
-
-    Attributes:
-        hub_id: Where its weights are; empty for a model of our own.
-        config: Arguments of its transformer.
-        license: License of its weights.
-    """
+    """A model that is known by its name: ``hub_id`` of its weights (empty: ours), its transformer's ``config``, ``license``."""
 
     hub_id: str
     config: Mapping[str, Any]
@@ -147,11 +140,7 @@ class Family(ABC):
     published: ClassVar[Mapping[str, Published]]
 
     def class_of(self, config: Mapping[str, Any]) -> Any:
-        """Return the class that a configuration is for: diffusers' own, or the folded one.
-
-        Raises:
-            ValueError: If the installed diffusers lacks the class.
-        """
+        """Return the class that a configuration is for: the folded one, or diffusers' (a ``ValueError`` if it is too old)."""
         if is_folded(config):
             return getattr(import_module(FOLDED_HOME), self.folded)
         return from_diffusers(self.transformer, self.since, self.name)
@@ -198,19 +187,12 @@ class Family(ABC):
 
     @abstractmethod
     def mu(self, image_tokens: int, steps: int) -> float:
-        """Return the published dynamic shift of the sampling grid, the logarithm of its factor.
-
-        Args:
-            image_tokens: Tokens of the whole image, a token for each 2x2 latent positions.
-            steps: Euler steps.
-        """
+        """Return the published dynamic shift of the sampling grid, the logarithm of its factor."""
 
     def shift(self, image_tokens: int, steps: int, scheduler: Mapping[str, Any] | None = None) -> float:
-        """Return the time shift of the sampling grid.
+        """Return the time shift of the sampling grid of ``steps`` Euler steps, for an image of ``image_tokens``.
 
         Args:
-            image_tokens: Tokens of the whole image, a token for each 2x2 latent positions.
-            steps: Euler steps.
             scheduler: Content of the model's ``scheduler_config.json``: it says whether the shift is dynamic, and the number
                 where it isn't. ``None``: there is no such file, and the family's own models are dynamic.
         """
@@ -232,20 +214,12 @@ class Family(ABC):
         return all(pattern.fullmatch(name) for name in linears)
 
     def original_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a whole transformer's weights under the names that its authors gave them.
-
-        Raises:
-            ValueError: If the family's are not known here, or a weight has no original name.
-        """
+        """Return a whole transformer's weights under its authors' names; a ``ValueError`` where these are not known."""
         raise ValueError(f"the original names of {self.name}'s weights are not known: leave the layout at diffusers")
 
 
 def from_diffusers(name: str, since: str, what: str) -> Any:
-    """Return a class of diffusers that ``what`` needs, or say since which release there is one.
-
-    Raises:
-        ValueError: If the installed release does not have it.
-    """
+    """Return a class of diffusers that ``what`` needs, or raise a ``ValueError`` that says since which release there is one."""
     import diffusers
 
     try:
@@ -257,11 +231,7 @@ def from_diffusers(name: str, since: str, what: str) -> Any:
 
 
 def pack(latents: Tensor) -> Tensor:
-    """Pack latents ``(B, C, h, w)`` into tokens ``(B, h/2 * w/2, 4C)``, channels first inside a token as in FLUX.
-
-    Raises:
-        ValueError: If the latents are not four-dimensional or a side is odd.
-    """
+    """Pack latents ``(B, C, h, w)`` into tokens ``(B, h/2 * w/2, 4C)``, channels first inside a token as in FLUX."""
     if latents.ndim != 4:
         raise ValueError(f"latents must have shape (B, C, h, w), got {tuple(latents.shape)}")
     height, width = latents.shape[-2:]

@@ -161,14 +161,7 @@ class Flux1(Family):
         return embeds, pooled
 
     def original_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights under the names of Black Forest Labs.
-
-        Args:
-            state: Weights by diffusers' names, of a whole ``FluxTransformer2DModel`` without adapters.
-
-        Raises:
-            ValueError: If a weight has no original name: the model is folded, or has adapters.
-        """
+        """Return a whole FLUX.1's weights under the names of Black Forest Labs; a ``ValueError`` if it is folded or adapted."""
         found: dict[str, Tensor] = {}
         parts: dict[str, dict[int, Tensor]] = {}
         for key, tensor in state.items():
