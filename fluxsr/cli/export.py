@@ -25,7 +25,7 @@ COMMAND = Command(
 def main(arguments: list[str]) -> None:
     """Run the command."""
     made: ExportedModel = COMMAND.run(arguments)
-    from fluxsr.models.architectures import license_of
+    from fluxsr.models.known_names import license_of
 
     print(f"{made.model}: {_amount(made.parameters, made.dtype)}")
     folded = f"folded at t = {made.start_time:g}" if made.folded else "not folded"

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
-from fluxsr.models.architectures import base_of, license_of
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.encoder_lora import encoder_lora_of
-from fluxsr.models.known_names import model_or_shipped
+from fluxsr.models.known_names import base_of, license_of, model_or_shipped
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.student import StudentRecord, read_record
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxsr.models.architectures import license_of as license_of  # the app asks here
+from fluxsr.models.known_names import license_of as license_of  # the app asks here
 from fluxsr.models.student import StudentRecord
 
 

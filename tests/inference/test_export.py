@@ -16,7 +16,7 @@ from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.inference.upscaler import Upscaler
 from fluxsr.models import FluxBackbone, LatentAutoencoder, PixelAutoencoder, StudentRecord, load_flux
 from fluxsr.models.autoencoders import wrap_autoencoder
-from fluxsr.models.modulation.folded import FoldedFluxTransformer
+from fluxsr.models.folded import FoldedFluxTransformer
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import read_safetensors
 from fluxsr.sizes import gigabytes
