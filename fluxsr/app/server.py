@@ -53,15 +53,11 @@ def serve_upscaling(
         os.environ["GRADIO_TEMP_DIR"] = folder
         from fluxsr.app.upscale_page import make_page
 
-        serve(make_page(upscaler, name, Path(folder), max_pixels), host, port, max_pixels)
+        _serve(make_page(upscaler, name, Path(folder), max_pixels), host, port, max_pixels)
 
 
-def serve(page: gr.Blocks, host: str, number: int | None, max_pixels: int) -> None:
-    """Serve a page until Ctrl-C or SIGTERM.
-
-    Raises:
-        OSError: If the port is taken or the address not this computer's.
-    """
+def _serve(page: gr.Blocks, host: str, number: int | None, max_pixels: int) -> None:
+    """Serve a page until Ctrl-C or SIGTERM."""
     from fluxsr.app.upscale_page import CSS, THEME
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary folder goes then too
