@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.architecture_report import LatencyRow, Report, StepRow, describe_machine, stated_peak
 from benchmarks.random_weights import materialize, tiny_model
-from fluxsr.cli._support.experiment import read_experiment
+from fluxsr.cli._support.fit_cli import read_experiment
 from fluxsr.models import (
     FLUX_ARCHITECTURES,
     FluxBackbone,

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from fluxsr.models import FluxBackbone
-from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
 from fluxsr.models.families import FLUX1
+from fluxsr.models.known_names import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
 from fluxsr.models.quantization import quantization_config
 from fluxsr.training import OneStepSR
 from fluxsr.training.validation import Means

@@ -205,7 +205,7 @@ def _metered(upscaler: Upscaler, meter: CostMeter) -> Upscaler:
 
 def _identity(upscaler: Upscaler) -> str:
     """Return what distinguishes a loaded model from every other, wherever it was loaded from."""
-    from fluxsr.models.weights_digest import weights_digest
+    from fluxsr.models.weight_files import weights_digest
 
     velocity: Any = upscaler.velocity
     autoencoder: Any = upscaler.autoencoder

@@ -13,11 +13,11 @@ import torch
 from fluxsr.inference.loading import Student, find_student, window_of
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import PromptEmbedding, fuse_lora, load_folded
-from fluxsr.models.architectures import license_of
 from fluxsr.models.encoder_lora import copy_encoder_lora
 from fluxsr.models.families import family_of
+from fluxsr.models.known_names import license_of
 from fluxsr.models.quantization import Quantization, quantization_config
-from fluxsr.models.stored_weights import StoredWeights
+from fluxsr.models.sources import StoredWeights
 from fluxsr.models.student import StudentRecord
 from fluxsr.models.weight_files import write_safetensors
 

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from fluxsr.models import FluxBackbone, PixelAutoencoder, load_flux
-from fluxsr.models.architectures import base_of, license_of
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.encoder_lora import encoder_lora_of
-from fluxsr.models.known_names import model_or_shipped
+from fluxsr.models.known_names import base_of, license_of, model_or_shipped
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.student import StudentRecord, read_record
 
@@ -22,13 +21,7 @@ FLUX_WINDOW = 1024
 
 
 class Student(NamedTuple):
-    """A super-resolver that is known and not loaded yet: all that load or export one ask here.
-
-    Attributes:
-        source: Place of the weights, or of the base's where there is an adapter.
-        lora: The adapter's file.
-        record: What the model is besides its weights; its ``start_time`` is known.
-    """
+    """A super-resolver that is known and not loaded yet: all that load or export one ask here."""
 
     source: ModelSource
     lora: str | None

@@ -36,11 +36,7 @@ class Settings(NamedTuple):
 
 
 def check_numbers(steps: int, strength: float) -> None:
-    """Check the number of steps and the strength.
-
-    Raises:
-        ValueError: Naming the one that is out of range.
-    """
+    """Check the number of steps and the strength."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if not 0 <= strength <= 2:

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from fluxsr.models.encoder_lora import (
-    add_encoder_lora,
-    encoder_lora_off,
-    fuse_encoder_lora,
-    is_encoder_lora,
-    load_encoder_lora,
-    rank_in_file,
-)
+from fluxsr.models.encoder_lora import add_encoder_lora, encoder_lora_off, fuse_encoder_lora, is_encoder_lora
 from fluxsr.models.families import from_diffusers
 from fluxsr.models.known_names import PIXEL
 from fluxsr.models.sources import ModelSource, taesd_files
 from fluxsr.models.student import StudentRecord
-from fluxsr.models.taesd import load_taesd
-from fluxsr.models.weight_files import own_memory
-from fluxsr.models.weights_digest import weights_digest
+from fluxsr.models.weight_files import own_memory, read_safetensors, weights_digest
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -95,7 +87,7 @@ class LatentAutoencoder(nn.Module):
         self.scaling_factor = float(config.get("scaling_factor", 1.0))
         self.shift_factor = float(config.get("shift_factor") or 0.0)
         self.latent_channels = int(config.latent_channels)
-        blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
+        blocks = config.get("block_out_channels") or config.encoder_block_out_channels
         self.downsample = 2 ** (len(blocks) - 1)
         self.encoder_lora_rank = encoder_lora_rank
         self.name = ""  # hub id, where that alone names it; load_autoencoder says which
@@ -120,11 +112,7 @@ class LatentAutoencoder(nn.Module):
         return next(self.vae.parameters()).dtype
 
     def encode(self, image: Tensor) -> Tensor:
-        """Map ``(B, 3, H, W)`` in ``[0, 1]`` to float32 latents ``(B, C, H / 8, W / 8)``.
-
-        Raises:
-            ValueError: If the image's shape or dtype is not right.
-        """
+        """Map ``(B, 3, H, W)`` in ``[0, 1]`` to float32 latents ``(B, C, H / 8, W / 8)``; ``ValueError`` for another shape."""
         check_image(image, self.downsample)
         encoded = self.vae.encode((image * 2 - 1).to(self.dtype))
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
@@ -173,22 +161,21 @@ class Flux2Autoencoder(LatentAutoencoder):
 
     The statistics are of tokens: one mean and deviation for each channel and each of the 2x2 positions in a token. Applied to
     the latents before they are packed, they leave them ``(B, 32, H / 8, W / 8)``, as everywhere in this library.
-
-    Args:
-        vae: The diffusers model. Its parameters are frozen.
-        checkpoint_decode: Whether decoding is checkpointed, as in :class:`LatentAutoencoder`.
-        encoder_lora_rank: Rank of the encoder's adapter, as in :class:`LatentAutoencoder`.
+    See :class:`LatentAutoencoder` for the arguments.
     """
 
     def __init__(self, vae: nn.Module, checkpoint_decode: bool = False, encoder_lora_rank: int | None = None) -> None:
         super().__init__(vae, checkpoint_decode, encoder_lora_rank)
-        statistics: Any = vae.bn
         self.eps = float(self.vae.config["batch_norm_eps"])
         self.mean: Tensor
         self.std: Tensor
-        deviation = (statistics.running_var.float() + self.eps).sqrt()
-        self.register_buffer("mean", statistics.running_mean.float().view(1, -1, 1, 1).clone(), persistent=False)
-        self.register_buffer("std", deviation.view(1, -1, 1, 1), persistent=False)
+        mean, variance = (one.float().view(1, -1, 1, 1) for one in self._statistics())
+        self.register_buffer("mean", mean.clone(), persistent=False)
+        self.register_buffer("std", (variance + self.eps).sqrt(), persistent=False)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        norm: Any = self.vae.get_submodule("bn")
+        return norm.running_mean, norm.running_var
 
     def normalize(self, latents: Tensor) -> Tensor:
         """Subtract the mean and divide by the deviation of each channel and position in a token."""
@@ -205,8 +192,7 @@ class Flux2Autoencoder(LatentAutoencoder):
         found = {"kind": type(self.vae).__name__, "downsample": self.downsample, **self.weights()}
         if not self.mean.is_meta:
             digest = hashlib.sha256(f"{self.eps}".encode())
-            statistics: Any = self.vae.get_submodule("bn")
-            for tensor in (statistics.running_mean, statistics.running_var):
+            for tensor in self._statistics():
                 # As coarse as bfloat16, in which the weights may be stored or loaded: wider ones are the same weights.
                 digest.update(tensor.cpu().bfloat16().float().numpy().tobytes())
             found["statistics"] = digest.hexdigest()[:16]
@@ -216,31 +202,20 @@ class Flux2Autoencoder(LatentAutoencoder):
 def wrap_autoencoder(
     vae: nn.Module, checkpoint_decode: bool = False, encoder_lora_rank: int | None = None
 ) -> LatentAutoencoder:
-    """Return the latent autoencoder around a model of diffusers, by its kind.
-
-    Args:
-        vae: ``AutoencoderKL``, ``AutoencoderTiny`` or ``AutoencoderKLFlux2``.
-        checkpoint_decode: Whether decoding is checkpointed, as in :class:`LatentAutoencoder`.
-        encoder_lora_rank: Rank of the encoder's adapter, as in :class:`LatentAutoencoder`.
-    """
+    """Return the latent autoencoder around a model of diffusers, by its kind; arguments as in :class:`LatentAutoencoder`."""
     kind = Flux2Autoencoder if type(vae).__name__ == "AutoencoderKLFlux2" else LatentAutoencoder
     return kind(vae, checkpoint_decode, encoder_lora_rank)
 
 
 def check_image(image: Tensor, multiple: int) -> None:
-    """Check that an image batch can be encoded.
-
-    Raises:
-        ValueError: Naming the shape or dtype and what to do.
-    """
+    """Raise a ``ValueError`` unless an image batch can be encoded."""
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(image.shape)}")
     if not image.is_floating_point():
         raise ValueError(f"images must be floating point in [0, 1], got {image.dtype}; divide 8-bit values by 255")
     if image.shape[-2] % multiple or image.shape[-1] % multiple:
-        raise ValueError(
-            f"image sides must be multiples of {multiple}, got {image.shape[-2]}x{image.shape[-1]}; pad or crop"
-        )
+        height, width = image.shape[-2:]
+        raise ValueError(f"image sides must be multiples of {multiple}, got {height}x{width}; pad or crop")
 
 
 def load_autoencoder(
@@ -279,21 +254,14 @@ def load_autoencoder(
     found = ModelSource(source, revision)
     if found.kind == "pixel":
         if encoder_lora_rank is not None or encoder_lora is not None:
-            raise ValueError(
-                "the pixel autoencoder has no encoder to adapt: leave encoder_lora_rank and encoder_lora out"
-            )
+            raise ValueError("pixel has no encoder to adapt: leave encoder_lora_rank and encoder_lora out")
         return PixelAutoencoder()
     if encoder_lora_rank is not None and encoder_lora is not None:
-        raise ValueError(
-            "encoder_lora_rank makes a new adapter and encoder_lora brings a trained one: give one of them"
-        )
+        raise ValueError("encoder_lora_rank makes a new adapter and encoder_lora brings a trained one: give one")
     kind = getattr(torch, dtype)
-    files = taesd_files(found.path) if found.kind == "taesd" and found.path is not None else None
-    vae = _load_vae(found, subfolder, kind, place) if files is None else load_taesd(*files, kind, place)
+    vae = _load_taesd(found.local, kind, place) if found.kind == "taesd" else _load_vae(found, subfolder, kind, place)
     if encoder_lora is not None:
-        add_encoder_lora(vae, rank_in_file(encoder_lora))
-        load_encoder_lora(vae, encoder_lora)
-        fuse_encoder_lora(vae)
+        fuse_encoder_lora(vae, encoder_lora)
     autoencoder = wrap_autoencoder(vae, checkpoint_decode, encoder_lora_rank)
     if found.kind == "hub" and subfolder is None:
         autoencoder.name = source
@@ -315,11 +283,8 @@ def load_fitting_autoencoder(
     Args:
         backbone: The model, with its ``latent_channels``.
         source: Source that the model came from.
-        name: See :func:`load_autoencoder`; ``None``: the model's own.
+        name: Name of the autoencoder; ``None``: the model's own. Further arguments as in :func:`load_autoencoder`.
         record: What is known of a trained model; by default what the source says.
-        dtype: Name of the dtype, as in :func:`load_autoencoder`.
-        encoder_lora: File of an adapter, as in :func:`load_autoencoder`.
-        device: Place of the weights, as in :func:`load_autoencoder`.
 
     Raises:
         ValueError: If the model comes with none, or the two work on different latents.
@@ -335,10 +300,10 @@ def load_fitting_autoencoder(
             name, subfolder = source.own_autoencoder()
             where = {"subfolder": subfolder, "revision": source.revision}
         autoencoder = load_autoencoder(name, dtype=dtype, encoder_lora=encoder_lora, device=device, **where)
-    if backbone.latent_channels != autoencoder.latent_channels:
+    ours, theirs = backbone.latent_channels, autoencoder.latent_channels
+    if ours != theirs:
         raise ValueError(
-            f"the model has {backbone.latent_channels} latent channels and the autoencoder {autoencoder.latent_channels}: "
-            "give the autoencoder that the model was trained with"
+            f"the model has {ours} latent channels and the autoencoder {theirs}: give the autoencoder that fits"
         )
     return autoencoder
 
@@ -355,3 +320,26 @@ def _load_vae(source: ModelSource, subfolder: str | None, dtype: torch.dtype, de
     where: dict[str, Any] = {"subfolder": source.autoencoder_subfolder(subfolder), "revision": source.revision}
     with source.explain(), torch.device("cpu"):
         return own_memory(loader.from_pretrained(source.name, torch_dtype=dtype, **where))
+
+
+def _load_taesd(folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Load taesd's own files as diffusers' ``AutoencoderTiny``: two flat lists of layers, an encoder's and a decoder's."""
+    from diffusers import AutoencoderTiny
+
+    state: dict[str, Tensor] = {}
+    for path, part, shift in zip(taesd_files(folder), ("encoder", "decoder"), (0, 1), strict=True):
+        for key, tensor in read_safetensors(path, device)[0].items():
+            index, _, rest = key.removeprefix(f"{part}.").partition(".")
+            if not index.isdigit():
+                raise ValueError(f"{path} is no {part} in taesd's layout: it holds {key!r}")
+            # taesd's decoder begins with its clamp, which diffusers has outside of the list.
+            state[f"{part}.layers.{int(index) - shift}.{rest}"] = tensor.to(dtype, copy=True)
+    last = max((int(key.split(".")[2]) for key in state if key.startswith("encoder")), default=0)
+    channels = state[f"encoder.layers.{last}.weight"].shape[0] if state else 0
+    with torch.device("meta"):
+        vae: Any = AutoencoderTiny(latent_channels=channels)
+    try:
+        vae.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{folder} holds no autoencoder in taesd's layout: its layers are others") from error
+    return vae

@@ -25,15 +25,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def check_torch(oldest: str, feature: str) -> None:
-    """Refuse a feature that this torch is too old for; all else works with torch 2.6.
-
-    Args:
-        oldest: The release that the feature is tested from.
-        feature: Name of the feature.
-
-    Raises:
-        ValueError: Naming both versions.
-    """
+    """Raise a ``ValueError`` where torch is older than a feature needs; all else works with torch 2.6."""
     found = torch.__version__.split("+")[0]
     if tuple(map(int, found.split(".")[:2])) < tuple(map(int, oldest.split("."))):
         raise ValueError(f"{feature} needs torch {oldest} or newer, and this is torch {found}: pip install -U torch")

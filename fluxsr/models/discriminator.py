@@ -16,15 +16,7 @@ from fluxsr.protocols import VelocityModel
 
 
 class FeatureDiscriminator(nn.Module):
-    """Judges features: one logit per position and layer, by a small multilayer perceptron for each layer.
-
-    Args:
-        channels: Channels of each layer's features.
-        width: Hidden units of each head.
-
-    Raises:
-        ValueError: If ``width`` is below 1.
-    """
+    """Judges features: one logit per position and layer, by a small multilayer perceptron of ``width`` units for each layer."""
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()

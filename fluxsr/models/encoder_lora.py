@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.digest import file_digest
-from fluxsr.models.adapters import AdapterRoles, is_adapter_parameter, lora_rank
-from fluxsr.models.distributed import is_writer, whole
-from fluxsr.models.weight_files import read_safetensors, write_safetensors
+from fluxsr.models.adapters import is_adapter_parameter, lora_layers
+from fluxsr.models.weight_files import is_writer, read_safetensors, whole, write_safetensors
 
 NAME = "encoder"
 
 
 def add_encoder_lora(vae: nn.Module, rank: int) -> None:
     """Add an adapter to every convolution and linear of a VAE's encoder; it starts without effect and alone is trainable.
-
-    Args:
-        vae: A diffusers autoencoder, with its ``encoder``.
-        rank: Rank of the two matrices.
 
     Raises:
         ValueError: If ``rank`` is below 1.
@@ -46,7 +40,7 @@ def add_encoder_lora(vae: nn.Module, rank: int) -> None:
         if is_encoder_lora(name):
             parameter.data = parameter.data.float()  # small steps are lost in bfloat16
     active = [NAME]
-    for layer in AdapterRoles.layers_of(vae):
+    for layer in lora_layers(vae).values():
         layer._active_adapter = active  # one list for all, as the transformer's adapters have it
 
 
@@ -58,7 +52,7 @@ def is_encoder_lora(name: str) -> bool:
 @contextmanager
 def encoder_lora_off(vae: nn.Module) -> Iterator[None]:
     """Run the body with the frozen encoder alone."""
-    active = next(AdapterRoles.layers_of(vae))._active_adapter
+    active = next(iter(lora_layers(vae).values()))._active_adapter
     active.clear()
     try:
         yield
@@ -83,35 +77,26 @@ def save_encoder_lora(vae: nn.Module, student: str | Path) -> str:
     """Write the adapter beside a student's file that is about to be written; return the digest that its record must say.
 
     In a distributed run every process calls it, and the first one writes.
-
-    Args:
-        vae: The autoencoder.
-        student: Path of the student's file.
     """
-    state = {key: whole(tensor).detach() for key, tensor in encoder_lora_state(vae).items()}
+    state = {key: whole(tensor) for key, tensor in encoder_lora_state(vae).items()}
     if not is_writer():
         return ""
     path = encoder_lora_path(student)
-    write_safetensors(path, state, metadata={"format": "pt"})
+    write_safetensors(path, state, {"format": "pt"})
     return file_digest(path)
 
 
 def copy_encoder_lora(path: str | Path, student: str | Path) -> str:
     """Write an adapter's file beside another student's; return the digest that its record must say."""
-    state, metadata = read_safetensors(path)
-    write_safetensors(encoder_lora_path(student), state, metadata=metadata)
+    write_safetensors(encoder_lora_path(student), *read_safetensors(path))
     return file_digest(encoder_lora_path(student))
 
 
 def encoder_lora_of(student: str | Path | None, digest: str) -> str | None:
     """Return the file of the encoder's adapter that a student was trained with, ``None`` where it was trained without.
 
-    Args:
-        student: The student's file.
-        digest: What the student's record says of the file; empty: there is none.
-
     Raises:
-        ValueError: If the file is not beside it, or is another one.
+        ValueError: If the file is not beside the student's, or has another digest than its record says.
     """
     if student is None or not digest:
         return None
@@ -119,36 +104,24 @@ def encoder_lora_of(student: str | Path | None, digest: str) -> str | None:
     if not path.is_file():
         raise ValueError(f"{student} was trained with an adapted encoder, and {path} is missing: put it beside")
     if file_digest(path) != digest:
-        raise ValueError(
-            f"{path} is not the encoder's adapter that {student} was trained with: both are written together"
-        )
+        raise ValueError(f"{path} is not the encoder's adapter that {student} was trained and written with")
     return str(path)
 
 
-def load_encoder_lora(vae: nn.Module, path: str | Path) -> None:
-    """Fill an adapter that was added, from a file.
+def fuse_encoder_lora(vae: nn.Module, path: str | Path) -> None:
+    """Put the adapter of a file into the encoder's weights, in place.
 
     Raises:
         ValueError: If it does not fit, naming the file.
     """
-    own, state = encoder_lora_state(vae), read_safetensors(path)[0]
+    state, _ = read_safetensors(path)
+    add_encoder_lora(vae, next((tensor.shape[0] for key, tensor in state.items() if ".lora_A." in key), 1))
+    own = encoder_lora_state(vae)
     if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in state.items()}:
-        raise ValueError(f"{path} is no adapter of this encoder, or has another rank")
+        raise ValueError(f"{path} is no adapter of this encoder")
     with torch.no_grad():
         for key, tensor in own.items():
             tensor.copy_(state[key])
-
-
-def rank_in_file(path: str | Path) -> int:
-    """Return the rank of an adapter's file."""
-    return lora_rank(read_safetensors(path, "meta")[0])
-
-
-def fuse_encoder_lora(vae: nn.Module) -> None:
-    """Put the adapter into the encoder's weights and leave plain layers behind."""
-    encoder: Any = vae.get_submodule("encoder")
-    for name, module in list(encoder.named_modules()):
-        if hasattr(module, "get_base_layer") and hasattr(module, "merge"):
-            module.merge()
-            parent = encoder.get_submodule(name.rpartition(".")[0])
-            parent.add_module(name.rpartition(".")[2], module.get_base_layer())
+    for name, layer in lora_layers(vae).items():
+        layer.merge()
+        vae.set_submodule(name, layer.get_base_layer())

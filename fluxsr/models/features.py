@@ -87,11 +87,7 @@ class FeatureTap:
 
 
 def find_transformer(model: nn.Module) -> nn.Module:
-    """Return the module inside a model that has FLUX's two lists of blocks.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Return the module inside a model that has FLUX's two lists of blocks; a ``ValueError`` where there is none."""
     for module in model.modules():
         if all(isinstance(getattr(module, name, None), nn.ModuleList) for name in BLOCKS):
             return module
@@ -99,10 +95,6 @@ def find_transformer(model: nn.Module) -> nn.Module:
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """Return FLUX's blocks, the double-stream ones first.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Return FLUX's blocks, the double-stream ones first; a ``ValueError`` where there are none."""
     owner = find_transformer(model)
     return [block for name in BLOCKS for block in getattr(owner, name)]

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluxsr.models.adapters import AdapterRoles, lora_rank, lora_targets, save_lora
-from fluxsr.models.distributed import is_writer, whole
-from fluxsr.models.families import FAMILIES, Conditions, family_of_model, refuse_other_widths
-from fluxsr.models.lora_files import read_lora
+from fluxsr.models.adapters import AdapterRoles, LoraFile, lora_rank, lora_targets, read_lora
+from fluxsr.models.families import FAMILIES, Conditions, family_of_model, is_folded
 from fluxsr.models.prompts import PromptEmbedding, no_prompt
-from fluxsr.models.student import StudentRecord, read_record, sizes_of
-from fluxsr.models.text_stream import drop_text_stream, has_text_stream
-from fluxsr.models.weight_files import write_safetensors
-from fluxsr.models.weight_names import public_name
+from fluxsr.models.stand_ins import drop_text_stream, has_text_stream, table_of
+from fluxsr.models.student import StudentRecord, sizes_of
+from fluxsr.models.weight_files import is_writer, public_name, whole, write_safetensors
 from fluxsr.protocols import VelocityModel
+
+_PROMPT = ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds")
 
 
 class FluxBackbone(nn.Module):
@@ -56,22 +55,22 @@ class FluxBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.family = family_of_model(transformer)
-        config: Any = transformer.config
-        refuse_other_widths(config)
-        conditions: Any = getattr(transformer, "conditions", None)
-        if conditions is not None:  # a folded one brings its guidance, and refuses others
-            guidance = conditions(prompt, guidance)[1]
-        if config.guidance_embeds and guidance is None:
-            raise ValueError("this model has a guidance embedding (FLUX.1-dev does): give guidance, for example 3.5")
-        if not config.guidance_embeds and guidance is not None:
-            raise ValueError(f"this model has no guidance embedding, so guidance must be None, got {guidance}")
         self.transformer = cast(Any, transformer)
+        config = self.transformer.config
+        made = config.get("out_channels")
+        if made is not None and made != config.in_channels:
+            raise ValueError(
+                f"this transformer takes {config.in_channels} channels a token and makes {made}, as FLUX.1-Fill and control "
+                "models do, so it is no velocity: give the base that it was made from"
+            )
+        if is_folded(config):
+            guidance = self.transformer.conditions(prompt, guidance)[1]
+        check_guidance(config, guidance)
         self.guidance = guidance
         self.latent_channels = config.in_channels // 4
         self.default_role: str | None = None
         self.quantization: str | None = None  # of the frozen weights; load_flux says which
-        self.base = ""  # shipped name or hub id of the weights, and its revision; load_flux says which
-        self.revision = ""
+        self.base = ""  # shipped name or hub id of the weights; load_flux says which
         self.source = StudentRecord()  # what the files say that it was loaded from; load_flux says which
         self.adapters = AdapterRoles(self.transformer)
         # Frozen by definition and cached in a file of their own, so not part of checkpoints.
@@ -79,8 +78,6 @@ class FluxBackbone(nn.Module):
         self.prompt_embeds: Tensor
         self.pooled_prompt_embeds: Tensor | None
         self.negative_prompt_embeds: Tensor | None
-        for name in ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds"):
-            self.register_buffer(name, None, persistent=False)
         self.set_prompt(prompt)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing(self._checkpoint)
@@ -114,20 +111,10 @@ class FluxBackbone(nn.Module):
         return Conditions(self.prompt_embeds, self.pooled_prompt_embeds, self.guidance)
 
     def set_prompt(self, prompt: PromptEmbedding | None) -> None:
-        """Replace the prompt, for example by one of another length; it goes to the device of the old one.
-
-        Adapters stay as they are: without text tokens the text stream gets none when they are added.
-
-        Args:
-            prompt: The new one, as in the constructor.
-
-        Raises:
-            ValueError: If prompt and model don't fit, or the model was folded with another.
-        """
-        config: Any = self.transformer.config
-        conditions: Any = getattr(self.transformer, "conditions", None)
-        if conditions is not None:  # a folded one brings its prompt, and refuses others
-            prompt = conditions(prompt, None)[0]
+        """Replace the prompt, for example by one of another length; it goes to the device of the old one."""
+        config = self.transformer.config
+        if is_folded(config):  # it brings its prompt, and refuses others
+            prompt = self.transformer.conditions(prompt, None)[0]
         empty = no_prompt(config)
         prompt = empty if prompt is None else prompt
         wanted, got = (tuple(None if one is None else one.shape[-1] for one in both[:2]) for both in (empty, prompt))
@@ -140,14 +127,10 @@ class FluxBackbone(nn.Module):
                 f"this model was loaded without its text stream, and the prompt has {prompt.prompt_embeds.shape[1]} tokens: "
                 "load it with text_stream=True, or give no prompt"
             )
-        device = None if self.prompt_embeds is None else self.prompt_embeds.device
-        self.prompt_embeds = prompt.prompt_embeds.to(device)
-        self.pooled_prompt_embeds = (
-            None if prompt.pooled_prompt_embeds is None else prompt.pooled_prompt_embeds.to(device)
-        )
-        self.negative_prompt_embeds = (
-            None if prompt.negative_prompt_embeds is None else prompt.negative_prompt_embeds.to(device)
-        )
+        device = self.prompt_embeds.device if "prompt_embeds" in self._buffers else None
+        for name in _PROMPT:
+            embeds: Tensor | None = getattr(prompt, name)
+            self.register_buffer(name, None if embeds is None else embeds.to(device), persistent=False)
         self.prompt_text = prompt.text
 
     @property
@@ -160,11 +143,7 @@ class FluxBackbone(nn.Module):
         return self._run(self.default_role, xt, t)
 
     def as_role(self, role: str | None) -> partial[Tensor]:
-        """Return the velocity model of one role; ``None`` is the frozen base alone.
-
-        Raises:
-            ValueError: For an unknown role.
-        """
+        """Return the velocity model of one role; ``None`` is the frozen base alone."""
         with self.adapters.use(role):
             return partial(self._run, role)
 
@@ -172,12 +151,7 @@ class FluxBackbone(nn.Module):
         """Return the velocity under classifier-free guidance: ``v_negative + scale (v - v_negative)``, two passes for one.
 
         It is how an undistilled base (FLUX.2-klein-base: 4.0) is sampled; a model with a guidance embedding has ``guidance``.
-
-        Args:
-            scale: 1 is the prompt alone, and a single pass.
-
-        Raises:
-            ValueError: If the prompt holds no negative one.
+        With ``scale`` 1 it is the prompt alone, and a single pass; else a prompt without a negative one is a ``ValueError``.
         """
         if scale == 1:
             return self
@@ -196,8 +170,7 @@ class FluxBackbone(nn.Module):
     def _run(self, role: str | None, xt: Tensor, t: Tensor, negative: bool = False) -> Tensor:
         if xt.ndim != 4 or xt.shape[1] != self.latent_channels:
             raise ValueError(f"latents must have shape (B, {self.latent_channels}, h, w), got {tuple(xt.shape)}")
-        table: Any = getattr(self.transformer, self.family.embedder)
-        if hasattr(table, "select"):  # fluxsr.models.modulation.table
+        if (table := table_of(self.transformer, self.family)) is not None:
             table.select(t)
         conditions = self.conditions
         if negative:
@@ -243,27 +216,27 @@ class FluxBackbone(nn.Module):
             ValueError: If the file is missing or damaged, or does not fit this base.
         """
         device = "meta" if self.transformer.x_embedder.weight.is_meta else "cpu"
-        state = read_lora(path, self.family, device)
-        names = lora_targets(state)
+        self.put_lora(read_lora(path, self.family, device), role, trainable=trainable)
+
+    def put_lora(self, file: LoraFile, role: str, *, trainable: bool) -> None:
+        """Add the adapter of a file that was read, as :meth:`load_lora` does."""
+        names = lora_targets(file.state)
         own = {name for name, _ in self.transformer.named_modules()}
         unknown = [name for name in names if name not in own]
         if unknown:
             for other in FAMILIES:
                 if other is not self.family and other.recognizes(names):
                     raise ValueError(
-                        f"{path} was made for {other.name}, and this is a {self.family.name}: give its own base"
+                        f"{file.path} was made for {other.name}, and this is a {self.family.name}: give its own base"
                     )
-            raise ValueError(
-                f"{path} adapts {unknown[0]!r}, which this model does not have: it was made for another base"
-            )
-        record = read_record(path)
-        record.check_base(path, self.base, self.transformer.config)
-        record.tell_differences(path, guidance=self.guidance, prompt_digest=self.prompt.digest)
+            raise ValueError(f"{file.path} adapts {unknown[0]!r}, which this model lacks: it was made for another base")
+        file.record.check_base(file.path, self.base, self.transformer.config)
+        file.record.tell_differences(file.path, guidance=self.guidance, prompt_digest=self.prompt.digest)
         if role not in self.adapters.names:
-            self.add_lora(role, rank=lora_rank(state), targets=names, trainable=trainable)
-        self.adapters.load_state_dict(role, state)
+            self.add_lora(role, rank=lora_rank(file.state), targets=names, trainable=trainable)
+        self.adapters.load_state_dict(role, file.state)
         if self.default_role in (None, role):
-            self.source = record
+            self.source = file.record
 
     @property
     def record(self) -> StudentRecord:
@@ -271,12 +244,10 @@ class FluxBackbone(nn.Module):
         return replace(
             self.source,
             base=self.base or self.source.base,
-            revision=self.revision,
             base_sizes=sizes_of(self.transformer.config),
             guidance=self.guidance,
             prompt=self.prompt_text,
             prompt_digest=self.prompt.digest,
-            text_stream=has_text_stream(self.transformer),
         )
 
     def save(self, path: str | Path, *, dtype: str = "float32", record: StudentRecord | None = None) -> Path:
@@ -285,20 +256,18 @@ class FluxBackbone(nn.Module):
         In a distributed run every process calls it, and the first one writes.
 
         Args:
-            path: File ending in ``.safetensors``. A transformer's file names its architecture, so
-                ``load_flux(path)`` rebuilds it.
+            path: File ending in ``.safetensors``. A transformer's names its architecture, so ``load_flux(path)`` rebuilds it.
             dtype: Dtype of a transformer's stored weights.
             record: What the file's header says of the model; by default :attr:`record`.
 
         Raises:
-            ValueError: If the model has no adapter, and a modulation table or no text stream; or if the path does not end in
-                ``.safetensors``.
+            ValueError: If the model has no adapter, and a modulation table or no text stream.
         """
         if self.default_role is not None:
             return self.save_lora(path, self.default_role, record)
-        whole_text = has_text_stream(self.transformer) or hasattr(self.transformer, "conditions")
-        if hasattr(getattr(self.transformer, self.family.embedder), "times") or not whole_text:
-            what = "a modulation table" if whole_text else "no text stream"
+        tabulated = table_of(self.transformer, self.family) is not None
+        if tabulated or not (has_text_stream(self.transformer) or is_folded(self.transformer.config)):
+            what = "a modulation table" if tabulated else "no text stream"
             raise ValueError(f"this model has {what} and lacks the layers themselves: only its adapters can be saved")
         config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
         kind = getattr(torch, dtype)
@@ -312,9 +281,6 @@ class FluxBackbone(nn.Module):
         """Take out, in place, what works on text tokens alone: 18 % of FLUX.2-klein-4B, without a change where there are none.
 
         The model takes no prompt from then on, and is no longer saved whole; adapters, fusing and folding work as ever.
-
-        Raises:
-            ValueError: If the prompt has tokens, or an adapter is in the text stream.
         """
         if self.text_tokens:
             raise ValueError(f"the text stream can't be left out: the prompt has {self.text_tokens} tokens")
@@ -325,4 +291,12 @@ class FluxBackbone(nn.Module):
 
     def save_lora(self, path: str | Path, role: str = "student", record: StudentRecord | None = None) -> Path:
         """Write a role's adapter as plain diffusers loads it; returns the file's path. ``record`` as for :meth:`save`."""
-        return save_lora(self.adapters, path, role, (record or self.record).header())
+        return self.adapters.save(path, role, (record or self.record).header())
+
+
+def check_guidance(config: Any, guidance: float | None) -> None:
+    """Refuse a guidance that a model does not embed, and a model that embeds one without it."""
+    if config["guidance_embeds"] and guidance is None:
+        raise ValueError("this model has a guidance embedding: give guidance, for example 3.5")
+    if not config["guidance_embeds"] and guidance is not None:
+        raise ValueError(f"guidance is {guidance}, and this model takes no guidance: leave it out")

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fluxsr.models.families import family_of, is_folded
+from fluxsr.models.adapters import LoraFile, read_lora
+from fluxsr.models.families import Family, family_of, is_folded
 from fluxsr.models.flux import FluxBackbone
 from fluxsr.models.prompts import PromptEmbedding, no_prompt, own_prompt
 from fluxsr.models.quantization import Quantization, quantization_config
 from fluxsr.models.sources import ModelSource
-from fluxsr.models.student import StudentRecord, read_record
+from fluxsr.models.student import StudentRecord
 from fluxsr.models.weight_files import own_memory, read_safetensors
 
 
@@ -71,55 +72,71 @@ def load_flux(
     """
     if trainable not in ("lora", "full", "none"):
         raise ValueError(f"trainable must be lora, full or none, got {trainable!r}")
-    if quantize is not None and trainable == "full":
-        raise ValueError(
-            f"quantize={quantize!r} needs a frozen base, but trainable is 'full': train a LoRA, or don't quantize"
-        )
-    if teacher_lora is not None and trainable == "full":
-        raise ValueError(
-            f"teacher_lora={teacher_lora!r} needs a frozen base, but trainable is 'full'; give OneStepSR a teacher instead"
-        )
+    for name, value in (("quantize", quantize), ("teacher_lora", teacher_lora)):
+        if value is not None and trainable == "full":
+            raise ValueError(
+                f"{name}={value!r} needs a frozen base, but trainable is 'full': train a LoRA, or leave it out"
+            )
     place = torch.empty(0).device if device is None else torch.device(device)
     source = ModelSource(model, revision)
     meta = place.type == "meta"
-    adapted = lora_weights is not None and not (meta and not Path(lora_weights).exists())
-    # What an adapter was trained with comes before what its base says; without weights no hub is asked.
     offline = meta or not weights
-    record = read_record(lora_weights) if adapted and lora_weights is not None else _record_of(source, offline)
     transformer = _load_transformer(source, weights, getattr(torch, dtype), quantize, place)
-    config: Any = transformer.config
+    config = transformer.config
+    family = family_of(config)
+    adapter = None if lora_weights is None else _read_adapter(lora_weights, family, meta)
+    # What an adapter was trained with comes before what its base says; without weights no hub is asked.
+    if adapter is not None:
+        record = adapter.record
+    else:
+        record = StudentRecord() if offline and source.kind == "hub" else source.record
     if guidance is None and config.guidance_embeds and not is_folded(config):
         guidance = record.guidance
     with torch.device("meta" if meta else "cpu"):
-        embedding = (
-            _load_prompt(prompt, transformer, place) if prompt is not None else own_prompt(source, place, offline)
-        )
+        if prompt is None:
+            embedding = own_prompt(source, place, offline)
+        elif meta and not Path(prompt).is_file():
+            embedding = no_prompt(config, tokens=512)
+        else:
+            embedding = PromptEmbedding.load(prompt, "meta" if meta else "cpu")
         backbone = FluxBackbone(transformer, embedding, guidance, gradient_checkpointing)
         if not text_stream:
             backbone.drop_text_stream()
     backbone.quantization = quantize
     if weights:
-        backbone.base, backbone.revision = source.public_name, revision or ""
+        backbone.base = source.public_name
     if trainable == "none":  # else another model is trained, of which nothing is known yet
         backbone.source = record
-    if not adapted:
+    if adapter is not None:
+        backbone.put_lora(adapter, "student", trainable=trainable == "lora")
+    else:
         record.tell_differences(model, guidance=backbone.guidance, prompt_digest=backbone.prompt.digest)
+        if trainable == "lora" or lora_weights is not None:
+            backbone.add_lora(rank=lora_rank, alpha=lora_alpha, targets=lora_targets, trainable=trainable == "lora")
     if lora_weights is not None:
-        _load_adapter(backbone, lora_weights, "student", trainable == "lora", lora_rank)
         backbone.default_role = "student"
-    elif trainable == "lora":
-        backbone.add_lora(rank=lora_rank, alpha=lora_alpha, targets=lora_targets)
     if trainable != "lora":
         backbone.requires_grad_(trainable == "full")
     if teacher_lora is not None:
-        _load_adapter(backbone, teacher_lora, "teacher", False, lora_rank)
+        teacher = _read_adapter(teacher_lora, family, meta)
+        if teacher is None:
+            backbone.add_lora("teacher", rank=lora_rank, trainable=False)
+        else:
+            backbone.put_lora(teacher, "teacher", trainable=False)
     # A quantizer leaves its weights where it can work with them.
     return backbone if quantize is not None and device is None else backbone.to(place)
 
 
+def _read_adapter(path: str, family: Family, meta: bool) -> LoraFile | None:
+    """Read an adapter's file; on ``meta`` it may be one that is still to be made, ``None``."""
+    if meta and not Path(path).exists():
+        return None
+    return read_lora(path, family, "meta" if meta else "cpu")
+
+
 def _load_transformer(
     source: ModelSource, weights: bool, dtype: torch.dtype, quantize: Quantization | None, device: torch.device
-) -> nn.Module:
+) -> Any:
     meta = device.type == "meta"
     if quantize is not None and not meta and (not weights or source.is_file or source.kind == "architecture"):
         raise ValueError(f"quantize={quantize!r} takes a hub id or a folder in diffusers' layout, got {source.name!r}")
@@ -130,32 +147,15 @@ def _load_transformer(
         with torch.device("meta" if meta else "cpu"):  # random weights are the CPU's: a seed gives the same anywhere
             # Not the class's own: diffusers warns at every cast.
             return nn.Module.to(kind(**config), dtype)
-    if source.is_file and source.path is not None:
-        state, _ = read_safetensors(source.path)
+    if source.is_file:
+        state, _ = read_safetensors(source.local)
         with torch.device("meta"):
-            transformer: nn.Module = kind(**config)
+            transformer = kind(**config)
         # Copies: what was read may be views of the mapped file, which somebody may write anew.
         transformer.load_state_dict({key: tensor.to(dtype, copy=True) for key, tensor in state.items()}, assign=True)
         return transformer
-    how = {} if quantize is None else {"quantization_config": quantization_config(quantize, family)}
-    where: dict[str, Any] = {"subfolder": source.transformer_subfolder(), "revision": source.revision}
+    how: dict[str, Any] = {"subfolder": source.subfolder("transformer"), "revision": source.revision}
+    if quantize is not None:
+        how["quantization_config"] = quantization_config(quantize, family)
     with source.explain(), torch.device("cpu"):
-        return own_memory(kind.from_pretrained(source.name, torch_dtype=dtype, **where, **how))
-
-
-def _record_of(source: ModelSource, offline: bool) -> StudentRecord:
-    """Return what a source says of a trained model; where it can't be asked, nothing."""
-    return StudentRecord() if offline and source.kind == "hub" else source.record
-
-
-def _load_prompt(path: str, transformer: nn.Module, device: torch.device) -> PromptEmbedding:
-    if device.type != "meta" or Path(path).is_file():
-        return PromptEmbedding.load(path, "meta" if device.type == "meta" else "cpu")
-    return no_prompt(transformer.config, tokens=512)
-
-
-def _load_adapter(backbone: FluxBackbone, path: str, role: str, trainable: bool, rank: int) -> None:
-    if backbone.prompt_embeds.is_meta and not Path(path).exists():
-        backbone.add_lora(role, rank=rank, trainable=trainable)
-    else:
-        backbone.load_lora(path, role, trainable=trainable)
+        return own_memory(kind.from_pretrained(source.name, torch_dtype=dtype, **how))

@@ -28,7 +28,7 @@ class PromptEmbedding(NamedTuple):
     """
 
     prompt_embeds: Tensor
-    pooled_prompt_embeds: Tensor | None
+    pooled_prompt_embeds: Tensor | None = None
     text: str = ""
     negative_prompt_embeds: Tensor | None = None
 
@@ -44,39 +44,28 @@ class PromptEmbedding(NamedTuple):
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> PromptEmbedding:
-        """Read what :meth:`save` wrote.
-
-        Args:
-            path: The file.
-            device: Device of the embeddings. On ``meta`` only the header is read.
+        """Read what :meth:`save` wrote; on ``meta`` only the header is read.
 
         Raises:
             ValueError: If the file is missing, damaged, or holds something else.
         """
         tensors, metadata = read_safetensors(path, device)
-        try:
-            text = json.loads(metadata["fluxsr_prompt"])["text"]
-            pooled, negative = (tensors.get(f"{name}_prompt_embeds") for name in ("pooled", "negative"))
-            return cls(tensors["prompt_embeds"], pooled, text, negative)
-        except KeyError:
-            raise ValueError(f"{path} is no prompt file; make one with `fluxsr prompt`") from None
+        if "fluxsr_prompt" not in metadata:
+            raise ValueError(f"{path} is no prompt file; make one with `fluxsr prompt`")
+        return cls(**tensors, text=json.loads(metadata["fluxsr_prompt"])["text"])
 
 
 def tensors_digest(*tensors: Tensor | None) -> str:
     """Return a short digest of small tensors, as float32."""
     digest = hashlib.sha256()
-    for tensor in (one for one in tensors if one is not None):
-        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
+    for tensor in tensors:
+        if tensor is not None:
+            digest.update(f"{tuple(tensor.shape)}".encode() + tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def no_prompt(config: Any, tokens: int = 0) -> PromptEmbedding:
-    """Return the empty prompt of a model: no text tokens, and a zero pooled vector where the model has one.
-
-    Args:
-        config: Configuration of the transformer.
-        tokens: Number of text tokens that stand in for a prompt, all of them zero.
-    """
+    """Return the empty prompt of a transformer's configuration: zero tokens, and a zero pooled vector if it has one."""
     pooled = config.get("pooled_projection_dim")
     embeds = torch.zeros(1, tokens, config["joint_attention_dim"])
     return PromptEmbedding(embeds, None if pooled is None else torch.zeros(1, pooled))
@@ -86,16 +75,14 @@ def own_prompt(
     source: ModelSource, device: torch.device | str = "cpu", offline: bool = False
 ) -> PromptEmbedding | None:
     """Return the prompt inside of a FluxSR pipeline; ``None`` where there is none. ``offline`` asks no hub."""
-    place = torch.device(device).type
     if (offline and source.kind == "hub") or source.index.get("_class_name") != PIPELINE:
         return None
     if (source.index.get("prompt") or [None])[0] is None:
         return None
     text = source.read_json("prompt/config.json").get("text", "")
-    tensors, _ = read_safetensors(
-        source.file("prompt/diffusion_pytorch_model.safetensors"), "meta" if place == "meta" else "cpu"
-    )
-    return PromptEmbedding(tensors["prompt_embeds"], tensors.get("pooled_prompt_embeds"), text)
+    place = "meta" if torch.device(device).type == "meta" else "cpu"
+    tensors, _ = read_safetensors(source.file("prompt/diffusion_pytorch_model.safetensors"), place)
+    return PromptEmbedding(**tensors, text=text)
 
 
 @torch.no_grad()
@@ -131,9 +118,7 @@ def encode_prompt(
     """
     source = ModelSource(model, revision)
     if source.kind not in ("pipeline", "hub"):
-        raise ValueError(
-            f"{model} has no text encoders: give a FLUX pipeline's folder in diffusers' layout or its hub id"
-        )
+        raise ValueError(f"{model} has no text encoders: give a pipeline's folder in diffusers' layout or its hub id")
     named = source.read_json("model_index.json").get("_class_name")
     known = {name: family for family in FAMILIES for name in family.pipelines}
     if named not in known:
@@ -143,13 +128,12 @@ def encode_prompt(
     if negative is not None and not family.takes_negative:
         raise ValueError(f"{model} is a {family.name}, which has its guidance inside: leave the negative prompt out")
     with source.explain():
-        pipeline = kind.from_pretrained(model, revision=revision, transformer=None, vae=None, torch_dtype=dtype).to(
-            device
-        )
-    found = [family.encode(pipeline, words, max_tokens, trim) for words in (text, negative) if words is not None]
-    (embeds, pooled), *others = ([one if one is None else one.cpu().contiguous() for one in pair] for pair in found)
-    assert embeds is not None
-    return PromptEmbedding(embeds, pooled, text, others[0][0] if others else None)
+        pipeline = kind.from_pretrained(model, revision=revision, transformer=None, vae=None, torch_dtype=dtype)
+    pipeline = pipeline.to(device)
+    embeds, pooled = family.encode(pipeline, text, max_tokens, trim)
+    against = None if negative is None else family.encode(pipeline, negative, max_tokens, trim)[0]
+    pooled, against = (None if one is None else one.cpu().contiguous() for one in (pooled, against))
+    return PromptEmbedding(embeds.cpu().contiguous(), pooled, text, against)
 
 
 def make_prompt(

@@ -13,15 +13,7 @@ Quantization = Literal["int8", "fp8", "nf4"]
 
 
 def quantization_config(kind: Quantization, family: Family) -> Any:
-    """Return diffusers' configuration of a weight format, for ``from_pretrained(quantization_config=...)``.
-
-    Args:
-        kind: ``int8`` or ``fp8`` (torchao), or ``nf4`` (bitsandbytes, on CUDA).
-        family: Family of the transformer: it names the linears that stay as they are.
-
-    Raises:
-        ValueError: If the package or the device that it needs is missing.
-    """
+    """Return diffusers' configuration of a weight format, for ``from_pretrained(quantization_config=...)``."""
     if kind == "nf4" and not torch.cuda.is_available():
         raise ValueError("nf4 is made on a CUDA device, and there is none here: give int8 or fp8")
     try:
@@ -42,25 +34,21 @@ def quantization_config(kind: Quantization, family: Family) -> Any:
         weights = Int8WeightOnlyConfig if kind == "int8" else Float8WeightOnlyConfig
         return TorchAoConfig(weights(), modules_to_not_convert=[f"{name}.weight" for name in family.unquantized])
     except ImportError as error:
-        raise ValueError(f"{kind} weights need the extra quant: pip install 'fluxsr[quant]' ({error})") from None
+        raise _missing(kind, error) from None
 
 
 def quantize_int8(transformer: nn.Module, family: Family) -> None:
-    """Give the linears of a loaded transformer int8 weights, in place, with a scale for each row.
-
-    Args:
-        transformer: The model.
-        family: Its family, which names the linears that stay as they are.
-
-    Raises:
-        ValueError: If torchao is missing.
-    """
+    """Give the linears of a loaded transformer int8 weights, in place, with a scale for each row."""
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
-        raise ValueError(f"int8 weights need the extra quant: pip install 'fluxsr[quant]' ({error})") from None
+        raise _missing("int8", error) from None
 
     def wanted(module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Linear) and name not in family.unquantized
 
     quantize_(transformer, Int8WeightOnlyConfig(), filter_fn=wanted)
+
+
+def _missing(kind: Quantization, error: ImportError) -> ValueError:
+    return ValueError(f"{kind} weights need the extra quant: pip install 'fluxsr[quant]' ({error})")

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from fluxsr.models.architectures import AUTOENCODER_ARCHITECTURES, FLUX_ARCHITECTURES
-from fluxsr.models.families import FAMILIES, family_of
-from fluxsr.models.known_names import ASSETS, EXPECTED, PIXEL, SHIPPED, refuse_foreign
+from torch import Tensor
+
+from fluxsr.models.families import family_of
+from fluxsr.models.known_names import (
+    ASSETS,
+    AUTOENCODER_ARCHITECTURES,
+    EXPECTED,
+    FLUX_ARCHITECTURES,
+    PIXEL,
+    SHIPPED,
+    refuse_foreign,
+)
 from fluxsr.models.student import StudentRecord
-from fluxsr.models.weight_files import read_header
+from fluxsr.models.weight_files import open_safetensors, read_header
 
 # The classes of diffusers' layout that are loaded.
-TRANSFORMERS = tuple(name for family in FAMILIES for name in (family.transformer, family.folded))
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
 
 PIPELINE = "FluxSRPipeline"  # as ``model_index.json`` names it
+_LAYOUT = "the folder is incomplete or damaged: it must be laid out as diffusers' save_pretrained does"
+_WHOLE = "diffusion_pytorch_model.safetensors"  # diffusers' name of a checkpoint in one piece
 
 SourceKind = Literal[
     "pixel", "shipped", "file", "pipeline", "transformer", "autoencoder", "taesd", "architecture", "hub"
@@ -57,9 +67,7 @@ class ModelSource:
         elif self.name.endswith(".safetensors"):
             self.kind, self.path = "file", Path(name)
             if not self.path.is_file():
-                raise ValueError(
-                    f"{name} does not exist: check the path, or, to plan before it is made, name a model like it"
-                )
+                raise ValueError(f"{name} does not exist: check the path, or, to plan, name a model like it")
         elif Path(name).is_dir():
             self.path = Path(name)
             self.kind = _kind_of_folder(self.path)
@@ -68,6 +76,12 @@ class ModelSource:
         else:
             refuse_foreign(self.name)
             self.kind = "hub"
+
+    @property
+    def local(self) -> Path:
+        """The file or folder, of a kind that has one."""
+        assert self.path is not None
+        return self.path
 
     @property
     def is_file(self) -> bool:
@@ -82,7 +96,7 @@ class ModelSource:
     @cached_property
     def header(self) -> tuple[list[str], dict[str, str]]:
         """The names of a single file's tensors, and its metadata; nothing for other kinds."""
-        return read_header(self.path) if self.is_file and self.path is not None else ([], {})
+        return read_header(self.local) if self.is_file else ([], {})
 
     @cached_property
     def record(self) -> StudentRecord:
@@ -101,19 +115,16 @@ class ModelSource:
     def scheduler(self) -> dict[str, Any] | None:
         """The content of a pipeline's ``scheduler/scheduler_config.json``; ``None``: there is none. A hub's is downloaded."""
         inside = "scheduler/scheduler_config.json"
-        if self.kind == "pipeline" and self.path is not None and (self.path / inside).is_file():
-            return self.read_json(inside)
         if self.kind != "hub":
-            return None
+            return self.read_json(inside) if self.path is not None and (self.path / inside).is_file() else None
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
             return self.read_json(inside)
         except ValueError as error:
+            cause = error.__cause__
             # A file that is not on this disk may be on the hub.
-            if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(
-                error.__cause__, LocalEntryNotFoundError
-            ):
+            if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
                 return None
             raise
 
@@ -128,52 +139,53 @@ class ModelSource:
             ValueError: If it holds no transformer, one of a class that is not known, or can't be asked.
         """
         if self.is_file:
-            return self._architecture_of_file()
+            names, metadata = self.header
+            if "architecture" in metadata:
+                return dict(json.loads(metadata["architecture"]))
+            if any(".lora_" in name for name in names):
+                raise ValueError(
+                    f"{self.name} is a LoRA adapter, not a model: give --lora {self.name} --model BASE, with the base that it "
+                    "was trained on (nano for fluxsr_nano.yaml); in Python lora=, in a configuration lora_weights"
+                )
+            raise ValueError(
+                f"{self.name} does not name its architecture, so it was not made by this library: give a folder in "
+                "diffusers' layout"
+            )
         if self.kind in ("pixel", "autoencoder", "taesd"):
             raise ValueError(f"{self.name} is an autoencoder, and what is wanted here is a transformer: {EXPECTED}")
         if self.kind == "architecture":
             if not offline:
                 raise ValueError(
-                    f"{self.name!r} names an architecture without shipped weights; give the hub id (or, in load_flux, "
-                    "weights=False)"
+                    f"{self.name!r} names an architecture without shipped weights: give the hub id (or weights=False)"
                 )
             return dict(FLUX_ARCHITECTURES[self.name])
-        config = self._config(self._subfolder("transformer"), FLUX_ARCHITECTURES, offline)
+        config = self._config(self.subfolder("transformer"), FLUX_ARCHITECTURES, offline)
         try:
             return family_of(config).complete(config)
         except ValueError as error:
             raise ValueError(f"{self.name} is {error}") from None
 
     def autoencoder_config(self, subfolder: str | None = None, offline: bool = False) -> dict[str, Any]:
-        """Return the configuration of an autoencoder in diffusers' layout, its ``_class_name`` included.
-
-        Args:
-            subfolder: Folder inside the source; found automatically for a pipeline's.
-            offline: Whether no hub is asked, as for :meth:`transformer_config`.
-
-        Raises:
-            ValueError: If it holds no autoencoder, one of a class that is not known, or can't be asked.
-        """
+        """Return an autoencoder's configuration, its ``_class_name`` included; see :meth:`transformer_config`."""
         if self.is_file or self.kind == "architecture":
             raise ValueError(
                 f"{self.name} holds a transformer, and what is wanted here is an autoencoder: give pixel, a folder in "
                 "diffusers' or taesd's layout or a hub id (owner/name)"
             )
         config = self._config(self.autoencoder_subfolder(subfolder), AUTOENCODER_ARCHITECTURES, offline)
-        self._check_class(config.get("_class_name", "a model without a class"), AUTOENCODERS)
+        name = config.get("_class_name", "a model without a class")
+        if name not in AUTOENCODERS:
+            known = ", ".join(AUTOENCODERS)
+            raise ValueError(f"{self.name} is {name!r}, which is not supported here; supported: {known}")
         return config
 
     def autoencoder_subfolder(self, subfolder: str | None = None) -> str | None:
         """Return the folder that an autoencoder is in: the given one, or ``vae`` where the source is a pipeline."""
-        return subfolder or (self._subfolder("vae") if self.kind == "pipeline" else None)
+        return subfolder or ("vae" if self.kind == "pipeline" else None)
 
     def own_autoencoder(self) -> tuple[str, str | None]:
-        """Return name and subfolder of the autoencoder that the model comes with.
-
-        Raises:
-            ValueError: If it comes with none.
-        """
-        if self.kind == "hub" or (self.kind == "pipeline" and self.path is not None and (self.path / "vae").is_dir()):
+        """Return name and subfolder of the autoencoder that the model comes with; a ``ValueError`` where there is none."""
+        if self.kind == "hub" or (self.kind == "pipeline" and (self.local / "vae").is_dir()):
             return self.name, "vae"
         # A model on pixels has 2x2 packed positions of what space-to-depth by 4 makes of RGB.
         config = self.transformer_config()
@@ -182,17 +194,13 @@ class ModelSource:
         known = " or ".join(family_of(config).autoencoders)
         raise ValueError(f"{self.name} has no autoencoder of its own: give one, for example {known}")
 
-    def transformer_subfolder(self) -> str | None:
-        """Return the folder that a transformer in diffusers' layout is in; ``None``: the source itself."""
-        return self._subfolder("transformer")
+    def subfolder(self, part: str) -> str | None:
+        """Return the folder that a part in diffusers' layout is in; ``None``: the source itself."""
+        return part if self.kind in ("pipeline", "hub") else None
 
     @contextmanager
     def explain(self) -> Iterator[None]:
-        """Turn the many errors of loading from a folder or a hub into one that says what to do.
-
-        Raises:
-            ValueError: The advice on the body's error.
-        """
+        """Turn the many errors of loading from a folder or a hub into one ``ValueError`` that says what to do."""
         try:
             yield
         except (OSError, ValueError, ImportError) as error:
@@ -200,7 +208,7 @@ class ModelSource:
             if _is_forbidden(error):
                 advice = "it is gated: accept its license on its hub page and log in with `hf auth login`"
             elif self.path is not None:
-                advice = "the folder is incomplete or damaged: it must be laid out as diffusers' save_pretrained does"
+                advice = _LAYOUT
             elif isinstance(error, ImportError):
                 advice = "install the extra that it needs: pip install 'fluxsr[prompt]'"
             else:
@@ -208,15 +216,8 @@ class ModelSource:
             first_line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
             raise ValueError(f"can't load {self.name!r}: {advice} ({first_line})") from error
 
-    def _subfolder(self, part: str) -> str | None:
-        return part if self.kind in ("pipeline", "hub") else None
-
     def pipeline_config(self) -> dict[str, Any]:
-        """Return what ``model_index.json`` of a FluxSR pipeline says; a hub's is downloaded.
-
-        Raises:
-            ValueError: If it is no such pipeline, with what to do.
-        """
+        """Return what ``model_index.json`` of a FluxSR pipeline says; a hub's is downloaded, another's is a ``ValueError``."""
         found = self.index
         if found.get("_class_name") != PIPELINE:
             what = f"is a {found['_class_name']}" if "_class_name" in found else "holds no pipeline"
@@ -227,11 +228,7 @@ class ModelSource:
         return found
 
     def file(self, inside: str) -> Path:
-        """Return a file of a folder or of a hub repository, downloaded if it is not here.
-
-        Raises:
-            ValueError: If it is not there, with what to do.
-        """
+        """Return a file of a folder or of a hub repository, downloaded if it is not here."""
         if self.path is not None:
             return self.path / inside
         from huggingface_hub import hf_hub_download
@@ -240,11 +237,7 @@ class ModelSource:
             return Path(hf_hub_download(self.name, inside, revision=self.revision))
 
     def read_json(self, inside: str) -> dict[str, Any]:
-        """Return the content of a JSON file of a folder or hub repository.
-
-        Raises:
-            ValueError: If it is missing or damaged, with what to do.
-        """
+        """Return the content of a JSON file of a folder or hub repository; a ``ValueError`` if it is missing or damaged."""
         path = self.file(inside)
         with self.explain():
             return _read_json(path)
@@ -267,32 +260,9 @@ class ModelSource:
             "local folder in diffusers' layout (its config.json is enough)"
         )
 
-    def _check_class(self, name: str, supported: Collection[str]) -> None:
-        if name not in supported:
-            raise ValueError(f"{self.name} is {name!r}, which is not supported here; supported: {', '.join(supported)}")
-
-    def _architecture_of_file(self) -> dict[str, Any]:
-        names, metadata = self.header
-        if "architecture" in metadata:
-            return dict(json.loads(metadata["architecture"]))
-        if any(".lora_" in name for name in names):
-            raise ValueError(
-                f"{self.name} is a LoRA adapter, not a model: give --lora {self.name} --model BASE, with the base that it was "
-                "trained on (nano for fluxsr_nano.yaml); in Python lora=, in a configuration lora_weights"
-            )
-        raise ValueError(
-            f"{self.name} does not name its architecture, so it was not made by this library; give a folder in diffusers' "
-            "layout"
-        )
-
 
 def record_in(index: Mapping[str, Any], name: str) -> StudentRecord:
-    """Return what a ``model_index.json`` says of a trained model; nothing where it is a base's.
-
-    Args:
-        index: The file's content.
-        name: Name of the place, for errors.
-    """
+    """Return what the ``model_index.json`` of a place ``name`` says of a trained model; nothing where it is a base's."""
     if index.get("_class_name") != PIPELINE:
         return StudentRecord()
     values = index.get("record")
@@ -305,17 +275,19 @@ def record_in(index: Mapping[str, Any], name: str) -> StudentRecord:
 
 def _is_forbidden(error: BaseException | None) -> bool:
     """Say whether a hub refused access: the status of its answer, which diffusers' own error keeps as its context."""
+    from huggingface_hub.errors import HfHubHTTPError
+
     while error is not None:
-        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def taesd_files(folder: Path) -> tuple[Path, Path] | None:
-    """Return the encoder's and the decoder's file of a folder in taesd's layout; ``None`` if it is not in that layout."""
-    encoders, decoders = (list(folder.glob(f"*_{part}.safetensors")) for part in ("encoder", "decoder"))
-    return (encoders[0], decoders[0]) if len(encoders) == len(decoders) == 1 else None
+def taesd_files(folder: Path) -> list[Path]:
+    """Return the encoder's and the decoder's file of a folder in taesd's layout; none if it is not in that layout."""
+    found = [list(folder.glob(f"*_{part}.safetensors")) for part in ("encoder", "decoder")]
+    return [one for (one,) in found] if all(len(files) == 1 for files in found) else []
 
 
 def _kind_of_folder(folder: Path) -> SourceKind:
@@ -324,13 +296,11 @@ def _kind_of_folder(folder: Path) -> SourceKind:
     if (folder / "config.json").is_file():
         name = str(_read_json(folder / "config.json").get("_class_name", ""))
         return "autoencoder" if name.startswith("Autoencoder") else "transformer"
-    if taesd_files(folder) is not None:
+    if taesd_files(folder):
         return "taesd"
     if list(folder.glob("*_encoder.pth")):
         raise ValueError(f"{folder} holds pickled files, which are never opened: get them as .safetensors")
-    raise ValueError(
-        f"can't load '{folder}': the folder is incomplete or damaged: it must be laid out as diffusers' save_pretrained does"
-    )
+    raise ValueError(f"can't load '{folder}': {_LAYOUT}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -340,3 +310,52 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} does not exist") from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error})") from error
+
+
+class StoredWeights:
+    """The weights of a transformer on disk, read one tensor at a time: one larger than the memory can be made smaller.
+
+    A hub's files are downloaded. What can't be read is a ``ValueError`` that names it.
+
+    Attributes:
+        config: The transformer's arguments.
+        files: The file of each tensor.
+    """
+
+    def __init__(self, source: ModelSource) -> None:
+        self.source = source
+        if source.kind == "hub":
+            from huggingface_hub import snapshot_download
+
+            with source.explain():
+                folder = snapshot_download(source.name, revision=source.revision, allow_patterns="transformer/*")
+            source = ModelSource(folder)
+        self.config = source.transformer_config()
+        self.files: Mapping[str, Path]
+        if source.is_file:
+            self.files = dict.fromkeys(source.header[0], source.local)
+        else:
+            with self.source.explain():
+                self.files = _tensor_files(source.local / (source.subfolder("transformer") or ""))
+
+    @property
+    def dtype(self) -> str:
+        """The torch name of the dtype that the weights are stored in."""
+        return str(self.read("x_embedder.weight").dtype).removeprefix("torch.")
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor, on the CPU; it may be a view of the mapped file, which stays mapped as long as it lives."""
+        if name not in self.files:
+            raise ValueError(f"{self.source.name} has no tensor {name!r}: it is incomplete or no FLUX; get it again")
+        # Opened anew each time: what one mapping has read counts as memory until it is closed.
+        with open_safetensors(self.files[name]) as opened:
+            return opened.get_tensor(name)
+
+
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """Return the places of a checkpoint's tensors as diffusers writes them."""
+    index = folder / f"{_WHOLE}.index.json"
+    if index.is_file():
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: folder / file for name, file in places.items()}
+    return dict.fromkeys(read_header(folder / _WHOLE)[0], folder / _WHOLE)

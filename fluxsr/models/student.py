@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ class StudentRecord:
     Attributes:
         base: Shipped name or hub id of the model that it was made from; in an export also a folder's own name. Empty: not
             known.
-        revision: Revision of the hub repository. Empty: the newest.
         base_sizes: Arguments by which bases of one family differ, such as ``num_layers``.
         objective: Name of the class of its objective.
         from_noise: Whether it makes pictures of noise. Such a flow teacher restores none. By default it follows from
@@ -41,10 +40,8 @@ class StudentRecord:
         guidance: Guidance scale that it was trained with; ``None``: none, or not known.
         prompt: Text of its prompt, for people.
         prompt_digest: Digest of the prompt's embeddings; empty: not known.
-        text_stream: Whether it was trained with the layers that work on text alone.
         autoencoder: Description of its autoencoder (``fingerprint()``), with a digest of the weights; empty: not known.
         autoencoder_name: Hub id of the autoencoder; empty: the base's own.
-        period: Side of a token in pixels; ``None``: twice the autoencoder's downsampling.
         license: Name of its license, for people.
         trained: How it was trained, for the model card.
         steps: Optimizer steps that it was trained for.
@@ -52,7 +49,6 @@ class StudentRecord:
     """
 
     base: str = ""
-    revision: str = ""
     base_sizes: Mapping[str, int] = field(default_factory=dict)
     objective: str = ""
     from_noise: bool = False
@@ -62,10 +58,8 @@ class StudentRecord:
     guidance: float | None = None
     prompt: str = ""
     prompt_digest: str = ""
-    text_stream: bool = True
     autoencoder: Mapping[str, Any] = field(default_factory=dict)
     autoencoder_name: str = ""
-    period: int | None = None
     license: str = ""
     trained: str = ""
     steps: int | None = None
@@ -75,12 +69,8 @@ class StudentRecord:
     def read(cls, values: Mapping[str, Any], where: str | Path) -> StudentRecord:
         """Read a record from a header, whose values are strings, or from JSON; other keys are left alone.
 
-        Args:
-            values: The values by name.
-            where: Name of the file, for the error.
-
         Raises:
-            ValueError: If a value can't be one, naming the file and the key.
+            ValueError: If a value can't be one, naming the file ``where`` it stands and the key.
         """
         found: dict[str, Any] = {}
         for one in fields(cls):
@@ -88,7 +78,7 @@ class StudentRecord:
             if value is None:
                 continue
             try:
-                found[one.name] = _KINDS[str(one.type)](value)
+                found[one.name] = value if one.type == "str" else _KINDS[str(one.type)](_plain(value))
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"{where} has a damaged header ({one.name} is {value!r}): make or download it again"
@@ -99,13 +89,8 @@ class StudentRecord:
 
     def values(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as JSON can hold them."""
-        plain = StudentRecord()
-        found = ((one.name, getattr(self, one.name)) for one in fields(self))
-        return {
-            name: dict(value) if isinstance(value, Mapping) else value
-            for name, value in found
-            if value != getattr(plain, name)
-        }
+        plain = asdict(StudentRecord())
+        return {name: value for name, value in asdict(self).items() if value != plain[name]}
 
     def header(self) -> dict[str, str]:
         """Return :meth:`values` as strings, as the header of a safetensors file holds them."""
@@ -119,14 +104,7 @@ class StudentRecord:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def check_restores(self, name: str | Path) -> None:
-        """Check that the model upscales, and that the time of the LR latents is known.
-
-        Args:
-            name: Name of the model or the adapter, for the error.
-
-        Raises:
-            ValueError: If it is a flow teacher, or no time is known, with what to do.
-        """
+        """Raise a ``ValueError`` unless the model of this name upscales, and the time of the LR latents is known."""
         if self.from_noise:
             raise ValueError(
                 f"{name} is a flow teacher, which makes pictures of noise and upscales none: give a student (nano-student, "
@@ -142,15 +120,7 @@ class StudentRecord:
         """Refuse a base that is not the one that an adapter was trained on; files of other programs say nothing of theirs.
 
         On a base of equal layers an adapter fits, and silently makes another picture. Another hub id is only warned about:
-        people put adapters on relatives of their base on purpose.
-
-        Args:
-            path: The adapter's file.
-            name: Shipped name or hub id of the present base, or empty.
-            config: Arguments of its transformer.
-
-        Raises:
-            ValueError: If the sizes differ, or the bases are shipped ones under different names.
+        people put adapters on relatives of their base on purpose. ``name`` is the present base's public name, or empty.
         """
         differ = [
             f"{key} is {size} there and {config.get(key)} here"
@@ -158,9 +128,8 @@ class StudentRecord:
             if size != config.get(key)
         ]
         if differ:
-            raise ValueError(
-                f"{path} was trained on {self.base or 'another base'} ({'; '.join(differ)}): give its own base"
-            )
+            base = self.base or "another base"
+            raise ValueError(f"{path} was trained on {base} ({'; '.join(differ)}): give its own base")
         if self.base and name and self.base != name:
             if {self.base, name} & set(SHIPPED):
                 raise ValueError(f"{path} was trained on {self.base}, not on {name}: give its own base")
@@ -177,31 +146,19 @@ class StudentRecord:
     ) -> None:
         """Warn where a model is used with other conditions than it was trained with: its output is another then.
 
-        Args:
-            path: Name of the model or the adapter.
-            guidance: Guidance scale in use; ``None``: the model takes none.
-            prompt_digest: Digest of the prompt in use; empty: not compared.
-            autoencoder: Description of the autoencoder in use; ``None``: not compared.
-            objective: Name of the objective in use; empty: not compared.
+        What is empty or ``None`` is not compared; ``autoencoder`` is the description of the one in use.
         """
         if objective and self.objective and objective != self.objective:
             logger.warning("%s was trained with %s, and goes on with %s", path, self.objective, objective)
+        different = []
         if None not in (guidance, self.guidance) and guidance != self.guidance:
-            logger.warning(
-                "%s was trained with guidance %g, and runs with guidance %g: the result is another",
-                path, self.guidance, guidance,
-            )  # fmt: skip
+            different.append(f"with guidance {self.guidance:g}, and runs with guidance {guidance:g}")
         if self.prompt_digest and prompt_digest not in ("", self.prompt_digest):
-            logger.warning(
-                "%s was trained with the prompt %r, and runs with another prompt: the result is another; give the file of "
-                "fluxsr prompt that it was trained with",
-                path, self.prompt,
-            )  # fmt: skip
+            different.append(f"with the prompt {self.prompt!r}, and runs with another (give its file of fluxsr prompt)")
         if autoencoder is not None and differing(self.autoencoder, autoencoder):
-            logger.warning(
-                "%s was trained with another autoencoder (%s) than the present one (%s): the result is another",
-                path, json.dumps(dict(self.autoencoder)), json.dumps(dict(autoencoder)),
-            )  # fmt: skip
+            different.append(f"with another autoencoder ({self.autoencoder}) than the present one ({autoencoder})")
+        for what in different:
+            logger.warning("%s was trained %s: the result is another", path, what)
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -220,10 +177,7 @@ def lora_file(path: str | Path) -> Path:
 
 
 def read_record(path: str | Path) -> StudentRecord:
-    """Return what the header of an adapter, or of a single file, says.
-
-    Args:
-        path: The file, or an adapter's folder.
+    """Return what the header of an adapter (or its folder), or of a single file, says.
 
     Raises:
         ValueError: If the file is missing or damaged.
@@ -232,20 +186,15 @@ def read_record(path: str | Path) -> StudentRecord:
     return StudentRecord.read(read_header(file)[1], file)
 
 
-def _json(kind: Any) -> Any:
-    """Return a reader of values that may be written as JSON in a string."""
-
-    def read(value: Any) -> Any:
-        return kind(json.loads(value) if isinstance(value, str) else value)
-
-    return read
+def _plain(value: Any) -> Any:
+    """Return a value that may be written as JSON in a string."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 _KINDS: dict[str, Any] = {
-    "str": str,
-    "bool": _json(bool),
-    "int | None": _json(int),
-    "float | None": _json(float),
-    "Mapping[str, int]": _json(dict),
-    "Mapping[str, Any]": _json(dict),
+    "bool": bool,
+    "int | None": int,
+    "float | None": float,
+    "Mapping[str, int]": dict,
+    "Mapping[str, Any]": dict,
 }

@@ -93,10 +93,8 @@ def in_tiles(
     Args:
         function: Function from ``(B, C, reads h, reads w)`` to ``(B, D, writes h, writes w)``.
         x: The whole input, ``(B, C, reads H, reads W)``.
-        tile: Side of a tile in positions.
-        overlap: Least overlap of neighboring tiles in positions.
-        reads: Input points along one side of a position, for an encoder its downsampling.
-        writes: Output points along one side of a position, for a decoder its downsampling.
+        tile, overlap: Side of a tile, and least overlap of neighbors, in positions.
+        reads, writes: Input and output points along one side of a position: an autoencoder's downsampling.
     """
     height, width = x.shape[-2] // reads, x.shape[-1] // reads
     if height <= tile and width <= tile:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxsr.models.distributed import whole
+from fluxsr.models.weight_files import whole
 from fluxsr.protocols import VelocityModel
 
 DONE = -1

@@ -27,11 +27,9 @@ from fluxsr.models import (
     StudentRecord,
     tabulate_modulation,
 )
-from fluxsr.models.architectures import license_of
-from fluxsr.models.sharding import shard_backbone
+from fluxsr.models.known_names import license_of
 from fluxsr.models.tiling import TiledVelocity, in_tiles
-from fluxsr.models.weight_names import public_name, unwrapped
-from fluxsr.models.weights_digest import weights_digest
+from fluxsr.models.weight_files import public_name, unwrapped, weights_digest
 from fluxsr.protocols import Autoencoder, VelocityModel
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.batches import as_batch, enlarge, latents_of, step_generator
@@ -50,7 +48,7 @@ from fluxsr.training.lr_time import measure_lr_time, samples_of, settle
 from fluxsr.training.optimizers import student_optimizer
 from fluxsr.training.resuming import KEY, check_fits, check_optimizers, lr_time_in, names_of, resumed_from, take_over
 from fluxsr.training.roles import STUDENT, Roles
-from fluxsr.training.strategies import FSDP2Strategy
+from fluxsr.training.strategies import FSDP2Strategy, shard_backbone
 from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, OnImages, StepOutputs, gradient_norms
 from fluxsr.training.trained import OBJECTIVE, Trained
 from fluxsr.training.validation import Means, psnr_y, rows_counted_here
@@ -519,7 +517,6 @@ class OneStepSR(LightningModule):
             scale=self.scale,
             autoencoder=described.fingerprint() if hasattr(described, "fingerprint") else {},
             autoencoder_name=getattr(described, "name", ""),
-            period=2 * self.autoencoder.downsample,
             license=license_of(own.base).name,
             trained="",
             steps=self.global_step,

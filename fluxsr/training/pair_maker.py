@@ -20,7 +20,7 @@ from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.families import is_folded
 from fluxsr.models.prompts import tensors_digest
 from fluxsr.models.sources import ModelSource
-from fluxsr.models.weights_digest import weights_digest
+from fluxsr.models.weight_files import weights_digest
 from fluxsr.processes import ALONE, Processes
 from fluxsr.training.pair_photos import find_photos, middle_square
 

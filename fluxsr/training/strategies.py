@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy, StrategyRegistry
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from fluxsr.models import FluxBackbone
+from fluxsr.models.adapters import lora_layers
 from fluxsr.models.devices import check_torch
-from fluxsr.models.distributed import like, whole
-from fluxsr.models.weight_names import public_parameters
+from fluxsr.models.features import find_blocks
+from fluxsr.models.weight_files import like, public_parameters, whole
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -89,6 +91,30 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 # Lightning's own list of names for strategies: `--trainer.strategy fsdp2`.
 StrategyRegistry.register("fsdp2", FSDP2Strategy, override=True)
+
+
+def shard_backbone(backbone: nn.Module, mesh: Any) -> None:
+    """Shard a velocity model in place by FSDP2's ``fully_shard``, over a one-dimensional mesh.
+
+    Of a FLUX every block is a unit, and so are, within it, the matrices of each adapter: FSDP2 needs one dtype in a unit, and
+    the adapters are float32 on a bfloat16 base. What lies outside the blocks is one unit more. Any other model is one unit.
+    """
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    if not isinstance(backbone, FluxBackbone):
+        fully_shard(backbone, mesh=mesh)
+        return
+    for unit in [*find_blocks(backbone), backbone.transformer]:
+        adapters: dict[str, list[nn.Module]] = {}
+        for layer in lora_layers(unit).values():
+            for name in layer.lora_A:
+                pair = (layer.lora_A[name], layer.lora_B[name])
+                # Around the blocks, those inside of them are units already.
+                adapters.setdefault(name, []).extend(one for one in pair if not isinstance(one, FSDPModule))
+        for matrices in adapters.values():
+            if matrices:
+                fully_shard(matrices, mesh=mesh)
+        fully_shard(unit, mesh=mesh)
 
 
 def _whole(state: Mapping[str, Any]) -> dict[str, Any]:

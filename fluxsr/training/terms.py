@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.flows import FlowOutput
-from fluxsr.models.distributed import whole
+from fluxsr.models.weight_files import whole
 
 FLOW = "flow"  # the objective's own name among the terms
 

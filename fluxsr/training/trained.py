@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fluxsr.models.weight_names import public_name, public_parameters
+from fluxsr.models.weight_files import public_name, public_parameters
 
 OBJECTIVE = "objective."  # an objective is numbers alone: state dicts hold all of them, beside what is trained
 

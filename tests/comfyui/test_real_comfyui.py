@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from fluxsr.flows import euler
 from fluxsr.inference import Upscaler
 from fluxsr.models import FluxBackbone, PromptEmbedding
-from fluxsr.models.bfl import to_bfl
+from fluxsr.models.families import FLUX1
 from tests.comfyui.server import ComfyUI, api_prompt
 from tests.conftest import ROOT
 from tests.models.conftest import perturb, tiny_transformer
@@ -110,7 +110,7 @@ def inside(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inside")
     base = tiny_flux()
     base.save(folder / "diffusers.safetensors")
-    save_file(to_bfl(base.transformer.state_dict()), folder / "bfl.safetensors")
+    save_file(FLUX1.original_names(base.transformer.state_dict()), folder / "bfl.safetensors")
     student = tiny_flux()
     student.add_lora(rank=3, alpha=6)
     perturb(student)

@@ -4,8 +4,8 @@ import pytest
 
 from fluxsr.inference.model_card import model_card
 from fluxsr.models import StudentRecord, flux_architecture
-from fluxsr.models.architectures import base_of, license_of
 from fluxsr.models.families import PUBLISHED
+from fluxsr.models.known_names import base_of, license_of
 
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 

@@ -101,28 +101,24 @@ def test_real_flux_latents(assets):
 
 
 @pytest.mark.parametrize(
-    ("image", "message"),
+    ("image", "named"),
     [
-        (torch.zeros(3, 8, 8), r"shape \(B, 3, H, W\), got \(3, 8, 8\)"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "got torch.uint8; divide 8-bit values by 255"),
-        (torch.zeros(1, 3, 9, 8), "multiples of 2, got 9x8"),
+        (torch.zeros(3, 8, 8), r"\(3, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "uint8.*255"),
+        (torch.zeros(1, 3, 9, 8), "9x8"),
     ],
 )
-def test_errors(image, message):
-    with pytest.raises(ValueError, match=message):
-        PixelAutoencoder(downsample=2).encode(image)
-    with pytest.raises(ValueError, match=message):
-        LatentAutoencoder(tiny_kl()).encode(image)
+@pytest.mark.parametrize("autoencoder", [PixelAutoencoder(downsample=2), LatentAutoencoder(tiny_kl())])
+def test_what_is_no_image_is_refused(autoencoder, image, named):
+    with pytest.raises(ValueError, match=named):
+        autoencoder.encode(image)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     from tests.models.conftest import tiny_transformer
 
     tiny_transformer().save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError,
-        match="'FluxTransformer2DModel', which is not supported here; supported: AutoencoderKL, AutoencoderKLFlux2",
-    ):
+    with pytest.raises(ValueError, match=r"'FluxTransformer2DModel'.*AutoencoderKLFlux2"):
         load_autoencoder(str(tmp_path))
 
 

@@ -45,7 +45,7 @@ def test_it_starts_without_effect_and_alone_is_trainable():
     assert len(trainable) == 2 * len(convolutions)
     with pytest.raises(ValueError, match="encoder_lora_rank must be at least 1, got 0"):
         LatentAutoencoder(tiny_kl(), encoder_lora_rank=0)
-    with pytest.raises(ValueError, match="pixel autoencoder has no encoder"):
+    with pytest.raises(ValueError, match="pixel has no encoder"):
         load_autoencoder("pixel", encoder_lora_rank=2)
 
 

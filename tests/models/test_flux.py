@@ -1,4 +1,3 @@
-import json
 import re
 import warnings
 
@@ -164,13 +163,13 @@ def test_a_foreign_adapter_is_refused(tmp_path):
     file = backbone.save_lora(tmp_path / "adapter.safetensors")
     save_file(load_file(file), file)  # as other programs write it, without a word on its base
     deeper = FluxBackbone.from_transformer(tiny_transformer(num_single_layers=1))
-    with pytest.raises(ValueError, match="which this model does not have: it was made for another base"):
+    with pytest.raises(ValueError, match=r"adapts .*another base"):
         deeper.load_lora(file)
     wider = FluxBackbone.from_transformer(tiny_transformer(num_attention_heads=4))
-    with pytest.raises(ValueError, match="the adapter does not fit this model"):
+    with pytest.raises(ValueError, match="does not fit"):
         wider.load_lora(file)
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="holds no LoRA adapter"):
+    with pytest.raises(ValueError, match=r"other.safetensors"):
         backbone.load_lora(tmp_path / "other.safetensors", "more")
 
 
@@ -201,24 +200,20 @@ def test_a_prompt_is_read_from_its_file(tmp_path, state):
     torch.testing.assert_close(backbone(*state), expected)
 
 
-def test_prompt_embeddings_are_not_in_the_state_dict(backbone):
-    assert not [key for key in backbone.state_dict() if "prompt" in key]
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: FluxBackbone(tiny_transformer(guidance_embeds=True)), "has a guidance embedding .*give guidance"),
-        (lambda: FluxBackbone(tiny_transformer(), guidance=3.5), "no guidance embedding, so guidance must be None"),
+        (lambda: FluxBackbone(tiny_transformer(guidance_embeds=True)), "give guidance"),
+        (lambda: FluxBackbone(tiny_transformer(), guidance=3.5), "guidance is 3.5"),
         (
             lambda: FluxBackbone(tiny_transformer(joint_attention_dim=16), tiny_prompt()),
             r"prompt has widths \(24, 12\), the model wants \(16, 12\)",
         ),
-        (lambda: FluxBackbone(tiny_transformer()).add_lora(rank=0), "rank must be at least 1, got 0"),
+        (lambda: FluxBackbone(tiny_transformer()).add_lora(rank=0), "got 0"),
         (lambda: FluxBackbone(tiny_transformer()).as_role("ghost"), "no adapter 'ghost'; there are: none"),
-        (lambda: load_flux("flux.1-dev"), "names an architecture without shipped weights"),
-        (lambda: load_flux("nano", weights=False, trainable="some"), "trainable must be lora, full or none"),
-        (lambda: load_flux("missing.safetensors"), "missing.safetensors does not exist"),
+        (lambda: load_flux("flux.1-dev"), "flux.1-dev.*weights=False"),
+        (lambda: load_flux("nano", weights=False, trainable="some"), "some"),
+        (lambda: load_flux("missing.safetensors"), "missing.safetensors"),
     ],
 )
 def test_errors(call, message):
@@ -236,7 +231,7 @@ def test_an_unreachable_hub_id_says_what_to_do(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="can't load 'nobody/nothing': check the name; without a network give a local"):
+    with pytest.raises(ValueError, match="nobody/nothing"):
         load_flux("nobody/nothing")
 
 
@@ -249,12 +244,3 @@ def test_a_damaged_file_is_named(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="does not name its architecture"):
         load_flux(str(tmp_path / "other.safetensors"))
-
-
-def test_the_files_header_is_readable_by_people(tmp_path):
-    from fluxsr.models.weight_files import read_safetensors
-
-    FluxBackbone(tiny_transformer()).save(tmp_path / "m.safetensors", record=StudentRecord(steps=7))
-    _, metadata = read_safetensors(tmp_path / "m.safetensors")
-    assert metadata["steps"] == "7"
-    assert json.loads(metadata["architecture"])["num_layers"] == 2

@@ -10,7 +10,7 @@ from fluxsr.flows import euler
 from fluxsr.models import FluxBackbone, load_autoencoder, tabulate_modulation
 from fluxsr.models.autoencoders import Flux2Autoencoder, wrap_autoencoder
 from fluxsr.models.families import FLUX2, Conditions
-from fluxsr.models.packing import pack
+from fluxsr.models.families.family import pack
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 
 

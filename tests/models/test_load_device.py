@@ -7,10 +7,9 @@ import socket
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from fluxsr.models import FluxBackbone, PromptEmbedding, load_autoencoder, load_flux
-from fluxsr.models.weight_files import read_safetensors
+from fluxsr.models.devices import check_torch
 from tests.models.conftest import TINY, tiny_prompt, tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
 
@@ -35,7 +34,6 @@ def test_a_hub_id_is_known_by_name():
     backbone = load_flux(
         "black-forest-labs/FLUX.1-dev", guidance=3.5, trainable="none", dtype="bfloat16", device="meta"
     )
-    assert sum(parameter.numel() for parameter in backbone.parameters()) == 11_901_408_320
     assert devices(backbone) == {"meta"} and backbone.dtype == torch.bfloat16
     autoencoder = load_autoencoder("black-forest-labs/FLUX.1-dev", subfolder="vae", device="meta")
     assert sum(parameter.numel() for parameter in autoencoder.parameters()) == 83_819_683
@@ -68,14 +66,14 @@ def test_files_to_come_are_assumed_and_others_give_their_shapes(tmp_path):
     tiny_transformer().save_pretrained(tmp_path / "base")
     base = str(tmp_path / "base")
     later = load_flux(base, prompt="later.safetensors", lora_weights="later.safetensors", lora_rank=5, device="meta")
-    assert later.text_tokens == 512 and next(later.adapters.layers()).r["student"] == 5
+    assert later.text_tokens == 512 and later.adapters.layers[0].r["student"] == 5
     tiny_prompt(7).save(tmp_path / "prompt.safetensors")
     there = FluxBackbone(tiny_transformer())
     there.add_lora(rank=3)
     there.save_lora(tmp_path / "lora.safetensors")
     files = {"prompt": str(tmp_path / "prompt.safetensors"), "teacher_lora": str(tmp_path / "lora.safetensors")}
     found = load_flux(base, **files, device="meta")
-    assert found.text_tokens == 7 and next(found.adapters.layers()).r["teacher"] == 3
+    assert found.text_tokens == 7 and found.adapters.layers[0].r["teacher"] == 3
     assert devices(later) == devices(found) == {"meta"}
 
 
@@ -112,7 +110,9 @@ def test_what_is_not_known_without_a_network_is_said(tmp_path):
             load_flux(str(tmp_path), device=device)
 
 
-def test_a_header_tells_shapes_and_dtypes(tmp_path):
-    save_file({"lora": torch.zeros(4, 5, dtype=torch.bfloat16)}, tmp_path / "file.safetensors")
-    tensors, _ = read_safetensors(tmp_path / "file.safetensors", "meta")
-    assert tensors["lora"].is_meta and tensors["lora"].shape == (4, 5) and tensors["lora"].dtype == torch.bfloat16
+def test_a_feature_that_torch_is_too_old_for_is_refused(monkeypatch):
+    check_torch("2.6", "something")
+    monkeypatch.setattr(torch, "__version__", "2.10.1+cpu")
+    check_torch("2.10", "something")
+    with pytest.raises(ValueError, match=r"something needs torch 2\.11 .*2\.10\.1"):
+        check_torch("2.11", "something")

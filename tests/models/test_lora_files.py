@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from fluxsr.inference.export import export_model
 from fluxsr.models import FluxBackbone, load_flux
+from fluxsr.models.adapters import METADATA, read_lora
 from fluxsr.models.families import FLUX1
-from fluxsr.models.lora_files import METADATA, read_lora
 from tests.models.conftest import perturb, tiny_transformer
 
 
@@ -28,7 +28,7 @@ def plain(tmp_path):
 
 def written(tmp_path, state, **metadata):
     save_file(state, tmp_path / "other.safetensors", metadata)
-    return read_lora(tmp_path / "other.safetensors", FLUX1)
+    return read_lora(tmp_path / "other.safetensors", FLUX1).state
 
 
 def update(state, module):
@@ -139,16 +139,16 @@ def test_autocast_casts_an_adapters_input_once():
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Copies() as copies:
             context = backbone.adapters.use("student")
             with context:
-                for layer in backbone.adapters.layers():
+                for layer in backbone.adapters.layers:
                     layer.cast_input_dtype_enabled = casts
                 block = backbone.transformer.single_transformer_blocks[0].attn.to_q
                 outputs.append((block(torch.ones(1, 8, 32, dtype=torch.bfloat16)), copies.count))
     assert torch.equal(outputs[0][0], outputs[1][0]) and outputs[1][1] < outputs[0][1]
     assert few > 0 and ours.isfinite().all()
-    assert not any(layer.cast_input_dtype_enabled for layer in backbone.adapters.layers())
+    assert not any(layer.cast_input_dtype_enabled for layer in backbone.adapters.layers)
     with torch.no_grad():
         backbone(xt, t)  # outside of autocast the cast is needed, and made
-    assert all(layer.cast_input_dtype_enabled for layer in backbone.adapters.layers())
+    assert all(layer.cast_input_dtype_enabled for layer in backbone.adapters.layers)
 
 
 def adapter_of(backbone, folder):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 
 import pytest
@@ -9,9 +10,13 @@ from safetensors.torch import save_file
 from fluxsr.inference import Upscaler
 from fluxsr.models import FluxBackbone, StudentRecord, load_autoencoder, load_flux
 from fluxsr.models.known_names import HUB_IDS, SHIPPED, model_or_shipped
-from fluxsr.models.sources import ModelSource
-from fluxsr.models.stored_weights import StoredWeights
-from tests.models.conftest import tiny_transformer
+from fluxsr.models.sources import ModelSource, StoredWeights
+from fluxsr.models.weight_files import own_memory, public_name
+from tests.models.conftest import TINY, tiny_transformer
+
+
+def stored(path):
+    return StoredWeights(ModelSource(path))
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def test_an_adapter_in_the_models_place_is_told_its_own(tmp_path):
     backbone.add_lora(rank=2)
     file = backbone.save(tmp_path / "backbone.safetensors", record=StudentRecord(start_time=0.25))
     advice = rf"backbone.safetensors is a LoRA adapter, not a model: give --lora {file} --model BASE"
-    loaders = (load_flux, StoredWeights, lambda path: Upscaler.from_pretrained(path, device="cpu"))
+    loaders = (load_flux, stored, lambda path: Upscaler.from_pretrained(path, device="cpu"))
     for load in loaders:
         with pytest.raises(ValueError, match=advice):
             load(str(file))
@@ -87,7 +92,7 @@ def test_an_adapter_in_the_models_place_is_told_its_own(tmp_path):
 
 def test_a_strangers_file_is_told_apart_from_an_adapter(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for load in (load_flux, StoredWeights):
+    for load in (load_flux, stored):
         with pytest.raises(ValueError, match=r"other.safetensors does not name its architecture"):
             load(str(tmp_path / "other.safetensors"))
 
@@ -96,9 +101,7 @@ def test_an_adapter_alone_names_no_model(tmp_path):
     assert model_or_shipped(None, None) == "nano-student"
     assert model_or_shipped("nano", "adapter.safetensors") == "nano"
     (tmp_path / "mine.safetensors").touch()
-    with pytest.raises(
-        ValueError, match=r"mine.safetensors is an adapter, which needs the base that it was trained on"
-    ):
+    with pytest.raises(ValueError, match=r"mine.safetensors is an adapter"):
         model_or_shipped(None, tmp_path / "mine.safetensors")
     with pytest.raises(ValueError, match=r"nowhere.safetensors does not exist"):
         model_or_shipped(None, "nowhere.safetensors")
@@ -159,3 +162,82 @@ def test_a_scheduler_is_read_and_a_hub_without_one_has_none(monkeypatch, tmp_pat
     assert answered(RemoteEntryNotFoundError("404", response=_Answer(404))) is None
     with pytest.raises(ValueError, match="without a network"):
         answered(LocalEntryNotFoundError("offline"))  # nobody knows whether it has one
+
+
+# ---- weights on disk -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny_transformer().save_pretrained(tmp_path / "model" / "transformer", max_shard_size="40KB")
+    return tmp_path / "model"
+
+
+def test_every_layout_gives_the_same_tensors(tmp_path, folder):
+    transformer = tiny_transformer()
+    transformer.save_pretrained(tmp_path / "whole")
+    FluxBackbone(transformer).save(tmp_path / "one.safetensors", record=StudentRecord(start_time=0.3))
+    for source in (folder, folder / "transformer", tmp_path / "whole", tmp_path / "one.safetensors"):
+        checkpoint = StoredWeights(ModelSource(source))
+        assert checkpoint.files.keys() == transformer.state_dict().keys()
+        for name, tensor in transformer.state_dict().items():
+            assert torch.equal(checkpoint.read(name), tensor)
+        assert {key: checkpoint.config[key] for key in TINY} == TINY
+        assert checkpoint.dtype == "float32"
+    assert checkpoint.source.record.start_time == 0.3
+
+
+def test_a_hub_id_downloads_the_transformer_alone(monkeypatch, folder):
+    asked = []
+
+    def snapshot_download(name, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert StoredWeights(ModelSource("somebody/flux", "v2")).files
+    assert asked == [("somebody/flux", "v2", "transformer/*")]
+
+
+def test_what_is_missing_is_named(tmp_path, folder):
+    with pytest.raises(ValueError, match=r"model has no tensor 'nothing': it is incomplete or no FLUX"):
+        stored(folder).read("nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty'.*the folder is incomplete or damaged"):
+        stored(tmp_path / "empty")
+    (tmp_path / "text.safetensors").write_text("text")
+    with pytest.raises(ValueError, match=r"text.safetensors is damaged or no safetensors file"):
+        stored(tmp_path / "text.safetensors")
+
+
+def test_own_memory_is_aligned_and_outlives_the_file(folder):
+    from diffusers import FluxTransformer2DModel
+
+    loaded = FluxTransformer2DModel.from_pretrained(folder, subfolder="transformer")
+    assert own_memory(loaded) is loaded
+    shutil.rmtree(folder)
+    for name, tensor in tiny_transformer().state_dict().items():
+        own = loaded.state_dict()[name]
+        assert own.data_ptr() % 64 == 0 and torch.equal(own, tensor)
+
+
+def test_memory_is_shared_with_the_file_where_weights_go_to_an_accelerator(folder, monkeypatch):
+    from diffusers import FluxTransformer2DModel
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    loaded = FluxTransformer2DModel.from_pretrained(folder, subfolder="transformer")
+    places = [parameter.data_ptr() for parameter in loaded.parameters()]
+    assert [parameter.data_ptr() for parameter in own_memory(loaded).parameters()] == places
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("backbone._orig_mod.transformer.x.weight", "backbone.transformer.x.weight"),
+        ("a._checkpoint_wrapped_module._orig_mod.b", "a.b"),
+        ("_orig_mod.b", "b"),
+        ("a.module.b", "a.module.b"),
+    ],
+)
+def test_public_names(name, public):
+    assert public_name(name) == public

@@ -35,7 +35,6 @@ from tests.training.conftest import loader, tiny_module, tiny_trainer
 
 FULL = StudentRecord(
     base="someone/base",
-    revision="v1",
     base_sizes={"num_layers": 2},
     objective="FlowTrajectoryDistillation",
     from_noise=True,
@@ -45,10 +44,8 @@ FULL = StudentRecord(
     guidance=3.5,
     prompt='ein schönes Foto, "x"',
     prompt_digest="abc",
-    text_stream=False,
     autoencoder={"kind": "pixel", "scale": 4.0},
     autoencoder_name="someone/vae",
-    period=16,
     license="apache-2.0",
     trained="30k steps",
     steps=7,
@@ -69,7 +66,7 @@ def test_every_field_survives_a_header_and_json():
         ({"objective": "FlowMatching"}, "from_noise", True),
         ({"objective": "FlowTrajectoryDistillation"}, "from_noise", False),
         ({"base_model": "someone/base"}, "base", "someone/base"),
-        ({}, "text_stream", True),
+        ({"text_stream": "false", "revision": "v1"}, "base", ""),
         ({"note": "another program's"}, "start_time", None),
     ],
 )
@@ -100,7 +97,6 @@ def test_a_training_writes_one_record_everywhere(tmp_path):
         prompt="a photo",
         prompt_digest=tiny_prompt().digest,
         autoencoder=PixelAutoencoder(2).fingerprint(),
-        period=4,
         license="unknown",
         steps=1,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxsr.cli._support.experiment import read_experiment
+from fluxsr.cli._support.fit_cli import read_experiment
 from fluxsr.planning import Experiment, advice, advise, make_plan
 from fluxsr.planning.plan import choose_sharding, units_in_flight
 

@@ -13,7 +13,7 @@ from fluxsr.data import SRDataModule
 from fluxsr.flows import ConsistencySRFlow, FlowTrajectoryDistillation, GridTimes, RectifiedSRFlow
 from fluxsr.losses import AttentionDiversificationLoss, MSELoss
 from fluxsr.models import FluxBackbone, LatentAutoencoder
-from fluxsr.models.distributed import is_writer, whole
+from fluxsr.models.weight_files import is_writer, whole
 from fluxsr.processes import leave_group
 from fluxsr.training import Adversary, AtomicCheckpointIO, FeatureTerm, ImageAdversary, ImageTerm
 from fluxsr.training.callbacks import EMA, ExportBackbone

@@ -12,8 +12,8 @@ from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from PIL import Image
 from safetensors.torch import load_file
 
-from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli.main import main
+from fluxsr.cli.pairs import tell_pairs
 from fluxsr.data import PairStore, TeacherPairs
 from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift
@@ -22,7 +22,7 @@ from fluxsr.images import read_image
 from fluxsr.models import PromptEmbedding, load_autoencoder, load_flux
 from fluxsr.models.families import FLUX1, FLUX2
 from fluxsr.models.sources import ModelSource
-from fluxsr.models.weights_digest import weights_digest
+from fluxsr.models.weight_files import weights_digest
 from fluxsr.training.pair_maker import make_pairs
 from fluxsr.training.pair_photos import middle_square
 from tests.cli.conftest import euler_by_hand, files

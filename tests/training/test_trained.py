@@ -7,7 +7,7 @@ import torch
 from lightning import Callback
 from torch import nn
 
-from fluxsr.models.weight_names import public_name
+from fluxsr.models.weight_files import public_name
 from fluxsr.training.callbacks import EMA
 from fluxsr.training.trained import Trained
 from tests.training.conftest import loader, tiny_module, tiny_trainer

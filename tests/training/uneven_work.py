@@ -12,7 +12,7 @@ from lightning import Callback
 from fluxsr.data import SRDataModule
 from fluxsr.flows import ConsistencySRFlow, FlowMatching, FlowTrajectoryDistillation
 from fluxsr.models import FluxBackbone
-from fluxsr.models.distributed import is_writer, whole
+from fluxsr.models.weight_files import is_writer, whole
 from fluxsr.processes import leave_group
 from fluxsr.training.callbacks import ArtefactMeter, PreviewGrid
 from tests.models.conftest import perturb, tiny_transformer

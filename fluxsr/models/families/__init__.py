@@ -7,25 +7,37 @@ from typing import Any
 
 from torch import nn
 
-from fluxsr.models.families.family import FOLDED_HOME, Conditions, Family, Published, from_diffusers, is_folded
+from fluxsr.models.families.family import (
+    APACHE,
+    FOLDED_HOME,
+    UNKNOWN,
+    Conditions,
+    Family,
+    License,
+    Published,
+    from_diffusers,
+    is_folded,
+)
 from fluxsr.models.families.flux1 import FLUX1
 from fluxsr.models.families.flux2 import FLUX2
 
 __all__ = [
+    "APACHE",
     "FAMILIES",
     "FLUX1",
     "FLUX2",
     "FOLDED_HOME",
     "PUBLISHED",
+    "UNKNOWN",
     "Conditions",
     "Family",
+    "License",
     "Published",
     "family_of",
     "family_of_model",
     "from_diffusers",
     "is_folded",
     "published",
-    "refuse_other_widths",
 ]
 
 FAMILIES: tuple[Family, ...] = (FLUX1, FLUX2)
@@ -36,11 +48,7 @@ PUBLISHED: dict[str, Published] = {name: one for family in FAMILIES for name, on
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family that a transformer's configuration is of, by its class name, or by the argument that marks it.
-
-    Raises:
-        ValueError: If it is of none, naming what it is and what is supported.
-    """
+    """Return the family of a transformer's configuration, by its class name, or by the argument that marks it."""
     name = config.get("_class_name")
     for family in FAMILIES:
         if name in (family.transformer, family.folded) or (name is None and family.mark[0] in config):
@@ -49,11 +57,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def family_of_model(transformer: nn.Module) -> Family:
-    """Return the family of a transformer, by the names of its class and the classes above it.
-
-    Raises:
-        ValueError: If it is of none, naming what it is and what is supported.
-    """
+    """Return the family of a transformer, by the names of its class and the classes above it."""
     names = [kind.__name__ for kind in type(transformer).__mro__]
     for family in FAMILIES:
         if family.transformer in names:
@@ -64,20 +68,6 @@ def family_of_model(transformer: nn.Module) -> Family:
 def supported() -> str:
     """Return which transformers are supported, in words."""
     return "supported: " + ", ".join(f"{family.name} ({family.transformer})" for family in FAMILIES)
-
-
-def refuse_other_widths(config: Any) -> None:
-    """Refuse a transformer that takes more channels than it makes: an inpainting or control model is no velocity of its input.
-
-    Raises:
-        ValueError: With both numbers.
-    """
-    given, made = config["in_channels"], config.get("out_channels")
-    if made is not None and made != given:
-        raise ValueError(
-            f"this transformer takes {given} channels a token and makes {made}, as FLUX.1-Fill and the control models do: it "
-            "is no velocity of what it is given; give the base that it was made from"
-        )
 
 
 def published(name: str) -> Published | None:

@@ -12,10 +12,52 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fluxsr.models.licenses import License
-from fluxsr.models.packing import image_ids, pack, unpack
+FOLDED_HOME = "fluxsr.models.folded"  # imported when it is needed: it brings diffusers' models
 
-FOLDED_HOME = "fluxsr.models.modulation.folded"  # imported when it is needed: it brings diffusers' models
+
+class License(NamedTuple):
+    """A license as a model hub names it.
+
+    Attributes:
+        identifier: The hub's short name; ``other`` for a license that has none.
+        name, link: Its name, and a link to its text; empty where no license is known.
+        commercial: Whether commercial use is free.
+        terms: Meaning for an adapter or an exported model that was made from the base.
+    """
+
+    identifier: str
+    name: str
+    link: str
+    commercial: bool
+    terms: str
+
+
+APACHE = License(
+    "apache-2.0",
+    "apache-2.0",
+    "https://www.apache.org/licenses/LICENSE-2.0",
+    True,
+    "Commercial use is allowed: adapters and exported models may be used, changed, shared and sold under this license.",
+)
+UNKNOWN = License(
+    "unknown",
+    "unknown",
+    "",
+    False,
+    "The license of its base is not known here: **ask whoever made the base** before you use, share or sell this.",
+)
+
+
+def non_commercial(name: str, repository: str) -> License:
+    """Return one of Black Forest Labs' non-commercial licenses, as it is linked from a repository."""
+    return License(
+        "other",
+        name,
+        f"https://huggingface.co/black-forest-labs/{repository}",
+        False,
+        "**Commercial use is not allowed** without a license from Black Forest Labs: adapters and exported models are derived "
+        "from the base, and its license goes with every copy.",
+    )
 
 
 def is_folded(config: Mapping[str, Any]) -> bool:
@@ -38,13 +80,7 @@ class Conditions(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A model that is known by its name.
-
-    Attributes:
-        hub_id: Where its weights are; empty for a model of our own.
-        config: Arguments of its transformer.
-        license: License of its weights.
-    """
+    """A model that is known by its name: ``hub_id`` of its weights (empty: ours), its transformer's ``config``, ``license``."""
 
     hub_id: str
     config: Mapping[str, Any]
@@ -58,7 +94,7 @@ class Family(ABC):
         name: Name for people.
         transformer: Name of diffusers' class.
         since: First release of diffusers that has the class.
-        folded: Name of this library's class with constant modulation, in :mod:`fluxsr.models.modulation.folded`.
+        folded: Name of this library's class with constant modulation, in :mod:`fluxsr.models.folded`.
         mark: An argument that only this class has, and its default: it distinguishes configurations without a class name.
         modulation: Full names of the linears that see time, guidance and pooled prompt alone.
         embedder: Name of the module that embeds these.
@@ -103,21 +139,11 @@ class Family(ABC):
     vae: ClassVar[Mapping[str, Any]]
     published: ClassVar[Mapping[str, Published]]
 
-    def diffusers_class(self) -> Any:
-        """Return diffusers' class.
-
-        Raises:
-            ValueError: If the installed diffusers is too old to have it.
-        """
-        return from_diffusers(self.transformer, self.since, self.name)
-
     def class_of(self, config: Mapping[str, Any]) -> Any:
-        """Return the class that a configuration is for: diffusers' own, or the folded one.
-
-        Raises:
-            ValueError: If the installed diffusers lacks the class.
-        """
-        return getattr(import_module(FOLDED_HOME), self.folded) if is_folded(config) else self.diffusers_class()
+        """Return the class that a configuration is for: the folded one, or diffusers' (a ``ValueError`` if it is too old)."""
+        if is_folded(config):
+            return getattr(import_module(FOLDED_HOME), self.folded)
+        return from_diffusers(self.transformer, self.since, self.name)
 
     def complete(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return a configuration without diffusers' private keys, with the argument by which the family is known."""
@@ -161,19 +187,12 @@ class Family(ABC):
 
     @abstractmethod
     def mu(self, image_tokens: int, steps: int) -> float:
-        """Return the published dynamic shift of the sampling grid, the logarithm of its factor.
-
-        Args:
-            image_tokens: Tokens of the whole image, a token for each 2x2 latent positions.
-            steps: Euler steps.
-        """
+        """Return the published dynamic shift of the sampling grid, the logarithm of its factor."""
 
     def shift(self, image_tokens: int, steps: int, scheduler: Mapping[str, Any] | None = None) -> float:
-        """Return the time shift of the sampling grid.
+        """Return the time shift of the sampling grid of ``steps`` Euler steps, for an image of ``image_tokens``.
 
         Args:
-            image_tokens: Tokens of the whole image, a token for each 2x2 latent positions.
-            steps: Euler steps.
             scheduler: Content of the model's ``scheduler_config.json``: it says whether the shift is dynamic, and the number
                 where it isn't. ``None``: there is no such file, and the family's own models are dynamic.
         """
@@ -190,38 +209,48 @@ class Family(ABC):
         return bool(self.modulation.match(name)) and not name.startswith("norm_out.")
 
     def recognizes(self, linears: list[str]) -> bool:
-        """Say whether all names of linears are such that this family's blocks have them."""
+        """Say whether this family's blocks have all of these linears."""
         pattern = re.compile(rf"({self.image_linears}|{self.text_linears}|{self.modulation.pattern})")
         return all(pattern.fullmatch(name) for name in linears)
 
     def original_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a whole transformer's weights under the names that its authors gave them.
-
-        Raises:
-            ValueError: If the family's are not known here, or a weight has no original name.
-        """
-        raise ValueError(
-            f"the original names of {self.name}'s weights are not known here: leave the layout at diffusers"
-        )
+        """Return a whole transformer's weights under its authors' names; a ``ValueError`` where these are not known."""
+        raise ValueError(f"the original names of {self.name}'s weights are not known: leave the layout at diffusers")
 
 
 def from_diffusers(name: str, since: str, what: str) -> Any:
-    """Return a class of diffusers by name.
-
-    Args:
-        name: Name of the class.
-        since: The first release that has it.
-        what: Name of what needs it, for the error.
-
-    Raises:
-        ValueError: If the installed release does not have it, with the one that does.
-    """
+    """Return a class of diffusers that ``what`` needs, or raise a ``ValueError`` that says since which release there is one."""
     import diffusers
 
-    found = getattr(diffusers, name, None)
-    if found is None:
+    try:
+        return getattr(diffusers, name)
+    except AttributeError:
         raise ValueError(
-            f"{what} needs diffusers {since} or newer, which has {name}; installed is {diffusers.__version__}: "
-            "pip install -U diffusers"
+            f"{what} needs diffusers {since} or newer, not {diffusers.__version__}: pip install -U diffusers"
+        ) from None
+
+
+def pack(latents: Tensor) -> Tensor:
+    """Pack latents ``(B, C, h, w)`` into tokens ``(B, h/2 * w/2, 4C)``, channels first inside a token as in FLUX."""
+    if latents.ndim != 4:
+        raise ValueError(f"latents must have shape (B, C, h, w), got {tuple(latents.shape)}")
+    height, width = latents.shape[-2:]
+    if height % 2 or width % 2:
+        raise ValueError(
+            f"latents of {height}x{width} don't divide into FLUX's 2x2 patches; "
+            "make both sides of the image a multiple of twice the autoencoder's downsampling"
         )
-    return found
+    return nn.functional.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Undo :func:`pack` for latents of ``height`` x ``width``."""
+    grid = tokens.transpose(1, 2).unflatten(2, (height // 2, width // 2))
+    return nn.functional.pixel_shuffle(grid, 2)
+
+
+def image_ids(height: int, width: int, device: torch.device | None = None, axes: int = 3) -> Tensor:
+    """Return the position ids ``(h/2 * w/2, axes)`` of packed latents: zero, row, column, and zeros (FLUX.2 has four)."""
+    rows = torch.arange(height // 2, device=device, dtype=torch.float32)
+    columns = torch.arange(width // 2, device=device, dtype=torch.float32)
+    return nn.functional.pad(torch.cartesian_prod(rows, columns), (1, axes - 3))

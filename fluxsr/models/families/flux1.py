@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fluxsr.models.bfl import to_bfl
-from fluxsr.models.families.family import Conditions, Family, Published
-from fluxsr.models.licenses import APACHE, non_commercial
+from fluxsr.models.families.family import APACHE, Conditions, Family, Published, non_commercial
 
 # FLUX.1-dev's own configuration: 11,901,408,320 parameters, distilled guidance, non-commercial license.
 _DEV: dict[str, Any] = {
@@ -55,6 +53,54 @@ _VAE: dict[str, Any] = {
     "use_quant_conv": False,
     "use_post_quant_conv": False,
 }
+
+# The names that FLUX.1's authors (Black Forest Labs) gave their layers, which ComfyUI, stable-diffusion.cpp and the converters
+# to GGUF and others' formats read. diffusers renamed them and split each matrix of queries, keys and values into three.
+# Source: https://github.com/black-forest-labs/flux, src/flux/model.py.
+_STEM = {
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+    "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+    "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+}
+# Of a block with two streams: the image's, then the text's.
+_DOUBLE = {
+    "norm1.linear": "img_mod.lin",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.norm_q": "img_attn.norm.query_norm",
+    "attn.norm_k": "img_attn.norm.key_norm",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "norm1_context.linear": "txt_mod.lin",
+    "attn.to_add_out": "txt_attn.proj",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+}
+_SINGLE = {
+    "norm.linear": "modulation.lin",
+    "proj_out": "linear2",
+    "attn.norm_q": "norm.query_norm",
+    "attn.norm_k": "norm.key_norm",
+}
+# One matrix there, several here, in this order.
+_DOUBLE_JOINED = {
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+}
+_SINGLE_JOINED = {"linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")}
+_BLOCKS: dict[str, tuple[str, Mapping[str, str], Mapping[str, tuple[str, ...]]]] = {
+    "transformer_blocks": ("double_blocks", _DOUBLE, _DOUBLE_JOINED),
+    "single_transformer_blocks": ("single_blocks", _SINGLE, _SINGLE_JOINED),
+}
+_BLOCK = re.compile(r"(transformer_blocks|single_transformer_blocks)\.(\d+)\.(.+)")
 
 
 def _license(file: str) -> Any:
@@ -115,8 +161,32 @@ class Flux1(Family):
         return embeds, pooled
 
     def original_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights under the names of Black Forest Labs."""
-        return to_bfl(state)
+        """Return a whole FLUX.1's weights under the names of Black Forest Labs; a ``ValueError`` if it is folded or adapted."""
+        found: dict[str, Tensor] = {}
+        parts: dict[str, dict[int, Tensor]] = {}
+        for key, tensor in state.items():
+            layer, _, kind = key.rpartition(".")
+            prefix, inner = "", layer
+            single: Mapping[str, str] = _STEM
+            joined: Mapping[str, tuple[str, ...]] = {}
+            if match := _BLOCK.fullmatch(layer):
+                home, single, joined = _BLOCKS[match[1]]
+                prefix, inner = f"{home}.{match[2]}.", match[3]
+            if inner in single:
+                kind = "scale" if single[inner].endswith("_norm") else kind
+                if inner == "norm_out.linear":  # they have the shift before the scale
+                    tensor = tensor.roll(len(tensor) // 2, 0)
+                found[f"{prefix}{single[inner]}.{kind}"] = tensor
+                continue
+            home_of = [(name, layers.index(inner)) for name, layers in joined.items() if inner in layers]
+            if not home_of:
+                raise ValueError(
+                    f"{key} has no name in BFL's layout: only a whole FLUX.1 has one (not folded, its adapter fused); leave "
+                    "the layout at diffusers"
+                )
+            name, place = home_of[0]
+            parts.setdefault(f"{prefix}{name}.{kind}", {})[place] = tensor
+        return found | {name: torch.cat([one for _, one in sorted(rows.items())]) for name, rows in parts.items()}
 
 
 FLUX1 = Flux1()

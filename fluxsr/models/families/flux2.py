@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fluxsr.models.families.family import Conditions, Family, Published
-from fluxsr.models.licenses import APACHE, UNKNOWN, non_commercial
+from fluxsr.models.families.family import APACHE, UNKNOWN, Conditions, Family, Published, non_commercial
 
 # FLUX.2-dev's own configuration: 32,223,281,152 parameters, distilled guidance, non-commercial license.
 _DEV: dict[str, Any] = {

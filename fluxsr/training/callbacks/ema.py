@@ -10,8 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from fluxsr.models.distributed import like, whole
-from fluxsr.models.weight_names import public_name, public_parameters
+from fluxsr.models.weight_files import like, public_name, public_parameters, whole
 from fluxsr.training.trained import Trained
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from fluxsr.models.distributed import is_writer
 from fluxsr.models.encoder_lora import encoder_lora_path, save_encoder_lora
+from fluxsr.models.weight_files import is_writer
 from fluxsr.training.callbacks.ema import EMA
 from fluxsr.training.resuming import resumed_from
 

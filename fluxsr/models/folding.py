@@ -15,19 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluxsr.models.adapters import lora_targets
+from fluxsr.models.adapters import LoraFile, lora_layers, lora_targets, read_lora
 from fluxsr.models.devices import check_torch
 from fluxsr.models.families import Conditions, Family, family_of, is_folded
-from fluxsr.models.flux import FluxBackbone
-from fluxsr.models.lora_files import read_lora
-from fluxsr.models.modulation.folding import Folded
+from fluxsr.models.flux import FluxBackbone, check_guidance
 from fluxsr.models.prompts import PromptEmbedding, no_prompt, own_prompt
-from fluxsr.models.sources import ModelSource
-from fluxsr.models.stored_weights import StoredWeights
-from fluxsr.models.student import read_record
-from fluxsr.models.text_stream import drop_text_stream, has_text_stream
-
-_CONSTANT = ".linear.value"  # how the constants' keys end
+from fluxsr.models.sources import ModelSource, StoredWeights
+from fluxsr.models.stand_ins import drop_text_stream, has_text_stream, table_of
 
 
 @torch.no_grad()
@@ -45,24 +39,24 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
             keeps it apart, shared with ``backbone``.
 
     Returns:
-        A backbone with a folded transformer (:mod:`fluxsr.models.modulation.folding`), which raises ``ValueError`` for any
+        A backbone with a folded transformer (:mod:`fluxsr.models.folded`), which raises ``ValueError`` for any
         other time, guidance or prompt. It saves and loads as every backbone (``save``, ``load_flux``).
 
     Raises:
         ValueError: If ``t`` is not in ``[0, 1]`` or the backbone is folded already.
     """
-    transformer: Any = backbone.transformer
-    if isinstance(transformer, Folded):
+    transformer, family = backbone.transformer, backbone.family
+    if is_folded(transformer.config):
         raise ValueError(f"this model is folded already, at t = {transformer.config.t}; fold the one it was made from")
     _refuse_table(backbone)
     role, prompt = backbone.default_role, backbone.prompt
-    family = backbone.family
     folded = _empty(family, transformer.config, t, prompt, backbone.guidance)
     state = _plain_state(transformer, role if fuse else None)
     with backbone.adapters.use(role):
         # The layers themselves make their constants, in the dtype and with the adapter that they run with: computed in a
         # wider type the constants would be better and the output no longer the same bits.
-        features = family.embed(getattr(transformer, family.embedder), t, backbone.conditions, backbone.dtype)
+        embedder = transformer.get_submodule(family.embedder)
+        features = family.embed(embedder, t, backbone.conditions, backbone.dtype)
         for name, linear in transformer.named_modules():
             if family.modulation.fullmatch(name):
                 state[f"{name}.value"] = linear(features)
@@ -70,7 +64,7 @@ def fold_modulation(backbone: FluxBackbone, t: float = 0.25, *, fuse: bool = Fal
     result = _like(backbone, FluxBackbone(folded), t)
     if role is not None and not fuse:
         own = {name for name, module in folded.named_modules() if isinstance(module, nn.Linear)}
-        for name, layer in _adapted(transformer).items():
+        for name, layer in lora_layers(transformer).items():
             if name in own:
                 folded.set_submodule(name, layer)
         result.adapters.names = [role]
@@ -113,33 +107,37 @@ def load_folded(
     checkpoint = StoredWeights(ModelSource(source, revision))
     if is_folded(checkpoint.config):
         raise ValueError(f"{source} is folded already, at t = {checkpoint.config['t']}: load it with load_flux")
-    kind = getattr(torch, dtype)
-    adapter = _LoraFile(lora, checkpoint) if lora is not None else None
+    family, kind = family_of(checkpoint.config), getattr(torch, dtype)
+    adapter = None if lora is None else read_lora(lora, family)
+    if adapter is not None:
+        for name in lora_targets(adapter.state):
+            if f"{name}.weight" not in checkpoint.files:
+                raise ValueError(f"{lora} adapts {name!r}, which {source} lacks: it was made for another base")
+        adapter.record.check_base(adapter.path, checkpoint.source.public_name, checkpoint.config)
     # What an adapter was trained with comes before what its base says.
-    record = checkpoint.source.record if lora is None else read_record(lora)
+    record = checkpoint.source.record if adapter is None else adapter.record
     if guidance is None and checkpoint.config["guidance_embeds"]:
         guidance = record.guidance
 
     def read(name: str) -> Tensor:
         tensor = checkpoint.read(name)
         # A copy: a view of the file would keep all of it mapped, and at an odd address it would round otherwise.
-        return (tensor if adapter is None else adapter.add(name, tensor)).to(kind, copy=True)
+        return (tensor if adapter is None else _updated(tensor, name, adapter)).to(kind, copy=True)
 
-    family = family_of(checkpoint.config)
     with torch.device("meta"):
-        whole: Any = family.diffusers_class()(**checkpoint.config)
+        whole: Any = family.class_of(checkpoint.config)(**checkpoint.config)
     if prompt is None:
         prompt = own_prompt(checkpoint.source) or no_prompt(whole.config)
     record.tell_differences(lora or source, guidance=guidance, prompt_digest=prompt.digest)
     folded = _empty(family, whole.config, t, prompt, guidance)
     # Of the whole model the time embedder alone gets weights, since the constants are made from its output.
-    embedder = getattr(whole, family.embedder)
+    embedder = whole.get_submodule(family.embedder)
     embedder.load_state_dict({key: read(f"{family.embedder}.{key}") for key in embedder.state_dict()}, assign=True)
     conditions = Conditions(prompt.prompt_embeds, prompt.pooled_prompt_embeds, guidance)
     features = family.embed(embedder, t, conditions, kind)
     state = {}
     for key in folded.state_dict():
-        if key.endswith(_CONSTANT):
+        if key.endswith(".linear.value"):
             name = key.removesuffix(".value")
             bias = None if whole.get_submodule(name).bias is None else read(f"{name}.bias")
             state[key] = nn.functional.linear(features, read(f"{name}.weight"), bias).to(device)
@@ -147,7 +145,7 @@ def load_folded(
             state[key] = read(key).to(device)
     _fill(folded, state, prompt, kind)
     result = FluxBackbone(folded.to(device)).eval()
-    result.base, result.revision = checkpoint.source.public_name, revision or ""
+    result.base = checkpoint.source.public_name
     result.source = replace(record, start_time=t)
     return result
 
@@ -159,7 +157,7 @@ def fuse_lora(backbone: FluxBackbone) -> FluxBackbone:
     Args:
         backbone: A backbone with a default role, whose adapter is added to the weights; it is left as it was.
     """
-    transformer: Any = backbone.transformer
+    transformer = backbone.transformer
     _refuse_table(backbone)
     with torch.device("meta"):
         plain = type(transformer).from_config(transformer.config)
@@ -180,22 +178,19 @@ def compile_blocks(backbone: FluxBackbone, **options: Any) -> FluxBackbone:
         ValueError: If torch is older than 2.11.
     """
     check_torch("2.11", "compiling the blocks")
-    transformer: Any = backbone.transformer
-    transformer.compile_repeated_blocks(**options)
+    backbone.transformer.compile_repeated_blocks(**options)
     return backbone
 
 
 def _like(backbone: FluxBackbone, made: FluxBackbone, t: float | None = None) -> FluxBackbone:
     """Return a backbone that was made of another one, with what is known of that; ``t``: the time that it was folded at."""
-    made.base, made.revision = backbone.base, backbone.revision
+    made.base = backbone.base
     made.source = backbone.source.given(start_time=t)
     return made.eval()
 
 
 def _refuse_table(backbone: FluxBackbone) -> None:
-    if hasattr(
-        getattr(backbone.transformer, backbone.family.embedder), "times"
-    ):  # fluxsr.models.modulation.table, which imports this module
+    if table_of(backbone.transformer, backbone.family) is not None:
         raise ValueError(
             "this model has a modulation table, made for training, and lacks the layers themselves: load the base again, with "
             "the adapter (load_flux(..., lora_weights=...)), or fold while loading (load_folded)"
@@ -206,9 +201,7 @@ def _empty(family: Family, config: Any, t: float, prompt: PromptEmbedding, guida
     """Return a folded transformer without memory."""
     if not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1] (0 is data, 1 is noise), got {t}")
-    if config["guidance_embeds"] != (guidance is not None):
-        needs = "has a guidance embedding: give guidance, for example 3.5" if guidance is None else "takes no guidance"
-        raise ValueError(f"this model {needs}")
+    check_guidance(config, guidance)
     architecture = {key: value for key, value in config.items() if not key.startswith("_")}
     tokens = prompt.prompt_embeds.shape[1]
     with torch.device("meta"):
@@ -224,56 +217,31 @@ def _fill(folded: nn.Module, state: dict[str, Tensor], prompt: PromptEmbedding, 
     folded.load_state_dict({key: state[key] for key in folded.state_dict()}, assign=True)
 
 
-def _adapted(transformer: nn.Module) -> dict[str, Any]:
-    """Return the layers that carry adapters, by name."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return {name: layer for name, layer in transformer.named_modules() if isinstance(layer, BaseTunerLayer)}
-
-
 def _plain_state(transformer: nn.Module, role: str | None) -> dict[str, Tensor]:
     """Return the weights under the names of a model without adapters, with the role's fused into them."""
-    layers = _adapted(transformer)
+    layers = lora_layers(transformer)
     inside = tuple(f"{name}." for name in layers)
     state = {key: tensor for key, tensor in transformer.state_dict().items() if not key.startswith(inside)}
     for name, layer in layers.items():
         base = layer.get_base_layer()
-        if role is not None:
-            base = _merged(layer, role)
+        if role is not None:  # added in float32 to a copy, and rounded once
+            dtype = base.weight.dtype
+            twin = copy.deepcopy(layer).to(torch.promote_types(dtype, torch.float32))
+            twin.merge(adapter_names=[role])
+            base = twin.get_base_layer().to(dtype)
         state |= {f"{name}.{key}": tensor for key, tensor in base.state_dict().items()}
     return state
 
 
-def _merged(layer: Any, role: str) -> nn.Module:
-    """Return a layer's base with an adapter added in float32 and rounded once; the layer itself is untouched."""
-    base = layer.get_base_layer()
-    twin = copy.deepcopy(layer).to(torch.promote_types(base.weight.dtype, torch.float32))
-    twin.merge(adapter_names=[role])
-    return twin.get_base_layer().to(base.weight.dtype)
-
-
-class _LoraFile:
-    """An adapter file whose matrices are added to tensors by name, in float32."""
-
-    def __init__(self, path: str | Path, checkpoint: StoredWeights) -> None:
-        self.path = path
-        self.state = read_lora(path, family_of(checkpoint.config))
-        for name in lora_targets(self.state):
-            if f"{name}.weight" not in checkpoint.files:
-                raise ValueError(
-                    f"{path} adapts {name!r}, which {checkpoint.source.name} lacks: it was made for another base"
-                )
-        read_record(path).check_base(path, checkpoint.source.public_name, checkpoint.config)
-
-    def add(self, name: str, tensor: Tensor) -> Tensor:
-        """Return the tensor ``name``, with its update if the file holds one."""
-        module = f"transformer.{name.removesuffix('.weight')}"
-        if not name.endswith(".weight") or f"{module}.lora_A.weight" not in self.state:
-            return tensor
-        down, up = (self.state[f"{module}.lora_{side}.weight"].float() for side in "AB")
-        if (up.shape[0], down.shape[1]) != tensor.shape or up.shape[1] != down.shape[0]:
-            raise ValueError(
-                f"{self.path} adapts {module!r} as a layer of {up.shape[0]}x{down.shape[1]}, but it has shape "
-                f"{tuple(tensor.shape)}: it was made for another base"
-            )
-        return tensor.float() + up @ down
+def _updated(tensor: Tensor, name: str, adapter: LoraFile) -> Tensor:
+    """Return a weight with an adapter's update added in float32, if it has one."""
+    module = f"transformer.{name.removesuffix('.weight')}"
+    if not name.endswith(".weight") or f"{module}.lora_A.weight" not in adapter.state:
+        return tensor
+    down, up = (adapter.state[f"{module}.lora_{side}.weight"].float() for side in "AB")
+    if (up.shape[0], down.shape[1]) != tensor.shape:
+        raise ValueError(
+            f"{adapter.path} adapts {module!r} as a layer of {up.shape[0]}x{down.shape[1]}, but it has shape "
+            f"{tuple(tensor.shape)}: it was made for another base"
+        )
+    return tensor.float() + up @ down
