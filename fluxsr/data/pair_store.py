@@ -270,8 +270,7 @@ class PairStore:
             aside: Whether another process writes the manifest; its `take_over` finishes the shard.
 
         Raises:
-            ValueError: For a shard that lacks nothing, wrong shapes, values that aren't finite, a damaged shard, or a full
-                disk. Finished shards are not touched.
+            ValueError: For a shard that lacks nothing, unfit tensors, a damaged shard, or a full disk.
         """
         start = shard_index * self.shard_size
         planned = self.missing_keys()
@@ -280,15 +279,20 @@ class PairStore:
             raise ValueError(f"there are no pairs to write in shard {shard_index}")
         self._check_tensors(f"shard {shard_index}", len(new), latents, images, noise)
         latent_dtype = _LATENT_DTYPES[self._manifest["latent_dtype"]]
-        tensors = {"latents": latents.detach().to("cpu", latent_dtype), "images": self._stored(images)}
+        image_dtype = _IMAGE_DTYPES[self._manifest["image_dtype"]]
+        images = images.detach().float().clamp(0, 1)
+        images = images if image_dtype.is_floating_point else (images * 255).round()
+        tensors = {"latents": latents.detach().to("cpu", latent_dtype), "images": images.to("cpu", image_dtype)}
         if noise is not None:
             tensors["noise"] = noise.detach().to("cpu", torch.float32)
-        old = self._rows(shard_index)
+        path, old = self.shard_path(shard_index), self._rows(shard_index)
         if old:
-            kept = self._kept(shard_index)
+            before, known = path.read_bytes(), self._manifest["shards"][path.name]["sha256"]
+            if hashlib.sha256(before).hexdigest() != known:
+                raise ValueError(f"{path} doesn't have the recorded checksum: delete it, and its pairs are made again")
+            kept = load(before)
             tensors = {name: torch.cat([kept[name], tensor]) for name, tensor in tensors.items()}
         content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        path = self.shard_path(shard_index)
         record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pairs": [*old, *new]}
         # Before the shard, so that a kill between it and the manifest does not cost the pairs that it had.
         note = path.with_name(f"{_ASIDE}{path.name}")
@@ -333,35 +337,16 @@ class PairStore:
         record = self._manifest["shards"].get(name)
         return record["pairs"] if record and _has_size(self.path / name, record) else []
 
-    def _kept(self, shard_index: int) -> dict[str, Tensor]:
-        path, record = self.shard_path(shard_index), self.shard_record(shard_index)
-        content = path.read_bytes()
-        if record is None or hashlib.sha256(content).hexdigest() != record["sha256"]:
-            raise ValueError(f"{path} doesn't have the recorded checksum: delete it, and its pairs are made again")
-        return load(content)
-
-    def _stored(self, images: Tensor) -> Tensor:
-        images = images.detach().float().clamp(0, 1)
-        if self._manifest["image_dtype"] == "uint8":
-            images = (images * 255).round()
-        return images.to("cpu", _IMAGE_DTYPES[self._manifest["image_dtype"]]).contiguous()
-
     def _check_tensors(self, where: str, count: int, latents: Tensor, images: Tensor, noise: Tensor | None) -> None:
-        latents_shape = (count, *self.latent_shape)
-        if tuple(latents.shape) != latents_shape:
-            raise ValueError(f"{where}: latents must be {latents_shape}, got {tuple(latents.shape)}")
-        height, width = images.shape[-2:]
-        rows, columns = self.latent_shape[1:]
-        if images.ndim != 4 or images.shape[:2] != (count, 3) or height * columns != width * rows or height % rows:
-            raise ValueError(
-                f"{where}: images must be ({count}, 3, f * {rows}, f * {columns}) with a whole f, "
-                f"got {tuple(images.shape)}"
-            )
         if (noise is not None) != self.noise_is_stored:
             raise ValueError(f"{where}: noise must be given for a store with noise='stored', and for no other")
-        if noise is not None and tuple(noise.shape) != latents_shape:
-            raise ValueError(f"{where}: noise must be {latents_shape}, got {tuple(noise.shape)}")
+        rows, columns = self.latent_shape[1:]
+        factor = max(1, images.shape[-1] // columns)
+        image_shape = (count, 3, factor * rows, factor * columns)
+        expected = {"latents": (count, *self.latent_shape), "images": image_shape, "noise": (count, *self.latent_shape)}
         for name, tensor in (("latents", latents), ("images", images), ("noise", noise)):
+            if tensor is not None and tuple(tensor.shape) != expected[name]:
+                raise ValueError(f"{where}: {name} must be {expected[name]}, got {tuple(tensor.shape)}")
             if tensor is not None and not bool(tensor.isfinite().all()):
                 raise ValueError(f"{where}: {name} have NaN or infinite values; nothing was written")
 

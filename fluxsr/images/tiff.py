@@ -193,8 +193,8 @@ def write_tiff(
     icc_profile: bytes | None,
     tags: Mapping[int, Any],
     dpi: tuple[float, float] | None,
-    xmp: bytes | None,
-    iptc: bytes | None,
+    xmp: bytes | None = None,
+    iptc: bytes | None = None,
 ) -> None:
     """Write ``(H, W, C)`` pixels of 8 or 16 bit as uncompressed TIFF.
 

@@ -258,7 +258,7 @@ def test_bad_tensors_are_refused(tmp_path) -> None:
     latents, images = torch.zeros(4, *SHAPE), torch.zeros(4, 3, 32, 32)
     cases = [
         ((0, latents[:3], images), r"latents must be \(4, 4, 8, 8\), got \(3, 4, 8, 8\)"),
-        ((0, latents, images[:, :, :30]), r"images must be \(4, 3, f \* 8, f \* 8\)"),
+        ((0, latents, images[:, :, :30]), "images must be"),
         ((0, latents, images[:3]), "images must be"),
         ((0, latents, images, latents), "noise must be given for a store with noise='stored', and for no other"),
         ((0, latents / 0, images), "latents have NaN"),
