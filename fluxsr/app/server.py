@@ -53,10 +53,10 @@ def serve_upscaling(
         os.environ["GRADIO_TEMP_DIR"] = folder
         from fluxsr.app.upscale_page import make_page
 
-        _serve(make_page(upscaler, name, Path(folder), max_pixels), host, port, max_pixels)
+        serve(make_page(upscaler, name, Path(folder), max_pixels), host, port, max_pixels)
 
 
-def _serve(page: gr.Blocks, host: str, number: int | None, max_pixels: int) -> None:
+def serve(page: gr.Blocks, host: str, number: int | None, max_pixels: int) -> None:
     """Serve a page until Ctrl-C or SIGTERM."""
     from fluxsr.app.upscale_page import CSS, THEME
 

@@ -46,7 +46,6 @@ class SRDataModule(LightningDataModule):
         samples_per_image: Training crops of each photo in one epoch.
         cache: Keep decoded photos in memory (3 bytes a pixel, in each worker process).
         on_error: "raise", or "skip" photos that can't be read, with a warning.
-        pairs_expect: Values that the manifest of `pairs` must have, as in `TeacherPairs`.
         verify_pairs: Check the checksums of `pairs` at the start.
 
     Raises:
@@ -78,7 +77,6 @@ class SRDataModule(LightningDataModule):
         samples_per_image: int = 1,
         cache: bool = False,
         on_error: OnError = "raise",
-        pairs_expect: dict[str, object] | None = None,
         verify_pairs: bool = True,
     ) -> None:
         super().__init__()
@@ -105,7 +103,6 @@ class SRDataModule(LightningDataModule):
         self.samples_per_image = samples_per_image
         self.cache = cache
         self.on_error: OnError = on_error
-        self.pairs_expect = pairs_expect
         self.verify_pairs = verify_pairs
         self.train_set: Dataset[SRSample] | None = None
         self.val_set: Dataset[SRSample] | None = None
@@ -178,7 +175,7 @@ class SRDataModule(LightningDataModule):
             sets.append(
                 TeacherPairs(
                     self.pairs, degradation=self.degradation, scale=self.scale, crop=self.crop, seed=self.seed,
-                    expect=self.pairs_expect, verify=self.verify_pairs,
+                    verify=self.verify_pairs,
                 )
             )  # fmt: skip
         if not sets:
