@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.losses.backbones import TAPS, load_tower
-from fluxsr.losses.frozen import FrozenNetwork
+from fluxsr.losses.network import FrozenNetwork
 from fluxsr.models.discriminator import FeatureDiscriminator
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.terms import StepOutputs
