@@ -25,6 +25,8 @@ class L2Pool(nn.Module):
     Shape: ``(B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))``.
     """
 
+    kernel: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         window = torch.hann_window(5, periodic=False)[1:-1]
@@ -34,8 +36,7 @@ class L2Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the halved map."""
-        kernel: Tensor = self.get_buffer("kernel")
-        pooled = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=self.channels)
+        pooled = F.conv2d(x.square(), self.kernel, stride=2, padding=1, groups=self.channels)
         return (pooled + 1e-12).sqrt()  # a slope at 0; the published weights were fitted with this constant
 
 

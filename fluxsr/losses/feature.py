@@ -58,7 +58,7 @@ class AttentionMapDiversificationLoss(nn.Module):
 
 
 def _check_layers(layers: Sequence[Tensor], name: str, shape: str) -> None:
-    if isinstance(layers, Tensor | Mapping):
+    if isinstance(layers, (Tensor, Mapping)):
         kind, advice = ("tensor", "wrap it in a list") if isinstance(layers, Tensor) else ("dict", "list(x.values())")
         raise ValueError(f"{name} must be a sequence of tensors {shape}, one per layer, got a {kind}: {advice}")
     if len(layers) == 0:

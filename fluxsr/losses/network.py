@@ -68,7 +68,10 @@ class FrozenNetwork(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights; float32 for a network without."""
-        return next((p.dtype for p in self.net.parameters() if p.is_floating_point()), torch.float32)
+        for parameter in self.net.parameters():  # in a loop, which torch 2.6 can export
+            if parameter.is_floating_point():
+                return parameter.dtype
+        return torch.float32
 
     def compute_dtype(self, image: Tensor) -> torch.dtype:
         """Return what the network computes in: the dtype of its weights, or float64 for float64 images."""
