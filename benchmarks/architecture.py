@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.architecture_report import LatencyRow, Report, StepRow, describe_machine, stated_peak
 from benchmarks.random_weights import materialize, tiny_model
-from fluxsr.cli._support.experiment import read_experiment
+from fluxsr.cli._support.fit_cli import read_experiment
 from fluxsr.models import (
     FLUX_ARCHITECTURES,
     FluxBackbone,
@@ -43,8 +43,7 @@ from fluxsr.models import (
 )
 from fluxsr.models.families import FLUX2, family_of
 from fluxsr.planning import Experiment, make_plan
-from fluxsr.planning.shapes import make_batch
-from fluxsr.planning.step import quiet
+from fluxsr.planning.step import make_batch, quiet
 from fluxsr.training import OneStepSR
 from fluxsr.training.callbacks import EMA
 

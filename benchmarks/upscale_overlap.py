@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.upscale import picture
 from fluxsr.inference import Upscaler
-from fluxsr.inference.batch import Watcher, compute, one_by_one, overlapped, read, write
+from fluxsr.inference.batch import compute, one_by_one, overlapped, read, write
 from fluxsr.inference.jobs import Job
 from fluxsr.inference.settings import Settings
 
@@ -65,17 +65,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def compared(upscaler: Upscaler, image: Image.Image, folder: Path, pictures: int, rounds: int) -> None:
     """Print the wall-clock seconds of both ways, and check that they write the same bytes."""
-    jobs = [(Job(folder / f"{number}.png", folder / f"{number}_large.png"), 0) for number in range(pictures)]
-    for job, _ in jobs:
+    jobs = [Job(folder / f"{number}.png", folder / f"{number}_large.png") for number in range(pictures)]
+    for job in jobs:
         image.save(job.source)
     seconds: dict[str, list[float]] = {"one_by_one": [], "overlapped": []}
     written = []
     for function in (one_by_one, overlapped) * (rounds + 1):
         start = time.perf_counter()
-        outcomes = list(function(upscaler, jobs, Settings(), Watcher()))
+        outcomes = list(function(upscaler, jobs, Settings(), [None] * len(jobs)))
         seconds[function.__name__].append(time.perf_counter() - start)
         assert not any(outcome.error for outcome in outcomes), outcomes
-        written.append([job.target.read_bytes() for job, _ in jobs])
+        written.append([job.target.read_bytes() for job in jobs])
     assert all(one == written[0] for one in written), "the files differ"
     pairs = list(zip(*seconds.values(), strict=True))[1:]  # after a warm-up
     ratios = [one / other for one, other in pairs]

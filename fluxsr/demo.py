@@ -33,7 +33,7 @@ from fluxsr.inference import Upscaler
 from fluxsr.losses import AttentionDiversificationLoss, L1Loss, PeriodicityLoss, TVLPIPSLoss
 from fluxsr.losses.weights import BACKBONES, find_weights
 from fluxsr.models import PixelAutoencoder, load_flux
-from fluxsr.progress import progress, progress_of
+from fluxsr.progress import progress_of
 from fluxsr.training import FeatureTerm, ImageTerm, OneStepSR
 from fluxsr.training.pair_maker import make_pairs
 
@@ -146,12 +146,12 @@ def demo_pairs(folder: Path, num: int, seed: int, budget: float, stage: Stage) -
         make_pairs(probe, num=8, seed=seed, steps=10, batch_size=8, shard_size=8)
     each = (time.perf_counter() - start) / 8
     affordable = max(8, int((budget - 8 * each) / each) // 8 * 8)
-    count = min(num, affordable)
-    if count < num:
-        stage.note = f"time budget: {count} pairs instead of {num}"
-    path = str(folder / f"pairs-{count}-{seed}")
+    made = min(num, affordable)
+    if made < num:
+        stage.note = f"time budget: {made} pairs instead of {num}"
+    path = str(folder / f"pairs-{made}-{seed}")
     with progress_of("teacher pairs") as report:
-        return make_pairs(path, num=count, seed=seed, steps=10, batch_size=8, shard_size=32, progress=report).folder
+        return make_pairs(path, num=made, seed=seed, steps=10, batch_size=8, shard_size=32, progress=report).folder
 
 
 def old_phone() -> RealESRGANDegradation:
@@ -201,7 +201,9 @@ def train(folder: Path, pairs: Path, steps: int, seed: int, budget: float, stage
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[LambdaCallback(on_train_batch_end=lambda trainer, *_: report(trainer.global_step, steps))],
+            callbacks=[
+                LambdaCallback(on_train_batch_end=lambda trainer, *_: report and report(trainer.global_step, steps))
+            ],
         )
         trainer.fit(module, datamodule=data)
     backbone.save(folder / "lora.safetensors", record=backbone.record.given(start_time=LR_TIME, window=CROP))
@@ -228,10 +230,10 @@ def measure(folder: Path, photos: Path, seed: int) -> dict[str, Any]:
     ]
     # VGG is what the papers measure with; where its weights are not at hand, the shipped small net stands in, by name.
     lpips = "lpips_vgg" if find_weights(BACKBONES["vgg"]) is not None else "lpips_nano"
-    with progress("upscaling", len(PHOTOS) * len(systems)) as advance:
+    with progress_of("upscaling") as report:
         return evaluate(
             testset, systems, ["psnr", lpips, "artefact_db"], Settings(period=PERIOD), folder / "results.json",
-            folder / "pictures", advance,
+            folder / "pictures", report,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fluxsr.cli._support.command import Command
-from fluxsr.cli._support.values import commas
+from fluxsr.cli._support.signatures import commas
 
 COMMAND = Command(
     "ablation",

@@ -13,7 +13,7 @@ COMMAND = Command(
     fluxsr app --model nano --lora outputs/fluxsr_nano/backbone.safetensors --port 8000
     """,
     notes="Needs Gradio: pip install 'fluxsr[app]'. Ctrl-C ends it; uploads and results are deleted then.",
-    shown={"host": "ADDRESS", "lora": "FILE", "prompt": "FILE", "device": "NAME", "memory": "SIZE|auto"},
+    shown={"host": "ADDRESS", **model_options.SHOWN},
     hidden=frozenset({"name"}),
 )
 

@@ -21,7 +21,6 @@ COMMAND = Command(
     notes="`--config NAME` takes each of them by its name; a file of that name in the current folder takes precedence.",
     positional="name",
     shown={"name": "NAME", "output": "FILE"},
-    has_files=False,
 )
 
 

@@ -6,9 +6,8 @@ from functools import partial
 from itertools import pairwise
 
 from fluxsr.cli._support.command import Command
-from fluxsr.cli._support.model_options import MODEL
-from fluxsr.cli._support.signatures import read_signature
-from fluxsr.cli._support.values import commas
+from fluxsr.cli._support.model_options import MODEL, SHOWN
+from fluxsr.cli._support.signatures import commas, read_signature
 
 COMMAND = Command(
     "evaluate",
@@ -34,12 +33,9 @@ interruption. Exit code: 0, or 2 for a mistake.""",
         "benchmark": "NAME",
         "results": "NAME=DIR",
         "model": "[NAME=]PATH",
-        **dict.fromkeys(("lora", "prompt"), "FILE"),
-        "autoencoder": "AE",
+        **SHOWN,
         "color_fix": "KIND",
         "metrics": "A,B,...",
-        "device": "NAME",
-        "memory": "SIZE|auto",
         "output": "FILE",
     },
     hidden=frozenset({"tile", "ensemble"}),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fluxsr.cli._support.command import Command
-from fluxsr.cli._support.made import tell_model
+from fluxsr.sizes import gigabytes
+
+if TYPE_CHECKING:
+    from fluxsr.inference.export import ExportedModel
 
 COMMAND = Command(
     "export",
@@ -19,4 +24,20 @@ COMMAND = Command(
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    tell_model(COMMAND.run(arguments))
+    made: ExportedModel = COMMAND.run(arguments)
+    from fluxsr.models.known_names import license_of
+
+    print(f"{made.model}: {_amount(made.parameters, made.dtype)}")
+    folded = f"folded at t = {made.start_time:g}" if made.folded else "not folded"
+    print(f"{folded}: {_amount(made.exported, made.dtype)}")
+    quantized = "" if made.quantize is None else f", {made.quantize}"
+    license = license_of(made.base_model)
+    print(f"{made.path}: {gigabytes(made.size)} on disk{quantized}, license: {license.name}")
+    if not license.commercial:
+        print(f"made from {made.base_model}: {license.terms.replace('*', '')}")
+
+
+def _amount(numbers: int, dtype: str) -> str:
+    import torch
+
+    return f"{numbers:,} parameters, {gigabytes(numbers * getattr(torch, dtype).itemsize)} in {dtype}"

@@ -8,9 +8,8 @@ import sys
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from fluxsr.cli._support.fit_cli import TRAINER_DEFAULTS, FluxSRCLI, SavedConfig
+from fluxsr.cli._support.fit_cli import TRAINER_DEFAULTS, FluxSRCLI, SavedConfig, without_noise
 from fluxsr.cli._support.interruption import SaveOnInterrupt, Terminated
-from fluxsr.cli._support.library_noise import quiet
 from fluxsr.processes import leave_group
 
 
@@ -20,7 +19,7 @@ def main(arguments: list[str]) -> FluxSRCLI:
     sys.argv = [sys.argv[0], *arguments]
     arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
     try:
-        with quiet():
+        with without_noise():
             return FluxSRCLI(
                 arguments,
                 seed_everything_default=0,

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fluxsr.cli._support.command import Command
-from fluxsr.cli._support.made import tell_pairs
+
+if TYPE_CHECKING:
+    from fluxsr.training.pair_maker import MadePairs
+
+# Rms error of latents after inversion and back, above which the user is told: half of their own deviation.
+POOR_ROUND_TRIP = 0.5
 
 COMMAND = Command(
     "pairs",
@@ -33,3 +40,14 @@ def main(arguments: list[str]) -> None:
             made = make_pairs(**options, progress=report if processes.first else None, processes=processes)
         if processes.first:
             tell_pairs(made)
+
+
+def tell_pairs(made: MadePairs) -> None:
+    """Print what was made."""
+    before = f", {made.done_before} of them done before" if made.done_before else ""
+    print(f"{made.num} pairs of {made.size}x{made.size} in {made.folder}{before}")
+    if len(made.round_trip):
+        error = made.round_trip.mean()
+        print(f"inversion and back: rms error of the latents {error:.4f}, worst {made.round_trip.max():.4f}")
+        if error > POOR_ROUND_TRIP:
+            print(f"that is much, where the latents' deviation is about 1: make them with more steps than {made.steps}")

@@ -7,7 +7,7 @@ import sys
 from typing import Literal
 
 from fluxsr.cli._support.command import Command
-from fluxsr.cli._support.values import width_and_height
+from fluxsr.cli._support.signatures import width_and_height
 from fluxsr.sizes import memory_size
 
 NOTES = """\
@@ -45,7 +45,6 @@ COMMAND = Command(
     values={"memory": memory_size, "reserve": memory_size, "val_photo": width_and_height},
     shown={"memory": "SIZE", "reserve": "SIZE", "val_photo": "WxH"},
     hidden=frozenset({"rest"}),
-    has_files=False,
 )
 
 
@@ -84,7 +83,7 @@ def plan(
         val_photo: Size of the photos that are validated whole (default: 2040x1356, DIV2K's, assumed).
         format: Output for people or for scripts.
     """
-    from fluxsr.cli._support.experiment import read_experiment
+    from fluxsr.cli._support.fit_cli import read_experiment
     from fluxsr.planning import Experiment, advise, make_plan
     from fluxsr.planning.text import advice_text, to_text
 

@@ -17,7 +17,7 @@ PAGE = Command(
 )
 SCORES = Command(
     "study merge",
-    ("fluxsr.evaluation.study.votes:merge_votes",),
+    ("fluxsr.evaluation.study.scores:merge_votes",),
     examples="fluxsr study merge votes-*.json --key study.key.json",
     positional="files",
     shown={"files": "VOTES.json", "key": "FILE"},

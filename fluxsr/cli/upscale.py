@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from fluxsr.cli._support.command import Command
 from fluxsr.cli._support.messages import ResultLines, tell
-from fluxsr.cli._support.model_options import MODEL, load_upscaler, take_model, tell_peak
-from fluxsr.cli._support.values import width_and_height
+from fluxsr.cli._support.model_options import MODEL, SHOWN, load_upscaler, take_model
+from fluxsr.cli._support.signatures import width_and_height
 
 if TYPE_CHECKING:
     from fluxsr.inference import Upscaler
@@ -33,11 +33,7 @@ Exit code: 0: all went well, 1: some files failed, 2: a mistake in the options, 
         "output": "OUT",
         "size": "WxH",
         "suffix": "TEXT",
-        "autoencoder": "AE",
-        "lora": "FILE",
-        "prompt": "FILE",
-        "device": "NAME",
-        "memory": "SIZE|auto",
+        **SHOWN,
     },
     exclusive=("scale", "size", "longest", "width", "height"),
 )
@@ -46,9 +42,9 @@ Exit code: 0: all went well, 1: some files failed, 2: a mistake in the options, 
 def main(arguments: list[str]) -> None:
     """Run the command."""
     options = COMMAND.parse(arguments)
-    from fluxsr.cli._support.progress_bars import progress_bars
-    from fluxsr.inference.batch import Tally, Watcher, upscale_files
+    from fluxsr.inference.batch import Tally, upscale_files
     from fluxsr.processes import launch
+    from fluxsr.progress import progress_of
 
     devices = options.pop("devices")
     model = take_model(options)
@@ -60,8 +56,8 @@ def main(arguments: list[str]) -> None:
         return loaded[-1]
 
     try:
-        with launch(devices, model["device"]) as processes, progress_bars() as bars:
-            options |= {"watcher": bars if processes.first else Watcher(), "processes": processes}
+        with launch(devices, model["device"]) as processes, progress_of("", "MP") as report:
+            options |= {"progress": report if processes.first else None, "processes": processes}
             for outcome in upscale_files(**options, load=load):
                 tally.add(outcome)
                 if outcome.warning:
@@ -78,8 +74,18 @@ def main(arguments: list[str]) -> None:
     if tally.done + tally.failed > 1 and processes.first:
         tell(f"fluxsr: {tally.line()}")
     for upscaler in loaded:
-        tell_peak(upscaler)
+        _tell_peak(upscaler)
     if lines.problem:
         tell(f"fluxsr: error: can't write to stdout: {lines.problem}; the pictures are done")
     if processes.first and (tally.failed or lines.problem):
         raise SystemExit(1)
+
+
+def _tell_peak(upscaler: Upscaler) -> None:
+    """Print the peak that was measured beside the one that was planned, where there is a plan and a device that counts."""
+    from fluxsr.inference.memory import measured_peak
+    from fluxsr.sizes import gigabytes
+
+    plan, measured = upscaler.memory_plan, measured_peak(upscaler.device)
+    if plan is not None and measured is not None:
+        tell(f"memory: measured peak {gigabytes(measured)}, expected {gigabytes(plan.peak_bytes)}")

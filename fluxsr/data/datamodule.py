@@ -9,9 +9,8 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from fluxsr.data.degradation import Degradation
-from fluxsr.data.folders import LRFolder, PairedFolders, PhotoFolder
-from fluxsr.data.reading import OnError, checked_index
-from fluxsr.data.samples import EpochSampler, LRSample, SampleIndex, SRSample, collate, collate_lr
+from fluxsr.data.folders import LRFolder, OnError, PairedFolders, PhotoFolder
+from fluxsr.data.samples import EpochSampler, LRSample, SampleIndex, SRSample, checked_index, collate, collate_lr
 from fluxsr.data.teacher_pairs import TeacherPairs
 
 

@@ -117,9 +117,13 @@ class PairStore:
             raise ValueError(f"photos must be 1 to {num_pairs} different digests, got {len(photos)}")
         if len(latent_shape) != 3 or min(latent_shape) < 1:
             raise ValueError(f"latent_shape must be three positive sizes (C, h, w), got {latent_shape}")
-        _check_choice("noise", noise, ("seed", "stored"))
-        _check_choice("latent_dtype", latent_dtype, _LATENT_DTYPES)
-        _check_choice("image_dtype", image_dtype, _IMAGE_DTYPES)
+        for name, value, known in (
+            ("noise", noise, ("seed", "stored")),
+            ("latent_dtype", latent_dtype, _LATENT_DTYPES),
+            ("image_dtype", image_dtype, _IMAGE_DTYPES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         wanted = {
             "fingerprint": dict(fingerprint),
             "latent_shape": list(latent_shape),
@@ -147,11 +151,7 @@ class PairStore:
 
     @classmethod
     def open(cls, path: str | Path) -> "PairStore":
-        """Open an existing store, finished or not.
-
-        Raises:
-            ValueError: If the folder holds no manifest, one that can't be read, or one of another format version.
-        """
+        """Open an existing store, finished or not; a ValueError if the folder holds none, or one that can't be read."""
         path = Path(path)
         manifest_path = path / MANIFEST
         if not manifest_path.is_file():
@@ -239,15 +239,10 @@ class PairStore:
         says which photos have these indices.
         """
         by_shard = groupby(self.missing_keys(), lambda index: index // self.shard_size)
-        indices = [list(group) for _, group in by_shard]
-        return [range(group[0], group[-1] + 1) for group in indices]
+        return [range(indices[0], indices[-1] + 1) for indices in (list(group) for _, group in by_shard)]
 
     def noise(self, index: int) -> Tensor:
-        """Return the noise `(C, h, w)` float32 of a pair: a function of the seed, the index and the shape.
-
-        Raises:
-            ValueError: If the index is out of range, or the store keeps its noise in the shards.
-        """
+        """Return the noise `(C, h, w)` float32 of a pair, of a store that draws it from its seed."""
         if not 0 <= index < self.num_pairs:
             raise ValueError(f"there is no pair {index}: the store has {self.num_pairs}")
         if self.noise_is_stored:
@@ -255,11 +250,7 @@ class PairStore:
         return draw_noise(int(self._manifest["seed"]), index, self.latent_shape)
 
     def check_noise(self) -> None:
-        """Raise a ValueError unless this machine draws the noise that the pairs were made from.
-
-        Raises:
-            ValueError: If it draws other noise.
-        """
+        """Raise a ValueError unless this machine draws the noise that the pairs were made from."""
         if not self.noise_is_stored and _digest(self.noise(0)) != self._manifest["noise_digest"]:
             raise ValueError(
                 f"torch {torch.__version__} draws other noise from seed {self._manifest['seed']} than the pairs in "
@@ -451,8 +442,3 @@ def _write_atomically(path: Path, content: bytes) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _check_choice(name: str, value: str, choices: "Mapping[str, Any] | tuple[str, ...]") -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -17,15 +17,7 @@ SampleIndex = int | tuple[int, int]
 
 
 class SRSample(NamedTuple):
-    """One training or validation sample, not yet batched.
-
-    Args:
-        hr_image: `(3, H, W)` float32 in [0, 1].
-        lr_image: `(3, H / scale, W / scale)` float32 in [0, 1], at its own size.
-        index: The sample's position in its dataset.
-        hr_latents: `(C, h, w)` float32, scaled and shifted; only teacher pairs have them.
-        noise: Noise, shaped as `hr_latents`; the noise from which the teacher made them.
-    """
+    """One training or validation sample, shaped as a row of :class:`SRBatch`; only teacher pairs have latents and noise."""
 
     hr_image: Tensor
     lr_image: Tensor
@@ -42,7 +34,7 @@ class SRBatch(NamedTuple):
         lr_image: `(B, 3, H / scale, W / scale)` float32 in [0, 1]; resizing it to the target size is the module's work.
         index: `(B,)` int64.
         hr_latents: `(K, C, h, w)` float32 of the K rows that are teacher pairs, or None where none is.
-        noise: Noise, shaped as `hr_latents`.
+        noise: Noise from which the teacher made them, shaped as `hr_latents`.
         pair_rows: The K rows of the batch that `hr_latents` and `noise` belong to, ascending; None: all.
     """
 
@@ -63,7 +55,7 @@ class LRSample(NamedTuple):
 
 
 class LRBatch(NamedTuple):
-    """Images to upscale: `lr_image` `(B, 3, h, w)`, `index` `(B,)` int64, `paths` of length B.
+    """Images to upscale.
 
     Attributes:
         lr_image: `(B, 3, h, w)` in [0, 1].
@@ -79,11 +71,7 @@ class LRBatch(NamedTuple):
 def collate(samples: Sequence[SRSample]) -> SRBatch:
     """Stack samples of one size into a batch.
 
-    In a batch that mixes teacher pairs with photos, `hr_latents` and `noise` are those of the pairs, and `pair_rows` says which
-    rows these are. A sample that has but one of the two, where others have both, counts as a photo.
-
-    Raises:
-        ValueError: If the images differ in size.
+    A sample that has but one of latents and noise, where others have both, counts as a photo.
     """
     sizes = sorted({tuple(sample.hr_image.shape[-2:]) for sample in samples})
     if len(sizes) > 1:
@@ -94,7 +82,7 @@ def collate(samples: Sequence[SRSample]) -> SRBatch:
     return SRBatch(
         hr_image=torch.stack([sample.hr_image for sample in samples]),
         lr_image=torch.stack([sample.lr_image for sample in samples]),
-        index=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+        index=torch.tensor([sample.index for sample in samples]),
         hr_latents=_stack_rows(latents, rows),
         noise=_stack_rows(noise, rows),
         pair_rows=rows if 0 < len(rows) < len(samples) else None,
@@ -105,7 +93,7 @@ def collate_lr(samples: Sequence[LRSample]) -> LRBatch:
     """Stack images to upscale; with images of several sizes use batch size 1."""
     return LRBatch(
         lr_image=torch.stack([sample.lr_image for sample in samples]),
-        index=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+        index=torch.tensor([sample.index for sample in samples]),
         paths=[sample.path for sample in samples],
     )
 
@@ -136,9 +124,19 @@ def sample_generator(seed: int, *position: int) -> torch.Generator:
     return torch.Generator().manual_seed(sample_seed(seed, *position))
 
 
-def split_index(index: SampleIndex) -> tuple[int, int]:
-    """Return `(epoch, index)` for either form of a sample index."""
-    return index if isinstance(index, tuple) else (0, index)
+def checked_index(index: SampleIndex, length: int) -> tuple[int, int]:
+    """Return (epoch, index) of either form, with negative indices counted from the end."""
+    epoch, position = index if isinstance(index, tuple) else (0, index)
+    if not -length <= position < length:  # by which Python's iteration over a dataset ends
+        raise IndexError(f"sample {position} of a dataset of {length}")
+    return epoch, position % length
+
+
+def draw_corner(size: tuple[int, int], crop: int, step: int, generator: torch.Generator) -> tuple[int, int]:
+    """Draw the top left corner of a `crop` x `crop` square inside (H, W), in multiples of `step`."""
+    rows, columns = ((side - crop) // step + 1 for side in size)
+    drawn = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    return int(rows * drawn[0]) * step, int(columns * drawn[1]) * step
 
 
 class EpochSampler(DistributedSampler[int]):

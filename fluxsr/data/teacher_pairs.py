@@ -1,6 +1,5 @@
 """Reads a store of teacher pairs as a dataset."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,18 +13,19 @@ from fluxsr.data.degradation import Degradation
 from fluxsr.data.degradation.base import check_scale
 from fluxsr.data.degradation.real_esrgan import degradation_for
 from fluxsr.data.pair_store import PairStore
-from fluxsr.data.reading import checked_index, draw_corner
 from fluxsr.data.samples import (
     CROP_STREAM,
     DEGRADATION_STREAM,
     SampleIndex,
     SRSample,
+    checked_index,
+    draw_corner,
     sample_generator,
     sample_seed,
 )
+from fluxsr.digest import file_digest
 from fluxsr.images.listing import named
 
-_CHUNK_BYTES = 1 << 20
 _AGAIN = "Run the `fluxsr pairs` command that made them once more: it makes only what is missing"
 _DELETE = f"Delete the file. {_AGAIN}"
 
@@ -90,9 +90,8 @@ class TeacherPairs(Dataset[SRSample]):
             generator = sample_generator(self.seed, epoch, index, CROP_STREAM)
             top, left = draw_corner(self.image_size, self.crop, self.latent_factor, generator)
         image = self._read("images", index, top, left, height, width)
-        hr_image = image.float() / 255 if not image.is_floating_point() else image.float()
-        factor = self.latent_factor
-        latent_window = (top // factor, left // factor, height // factor, width // factor)
+        hr_image = image.float() if image.is_floating_point() else image.float() / 255
+        latent_window = tuple(side // self.latent_factor for side in (top, left, height, width))
         hr_latents = self._read("latents", index, *latent_window).float()
         if not bool(hr_latents.isfinite().all()):
             path = self.store.shard_path(self._places[index][0])
@@ -158,30 +157,20 @@ class TeacherPairs(Dataset[SRSample]):
         size = path.stat().st_size
         if size != record["bytes"]:
             return f"has {size:,} of {record['bytes']:,} bytes"
-        if verify:
-            with path.open("rb") as file:
-                digest = hashlib.sha256()
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-            if digest.hexdigest() != record["sha256"]:
-                return "doesn't have the recorded checksum (delete it)"
+        if verify and file_digest(path) != record["sha256"]:
+            return "doesn't have the recorded checksum (delete it)"
         return None
 
     def _check_crop(self) -> None:
+        height, width = self.image_size
         if self.crop is None:
-            if self.image_size[0] % self.scale or self.image_size[1] % self.scale:
-                raise ValueError(
-                    f"images of {_text(self.image_size)} are no multiple of scale={self.scale}: set a crop"
-                )
+            if height % self.scale or width % self.scale:
+                raise ValueError(f"images of {width}x{height} are no multiple of scale={self.scale}: set a crop")
             return
         multiple = math.lcm(self.scale, self.latent_factor)
-        if not 0 < self.crop <= min(self.image_size) or self.crop % multiple:
+        if not 0 < self.crop <= min(height, width) or self.crop % multiple:
             raise ValueError(
                 f"crop={self.crop} doesn't fit the pairs in {self.store.path}: their images are "
-                f"{_text(self.image_size)}, and a crop must be a multiple of {multiple} "
+                f"{width}x{height}, and a crop must be a multiple of {multiple} "
                 f"(the scale is {self.scale}, the latents' factor {self.latent_factor})"
             )
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"

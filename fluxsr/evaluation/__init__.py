@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from fluxsr.evaluation.benchmarks import BENCHMARKS, Benchmark
     from fluxsr.evaluation.comparison import compare
     from fluxsr.evaluation.metrics import METRICS, Metric, Settings, load_metric
-    from fluxsr.evaluation.published import published_efficiency, published_results
     from fluxsr.evaluation.report import write_report
     from fluxsr.evaluation.run import evaluate
     from fluxsr.evaluation.study import merge_votes, write_study
     from fluxsr.evaluation.systems import System, bicubic, folder_system, load_model
+    from fluxsr.evaluation.tables import published_efficiency, published_results
     from fluxsr.evaluation.testset import TestSet, open_benchmark, open_folders
 
 _HOME = {
@@ -37,8 +37,8 @@ _HOME = {
     "load_model": "systems",
     "open_benchmark": "testset",
     "open_folders": "testset",
-    "published_efficiency": "published",
-    "published_results": "published",
+    "published_efficiency": "tables",
+    "published_results": "tables",
     "run_ablation": "ablation",
     "write_report": "report",
 }

@@ -25,13 +25,9 @@ BEGUN, FINISHED = "begun.json", "finished.json"  # with which settings a trainin
 
 @dataclass(frozen=True)
 class Variant:
-    """One training of the grid.
+    """One training of the grid: the name of its row in the table, its folder, and the arguments of ``fluxsr fit``.
 
-    Attributes:
-        name: Name of its row in the table.
-        folder: Folder for everything that it makes.
-        arguments: Arguments of ``fluxsr fit``.
-        base: Model that the training makes an adapter of; ``None`` where it exports a whole model.
+    ``base`` is the model that it makes an adapter of; ``None``: it exports a whole model.
     """
 
     name: str
@@ -51,38 +47,30 @@ class Variant:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The newest last checkpoint below the folder, from which the training goes on; ``None``: it begins.
+        """The newest last checkpoint below the folder.
 
         ``--ckpt_path last`` would look at the places that the configuration names, too, which all variants share.
         """
-        found = (
-            path for path in self.folder.rglob("last*.ckpt") if path.stem == "last" or path.stem.startswith("last-v")
-        )
+        found = [path for path in self.folder.rglob("last*.ckpt") if re.fullmatch(r"last(-v\d+)?", path.stem)]
         return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
     def _settings(self) -> dict[str, Any]:
-        """Return the arguments, and a digest of the configuration that they name."""
         return {"arguments": self.arguments, "config": file_digest(self.arguments[1])}
 
     def is_finished(self) -> bool:
-        """Say whether this very training ended already.
-
-        Raises:
-            ValueError: If the folder holds one with other settings.
-        """
+        """Say whether this very training ended already; a ValueError if the folder holds one with other settings."""
         now = self._settings()
-        records = [
-            self.folder / name for name in (FINISHED, BEGUN)
-        ]  # an unfinished one does not go on under others, either
-        for record in filter(Path.is_file, records):
+        # An unfinished training does not go on under other settings, either.
+        records = [path for name in (FINISHED, BEGUN) if (path := self.folder / name).is_file()]
+        for record in records:
             before = json.loads(record.read_text(encoding="utf-8"))
-            if {**now, **before} != now:  # version 0.1 recorded less
+            if before != now:
                 changed = sorted(set(before["arguments"]) ^ set(self.arguments)) or [self.arguments[1]]
                 raise ValueError(
                     f"{self.folder} holds a training with other settings ({', '.join(changed[:2])}); delete it, or choose "
                     "another output"
                 )
-        return records[0].is_file() and self.model.is_file()
+        return self.folder / FINISHED in records and self.model.is_file()
 
     def train(self) -> None:
         """Run the training in a process of its own, from its last checkpoint if there is one.
@@ -91,22 +79,21 @@ class Variant:
             ValueError: If it fails, with the last line that it said.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / BEGUN, json.dumps(self._settings(), indent=2))
+        settings = json.dumps(self._settings(), indent=2)
+        write_text(self.folder / BEGUN, settings)
         resume = [] if self.checkpoint is None else [f"--ckpt_path={self.checkpoint}"]
         log = self.folder / "log.txt"
         with log.open("a", encoding="utf-8") as file:
             command = [sys.executable, "-m", "fluxsr", "fit", *self.arguments, *resume]
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         if code or not self.weights.is_file():
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise ValueError(
-                f"the training {self.name!r} failed: {said[-1] if said else 'no message'} (all of it: {log})"
-            )
+            said = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise ValueError(f"the training {self.name!r} failed: {said} (all of it: {log})")
         if self.base is not None:
             from fluxsr.inference.export import export_model
 
             export_model(str(self.model), self.base, str(self.weights), fold=False, overwrite=True)
-        write_text(self.folder / FINISHED, json.dumps(self._settings(), indent=2))
+        write_text(self.folder / FINISHED, settings)
 
 
 def run_ablation(
@@ -118,7 +105,7 @@ def run_ablation(
     metrics: Sequence[str] = ("psnr", "lpips_vgg", "lpips_alex", "dists", "artefact_db"),
     seed: int = 0,
     *,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results | None:
     """Train every variant of a grid, then measure all of them on the same photos, into one table.
@@ -145,7 +132,6 @@ def run_ablation(
     Raises:
         ValueError: If the grid is wrong, or a run fails.
     """
-    say = say or (lambda line: None)
     if hr is None and lr is not None:
         raise ValueError("lr names the LR images of hr, which is missing")
     variants = read_grid(grid, output, photos)
@@ -185,37 +171,35 @@ def read_grid(grid: str, output: str, photos: str | None) -> list[Variant]:
     from yaml import YAMLError
 
     path = config_path(grid)
-    if not path.is_file():
-        raise ValueError(f"the grid {grid} does not exist")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise ValueError(f"the grid {grid} does not exist") from None
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{grid} is no YAML: {error}") from error
     known = {"config", "overrides", "runs", "base"}
     if not isinstance(content, dict) or not {"config", "runs"} <= set(content) <= known:
         raise ValueError(f"{grid} must have the keys config and runs, and may have overrides and base, nothing else")
-    config = path.parent / str(content["config"])
+    config, runs, overrides = path.parent / str(content["config"]), content["runs"], content.get("overrides")
     if not config.is_file():
         raise ValueError(f"{grid} names the configuration {content['config']!r}, which is not beside it")
-    if not isinstance(content["runs"], dict) or not content["runs"]:
+    if not isinstance(runs, dict) or not runs:
         raise ValueError(f"runs in {grid} must name at least one variant")
-    for name, keys in {"overrides": content.get("overrides"), **content["runs"]}.items():
+    for name, keys in {"overrides": overrides, **runs}.items():
         if not isinstance(keys, dict | None):
             raise ValueError(f"{name} in {grid} must hold keys of the configuration with their values, got {keys!r}")
-    variants: dict[Path, Variant] = {}
-    for name, changes in content["runs"].items():
-        folder = Path(output) / re.sub(r"[^A-Za-z0-9]+", "-", str(name)).strip("-").lower()
-        if folder == Path(output):
-            raise ValueError(f"the run {name!r} of {grid} needs a letter or a digit in its name, for its folder")
-        if folder in variants:
-            raise ValueError(f"{name!r} and another run of {grid} have names that give the same folder; rename one")
-        if "=" in str(name):
-            raise ValueError(f"the run {name!r} of {grid} has = in its name, where a system's name ends: rename it")
-        keys = {**(content.get("overrides") or {}), **(changes or {})}
+    variants: dict[str, Variant] = {}
+    for name, changes in runs.items():
+        place = re.sub(r"[^A-Za-z0-9]+", "-", str(name)).strip("-").lower()
+        if not place or place in variants or "=" in str(name):
+            raise ValueError(
+                f"the run {name!r} of {grid} needs another name: its letters and digits, which name its folder, must be its "
+                "own, and it can't have ="
+            )
+        folder = Path(output) / place
         arguments = ["--config", str(config), *([] if photos is None else [f"--data.photos={photos}"])]
         arguments.append(f"--trainer.default_root_dir={folder}")
-        arguments += [
-            f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in keys.items()
-        ]
-        variants[folder] = Variant(str(name), folder, arguments, content.get("base"))
+        for key, value in {**(overrides or {}), **(changes or {})}.items():
+            arguments.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
+        variants[place] = Variant(str(name), folder, arguments, content.get("base"))
     return list(variants.values())

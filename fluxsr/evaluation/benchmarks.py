@@ -95,15 +95,7 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in _benchmarks()}
 
 
 def find_benchmark(name: str, root: str | Path | None) -> tuple[Benchmark, str | None, str]:
-    """Return a benchmark and the patterns of its HR and LR files below ``root``.
-
-    Args:
-        name: A key of :data:`BENCHMARKS`.
-        root: The benchmark's own folder, or that of several.
-
-    Raises:
-        ValueError: If the name is unknown, or the files aren't there; it says where users get them.
-    """
+    """Return a benchmark and the patterns of its HR and LR files, for :func:`fluxsr.evaluation.open_benchmark`."""
     key = name.lower().replace("-", "_")
     if key not in BENCHMARKS:
         raise ValueError(f"there is no benchmark {name!r}: choose {', '.join(BENCHMARKS)}, or give a folder with --hr")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fluxsr.evaluation.names import folders_by_name
 from fluxsr.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -92,6 +90,8 @@ def compare(
         raise ValueError("--output needs one .json file, which an interrupted run goes on from")
     if (crop or 0) < 0 or period < 2:
         raise ValueError(f"--crop must be 0 or more and --period at least 2, got {crop or 0} and {period}")
+    if scale is not None and scale < 1:
+        raise ValueError(f"--scale must be at least 1, got {scale}")
     from fluxsr.atomic import write_text
     from fluxsr.evaluation import systems as known
     from fluxsr.evaluation.benchmarks import FULL_REFERENCE, NO_REFERENCE
@@ -124,17 +124,20 @@ def compare(
     for entry in model:  # last: what takes long
         systems += known.load_systems(entry, load, device, steps, color_fix)
     document, *further = sorted(output, key=lambda path: not path.lower().endswith(".json"))
-    total, number = len(processes.share(list(testset.items))) * len(systems), itertools.count(1)
-
-    def advance(_: int) -> None:
-        if progress is not None:
-            progress(next(number), total)
-
     measured = measured if metrics is None else list(metrics)
-    found = evaluate(testset, systems, measured, settings, document, save_images, advance, processes)
+    found = evaluate(testset, systems, measured, settings, document, save_images, progress, processes)
     for path in further if processes.first else ():
         write_text(path, to_markdown(found) if path.lower().endswith(".md") else to_csv(found))
     return found
+
+
+def folders_by_name(texts: Sequence[str], beginning: str) -> dict[str, str]:
+    """Return folders by the names of texts such as ``ours=results/ours``; ``beginning`` is that of the message otherwise."""
+    parts = [text.partition("=") for text in texts]
+    folders = {name: place for name, _, place in parts if name and place}
+    if len(folders) < len(texts):
+        raise ValueError(f"{beginning} NAME=DIR, each with a name of its own, got {', '.join(texts)}")
+    return folders
 
 
 def check_options(models: Sequence[str], given: Sequence[str]) -> None:
@@ -160,8 +163,6 @@ def _open_own_images(
     """Return the test set of the user's own folders; LR images that a system needs and that are missing are made."""
     from fluxsr.evaluation.testset import bicubic_degradation, open_folders
 
-    if scale is not None and scale < 1:
-        raise ValueError(f"--scale must be at least 1, got {scale}")
     if degrade and (lr or not hr):
         raise ValueError("--degrade makes LR images from --hr: give --hr, and no --lr")
     if degrade == "realesrgan":

@@ -30,6 +30,8 @@ Results = dict[str, Any]
 
 def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_sets: Sequence[str]) -> Results:
     """Return all that is known before anything is measured."""
+    from fluxsr import __version__
+
     return {
         "format": FORMAT,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -50,8 +52,15 @@ def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_s
             **{metric.name: facts_of(metric) for metric in metrics},
             **{name: facts_of(row_of(name)) for name in on_sets},
         },
-        "versions": _versions(),
-        "machine": _machine(settings.device),
+        "versions": {"fluxsr": __version__, "python": platform.python_version(), **dict(_installed())},
+        "machine": {
+            "system": platform.system(),
+            "device": torch.cuda.get_device_name()
+            if settings.device.startswith("cuda")
+            else platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
         "images": {
             name: {"hr": item.hr and str(item.hr), "lr": item.lr and str(item.lr), "size": list(item.size)}
             for name, item in testset.items.items()
@@ -60,30 +69,19 @@ def header(testset: TestSet, settings: Settings, metrics: Sequence[Metric], on_s
     }
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions of everything that a number can depend on."""
-    from fluxsr import __version__
-
-    found = {"fluxsr": __version__, "python": platform.python_version()}
+def _installed() -> Iterator[tuple[str, str]]:
     for library in LIBRARIES:
         with suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
-
-
-def _machine(device: str) -> dict[str, Any]:
-    """Return what the times were measured on."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
-    return {"system": platform.system(), "device": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+            yield library, version(library)
 
 
 def read_results(path: str | Path) -> Results:
     """Read the JSON file of an evaluation, finished or not: what an interrupted run left beside it counts.
 
     Raises:
-        ValueError: If it is missing or something else.
+        ValueError: If it is something else.
     """
-    found = [results for journal in _journals(path) if (results := _read_journal(journal)) is not None]
+    found = [results for journal in journals(path) if (results := _read_journal(journal)) is not None]
     for other in found[1:]:
         for name in found[0]["systems"].keys() & other["systems"].keys():
             take_in(found[0]["systems"][name], other["systems"][name])
@@ -91,8 +89,6 @@ def read_results(path: str | Path) -> Results:
         return found[0]
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file of an evaluation: move it, or choose another name") from error
     if not isinstance(results, dict) or results.get("format") != FORMAT or "systems" not in results:
@@ -106,7 +102,7 @@ def read_results(path: str | Path) -> Results:
 
 
 def write_json(path: str | Path, results: Results) -> None:
-    """Write results whole or not at all; JSON has no infinity, so ``null`` stands for it, and a note says so."""
+    """Write results; JSON has no infinity, so ``null`` stands for it, and a note says so."""
     infinite = [
         f"{metric} of {image} ({name})"
         for name, entry in results["systems"].items()
@@ -128,7 +124,7 @@ def _without_infinity(content: Any) -> Any:
 
 
 def share_of(entry: Results, images: Iterable[str]) -> Results:
-    """Return what a system's entry says of some images, and its MACs: what a process tells another, and a journal keeps."""
+    """Return what a system's entry says of some images, and its MACs: what processes tell each other, and journals keep."""
     share = {part: {image: entry[part][image] for image in images if image in entry[part]} for part in PARTS}
     return share | ({"macs": entry["macs"]} if "macs" in entry else {})
 
@@ -141,21 +137,12 @@ def take_in(entry: Results, share: Results) -> None:
         entry.setdefault("macs", share["macs"])
 
 
-def is_there(path: str | Path) -> bool:
-    """Say whether there are results at ``path``, finished or not."""
-    return Path(path).exists() or bool(_journals(path))
-
-
 @contextmanager
 def journal(path: str | Path | None, results: Results, processes: Processes) -> Iterator[Callable[[str, str], None]]:
     """Keep what the body measures in a file of JSON lines beside the results, until it ends well; without a path nowhere.
 
-    The first line holds all that is known before anything is measured. What is appended last may be cut off by a crash.
-
-    Args:
-        path: JSON file of the results.
-        results: The results as the run begins, with what it takes over.
-        processes: The processes that share the images: each has a file of its own.
+    Each process has a file of its own. The first line holds all that is known before anything is measured, and what the run
+    takes over follows. What is appended last may be cut off by a crash.
 
     Yields:
         ``keep(system, image)``, which appends what the results hold of them.
@@ -172,7 +159,7 @@ def journal(path: str | Path | None, results: Results, processes: Processes) -> 
         for name, entry in entries.items():
             file.writelines(_line(name, entry, image) for image in entry["images"])
     if processes.first:
-        for other in _journals(path)[1:]:  # what an earlier run left there is in the first one's now
+        for other in journals(path)[1:]:  # what an earlier run left there is in the first one's now
             other.unlink()
         processes.gather(None)
     with own.open("a", encoding="utf-8") as file:
@@ -193,10 +180,10 @@ def _journal_path(path: str | Path, rank: int = 0) -> Path:
     return Path(f"{path}.{rank}.part" if rank else f"{path}.part")
 
 
-def _journals(path: str | Path) -> list[Path]:
+def journals(path: str | Path) -> list[Path]:
     """Return the journals there are of all processes of an earlier run, the first one's first."""
     path = Path(path)
-    others = [one for one in path.parent.glob(f"{escape(path.name)}.*.part") if one.suffixes[-2][1:].isdigit()]
+    others = path.parent.glob(f"{escape(path.name)}.[0-9]*.part")
     return [one for one in (_journal_path(path), *sorted(others)) if one.is_file()]
 
 

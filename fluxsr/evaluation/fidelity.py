@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.evaluation.imresize import imresize, rounded
+from fluxsr.images.resize import imresize, rounded
 from fluxsr.losses.functional import luma
 
 if TYPE_CHECKING:

@@ -1,9 +1,10 @@
-"""Writes pages of one file, and the pictures inside of them."""
+"""Writes pages of one file, with tables and pictures inside of them."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def write_page(path: str | Path, title: str, body: str, folder: Path) -> None:
 <body>{body}<script>{script}</script></body></html>
 """
     write_text(path, text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 2, sortable: str = "") -> str:
+    """Return a table of cells that are HTML, whose first ``words`` columns hold words."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        looks = [' class="text"' if number < words else "" for number in range(len(cells))]
+        return f"<tr>{''.join(f'<{tag}{look}>{cell}</{tag}>' for look, cell in zip(looks, cells, strict=True))}</tr>"
+
+    body = "".join(line(cells, "td") for cells in rows)
+    return f'<div class="scroll"><table{sortable}><thead>{line(head, "th")}</thead><tbody>{body}</tbody></table></div>'
 
 
 def encoded(picture: Tensor, kind: str = "PNG") -> bytes:

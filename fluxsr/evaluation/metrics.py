@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from fluxsr.evaluation.testset import Degrade
 
 Score = Callable[..., Any]
+
+# Below, FID's estimate of a 2048 x 2048 covariance says more about the number of images than about them.
+SMALLEST_FID_SET = 50
 
 
 class Settings(NamedTuple):
@@ -67,20 +71,16 @@ class Metric(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Everything that is known about a metric by its name: a row of :data:`METRICS`, and the only place for it.
+    """All that is known about a metric by its name; what :class:`Metric` has, too, means the same.
 
     Attributes:
         load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or it is one number for
             a whole set.
         family: Quality that it judges; the report plots perception against fidelity.
-        lower_is_better: Whether a lower value is better.
-        needs_reference: Whether there must be an HR image.
-        decimals: Number of decimals to print.
         column: Column of the published tables that means the same.
         pyiqa: Its name in pyiqa, where that has the metric, too.
         note: Caveat that a reader must know before comparing.
-        on_sets: Whether it is one number for a whole set of images: by :mod:`fluxsr.evaluation.fid`, or of the means below.
-        needs_lr: Whether it compares with the LR image.
+        on_sets: Whether it is one number for a whole set of images: FID, or what is computed of the means below.
         parts: Metrics of whose means it is computed.
         combine: Maker of its value from those means, by name.
         fits: ``fits(height, width, settings)``: whether an image is large enough.
@@ -109,10 +109,6 @@ def _cropped(score: Score, convert: Callable[[Tensor], Tensor], settings: Settin
         return convert(image[..., crop : height - crop, crop : width - crop].double())
 
     return lambda sr_image, hr_image: score(inner(sr_image), inner(hr_image))
-
-
-def _unchanged(image: Tensor) -> Tensor:
-    return image
 
 
 def _has_inner(smallest: int, height: int, width: int, settings: Settings) -> bool:
@@ -150,9 +146,8 @@ def _consistency(which: int, settings: Settings) -> Score:
     return lambda sr_image, lr_image: consistency(sr_image.cpu(), lr_image.cpu(), settings.degrade)[which]
 
 
-def _higher(column: str, note: str = "") -> Row:
-    """Return the row of a metric without reference that pyiqa measures."""
-    return Row(None, lower_is_better=False, needs_reference=False, column=column, note=note)
+# A metric without reference that pyiqa measures.
+_blind = partial(Row, None, lower_is_better=False, needs_reference=False)
 
 
 def _ntire(values: Mapping[str, float]) -> float:
@@ -171,9 +166,9 @@ _PIXELS = partial(_has_inner, 1)
 _SIDES = partial(_has_inner, SSIM_SMALLEST)
 METRICS = {
     "psnr": Row(partial(_cropped, psnr, luma), "fidelity", False, decimals=2, column="psnr", fits=_PIXELS),
-    "psnr_rgb": Row(partial(_cropped, psnr, _unchanged), "fidelity", False, decimals=2, fits=_PIXELS),
+    "psnr_rgb": Row(partial(_cropped, psnr, Tensor.contiguous), "fidelity", False, decimals=2, fits=_PIXELS),
     "ssim_tables": Row(
-        partial(_cropped, ssim_tables, _unchanged),
+        partial(_cropped, ssim_tables, Tensor.contiguous),
         "fidelity",
         False,
         column="ssim",
@@ -181,7 +176,7 @@ METRICS = {
         fits=partial(_has_inner, WINDOW),
     ),
     "ssim": Row(partial(_cropped, ssim, luma), "fidelity", False, column="ssim", note=_NOT_THE_TABLES, fits=_SIDES),
-    "ssim_rgb": Row(partial(_cropped, ssim, _unchanged), "fidelity", False, fits=_SIDES),
+    "ssim_rgb": Row(partial(_cropped, ssim, Tensor.contiguous), "fidelity", False, fits=_SIDES),
     "lpips_alex": Row(partial(_lpips, "alex"), column="lpips", pyiqa="lpips"),
     "lpips_vgg": Row(partial(_lpips, "vgg")),
     "lpips_squeeze": Row(partial(_lpips, "squeeze")),
@@ -194,12 +189,12 @@ METRICS = {
         pyiqa="niqe",
         fits=lambda height, width, settings: (height // BLOCK) * (width // BLOCK) >= 2,
     ),
-    "musiq": _higher("musiq"),
-    "maniqa": _higher("maniqa", _MANIQA),
-    "maniqa-pipal": _higher("maniqa", _MANIQA),
-    "clipiqa": _higher("clipiqa"),
-    "topiq_nr": _higher("topiq"),
-    "qalign": _higher("qalign"),
+    "musiq": _blind(column="musiq"),
+    "maniqa": _blind(column="maniqa", note=_MANIQA),
+    "maniqa-pipal": _blind(column="maniqa", note=_MANIQA),
+    "clipiqa": _blind(column="clipiqa"),
+    "topiq_nr": _blind(column="topiq"),
+    "qalign": _blind(column="qalign"),
     "fid": Row(None, decimals=2, column="fid", on_sets=True),
     "ntire": Row(
         None,
@@ -251,9 +246,9 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
     """Make a metric ready.
 
     Args:
-        name: Name of the metric. It is a key of :data:`METRICS`, or ``NAME=module:function`` (see
-            :mod:`fluxsr.evaluation.own_metric`), or a metric of pyiqa by its name there. With ``pyiqa:`` before it, it is
-            pyiqa's own version of a metric that is in the table. pyiqa's license forbids commercial use.
+        name: Key of :data:`METRICS`, or ``NAME=module:function`` (see :mod:`fluxsr.evaluation.own_metric`), or a metric of
+            pyiqa by its name there; ``pyiqa:NAME`` is pyiqa's own version of one that is in the table. pyiqa's license
+            forbids commercial use.
         settings: Settings of the protocol.
 
     Raises:
@@ -286,15 +281,7 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
 
 
 def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list[Metric]:
-    """Make several metrics ready, and say of all that lack something at once.
-
-    Args:
-        names: Names, as :func:`load_metric` takes them; each is loaded once.
-        settings: Settings of the protocol.
-
-    Raises:
-        ValueError: Naming every metric that can't be measured with what it needs, and those that can.
-    """
+    """Make several metrics ready; a ValueError names all at once that can't be measured, with what they need."""
     ready: list[Metric] = []
     wanting = []
     for name in dict.fromkeys(names):
@@ -324,15 +311,20 @@ def _own_metric(spec: str, settings: Settings) -> Metric:
     return Metric(name, score, **facts)
 
 
-def _from_pyiqa(name: str, settings: Settings) -> Metric:
-    own = ", ".join(one for one, row in METRICS.items() if row.load is not None or row.on_sets)
+def _pyiqa(wanted: str) -> Any:
+    """Return the module; where it is not installed, what is wanted of it is said."""
     try:
         import pyiqa
     except ImportError:
         raise ValueError(
-            f"metric {name!r} is none of {own}; further ones come through pyiqa, which is not "
-            "installed: pip install 'fluxsr[metrics]' (its license is non-commercial)"
+            f"{wanted} through pyiqa, which is not installed: pip install 'fluxsr[metrics]' (its license is non-commercial)"
         ) from None
+    return pyiqa
+
+
+def _from_pyiqa(name: str, settings: Settings) -> Metric:
+    own = ", ".join(one for one, row in METRICS.items() if row.load is not None or row.on_sets)
+    pyiqa = _pyiqa(f"metric {name!r} is none of {own}; further ones come")
     theirs = name.removeprefix("pyiqa:")
     if theirs not in pyiqa.list_models():
         raise ValueError(f"pyiqa has no metric {theirs!r}, and ours are {own}")
@@ -345,3 +337,23 @@ def _from_pyiqa(name: str, settings: Settings) -> Metric:
         return float(network(*(image.to(settings.device) for image in images if image is not None)))
 
     return Metric(name, measure, bool(network.lower_better), needs_reference, 4, "pyiqa")
+
+
+def check_fid(images: int) -> None:
+    """Check that FID can be measured on so many images: a ValueError if they are too few, or pyiqa is not installed."""
+    if images < SMALLEST_FID_SET:
+        raise ValueError(
+            f"fid on {images} images would say more about their number than about them: it needs at least {SMALLEST_FID_SET}"
+        )
+    _pyiqa("fid comes")
+
+
+def fid(results: Iterable[Path], references: Iterable[Path], device: str) -> float:
+    """Return the Frechet inception distance between two sets of image files, by pyiqa."""
+    with TemporaryDirectory() as folder:
+        places = [Path(folder) / name for name in ("results", "references")]
+        for place, paths in zip(places, (results, references), strict=True):
+            place.mkdir()
+            for index, path in enumerate(paths):
+                (place / f"{index:06}{path.suffix}").symlink_to(path.resolve())
+        return float(_pyiqa("fid comes").create_metric("fid", device=device)(*map(str, places), verbose=False))

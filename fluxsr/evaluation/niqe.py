@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxsr.evaluation.imresize import imresize
+from fluxsr.images.resize import imresize
 from fluxsr.losses.weights import ENVIRONMENT_VARIABLE, WeightSource, find_weights
 
 PRISTINE = WeightSource("NIQE's original parameters", ("niqe_pris_params.npz",))
@@ -80,8 +80,7 @@ def niqe(image: Tensor, pristine: Pristine) -> Tensor:
 def _gray_levels(image: Tensor) -> Tensor:
     """Return ``(B, 1, H, W)`` whole gray levels, as in the authors' code, which reads files of 8 bit.
 
-    From whole numbers: a level that lies exactly between two must not fall to the side that rounding left it on. It falls to
-    the even one, as with the code that the published values are of.
+    From whole numbers: a level exactly between two falls to the even one, wherever rounding would have left it.
     """
     levels = (image.double() * 255).round().long()
     thousandths = 299 * levels[:, 0:1] + 587 * levels[:, 1:2] + 114 * levels[:, 2:3]

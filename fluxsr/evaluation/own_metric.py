@@ -35,14 +35,8 @@ Measure = Callable[[Tensor, Tensor | None], float]
 def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[str, Any]]:
     """Return what measures, and the facts that a :class:`fluxsr.evaluation.Metric` is made of.
 
-    Args:
-        spec: The user's text, for messages.
-        place: Its part after the sign, ``module:function``.
-        device: Device of the images, and of a torch module.
-
-    Raises:
-        ValueError: If there is no such module or function, or it can't be called with one or two images; in a call, if it fails
-            or gives no number.
+    ``spec`` is the user's text, ``place`` its part after the sign. A ValueError says what is wrong with them; in a call, that
+    it fails or gives no number.
     """
     module_name, sign, attribute = place.partition(":")
     if not (spec.partition("=")[0] and module_name and sign and attribute):
@@ -54,17 +48,15 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
         module = importlib.import_module(module_name)
         function: Any = getattr(module, attribute)
         function = function() if isinstance(function, type) else function
-    except ImportError as error:
-        raise ValueError(f"{spec}: can't import {module_name} ({error})") from error
-    except AttributeError:
-        raise ValueError(f"{spec}: the module {module_name} has no {attribute}") from None
-    except TypeError as error:
-        raise ValueError(f"{spec}: a class is constructed without arguments ({error})") from error
+    except (ImportError, AttributeError, TypeError) as error:  # a class is constructed without arguments
+        raise ValueError(f"{spec}: {error}") from error
     if isinstance(function, nn.Module):
         function = function.to(device).eval()
     if not callable(function):
         raise ValueError(f"{spec}: {attribute} is a {type(function).__name__}, which can't be called")
-    images = _count_of_images(function)
+    called = function.forward if isinstance(function, nn.Module) else function
+    parameters = inspect.signature(called).parameters.values()
+    images = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)
     if images not in (1, 2):
         raise ValueError(f"{spec}: it must take one image, or two with the reference, and takes {images}")
 
@@ -91,10 +83,3 @@ def load_own_metric(spec: str, place: str, device: str) -> tuple[Measure, dict[s
         "source": f"{place}, {file_digest(file)[:12] if file else 'built in'}",
     }
     return measure, facts
-
-
-def _count_of_images(function: Any) -> int:
-    """Return how many arguments without a default a function or module has."""
-    called = function.forward if isinstance(function, nn.Module) else function
-    parameters = inspect.signature(called).parameters.values()
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
-from itertools import combinations
+from itertools import combinations, count
 from math import inf, isfinite, isnan
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fluxsr.digest import file_digest
@@ -20,19 +23,17 @@ from fluxsr.evaluation.document import (
     PARTS,
     Results,
     header,
-    is_there,
     journal,
+    journals,
     read_results,
     share_of,
     take_in,
     write_json,
 )
-from fluxsr.evaluation.fid import check_set, fid
-from fluxsr.evaluation.metrics import METRICS, Metric, Settings, load_metrics, with_parts
-from fluxsr.evaluation.precision import without_tf32
-from fluxsr.evaluation.published import published_results
+from fluxsr.evaluation.metrics import METRICS, Metric, Settings, check_fid, fid, load_metrics, with_parts
 from fluxsr.evaluation.statistics import bootstrap_interval, sign_flip_p_value
 from fluxsr.evaluation.systems import System
+from fluxsr.evaluation.tables import published_rows
 from fluxsr.evaluation.testset import TestSet
 from fluxsr.images import write_image
 from fluxsr.images.listing import named
@@ -49,7 +50,7 @@ def evaluate(
     settings: Settings | None = None,
     output: str | Path | None = None,
     save_images: str | Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     processes: Processes = ALONE,
 ) -> Results:
     """Measure systems on a test set.
@@ -65,7 +66,7 @@ def evaluate(
             one of them is there already, what it says of the same files, measured by the same protocol and versions, is taken
             over.
         save_images: Folder that the pictures of models are written to, as PNG; the report shows them.
-        progress: Called with the number of images that were done, one per image and system.
+        progress: Called after each image of a system, with how many are done and how many this process has to do.
         processes: The processes that share the images; each of them makes the same call.
 
     Returns:
@@ -81,12 +82,14 @@ def evaluate(
     names = [system.name for system in systems]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"every system needs a name of its own, got {', '.join(names) or 'no system'}")
-    reads = processes.first and output is not None and is_there(output)
-    earlier = processes.gather(read_results(output) if reads and output is not None else {})[0]
+    earlier: Results = {}
+    if processes.first and output is not None and (Path(output).exists() or journals(output)):
+        earlier = read_results(output)
+    earlier = processes.gather(earlier)[0]
     metrics = with_parts(metrics)
     on_sets = [name for name in metrics if name in METRICS and METRICS[name].on_sets]
     if "fid" in on_sets:
-        check_set(len(testset.items))
+        check_fid(len(testset.items))
     loaded = load_metrics((name for name in metrics if name not in on_sets), settings)
     _check_metrics(testset, loaded, on_sets)
 
@@ -96,7 +99,7 @@ def evaluate(
         known = run.results["systems"][system.name]["files"]
         if "fid" in on_sets and save_images is None and len(known) < len(testset.items):
             raise ValueError(f"fid of {system.name} is measured on files: give --save_images, too")
-    mine = processes.share(list(testset.items))
+    mine, done = processes.share(list(testset.items)), count(1)
     with journal(output, run.results, processes) as keep, without_tf32():
         for name in mine:
             # All systems share an image, and where nothing is left to measure, none is read.
@@ -105,7 +108,7 @@ def evaluate(
                 if run.measure(system, name, hr_image, lr_image):
                     keep(system.name, name)
                 if progress is not None:
-                    progress(1)
+                    progress(next(done), len(mine) * len(systems))
         for found in processes.gather({name: share_of(run.results["systems"][name], mine) for name in names}):
             for name, share in found.items():
                 take_in(run.results["systems"][name], share)
@@ -130,6 +133,28 @@ def _check_metrics(testset: TestSet, loaded: Sequence[Metric], on_sets: Sequence
         small = [name for name, item in testset.items.items() if not metric.fits(*item.size)]
         if small:
             raise ValueError(f"too small for {metric.name}: {named(small)}; leave the metric out, or these images")
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Run the body with TF32 off in matrix products and convolutions; a GPU's convolutions have it on by default."""
+    backends: Any = torch.backends
+    # Since torch 2.9 each kind of operation has a name of its own; the older names refuse to be read where they disagree.
+    named = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn] if hasattr(backends.cudnn, "conv") else []
+    older = [backends.cuda.matmul, backends.cudnn]
+    before = [kind.fp32_precision for kind in named]
+    allowed = [before[0] == "tf32", before[1] == "tf32"] if named else [kind.allow_tf32 for kind in older]
+    for kind in older:
+        kind.allow_tf32 = False
+    for kind in named:
+        kind.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for kind, value in zip(older, allowed, strict=True):
+            kind.allow_tf32 = value
+        for kind, value in zip(named, before, strict=True):
+            kind.fp32_precision = value
 
 
 class _Run:
@@ -159,14 +184,12 @@ class _Run:
             entry["fingerprints"][name] = self.fingerprint(system, name)
             if old.get("fingerprints", {}).get(name) != entry["fingerprints"][name] or name not in old["images"]:
                 continue
+            share = share_of(old, [name])
+            if system.restore is None or not Path(share["files"].get(name, "")).is_file():
+                del share["files"]
+            take_in(entry, share)
             values = old["images"][name]
             entry["images"][name] = {metric: values[metric] for metric in wanted if metric in values}
-            if name in old["cost"]:
-                entry["cost"][name] = old["cost"][name]
-            if "macs" in old:
-                entry["macs"] = old["macs"]
-            if system.restore is not None and Path(old["files"].get(name, "")).is_file():
-                entry["files"][name] = old["files"][name]
 
     def measure(self, system: System, name: str, read_hr: ReadImage, read_lr: ReadImage) -> bool:
         """Measure what is not known yet of one image; returns whether that was anything."""
@@ -229,8 +252,7 @@ class _Run:
                 else:
                     references = [item.hr for item in self.testset.items.values() if item.hr is not None]
                     entry["mean"][metric] = fid(map(Path, entry["files"].values()), references, device)
-        key = self.results["benchmark"]["published"]
-        self.results["published"] = [row._asdict() for row in published_results(*key)] if key else []
+        self.results["published"] = [row._asdict() for row in published_rows(self.results)]
         self.results["comparisons"] = comparisons(self.results)
 
 

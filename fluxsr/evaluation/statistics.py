@@ -34,8 +34,7 @@ def bootstrap_interval(values: Sequence[float]) -> Interval:
 def sign_flip_p_value(differences: Sequence[float]) -> float:
     """Return the two-sided p-value of "the two systems are alike", from the paired differences of the images.
 
-    If they are alike, each difference could as well have the other sign. The p-value is the share of sign patterns whose mean
-    is at least as far from 0 as the measured one. Up to 12 images all patterns are counted, beyond that 10,000 random ones
+    It is the share of sign patterns whose mean is at least as far from 0: of all up to 12 images, else of 10,000 random ones
     and the measured one.
     """
     numbers = np.asarray(differences, dtype=np.float64)

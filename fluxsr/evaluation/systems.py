@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fluxsr.digest import file_digest
 from fluxsr.evaluation.cost import CostMeter
-from fluxsr.evaluation.imresize import imresize, rounded
 from fluxsr.images import check_sizes, match_names, read_image
+from fluxsr.images.resize import imresize, rounded
 
 if TYPE_CHECKING:
     from fluxsr.evaluation.testset import TestSet
@@ -30,7 +30,7 @@ PEER_SUFFIXES = (".pth", ".pt", ".ckpt")
 
 @dataclass
 class System:
-    """One system.
+    """One system: a folder of results, or what restores images.
 
     Attributes:
         name: Name as results are filed.
@@ -80,10 +80,7 @@ class System:
         return picture, {"seconds": {"total": total, **self.meter.seconds}, "peak_bytes": dict(self.meter.peak_bytes)}
 
     def macs(self, lr_image: Tensor, size: tuple[int, int]) -> dict[str, int] | None:
-        """Return the multiply-accumulates of restoring an image, by stage; ``None`` where they can't be counted.
-
-        It restores the image once more, since counting would spoil the times.
-        """
+        """Restore an image once more to count multiply-accumulates by stage; ``None`` where they can't be counted."""
         if self.meter is None or self.restore is None:
             return None
         self.meter.reset()
@@ -96,12 +93,7 @@ class System:
 
 
 def folder_system(name: str, folder: str | Path, testset: TestSet) -> System:
-    """Return a folder of results as a system, after checking that it is complete and of the right sizes.
-
-    Args:
-        name: Name of the system, in tables.
-        folder: Folder of results, named as the test set's images.
-        testset: Test set that they are results on.
+    """Return a folder of results, named as the test set's images, as a system.
 
     Raises:
         ValueError: Naming the images that are missing, extra, ambiguous or of another size.
@@ -146,24 +138,14 @@ def load_systems(
     steps: Sequence[int] = (1,),
     color_fixes: Sequence[ColorFix] = ("wavelet",),
 ) -> list[System]:
-    """Load a model once, and return a system for each number of steps with each color fix.
+    """Load a model once, and return a system for each number of steps with each color fix; what spandrel loads has neither.
 
-    What spandrel loads has neither, and is one system.
-
-    Args:
-        entry: Model as for :func:`load_model`, or ``NAME=MODEL``; what distinguishes several systems is added to the name.
-        load: Loads a model of ours.
-        device: Device for others.
-        steps: Steps of the solver.
-        color_fixes: Color fixes: wavelet, adain or none.
-
-    Raises:
-        ValueError: As :func:`load_model`.
+    ``entry`` is a model as for :func:`load_model`, or ``NAME=MODEL``; what distinguishes several systems is added to the name.
+    ``load`` loads a model of ours.
     """
     name, model = name_and_model(entry)
-    for number in steps:
-        if number < 1:
-            raise ValueError(f"steps must be at least 1, got {number}")
+    if min(steps) < 1:
+        raise ValueError(f"steps must be at least 1, got {min(steps)}")
     if is_peer(model):
         if max(steps) > 1:
             raise ValueError(
@@ -265,8 +247,6 @@ def _load_peer(path: Path, name: str, device: str) -> System:
 
 
 def _state_dict(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

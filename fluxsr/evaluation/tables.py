@@ -1,4 +1,7 @@
-"""Prints the results as tables: Markdown, CSV, and on the terminal, with the published rows below your own."""
+"""Prints the results as tables: Markdown, CSV, and on the terminal, with the papers' rows below your own.
+
+The papers' tables are as they printed them; what keeps them from being compared with your own numbers is stated.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,54 @@ import csv
 import io
 from typing import Any, NamedTuple
 
+from fluxsr.evaluation.benchmarks import BENCHMARKS, read_table
 from fluxsr.evaluation.document import Results
-from fluxsr.evaluation.metrics import row_of
-from fluxsr.evaluation.published import (
-    SETTINGS,
-    PublishedRow,
-    beside,
-    differences,
-    published_efficiency,
-    published_results,
-)
+from fluxsr.evaluation.metrics import metrics_of_column, row_of
+
+COLUMNS = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "musiq", "maniqa", "clipiqa", "topiq", "qalign")
+SETTINGS = {"full": "full images", "crop": "crops 128 to 512"}
+
+
+class PublishedRow(NamedTuple):
+    """One row of a paper's table.
+
+    ``source`` is the paper that printed it (not always the method's own), ``setting`` a key of :data:`SETTINGS`, ``values``
+    are by the table's own column names.
+    """
+
+    source: str
+    dataset: str
+    setting: str
+    method: str
+    steps: int
+    values: dict[str, float]
+
+
+def published_results(dataset: str | None = None, setting: str | None = None) -> list[PublishedRow]:
+    """Return the published rows, of one dataset and setting if these are given; ablations are left out.
+
+    Args:
+        dataset: Name of the dataset, as in ``published_results.csv``.
+        setting: ``full`` images or ``crop``.
+    """
+    rows = [
+        PublishedRow(
+            row["source"],
+            row["dataset"],
+            row["setting"],
+            row["method"],
+            int(row["steps"]),
+            {column: float(row[column]) for column in COLUMNS if row[column]},
+        )
+        for row in read_table("published_results.csv")
+        if "ablation" not in row["source"]
+    ]
+    return [row for row in rows if dataset in (None, row.dataset) and setting in (None, row.setting)]
+
+
+def published_efficiency() -> list[dict[str, str]]:
+    """Return the published times and sizes: source, method, steps, params_m, macs_g, seconds, setting; as printed."""
+    return read_table("published_efficiency.csv")
 
 
 class Table(NamedTuple):
@@ -44,20 +85,30 @@ def rows(results: Results) -> list[Row]:
         for metric, (low, high) in entry["interval"].items():
             cells[metric] += f" [{low:.{decimals[metric]}f}, {high:.{decimals[metric]}f}]"
         found.append(Row(name, cells, False))
-    theirs, placed = published(results)
-    for row in theirs:
-        there = {metric: row.values[column] for metric, column in placed.items() if column in row.values}
-        cells = {metric: f"{value:.{decimals[metric]}f}" for metric, value in there.items()}
+    placed = published_columns(results)
+    for row in published_rows(results):
+        columns = {metric: column for metric, column in placed.items() if column in row.values}
+        cells = {metric: f"{row.values[column]:.{decimals[metric]}f}" for metric, column in columns.items()}
         if cells:
             found.append(Row(f"{row.method}, {row.steps} step{'s' * (row.steps > 1)} ({row.source})", cells, True))
     return found
 
 
-def published(results: Results) -> tuple[list[PublishedRow], dict[str, str]]:
-    """Return the published rows of a run's benchmark and setting, and which of their columns belongs to which metric."""
+def published_rows(results: Results) -> list[PublishedRow]:
+    """Return the published rows of a run's benchmark and setting."""
     key = results["benchmark"]["published"]
-    found = published_results(*key) if key else []
-    return found, beside(found, list(results["metrics"]))
+    return published_results(*key) if key else []
+
+
+def published_columns(results: Results) -> dict[str, str]:
+    """Return which column of those rows belongs to which metric of the run: to the nearest."""
+    there = {column for row in published_rows(results) for column in row.values}
+    found = {}
+    for column in filter(there.__contains__, COLUMNS):
+        match = next((name for name in metrics_of_column(column) if name in results["metrics"]), None)
+        if match is not None:
+            found[match] = column
+    return found
 
 
 def warnings(results: Results) -> list[str]:
@@ -74,12 +125,33 @@ def warnings(results: Results) -> list[str]:
         found.append(f"{title} has {benchmark['expected_images']} images, these are {benchmark['images']}")
     for metric, facts in results["metrics"].items():
         row = row_of(metric)  # files of earlier versions don't say who measured
-        theirs = row.load is None and not row.on_sets
-        if facts.get("source", "pyiqa" if theirs else "fluxsr") == "pyiqa":
+        if facts.get("source", "pyiqa" if row.load is None and not row.on_sets else "") == "pyiqa":
             found.append(f"{metric} was measured by pyiqa, whose license is non-commercial")
-    if benchmark["published"]:
-        found += differences(benchmark, results["protocol"], list(results["metrics"]), benchmark["images"])
-    return found
+    return found + (_differences(results) if benchmark["published"] else [])
+
+
+def _differences(results: Results) -> list[str]:
+    """Return what keeps the published rows of a benchmark from being compared with your own run."""
+    metrics, protocol, images = results["metrics"], results["protocol"], results["benchmark"]["images"]
+    dataset, setting = results["benchmark"]["published"]
+    said = [
+        f"papers also print {dataset} on {SETTINGS[other]}: those rows are left out, this run is on {SETTINGS[setting]}"
+        for other in sorted({row.setting for row in published_results(dataset)} - {setting})
+    ]
+    expected = max((one.images for one in BENCHMARKS.values() if one.published == (dataset, setting)), default=images)
+    if images != expected:
+        said.append(f"the published means are over {expected} images, this run's over {images}: don't compare them")
+    if protocol["crop"]:
+        said.append(f"{protocol['crop']} pixels are cut off each side here, and none in the published rows")
+    if protocol["lr"] != "files":
+        said.append(f"the LR images were made here ({protocol['lr']}), the papers have others")
+    columns = {column for row in published_rows(results) for column in row.values}
+    for name in metrics:
+        row = row_of(name)
+        nearest = next(iter(metrics_of_column(row.column)), name)
+        if row.note and row.column in columns and (nearest == name or nearest not in metrics):
+            said.append(row.note)
+    return list(dict.fromkeys(said))
 
 
 def caption(results: Results) -> str:
@@ -95,7 +167,7 @@ def caption(results: Results) -> str:
 
 
 def to_markdown(results: Results) -> str:
-    """Return everything that a reader needs as Markdown: means, differences, cost, protocol, versions."""
+    """Return means, differences, cost and versions as Markdown."""
     metrics = results["metrics"]
     lines = [f"# {results['benchmark']['title']}", "", caption(results) + ".", ""]
     lines += _markdown_table(

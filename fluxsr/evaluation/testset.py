@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fluxsr.evaluation.benchmarks import Benchmark, digest, find_benchmark
-from fluxsr.evaluation.imresize import imresize, rounded
 from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
+from fluxsr.images.resize import imresize, rounded
 
 # degrade(hr_image, number) -> lr_image; number is the image's place in the sorted list.
 Degrade = Callable[[Tensor, int], Tensor]
@@ -85,14 +85,14 @@ def bicubic_degradation(scale: int) -> Degrade:
 
 
 def open_benchmark(name: str, root: str | Path | None) -> tuple[TestSet, Benchmark]:
-    """Open a benchmark below ``root``; its files are checked against the checksum, where one is known.
+    """Open a benchmark; its files are compared with the checksum, where one is known.
 
     Args:
         name: A key of :data:`BENCHMARKS`.
-        root: The benchmark's own folder, or that of several; ``None``: see :func:`find_benchmark`.
+        root: The benchmark's own folder, or that of several.
 
     Raises:
-        ValueError: As :func:`find_benchmark` and :func:`open_folders`.
+        ValueError: If the name is unknown or the files aren't there, saying where users get them; as :func:`open_folders`.
     """
     benchmark, hr, lr = find_benchmark(name, root)
     opened = open_folders(hr, lr, benchmark.scale)

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from fluxsr.images.formats import FORMATS, check_format
     from fluxsr.images.listing import images_by_name, list_images
     from fluxsr.images.matching import check_sizes, match_names
-    from fluxsr.images.picture import Picture
+    from fluxsr.images.metadata import Picture
     from fluxsr.images.read import MAX_PIXELS, read_image, read_picture, read_pixels, read_size
     from fluxsr.images.write import write_image, write_picture
 
 _HOME = {
     "FORMATS": "formats",
     "MAX_PIXELS": "read",
-    "Picture": "picture",
+    "Picture": "metadata",
     "check_format": "formats",
     "check_sizes": "matching",
     "images_by_name": "listing",

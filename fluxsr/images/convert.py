@@ -109,13 +109,7 @@ def from_pil(image: Image.Image) -> tuple[Pixels, bool]:
 
 
 def to_pil(pixels: Pixels) -> Image.Image:
-    """Return a Pillow image of mode L, LA, RGB, RGBA or I;16.
-
-    Raises:
-        ValueError: For 16-bit colors, which Pillow has no mode for.
-    """
-    if pixels.dtype == np.uint16 and pixels.shape[2] > 1:
-        raise ValueError("Pillow has no mode for 16-bit colors")
+    """Return a Pillow image of mode L, LA, RGB, RGBA or I;16; Pillow has no mode for 16-bit colors."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
 
 
@@ -158,11 +152,7 @@ def unpack_image(image: Any) -> tuple[list[Pixels], Callable[[list[Pixels]], Any
 
 
 def check_pixels(pixels: Pixels) -> None:
-    """Check that an array holds an image.
-
-    Raises:
-        ValueError: Naming what is wrong.
-    """
+    """Check that an array holds an image; a ValueError names what is wrong."""
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or min(pixels.shape) < 1:
         raise ValueError(f"an image has shape (H, W) or (H, W, 1 to 4), with H and W at least 1, got {pixels.shape}")
     if pixels.dtype in (np.uint8, np.uint16):

@@ -14,13 +14,7 @@ _NAMED = 8
 
 
 class Survey(NamedTuple):
-    """The contents of a folder.
-
-    Attributes:
-        images: The picture files, sorted by their path below the folder.
-        left_out: Other files, by their path below the folder, with the reason if it isn't their ending.
-        unreadable: Subfolders that can't be looked into, with the reason.
-    """
+    """The picture files of a folder, sorted; other files, with the reason if it isn't their ending; unreadable subfolders."""
 
     images: list[Path]
     left_out: list[str]
@@ -79,9 +73,6 @@ def list_images(folder: str | Path) -> list[Path]:
     """Return the picture files in a folder and its subfolders, sorted by their path below it.
 
     Links to folders are followed. Hidden files and folders, and links back to a folder around them, are left out.
-
-    Args:
-        folder: Folder to look through, to the bottom.
 
     Raises:
         ValueError: If the folder is missing, holds no picture, or a part of it can't be read.

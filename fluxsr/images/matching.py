@@ -87,11 +87,7 @@ def core(name: str) -> str:
 
 
 def check_sizes(files: Mapping[str, Path], sizes: Mapping[str, tuple[int, int]], title: str) -> None:
-    """Check, by the files' headers, that each picture has the size (height, width) that it must have.
-
-    Raises:
-        ValueError: Naming those that have not.
-    """
+    """Check, by the files' headers, that each picture has its (height, width); a ValueError names those that have not."""
     wrong = []
     for name, path in files.items():
         height, width = read_size(path)

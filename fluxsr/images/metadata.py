@@ -1,4 +1,4 @@
-"""Reads and writes what a file holds beside the pixels of a picture: orientation, EXIF, XMP, resolution, text."""
+"""Defines a picture with all that its file says: orientation, EXIF, XMP, IPTC, resolution, text; reads and writes that."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -39,12 +40,43 @@ _XMP_SIZES = {b"tiff:ImageWidth": 1, b"exif:PixelXDimension": 1, b"tiff:ImageLen
 _XMP_OF_FOLLOWING_DATA = (b"Container:Directory", b"hdrgm:Version", b"GCamera:MicroVideo")
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it was in its file, upright.
+
+    Attributes:
+        pixels: ``(H, W, C)``, uint8 or uint16, C from gray (1) to RGB and alpha (4).
+        icc_profile: The profile that describes the pixels, if any.
+        exif: EXIF data of the camera; its orientation has been applied.
+        dpi: Resolution along x and y, in dots per inch.
+        frames: Number of frames in the file; ``pixels`` is the first.
+        xmp: Captions, ratings and keywords, as XML.
+        text: Named texts, such as the ``parameters`` that a generated picture was made with.
+        cicp: Primaries, transfer, matrix and range of the colors as video has them; they go before the profile.
+        lossless: Whether the file kept its pixels exactly, in a format that also can lose some.
+        iptc: Records of IPTC, as agencies write them (caption, byline, rights).
+    """
+
+    pixels: Pixels
+    icc_profile: bytes | None = None
+    exif: Image.Exif | None = None
+    dpi: tuple[float, float] | None = None
+    frames: int = 1
+    xmp: bytes | None = None
+    text: Mapping[str, str] = field(default_factory=dict)
+    cicp: bytes | None = None
+    lossless: bool = False
+    iptc: bytes | None = None
+
+
 def readable_exif(image: Image.Image) -> Image.Exif:
     """Return an image's EXIF; an empty one where it is damaged, which must not cost the picture."""
-    try:
-        return image.getexif()
-    except Exception:  # decoders of damaged blocks raise nearly anything
-        return Image.Exif()
+    exif = Image.Exif()
+    with suppress(Exception):  # decoders of damaged blocks raise nearly anything
+        exif = image.getexif()
+        for directory in (EXIF_IFD, GPS_IFD):  # of a TIFF, they are read from the file when they are asked for
+            exif.get_ifd(directory)
+    return exif
 
 
 def lies_on_its_side(orientation: int) -> bool:
@@ -64,12 +96,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def resolution(info: Mapping[Any, Any], exif: Image.Exif) -> tuple[float, float] | None:
-    """Return dots per inch along x and y, if the file or its EXIF says so and the numbers make sense.
-
-    Args:
-        info: Pillow's record of the file.
-        exif: The file's EXIF.
-    """
+    """Return dots per inch along x and y, if Pillow's record of the file or its EXIF says so and the numbers make sense."""
     told = info.get("dpi")
     if told is None and _X_RESOLUTION in exif:
         told = exif.get(_X_RESOLUTION), exif.get(_Y_RESOLUTION)
@@ -98,22 +125,15 @@ def exif_to_write(
     exif: Image.Exif | None,
     height: int,
     width: int,
-    dpi: tuple[float, float] | None = None,
-    longest: int | None = None,
-    orientation: bool = True,
+    dpi: tuple[float, float] | None,
+    longest: int | None,
+    orientation: bool,
 ) -> tuple[bytes | None, list[str]]:
     """Return the EXIF block of a result, and what had to be left out of it.
 
-    It has the tags worth keeping, orientation 1, and the new size where the old one stood. It starts with ``Exif\\0\\0``, as
-    Pillow and JPEG have it.
-
-    Args:
-        exif: EXIF data that was read.
-        height: Height of the result.
-        width: Width of the result.
-        dpi: Resolution, of formats that have no other place for it.
-        longest: Most bytes that the format takes.
-        orientation: Whether to say that the picture is upright; Pillow's writer of AVIF puts EXIF that says so into ASCII.
+    It has the tags worth keeping, orientation 1 where ``orientation`` is to be said, and the new size where the old one stood.
+    It starts with ``Exif\\0\\0``, as Pillow and JPEG have it. ``dpi`` is for formats that have no other place for it, and
+    ``longest`` the most bytes that the format takes.
     """
     exif = exif if exif is not None else Image.Exif()
     kept: dict[int, Any] = {}
@@ -125,27 +145,22 @@ def exif_to_write(
                 kept[tag] = value
     if _EXIF_WIDTH in kept.get(EXIF_IFD, {}):
         kept[EXIF_IFD] |= {_EXIF_WIDTH: width, _EXIF_HEIGHT: height}
-    lost: list[str] = []
     if kept and orientation:
         kept[ORIENTATION] = 1
     if dpi:
         kept |= {_X_RESOLUTION: dpi[0], _Y_RESOLUTION: dpi[1], _RESOLUTION_UNIT: _INCHES}
+    inner = {tag: value for tag, value in kept.get(EXIF_IFD, {}).items() if tag != _MAKER_NOTE}
     # What goes first when there is too much, or what can't be written: the maker's notes, then all but the texts, then all.
     smaller = (
         ("", kept),
-        ("the maker's notes in EXIF", _without_maker_note(kept)),
+        ("the maker's notes in EXIF", kept | ({EXIF_IFD: inner} if inner else {})),
         ("most of EXIF", {tag: value for tag, value in kept.items() if not isinstance(value, dict)}),
     )
     for name, tags in smaller:
         block = _exif_block(tags) if tags else None
         if block is not None and (longest is None or len(block) <= longest):
-            return block, [*lost, name] if name else lost
-    return None, ["EXIF"] if kept else lost
-
-
-def _without_maker_note(tags: dict[int, Any]) -> dict[int, Any]:
-    inner = {tag: value for tag, value in tags.get(EXIF_IFD, {}).items() if tag != _MAKER_NOTE}
-    return tags | ({EXIF_IFD: inner} if inner else {})
+            return block, [name] if name else []
+    return None, ["EXIF"] if kept else []
 
 
 def _exif_block(tags: Mapping[int, Any]) -> bytes | None:

@@ -1,22 +1,91 @@
-"""Reads the color chunks of a PNG that Pillow leaves out, and writes PNG, of 16 bit, too."""
+"""Reads and writes what Pillow can't of PNG and PPM: 16-bit colors, and the chunks that describe colors."""
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import IO
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
 
 import numpy as np
 from PIL import PngImagePlugin
 
-from fluxsr.images.convert import Pixels, to_pil
+from fluxsr.images.convert import Pixels, to_pil, widened
 from fluxsr.images.profiles import gamma_profile
 
+_HEADER_END = 33  # of a PNG: signature and IHDR
+# Width, height and the value of white, between spaces and comments.
+_GAP = rb"(?:\s|#[^\n]*\n)+"
+_PPM_HEADER = re.compile(rb"P6" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)\s")
+_GRAY_ALPHA = 4  # the color type
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _ROWS = 64  # compressed at a time
 # The low bytes of photos are noise: run lengths find as much in them as a search for repeats, in a third of the time.
 _LEVEL, _STRATEGY = 6, zlib.Z_RLE
+
+
+def read_png(file: IO[bytes], shape: tuple[int, ...]) -> Pixels | None:
+    """Return the pixels of a PNG, of which Pillow has the shape ``(H, W, C)``, if they have 16 bit; else ``None``."""
+    file.seek(0)
+    header = file.read(_HEADER_END)
+    if header[24] != 16:
+        return None
+    pixels = decode_with_opencv(_essential_chunks(header + file.read()))
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != shape[:2] or pixels.shape[2] < shape[2]:
+        return None
+    if header[25] == _GRAY_ALPHA:  # which both libraries widen
+        return pixels[..., [0, 3]]
+    return pixels[..., : shape[2]]
+
+
+def read_ppm(file: IO[bytes]) -> Pixels | None:
+    """Return a PPM's colors if they have more than 8 bit, over the whole range of 16 bit; else ``None``."""
+    file.seek(0)
+    data = file.read()
+    found = _PPM_HEADER.match(data)
+    if found is None or not 255 < (white := int(found[3])) < 2**16:
+        return None
+    width, height = int(found[1]), int(found[2])
+    values = np.frombuffer(data, ">u2", height * width * 3, found.end()).reshape(height, width, 3)
+    return widened(values.astype(np.uint16), white)
+
+
+def decode_with_opencv(data: bytes) -> Pixels | None:
+    """Return ``(H, W, C)`` pixels at full depth in the order RGB, or ``None``."""
+    with _opencv() as cv2:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.ndim == 2:
+            return None if pixels is None else pixels[..., None]
+        swap = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}[pixels.shape[2]]
+        return cv2.cvtColor(pixels, swap, dst=pixels)
+
+
+@contextmanager
+def _opencv() -> Iterator[Any]:
+    """Import OpenCV and keep it from printing."""
+    import cv2
+
+    # OpenCV 4 has it at the top, OpenCV 5 in utils.logging; both return the level before, and 0 is silent.
+    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    level = set_log_level(0)
+    try:
+        yield cv2
+    finally:
+        set_log_level(level)
+
+
+def _essential_chunks(data: bytes) -> bytes:
+    """Return a PNG without metadata, about which libpng would complain on stderr."""
+    kept, place = [data[:8]], 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        if kind[:1].isupper() or kind == b"tRNS":
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept)
 
 
 def png_depth(file: IO[bytes]) -> int:
@@ -65,18 +134,7 @@ def write_png(
     text: Mapping[str, str],
     cicp: bytes | None,
 ) -> list[str]:
-    """Write ``(H, W, C)`` pixels of 8 or 16 bit as PNG, and return what it can't hold.
-
-    Args:
-        file: File to write to.
-        pixels: Picture of 1 to 4 channels.
-        icc_profile: Profile of the colors.
-        exif: EXIF block, with or without the leading ``Exif\\0\\0``.
-        dpi: Dots per inch along x and y.
-        xmp: XMP block.
-        text: Texts by their names.
-        cicp: Body of the cICP chunk.
-    """
+    """Write ``(H, W, C)`` pixels of 8 or 16 bit as PNG, and return what it can't hold."""
     info, lost = _info_to_write(text, xmp, cicp)
     if pixels.dtype == np.uint16:
         _write_sixteen_bit(file, pixels, icc_profile, exif, dpi, [chunk[:2] for chunk in info.chunks])
@@ -131,13 +189,7 @@ def _write_sixteen_bit(
 def _info_to_write(
     text: Mapping[str, str], xmp: bytes | None, cicp: bytes | None
 ) -> tuple[PngImagePlugin.PngInfo, list[str]]:
-    """Return the chunks of texts, XMP and cICP, and what can't be one.
-
-    Args:
-        text: Texts by their names.
-        xmp: XMP block.
-        cicp: Body of the cICP chunk.
-    """
+    """Return the chunks of texts, XMP and cICP, and what can't be one."""
     info = PngImagePlugin.PngInfo()
     lost: list[str] = []
     if cicp:
@@ -150,18 +202,11 @@ def _info_to_write(
     for name, words in text.items():
         try:
             language, translated = getattr(words, "lang", None) or "", getattr(words, "tkey", None) or ""
-            if language or translated or not _is_latin(words):
+            # Pillow itself writes what is not Latin as international text.
+            if language or translated or "\0" in words:
                 info.add_itxt(name, str(words), language, translated)
             else:
                 info.add_text(name, str(words))
         except (UnicodeEncodeError, AttributeError):
             lost.append(f"text {name!r}")
     return info, lost
-
-
-def _is_latin(words: str) -> bool:
-    try:
-        words.encode("latin-1")
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in words

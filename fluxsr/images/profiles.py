@@ -40,15 +40,10 @@ def _srgb(value: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def gamma_profile(exponent: float, chromaticities: Sequence[float] | None, gray: bool) -> bytes | None:
-    """Return the profile of pixels whose light is their value to the power of ``exponent``.
+    """Return the profile of pixels whose light is their value to the power of ``exponent``, 2.2 for usual pictures.
 
-    Args:
-        exponent: 2.2 for usual pictures, 1 for linear ones.
-        chromaticities: X and y of white, red, green and blue; sRGB's by default.
-        gray: Whether the pixels are gray.
-
-    Returns:
-        ``None`` where that is sRGB, which needs no profile, or where the numbers are no colors.
+    ``chromaticities`` are x and y of white, red, green and blue; sRGB's by default. The result is ``None`` where that is sRGB,
+    which needs no profile, or where the numbers are no colors.
     """
     points = SRGB if chromaticities is None else tuple(chromaticities)
     usual = max(abs(one - other) for one, other in zip(points, SRGB, strict=True)) < 0.002
@@ -103,15 +98,8 @@ def profile_to_write(
 ) -> bytes | None:
     """Return the profile of a file's colors; ``None`` where there is none, or the format has no place for it.
 
-    Args:
-        path: Name of the file, for the error.
-        kind: Its format.
-        cicp: Code points that came with the picture, which go before a profile.
-        profile: Profile that came with it.
-        channels: Channels of its pixels.
-
-    Raises:
-        ValueError: If the format can't say what the colors are.
+    ``cicp`` and ``profile`` came with the picture; the former goes first. A ValueError says that the format can't say what the
+    colors are.
     """
     channels = channels if kind.gray else 3
     if cicp is not None and kind.name != "PNG":

@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from fluxsr.images import tiff
-from fluxsr.images.agreement import agree
 from fluxsr.images.convert import Pixels, from_pil, to_rgb, to_tensor
 from fluxsr.images.formats import FURTHER, READABLE, told_format
 from fluxsr.images.metadata import (
     ORIENTATION,
+    Picture,
     iptc_of,
     lies_on_its_side,
     readable_exif,
@@ -26,10 +25,8 @@ from fluxsr.images.metadata import (
     upright,
     xmp_of,
 )
-from fluxsr.images.picture import Picture
-from fluxsr.images.png import color_chunks, png_depth, profile_of_numbers
+from fluxsr.images.png import color_chunks, png_depth, profile_of_numbers, read_png, read_ppm
 from fluxsr.images.profiles import video_colors
-from fluxsr.images.sixteen_bit import read_png, read_ppm
 
 # Bytes of a PNG's text: a picture isn't refused for the workflow that made it, as Pillow would above one million.
 _LONGEST_TEXT = 2**26
@@ -58,9 +55,9 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     with _file(path) as file:
         image = _opened(file)
         if image is None:
-            return tiff.read_page(file, lambda width, height: _check_size(path, width, height, max_pixels))
+            return tiff.read_page(file, lambda width, height: _check_size(width, height, max_pixels))
         with image:
-            _check_size(path, *image.size, max_pixels)
+            _check_size(*image.size, max_pixels)
             pixels, profile_fits = _decoded(file, image)
             exif = readable_exif(image)
             if image.format not in _UPRIGHT:
@@ -108,29 +105,26 @@ def read_size(path: str | Path) -> tuple[int, int]:
     """
     with _file(Path(path)) as file:
         image = _opened(file)
-        if (
-            image is None or image.format == "TIFF"
-        ):  # of which Pillow says the upright size already, or not, by its version
+        # Of TIFF, Pillow says the upright size already, or not, by its version.
+        if image is None or image.format == "TIFF":
             return tiff.read_size(file)
         with image:
             width, height = image.size
-            turned = (
-                image.format != "JXL"
-                and _tells_exif(image)
-                and lies_on_its_side(readable_exif(image).get(ORIENTATION, 1))
-            )
-            return (width, height) if turned else (height, width)
+            # Of a PNG without EXIF in its header, `getexif` would decode the whole image to look behind it.
+            told = image.format != "PNG" or {"exif", "Raw profile type exif"} & image.info.keys()
+            exif = readable_exif(image) if told and image.format != "JXL" else {}
+            return (width, height) if lies_on_its_side(exif.get(ORIENTATION, 1)) else (height, width)
 
 
 def _decoded(file: IO[bytes], image: Image.Image) -> tuple[Pixels, bool]:
     """Return pixels at full depth, and whether the ICC profile still describes them.
 
-    Pillow reads first, so that damage is found; other libraries then read what Pillow reads at too few bits.
+    Of PNG and PPM Pillow reads first, so that damage is found; other libraries then read what it reads at too few bits.
     """
     if image.format == "TIFF":
-        alone = tiff.read_alone(file)
-        if alone is not None:
-            return alone, True
+        pixels = tiff.read(file)
+        if pixels is not None:
+            return pixels, True
     image.load()
     if image.format == "PNG" and image.mode == "L" and isinstance(image.info.get("transparency"), int):
         # Pillow widens gray of 2 and 4 bit, and not the gray that is transparent.
@@ -141,15 +135,7 @@ def _decoded(file: IO[bytes], image: Image.Image) -> tuple[Pixels, bool]:
         deep = read_png(file, pixels.shape)
     elif image.format == "PPM" and image.mode == "RGB":
         deep = read_ppm(file)
-    elif image.format == "TIFF":
-        deep = tiff.read_deep(file)
-        if image.mode.startswith("I;16") and tiff.is_white_zero(image):
-            pixels = np.invert(pixels)  # Pillow gives it as it stands
-    if deep is None:
-        return pixels, profile_fits
-    if not agree(deep, pixels):
-        raise ValueError("two readers disagree about its pixels: convert it to a plain PNG or TIFF of 16 bit")
-    return deep, profile_fits
+    return (pixels, profile_fits) if deep is None else (deep, profile_fits)
 
 
 def _colors(file: IO[bytes], image: Image.Image, gray: bool) -> tuple[bytes | None, bytes | None]:
@@ -175,14 +161,10 @@ def _is_lossless_webp(file: IO[bytes]) -> bool:
     return False
 
 
-class _TooLarge(ValueError):
-    pass
-
-
-def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise _TooLarge(
-            f"{path} has {width}x{height} pixels, {width * height / 1e6:.1f} million: more than the limit of "
+        raise ValueError(
+            f"it has {width}x{height} pixels, {width * height / 1e6:.1f} million: more than the limit of "
             f"{max_pixels / 1e6:g}; if you trust it, allow more with --max_pixels"
         )
 
@@ -199,7 +181,7 @@ def _file(path: Path) -> Iterator[IO[bytes]]:
             yield file
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
-    except (MemoryError, _TooLarge):
+    except MemoryError:
         raise
     except Exception as error:
         # Damaged files make decoders raise nearly anything: KeyError, struct.error, ZeroDivisionError.
@@ -229,11 +211,7 @@ def _no_warnings() -> Iterator[None]:
 
 
 def _opened(file: IO[bytes]) -> Image.Image | None:
-    """Open with Pillow; ``None`` for a TIFF of a kind that Pillow doesn't know.
-
-    Raises:
-        ValueError: Saying whether the file is damaged, of a format that isn't read, or of none.
-    """
+    """Open with Pillow; ``None`` for a TIFF of a kind that Pillow doesn't know."""
     start = file.read(64)
     file.seek(0)
     told = told_format(start)
@@ -252,9 +230,7 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
             return None
         if told in READABLE:
             raise ValueError(f"it is a damaged {told} file") from None
-        if told:
-            raise ValueError(f"it is {told}, which isn't read: convert it to PNG, TIFF or JPEG") from None
-        raise ValueError("it is no picture of a known format, or its beginning is damaged") from None
+        raise ValueError(f"it is none of {', '.join((*READABLE, *FURTHER))}: convert it to PNG, TIFF or JPEG") from None
 
 
 def _is_cut_off(file: IO[bytes]) -> bool:
@@ -273,11 +249,7 @@ def _is_cut_off(file: IO[bytes]) -> bool:
 
 
 def _register(name: str) -> None:
-    """Make Pillow know a format of :data:`FURTHER`.
-
-    Raises:
-        ValueError: If its library is missing, with what to install.
-    """
+    """Make Pillow know a format of :data:`FURTHER`; a ValueError says what to install."""
     extra = FURTHER[name]
     try:
         if name == "HEIF":
@@ -291,8 +263,3 @@ def _register(name: str) -> None:
     except ImportError:
         kind = {"HEIF": "HEIC", "JXL": "JPEG XL"}[name]
         raise ValueError(f"it is {kind}, which needs a further library: pip install 'fluxsr[{extra}]'") from None
-
-
-def _tells_exif(image: Image.Image) -> bool:
-    # Of a PNG without EXIF in its header, `getexif` would decode the whole image to look behind it.
-    return image.format != "PNG" or "exif" in image.info or "Raw profile type exif" in image.info

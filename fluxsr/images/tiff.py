@@ -11,13 +11,12 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from fluxsr.images.convert import Pixels, has_alpha, widened
-from fluxsr.images.metadata import IPTC, ORIENTATION, lies_on_its_side, resolution, upright, xmp_of
-from fluxsr.images.picture import Picture
-from fluxsr.images.sixteen_bit import decode_with_opencv
+from fluxsr.images.metadata import IPTC, ORIENTATION, Picture, lies_on_its_side, resolution, upright, xmp_of
+from fluxsr.images.png import decode_with_opencv
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK, _YCBCR = 0, 1, 2, 5, 6
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_PROFILE, _XMP, _PHOTOMETRIC = 34675, 700, 262
+_PROFILE, _XMP = 34675, 700
 _LARGEST_CLASSIC = 2**32 - 2**27  # bytes of pixels, with room for any metadata
 _LONG8 = 16
 _APART = 2
@@ -29,13 +28,11 @@ _ROWS = 64
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def is_white_zero(image: Image.Image) -> bool:
-    """Whether 0 is white in a TIFF that Pillow opened."""
-    return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)  # type: ignore[attr-defined]
+def read(file: IO[bytes], alone: bool = False) -> Pixels | None:
+    """Return the first page, upright; ``None`` if it is of a kind that Pillow reads right, unless it is asked ``alone``.
 
-
-def read_alone(file: IO[bytes]) -> Pixels | None:
-    """Return the first page, upright, where Pillow is no witness: it mixes planes up, or misses the range; else ``None``.
+    Pillow is right about 8 bit that is not in planes, and about CMYK that is. Of the others it mixes planes up, drops bits, or
+    misses the range.
 
     Raises:
         ValueError: If its samples are signed, have more than 16 bit, or are floating-point values outside of ``[0, 1]``, or
@@ -43,7 +40,7 @@ def read_alone(file: IO[bytes]) -> Pixels | None:
     """
     with _open(file) as tiff:
         page = tiff.pages[0]
-        if page.dtype is None:
+        if page.dtype is None or page.dtype.kind not in "iuf":
             return None
         if page.dtype.kind == "i":
             raise ValueError("its samples are signed: convert it to 8 or 16 bit without sign")
@@ -53,29 +50,22 @@ def read_alone(file: IO[bytes]) -> Pixels | None:
             )
         if page.photometric == _YCBCR and page.compression == _UNCOMPRESSED:
             raise ValueError("it is YCbCr without compression, which isn't read: convert it to RGB")
-        if page.dtype.kind == "f":
-            pixels = _read(page, file) if _is_plain(page) else None
-            if pixels is None:
+        apart = page.planarconfig == _APART and page.samplesperpixel > 1
+        deep = page.dtype != np.uint8
+        if not _is_plain(page):
+            if apart and (deep or page.photometric != _CMYK):
+                raise ValueError(
+                    "it keeps its colors in separate planes, which is read of gray and RGB alone: convert it to RGB"
+                )
+            if page.dtype.kind == "f":
                 raise ValueError(_undecoded(page))
-            return pixels
-        if (
-            page.dtype == np.uint16 and _is_packed(page) and _is_plain(page)
-        ):  # of which Pillow leaves the range as it is
-            pixels = _read(page, file)
-            if pixels is None:
-                raise ValueError(_undecoded(page))
-            return pixels
-        apart = page.dtype in (np.uint8, np.uint16) and _is_apart(page)
-        # Of colors in planes that aren't RGB, Pillow is right about CMYK of 8 bit alone.
-        if apart and not _is_plain(page) and (page.dtype == np.uint16 or page.photometric != _CMYK):
-            raise ValueError(
-                "it keeps its colors in separate planes, which is read of gray and RGB alone: convert it to RGB"
-            )
-        if not apart or not _is_plain(page):
             return None
-        pixels = _read(page, file)
-        # Without tifffile, Pillow is right about the planes of 8-bit RGB alone.
-        if pixels is None and (page.dtype == np.uint16 or page.photometric != _RGB):
+        if not (deep or apart or alone):
+            return None
+        pixels = _pixels(page, file, apart)
+        if pixels is None and (
+            deep or alone or page.photometric != _RGB
+        ):  # of planes Pillow is right about those of 8-bit RGB
             raise ValueError(_undecoded(page))
         return pixels
 
@@ -89,30 +79,15 @@ def _undecoded(page: Any) -> str:
     return f"{what} can't be read in this kind of TIFF: pip install imagecodecs, or convert it"
 
 
-def read_deep(file: IO[bytes]) -> Pixels | None:
-    """Return the first page, upright, if it is gray or RGB of 16 bit, with or without alpha; else ``None``."""
-    with _open(file) as tiff:
-        page = tiff.pages[0]
-        return _read(page, file) if page.dtype == np.uint16 and _is_plain(page) else None
-
-
 def read_page(file: IO[bytes], check_size: Callable[[int, int], None]) -> Picture:
-    """Read a TIFF that Pillow doesn't know, such as 16-bit gray with alpha.
+    """Read a TIFF that Pillow doesn't know, such as 16-bit gray with alpha, as :func:`read` does.
 
-    Args:
-        file: File to read.
-        check_size: Called with width and height before anything is decoded.
-
-    Raises:
-        ValueError: If its pixels are not gray or RGB of 8 or 16 bit or floating point, or can't be decoded.
+    ``check_size`` is called with width and height before anything is decoded.
     """
     with _open(file) as tiff:
         page = tiff.pages[0]
         check_size(page.imagewidth, page.imagelength)
-        known = page.dtype is not None and (page.dtype in (np.uint8, np.uint16) or page.dtype.kind == "f")
-        pixels = _read(page, file) if known and _is_plain(page) else None
-        if pixels is None and known and _is_plain(page):
-            raise ValueError(_undecoded(page))
+        pixels = read(file, alone=True)
         if pixels is None:
             raise ValueError("its kind of TIFF isn't known: convert it to 8 or 16 bit, gray or RGB")
         profile, xmp = page.tags.valueof(_PROFILE), page.tags.valueof(_XMP)
@@ -155,12 +130,8 @@ def _color_count(page: Any) -> int:
     return 3 if page.photometric == _RGB else 1
 
 
-def _is_apart(page: Any) -> bool:
-    """Whether each channel is a plane of its own."""
-    return bool(page.planarconfig == _APART and page.samplesperpixel > 1)
-
-
-def _read(page: Any, file: IO[bytes]) -> Pixels | None:
+def _pixels(page: Any, file: IO[bytes], apart: bool) -> Pixels | None:
+    """Return the pixels, upright; ``None`` where they can't be decoded."""
     orientation = page.tags.valueof(ORIENTATION, default=1)
     try:
         pixels = page.asarray()
@@ -168,13 +139,13 @@ def _read(page: Any, file: IO[bytes]) -> Pixels | None:
         return None
     except ValueError:
         # A compression, such as LZW, for which tifffile needs the package imagecodecs. OpenCV has it, but mixes up planes.
-        if _is_apart(page):
+        if apart:
             return None
         file.seek(0)
         pixels, orientation = decode_with_opencv(file.read()), 1
         if pixels is None or pixels.dtype != page.dtype or pixels.shape[2] < page.samplesperpixel:
             return None
-    pixels = np.moveaxis(pixels, 0, -1) if _is_apart(page) else pixels
+    pixels = np.moveaxis(pixels, 0, -1) if apart else pixels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if pixels.dtype.kind == "f":
         pixels = _sixteen_bit(pixels)
@@ -192,11 +163,7 @@ def _read(page: Any, file: IO[bytes]) -> Pixels | None:
 
 
 def _sixteen_bit(values: Pixels) -> Pixels:
-    """Return floating-point values in ``[0, 1]`` as 16 bit.
-
-    Raises:
-        ValueError: If they lie outside, or aren't finite.
-    """
+    """Return floating-point values in ``[0, 1]`` as 16 bit; a ValueError if they lie outside, or aren't finite."""
     low, high = float(values.min()), float(values.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # what resampling leaves; NaN fails both comparisons
         raise ValueError(
@@ -223,31 +190,22 @@ def _divided_by_alpha(pixels: Pixels) -> Pixels:
 def write_tiff(
     file: IO[bytes],
     pixels: Pixels,
-    icc_profile: bytes | None = None,
-    tags: Mapping[int, Any] | None = None,
-    dpi: tuple[float, float] | None = None,
+    icc_profile: bytes | None,
+    tags: Mapping[int, Any],
+    dpi: tuple[float, float] | None,
     xmp: bytes | None = None,
     iptc: bytes | None = None,
 ) -> None:
     """Write ``(H, W, C)`` pixels of 8 or 16 bit as uncompressed TIFF.
 
-    The directory is Pillow's: tifffile writes no inner EXIF directories, OpenCV no metadata, and Pillow itself no 16-bit
-    colors, and no EXIF beside compressed pixels.
-
-    Args:
-        file: File to write to.
-        pixels: Picture of 1 to 4 channels.
-        icc_profile: Profile of the colors.
-        tags: EXIF tags that go into the directory (:func:`fluxsr.images.metadata.exif_tags`).
-        dpi: Dots per inch along x and y.
-        xmp: XMP block.
-        iptc: IPTC records.
+    The directory is Pillow's, and ``tags`` those of EXIF that go into it: tifffile writes no inner EXIF directories, OpenCV no
+    metadata, and Pillow itself no 16-bit colors, and no EXIF beside compressed pixels.
     """
     height, width, channels = pixels.shape
     # Offsets have 64 bit in a BigTIFF, which the header says.
     big = pixels.nbytes > _LARGEST_CLASSIC
     directory = TiffImagePlugin.ImageFileDirectory_v2(b"II+\0".ljust(16, b"\0") if big else b"II*\0".ljust(8, b"\0"))
-    for tag, value in (tags or {}).items():
+    for tag, value in tags.items():
         directory[tag] = value
     directory[256], directory[257], directory[258] = width, height, (8 * pixels.itemsize,) * channels
     directory[259] = 1  # no compression

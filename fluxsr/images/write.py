@@ -10,8 +10,7 @@ from torch import Tensor
 from fluxsr.atomic import replacing
 from fluxsr.images.convert import Pixels, becomes_color, fitting_pixels, to_pil, to_pixels
 from fluxsr.images.formats import check_format
-from fluxsr.images.metadata import LONGEST_SEGMENT, exif_tags, exif_to_write, iptc_segment, xmp_to_write
-from fluxsr.images.picture import Picture
+from fluxsr.images.metadata import LONGEST_SEGMENT, Picture, exif_tags, exif_to_write, iptc_segment, xmp_to_write
 from fluxsr.images.png import write_png
 from fluxsr.images.profiles import profile_to_write
 from fluxsr.images.tiff import write_tiff
@@ -22,15 +21,8 @@ _JPEG_XMP = 65504  # bytes of XMP behind its name in a JPEG's segment
 class PictureFile:
     """A file that a picture will be written to: what its format can hold is known before the work, and asked for once.
 
-    Args:
-        path: File to write, whose ending decides on the format.
-        picture: What the result is made of: its colors, and what belongs to it. Its pixels may be others than the result's.
-        height: Height of the result.
-        width: Width of the result.
-
-    Raises:
-        ValueError: For an unknown ending, pixels of another dtype than uint8 and uint16, more of them than the format takes,
-            or colors that it can't say.
+    The picture gives colors and what belongs to it; its pixels may be others than the result's, which has ``height`` and
+    ``width``. Errors are those of :func:`write_picture`.
     """
 
     def __init__(self, path: str | Path, picture: Picture, height: int, width: int) -> None:
@@ -44,16 +36,7 @@ class PictureFile:
         self.profile = profile_to_write(self.path, self.kind, picture.cicp, picture.icc_profile, channels)
 
     def write(self, pixels: Pixels, quality: int | None = None) -> list[str]:
-        """Write the result; it appears under its name only when it is complete. Returns what the format can't hold, in words.
-
-        Args:
-            pixels: ``(H, W, C)``, of the picture's dtype and channels.
-            quality: 1 to 100 of JPEG, WebP and AVIF; 95 by default, and WebP that was lossless stays so. From 90 on the colors
-                of JPEG and AVIF have full resolution (4:4:4).
-
-        Raises:
-            OSError: If it can't be written.
-        """
+        """Write ``(H, W, C)`` pixels of the picture's dtype and channels, as :func:`write_picture`."""
         picture, kind, profile = self.picture, self.kind, self.profile
         height, width = pixels.shape[:2]
         pixels, lost = fitting_pixels(pixels, kind)
@@ -65,7 +48,7 @@ class PictureFile:
             width,
             picture.dpi if kind.name in ("WEBP", "AVIF") else None,
             LONGEST_SEGMENT if kind.name == "JPEG" else None,
-            orientation=kind.name != "AVIF",
+            kind.name != "AVIF",  # whose writer in Pillow puts EXIF that says so into ASCII
         )
         if exif is not None and "EXIF" not in kind.keeps:
             exif, without = None, ["EXIF"]
@@ -83,10 +66,9 @@ class PictureFile:
             lost.append("IPTC")
         if text and "text" not in kind.keeps:
             lost.append(f"text ({', '.join(text)[:60]})")
-        tags = exif_tags(exif) if exif is not None and kind.name == "TIFF" else None
         with replacing(self.path) as temporary, temporary.open("w+b") as file:
             if kind.name == "TIFF":
-                write_tiff(file, pixels, profile, tags, picture.dpi, xmp, picture.iptc)
+                write_tiff(file, pixels, profile, exif_tags(exif) if exif else {}, picture.dpi, xmp, picture.iptc)
             elif kind.name == "PNG":
                 lost += write_png(file, pixels, profile, exif, picture.dpi, xmp, picture.text, picture.cicp)
             else:
@@ -107,13 +89,15 @@ def write_picture(path: str | Path, picture: Picture, quality: int | None = None
     Args:
         path: File to write, whose ending decides on the format.
         picture: Pixels of 8 or 16 bit, with what belongs to them.
-        quality: As for :meth:`PictureFile.write`.
+        quality: 1 to 100 of JPEG, WebP and AVIF; 95 by default, and WebP that was lossless stays so. From 90 on the colors
+            of JPEG and AVIF have full resolution (4:4:4).
 
     Returns:
         What the format can't hold, in words.
 
     Raises:
-        ValueError: As :class:`PictureFile`.
+        ValueError: For an unknown ending, pixels of another dtype than uint8 and uint16, more of them than the format takes,
+            or colors that it can't say.
         OSError: If it can't be written.
     """
     height, width = picture.pixels.shape[:2]
@@ -122,10 +106,6 @@ def write_picture(path: str | Path, picture: Picture, quality: int | None = None
 
 def write_image(path: str | Path, image: Tensor) -> None:
     """Write ``(3, H, W)`` in ``[0, 1]``, rounded to 8 bit; values outside are clamped.
-
-    Args:
-        path: File to write, whose ending decides on the format.
-        image: RGB image.
 
     Raises:
         ValueError: For another shape, values that aren't finite, or as :func:`write_picture`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -19,6 +21,7 @@ from fluxsr.processes import ALONE, Processes
 if TYPE_CHECKING:
     from fluxsr.images.convert import Pixels
     from fluxsr.images.write import PictureFile
+    from fluxsr.inference.engine import Progress
     from fluxsr.inference.upscaler import Upscaler
 
 PictureFormat = Literal["png", "jpg", "webp", "tif", "bmp", "avif"]
@@ -54,28 +57,6 @@ class Work(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-class Watcher:
-    """Is told how a batch goes on; this one says nothing.
-
-    Attributes:
-        wants_pixels: Whether the sizes of all files are to be looked up before the work.
-    """
-
-    wants_pixels = False
-
-    def start(self, jobs: int, pixels: int) -> None:
-        """Take note of how many files there are, and of how many pixels their results have; 0 is not known."""
-
-    def begin(self, name: str, pixels: int) -> None:
-        """Take note of the next file, and of its result's pixels; 0 is not known."""
-
-    def tiles(self, done: int, total: int) -> None:
-        """Take note of the windows done of this file."""
-
-    def end(self) -> None:
-        """Take note that this file is done."""
-
-
 def upscale_files(
     inputs: Sequence[str],
     output: str,
@@ -94,7 +75,7 @@ def upscale_files(
     max_pixels: int = 100_000_000,
     *,
     load: Callable[[], Upscaler],
-    watcher: Watcher | None = None,
+    progress: Callable[[float, float, str], None] | None = None,
     processes: Processes = ALONE,
 ) -> Iterator[Outcome]:
     """Upscale photos of any size by any factor, in bounded memory.
@@ -117,7 +98,7 @@ def upscale_files(
         overwrite: Replace results that exist already.
         max_pixels: Limit on inputs and results; 2e8 is 200 million (default: 1e8).
         load: Returns the upscaler; called once, and not before it is known that there is work.
-        watcher: Is told how it goes on.
+        progress: Called with the megapixels done of this process, those of all its results, and the name of the file at hand.
         processes: The processes that share the files; each of them makes the same call.
 
     Yields:
@@ -128,7 +109,6 @@ def upscale_files(
     """
     from fluxsr.images.formats import format_of
 
-    watcher = watcher or Watcher()
     sizes = Sizes(SCALE if scale is None else scale, size, longest, width, height)
     sizes.of(100, 100)  # numbers that are wrong are so for all
     check_numbers(steps, strength)
@@ -158,39 +138,38 @@ def upscale_files(
     upscaler = load()
     if scale is None:
         sizes = sizes._replace(scale=upscaler.scale)
-    pixels = [_pixels_of(job.source, sizes) if watcher.wants_pixels else 0 for job in jobs[:_MOST_SIZES]]
-    mean = sum(pixels) // len(pixels)  # of the many others, whose sizes would take long to look up
-    pixels += [mean] * (len(jobs) - len(pixels))
-    watcher.start(len(jobs), sum(pixels))
     settings = Settings(sizes, steps, max_pixels, strength, quality)
     # A CPU would read, write and compute on the same cores.
-    beside = getattr(upscaler, "device", None) is not None and upscaler.device.type != "cpu"
-    yield from (overlapped if beside else one_by_one)(upscaler, list(zip(jobs, pixels, strict=True)), settings, watcher)
+    run = one_by_one if upscaler.device.type == "cpu" else overlapped
+    yield from run(upscaler, jobs, settings, _reports(jobs, sizes, progress) if progress else [None] * len(jobs))
+
+
+def _reports(
+    jobs: Sequence[Job], sizes: Sizes, progress: Callable[[float, float, str], None]
+) -> list[Callable[[int, int], None]]:
+    """Return for each file what turns its windows done into megapixels of the whole batch."""
+    sides = [_megapixels_of(job.source, sizes) for job in jobs[:_MOST_SIZES]]
+    # The sizes of many others would take long to look up.
+    sides += [sum(sides) / len(sides)] * (len(jobs) - len(sides))
+    before = list(accumulate(sides, initial=0.0))
+
+    def report(number: int, done: int, total: int) -> None:
+        name = f"{number + 1}/{len(jobs)} {jobs[number].source.name}"
+        progress(before[number] + sides[number] * done / max(total, 1), max(before[-1], 1e-6), name)
+
+    return [partial(report, number) for number in range(len(jobs))]
 
 
 def one_by_one(
-    upscaler: Upscaler, jobs: Sequence[tuple[Job, int]], settings: Settings, watcher: Watcher
+    upscaler: Upscaler, jobs: Sequence[Job], settings: Settings, reports: Sequence[Progress | None]
 ) -> Iterator[Outcome]:
-    """Upscale files, each of which is written before the next one is read.
-
-    Args:
-        upscaler: The model.
-        jobs: Files, each with the pixels of its result.
-        settings: Settings of all of them.
-        watcher: Is told how it goes on.
-
-    Yields:
-        One outcome for each, in their order.
-    """
-    for job, pixels in jobs:
-        watcher.begin(job.source.name, pixels)
-        outcome = upscale_one(upscaler, job, settings, watcher.tiles)
-        watcher.end()
-        yield outcome
+    """Upscale files, each of which is written before the next one is read; yields one outcome for each, in their order."""
+    for job, report in zip(jobs, reports, strict=True):
+        yield upscale_one(upscaler, job, settings, report)
 
 
 def overlapped(
-    upscaler: Upscaler, jobs: Sequence[tuple[Job, int]], settings: Settings, watcher: Watcher
+    upscaler: Upscaler, jobs: Sequence[Job], settings: Settings, reports: Sequence[Progress | None]
 ) -> Iterator[Outcome]:
     """As :func:`one_by_one`; while the device works on one file, the next is read and the one before is written.
 
@@ -209,43 +188,33 @@ def overlapped(
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
 
-        def ahead(number: int) -> Callable[[], Work]:
+        def ahead(job: Job) -> Callable[[], Work]:
             """Begin to read a file, and return what waits for it."""
-            job = jobs[number][0]
             if _is_tiff(job.source):  # whose library has to be kept quiet, and for that time all of this process
                 return partial(read, job, settings)
             return reader.submit(read, job, settings, quiet=False).result
 
-        following = ahead(0)
+        following = ahead(jobs[0])
         try:
-            for number, (job, pixels) in enumerate(jobs):
-                watcher.begin(job.source.name, pixels)
-                start, reading = time.perf_counter(), following
-                try:
-                    work: Work | Exception = reading()
-                except Exception as error:
-                    work = error
+            for number, (job, report) in enumerate(zip(jobs, reports, strict=True)):
+                start, reading, computed = time.perf_counter(), following, Future[Work]()
                 if number + 1 < len(jobs):
-                    following = ahead(number + 1)
-                if isinstance(work, Work):
-                    try:
-                        work = compute(upscaler, work, settings, watcher.tiles)
-                    except Exception as error:
-                        work = error
-                watcher.end()
+                    following = ahead(jobs[number + 1])
+                try:
+                    computed.set_result(compute(upscaler, reading(), settings, report))
+                except Exception as error:
+                    computed.set_exception(error)
                 seconds = time.perf_counter() - start
                 yield from settle()
-                pending = (job, writer.submit(_written, job, work, settings), seconds)
+                pending = (job, writer.submit(_write_computed, job, computed, settings), seconds)
             yield from settle()
         except KeyboardInterrupt:
             yield from settle()  # it is written, and its line is still to be said
             raise
 
 
-def _written(job: Job, work: Work | Exception, settings: Settings) -> Work:
-    if isinstance(work, Exception):
-        raise work
-    return write(job, work, settings)
+def _write_computed(job: Job, computed: Future[Work], settings: Settings) -> Work:
+    return write(job, computed.result(), settings)
 
 
 def _is_tiff(path: Path) -> bool:
@@ -260,11 +229,7 @@ def _is_tiff(path: Path) -> bool:
 
 
 def check_quality(quality: int | None, format: str | None, output: str | Path) -> None:
-    """Check that a quality is one, and that there is something to which it applies.
-
-    Raises:
-        ValueError: If it isn't.
-    """
+    """Check that a quality is one, and that there is something to which it applies."""
     from fluxsr.images.formats import FORMATS
 
     if quality is None:
@@ -276,23 +241,20 @@ def check_quality(quality: int | None, format: str | None, output: str | Path) -
         raise ValueError(f"{kind.name} is lossless and has no quality: leave it out, or write JPEG, WebP or AVIF")
 
 
-def _pixels_of(path: Path, sizes: Sizes) -> int:
-    """Return how many pixels the result of a file will have; 0 for one that can't be read."""
+def _megapixels_of(path: Path, sizes: Sizes) -> float:
+    """Return how large the result of a file will be; 0 for one that can't be read."""
     from fluxsr.images import read_size
 
     try:
         with quiet_stderr():
             height, width = sizes.of(*read_size(path))
     except (ValueError, OSError):
-        return 0
-    return height * width
+        return 0.0
+    return height * width / 1e6
 
 
-def upscale_one(
-    upscaler: Upscaler, job: Job, settings: Settings | None = None, progress: Callable[[int, int], None] | None = None
-) -> Outcome:
+def upscale_one(upscaler: Upscaler, job: Job, settings: Settings, progress: Progress | None = None) -> Outcome:
     """Upscale one file; whatever goes wrong is in the outcome, so that the next file has its turn."""
-    settings = settings or Settings()
     start = time.perf_counter()
 
     def work() -> Work:
@@ -318,19 +280,8 @@ def outcome_of(job: Job, work: Callable[[], Work]) -> Outcome:
 
 
 def read(job: Job, settings: Settings, quiet: bool = True) -> Work:
-    """Read a file, and check that its result is one that can be written.
-
-    Args:
-        job: The file.
-        settings: Settings of the batch.
-        quiet: Keep C libraries from writing to stderr meanwhile, and with them all of this process.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If the file is damaged or the result too large.
-    """
+    """Read a file, and check that its result is one that can be written."""
     from fluxsr.images import read_picture
-    from fluxsr.images.resize import is_stretched
     from fluxsr.images.write import PictureFile
 
     with quiet_stderr() if quiet else nullcontext():
@@ -345,7 +296,7 @@ def read(job: Job, settings: Settings, quiet: bool = True) -> Work:
     warnings = []
     if picture.frames > 1:
         warnings.append(f"{job.source} has {picture.frames} pages or frames: only the first is upscaled")
-    if is_stretched(old_height, old_width, height, width):
+    if _is_stretched(old_height, old_width, height, width):
         warnings.append(
             f"{job.source} is stretched from {old_width}x{old_height} to {width}x{height}, another aspect ratio: "
             "--longest, --width and --height keep it"
@@ -353,14 +304,15 @@ def read(job: Job, settings: Settings, quiet: bool = True) -> Work:
     return Work(PictureFile(job.target, picture, height, width), picture.pixels, (height, width), tuple(warnings))
 
 
-def compute(
-    upscaler: Upscaler, work: Work, settings: Settings, progress: Callable[[int, int], None] | None = None
-) -> Work:
-    """Return the work with the upscaled pixels.
+def _is_stretched(height: int, width: int, new_height: int, new_width: int) -> bool:
+    """Whether a size changes the shape of a picture, by more than rounding and a hundredth."""
+    factor = math.sqrt(new_height * new_width / (height * width))
+    rounded = abs(height * factor - new_height) <= 1 and abs(width * factor - new_width) <= 1
+    return not rounded and abs(new_width * height / (new_height * width) - 1) > 0.01
 
-    Raises:
-        ValueError: If the model's result has NaN, or not even the smallest tile fits into memory.
-    """
+
+def compute(upscaler: Upscaler, work: Work, settings: Settings, progress: Progress | None = None) -> Work:
+    """Return the work with the upscaled pixels."""
     pixels = upscaler.upscale_pixels(
         work.pixels, size=work.size, steps=settings.steps, progress=progress, strength=settings.strength
     )
@@ -368,11 +320,7 @@ def compute(
 
 
 def write(job: Job, work: Work, settings: Settings) -> Work:
-    """Write a result, and add to the warnings what its format can't hold.
-
-    Raises:
-        OSError: If it can't be written.
-    """
+    """Write a result, and add to the warnings what its format can't hold."""
     lost = work.file.write(work.pixels, settings.quality)
     if not lost:
         return work

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -30,68 +31,40 @@ _ROWS = 256
 _GRAY = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
 
 
+@dataclass
 class StripRun:
-    """One image on its way through the stages, at one tile size.
+    """One image on its way through the stages, at one tile size."""
 
-    Args:
-        velocity: The student.
-        autoencoder: The autoencoder that it was trained with.
-        pixels: The image, ``(H, W, C)``, its longer side vertical.
-        size: (height, width) of the result.
-        times: Times of the steps, from the start time down to 0.
-        window: Side in pixels of what the model sees at a time; ``None``: the tile.
-        tile: Side in pixels of what is computed at a time.
-        turned: Whether height and width were exchanged.
-        color_fix: See :class:`fluxsr.inference.Upscaler`.
-        grid_fix: See there.
-        device: Device of the networks.
-        strength: Share of the way from the input's latents to the model's.
-        progress: Called with the number of windows done and of all windows.
-    """
+    velocity: VelocityModel
+    autoencoder: Autoencoder
+    pixels: Pixels  # (H, W, C), the longer side vertical
+    size: tuple[int, int]  # (height, width) of the result
+    times: Sequence[float]  # of the steps, from the start time down to 0
+    window: int | None  # side in pixels of what the model sees at a time; None: the tile
+    tile: int  # side in pixels of what is computed at a time
+    turned: bool  # whether height and width were exchanged
+    color_fix: ColorFix
+    grid_fix: bool
+    device: torch.device
+    strength: float  # share of the way from the input's latents to the model's
+    progress: Progress | None
 
-    def __init__(
-        self,
-        velocity: VelocityModel,
-        autoencoder: Autoencoder,
-        pixels: Pixels,
-        size: tuple[int, int],
-        *,
-        times: Sequence[float],
-        window: int | None,
-        tile: int,
-        turned: bool,
-        color_fix: ColorFix,
-        grid_fix: bool,
-        device: torch.device,
-        strength: float = 1.0,
-        progress: Progress | None = None,
-    ) -> None:
-        self.velocity = velocity
-        self.autoencoder = autoencoder
-        self.pixels = pixels
-        self.size = size
+    def __post_init__(self) -> None:
         # Of no strength, one step is as good as many, and is not rounded as often.
-        self.times = times if strength else (times[0], times[-1])
-        self.turned = turned
-        self.color_fix = color_fix
-        self.device = device
-        self.strength = strength
-        self.progress = progress or (lambda done, total: None)
+        self.times = self.times if self.strength else (self.times[0], self.times[-1])
         self.done = 0
-        downsample = autoencoder.downsample
+        downsample = self.autoencoder.downsample
         self.token = 2 * downsample
-        self.latent_size = (_blocks(size[0], self.token) * 2, _blocks(size[1], self.token) * 2)
-        self.grid_fix = grid_fix and enough_tokens(size, self.token)
-        window = min(window or tile, tile)
-        # In latent positions, and even.
-        self.window = max(2, window // downsample // 2 * 2)
-        self.overlap = self.window // 4
-        self.batch = max(1, (tile // window) ** 2)
-        source = PixelRows(pixels)
-        self.enlarged = Resized(
-            source.color, source.size, size, (self.latent_size[0] * downsample, self.latent_size[1] * downsample)
-        )
-        self.alpha = Resized(source.alpha, source.size, size) if has_alpha(pixels) else None
+        height, width = (-(-side // self.token) * 2 for side in self.size)
+        self.latent_size = (height, width)
+        self.grid_fix = self.grid_fix and enough_tokens(self.size, self.token)
+        window = min(self.window or self.tile, self.tile)
+        self.positions = max(2, window // downsample // 2 * 2)  # of a window along one side, even
+        self.overlap = self.positions // 4
+        self.batch = max(1, (self.tile // window) ** 2)
+        source = PixelRows(self.pixels)
+        self.enlarged = Resized(source.color, source.size, self.size, (height * downsample, width * downsample))
+        self.alpha = Resized(source.alpha, source.size, self.size) if has_alpha(self.pixels) else None
 
     def result(self) -> Pixels:
         """Return the upscaled pixels, of the dtype and the channels that came in."""
@@ -118,9 +91,9 @@ class StripRun:
     def restored(self) -> Iterator[Tensor]:
         """Return the strips of the restored image: the stages, each drawing on the one before."""
         latents = self.stage(self.autoencoder.encode, self.enlarged, reads=self.autoencoder.downsample)
-        windows = math.prod(len(spans(side, self.window, self.overlap)) for side in self.latent_size)
+        windows = math.prod(len(spans(side, self.positions, self.overlap)) for side in self.latent_size)
         self.total = (len(self.times) - 1) * windows
-        self.progress(0, self.total)
+        self.report()
         for t, s in pairwise(self.times):
             latents = self.stage(self.euler_step(t, s), RowBuffer(latents))
         strips = self.stage(self.autoencoder.decode, RowBuffer(latents), writes=self.autoencoder.downsample)
@@ -142,12 +115,17 @@ class StripRun:
             on_device,
             source,
             self.latent_size,
-            tile=self.window,
+            tile=self.positions,
             overlap=0 if exact else self.overlap,
             batch=self.batch,
             reads=reads,
             writes=writes,
         )
+
+    def report(self) -> None:
+        """Say how many windows are done."""
+        if self.progress is not None:
+            self.progress(self.done, self.total)
 
     def euler_step(self, t: float, s: float) -> Callable[[Tensor], Tensor]:
         """Return one Euler step from ``t`` to ``s``. Blending after the step is blending the velocities: weights sum to one.
@@ -161,7 +139,7 @@ class StripRun:
             state, origin = (windows, windows) if first or strength == 1 else windows.chunk(2, dim=1)
             result = euler(self.velocity, state, t, s, 1) if strength else state
             self.done += len(windows)
-            self.progress(self.done, self.total)
+            self.report()
             if strength == 1:
                 return result
             if last:
@@ -200,20 +178,12 @@ class StripRun:
 
 
 def _finite(strip: Tensor) -> Tensor:
-    """Return a strip of the restored image, if it is one.
-
-    Raises:
-        ValueError: If it has NaN or infinite values, which would be black or white in the result.
-    """
+    """Return a strip of the restored image, if it is one."""
     if not bool(strip.isfinite().all()):
         raise ValueError(
             "the model gave NaN or infinite values: its training has diverged, or its dtype is too narrow (try float32)"
         )
     return strip
-
-
-def _blocks(length: int, block: int) -> int:
-    return -(-length // block)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

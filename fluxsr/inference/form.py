@@ -27,41 +27,24 @@ INT8_BYTES = 1.0  # of a weight; a scale for each row is nothing beside it
 
 
 class Form(NamedTuple):
-    """The form in which a model is held.
+    """The form in which a model is held."""
 
-    Attributes:
-        folded: Whether its modulation layers are constants and, if there is no text, the layers for text are left out.
-        quantize: Format of the weights; ``None``: their dtype.
-        by_block: Whether the weights stay in main memory and come block by block, the next while one computes.
-        tiled: Whether the autoencoder works in tiles of :data:`DECODE_TILE` pixels.
-    """
-
-    folded: bool = False
-    quantize: Quantization | None = None
-    by_block: bool = False
-    tiled: bool = False
+    folded: bool = False  # modulation layers are constants, and without a text its layers are left out
+    quantize: Quantization | None = None  # format of the weights; None: their dtype
+    by_block: bool = False  # weights stay in main memory and come block by block, the next while one computes
+    tiled: bool = False  # the autoencoder works in tiles of DECODE_TILE pixels
 
 
 class MemoryPlan(NamedTuple):
-    """The form that was chosen, and what it takes.
-
-    Attributes:
-        form: Form in which the model is held.
-        dtype: Dtype of what is not quantized.
-        tile: Side in pixels of what is computed at a time.
-        window: Side in pixels of what the model sees at a time.
-        peak_bytes: The most that is on the device at a time.
-        parts: Parts of the peak, by kind.
-        limit_bytes: Bytes that may be used: the memory without the reserve.
-    """
+    """The form that was chosen, and what it takes."""
 
     form: Form
-    dtype: str
-    tile: int
-    window: int
-    peak_bytes: int
-    parts: dict[str, int]
-    limit_bytes: int
+    dtype: str  # of what is not quantized
+    tile: int  # side in pixels of what is computed at a time
+    window: int  # side in pixels of what the model sees at a time
+    peak_bytes: int  # the most that is on the device at a time
+    parts: dict[str, int]  # of the peak, by kind
+    limit_bytes: int  # that may be used: the memory without the reserve
 
     def words(self) -> str:
         """Return the plan in one line."""
@@ -80,19 +63,7 @@ class MemoryPlan(NamedTuple):
 def choose_form(
     velocity: FluxBackbone, autoencoder: Any, start_time: float, window: int | None, limit: int, *, cuda: bool
 ) -> MemoryPlan:
-    """Return the first form that fits: from the fastest to the leanest, and those that change no bits first among equals.
-
-    Args:
-        velocity: The model on the meta device.
-        autoencoder: Its autoencoder, there too; its tiling is switched on where that is chosen.
-        start_time: Time of the LR latents.
-        window: Side in pixels of what the model sees at a time; ``None``: 1024.
-        limit: Bytes that may be used.
-        cuda: Whether it runs on a GPU, with fused kernels.
-
-    Raises:
-        ValueError: If the leanest form doesn't fit, saying what it takes.
-    """
+    """Return the first form that fits: from the fastest to the leanest, and those that change no bits first among equals."""
     window = window or _LARGEST
     least = None
     # Folded once, for all the forms that are: on the meta device, too, it builds a whole transformer.
@@ -119,15 +90,7 @@ def choose_form(
 def take_form(
     velocity: FluxBackbone, autoencoder: Any, start_time: float, plan: MemoryPlan, place: torch.device
 ) -> tuple[FluxBackbone, Any]:
-    """Return networks that lie in main memory in the form that was planned, on the device that computes.
-
-    Args:
-        velocity: The student, on the CPU.
-        autoencoder: Its autoencoder, there too.
-        start_time: Time of the LR latents.
-        plan: Form that :func:`choose_form` chose for them.
-        place: The device.
-    """
+    """Return networks that lie in main memory in the form that was planned, on the device that computes."""
     form = plan.form
     if form.folded and not is_folded(velocity.transformer.config):
         velocity = fold_modulation(velocity, start_time, fuse=True)  # the whole one is free to go

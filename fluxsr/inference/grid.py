@@ -72,12 +72,7 @@ class WithoutGrid:
 
 
 class Trimmed:
-    """The rows of an image inside of its true width and of [0, 1]; itself a source of rows.
-
-    Args:
-        rows: The image, perhaps wider.
-        width: The true width.
-    """
+    """The rows of an image inside of its true width and of [0, 1]; itself a source of rows."""
 
     def __init__(self, rows: RowSource, width: int) -> None:
         self.source = rows

@@ -20,17 +20,11 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The work of a batch.
-
-    Attributes:
-        jobs: One for each result.
-        problems: Errors of single inputs.
-        left_out: Files in a folder that the batch does not take, one line for each folder.
-    """
+    """The work of a batch."""
 
     jobs: list[Job]
-    problems: list[str]
-    left_out: list[str]
+    problems: list[str]  # errors of single inputs
+    left_out: list[str]  # files in a folder that the batch does not take, one line for each folder
 
 
 def plan_files(inputs: Sequence[str], output: str | Path, suffix: str = "", kind: str | None = None) -> Plan:
@@ -38,15 +32,6 @@ def plan_files(inputs: Sequence[str], output: str | Path, suffix: str = "", kind
 
     A file that is named twice is done once. Results of an earlier run are left out. They are files that this call would make of
     another of its inputs, and what lies in an output folder inside of an input folder.
-
-    Args:
-        inputs: Files, folders, patterns.
-        output: A folder, or a file for a single image. An existing folder, a slash at the end or no ending is a folder.
-        suffix: Text added to each name.
-        kind: Ending of the results, without its dot; by default that of each input.
-
-    Raises:
-        ValueError: If ``output`` can't hold the results, or says something else than ``suffix`` and ``kind``.
     """
     from fluxsr.images.formats import FORMATS
     from fluxsr.images.listing import expand_pattern
@@ -100,11 +85,7 @@ def plan_files(inputs: Sequence[str], output: str | Path, suffix: str = "", kind
 
 
 def _names_a_file(output: str | Path, suffix: str, kind: str | None) -> bool:
-    """Whether ``output`` is a file's name, and not a folder's.
-
-    Raises:
-        ValueError: If it is a name that can't be written, or says something else than the other options.
-    """
+    """Whether ``output`` is a file's name, and not a folder's."""
     from fluxsr.images.formats import FORMATS, WRITTEN
 
     text, path = os.fspath(output), Path(output)
@@ -162,9 +143,6 @@ def writable(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
     """Return the jobs whose folder can be written, and a line for each that can't.
 
     Known before the work: a file without a name is made and gone.
-
-    Raises:
-        ValueError: If there are jobs, and none of their folders can be written.
     """
     told: dict[Path, str] = {}
     for folder in {job.target.parent for job in jobs}:

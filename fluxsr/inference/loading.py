@@ -21,13 +21,7 @@ FLUX_WINDOW = 1024
 
 
 class Student(NamedTuple):
-    """A super-resolver that is known and not loaded yet: all that load or export one ask here.
-
-    Attributes:
-        source: Place of the weights, or of the base's where there is an adapter.
-        lora: The adapter's file.
-        record: What the model is besides its weights; its ``start_time`` is known.
-    """
+    """A super-resolver that is known and not loaded yet: all that load or export one ask here."""
 
     source: ModelSource
     lora: str | None

@@ -30,15 +30,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def memory_limit(memory: str, device: torch.device) -> int:
-    """Return how many bytes may be used of a memory, without what is left to the device's own needs.
-
-    Args:
-        memory: A size such as 12GB or 16GiB; or ``auto``, for what is free on the device now.
-        device: The device that computes.
-
-    Raises:
-        ValueError: If it is neither, or nothing is left.
-    """
+    """Return how many bytes may be used of a memory (12GB, 16GiB, auto: what is free), without the device's own needs."""
     size = free_memory(device) if memory == "auto" else memory_size(memory)
     limit = size - (RESERVE if device.type == "cuda" else 0)
     if limit <= 0:
@@ -59,14 +51,7 @@ def bytes_per_pixel(velocity: VelocityModel, autoencoder: Autoencoder) -> int:
 
 
 def affordable_tile(device: torch.device, pixel_bytes: int, smallest: int, largest: int) -> int:
-    """Return the side in pixels of a square tile for half the free memory: ``largest``, or else ``smallest`` doubled.
-
-    Args:
-        device: Device that computes.
-        pixel_bytes: Bytes of activations for each pixel.
-        smallest: Side in pixels to begin with.
-        largest: Side in pixels that is not exceeded.
-    """
+    """Return the side in pixels of a square tile for half the free memory: ``largest``, or else ``smallest`` doubled."""
     if largest**2 * pixel_bytes <= free_memory(device) // 2:
         return largest  # which need not be a doubling: a window of 192 pixels is no reason to work with 128
     side = smallest

@@ -7,14 +7,7 @@ from fluxsr.models.student import StudentRecord
 
 
 def model_card(record: StudentRecord, *, folded: bool = False, dtype: str = "float32", name: str = "PATH_OR_ID") -> str:
-    """Return the text of a ``README.md`` for a saved :class:`fluxsr.inference.pipeline.FluxSRPipeline`.
-
-    Args:
-        record: What the model is; its base decides the license.
-        folded: Whether its modulation layers were folded.
-        dtype: Dtype of the weights, which loading needs.
-        name: Name of the repository or folder, for the example.
-    """
+    """Return the text of a ``README.md`` for a saved :class:`fluxsr.inference.pipeline.FluxSRPipeline`."""
     base_model = record.base or "unknown"
     license = license_of(base_model)
     header = ["library_name: diffusers", "pipeline_tag: image-to-image", f"license: {license.identifier}"]

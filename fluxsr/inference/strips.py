@@ -23,9 +23,6 @@ class RowBuffer:
     """Row ranges of what arrives as consecutive strips; rows above the last range asked for are forgotten.
 
     So ranges may overlap, but must not go back: ``top`` never falls from one call to the next.
-
-    Args:
-        strips: Tensors ``(C, any height, W)``, from the first row on.
     """
 
     def __init__(self, strips: Iterator[Tensor]) -> None:

@@ -1,8 +1,7 @@
 """Computes what a training run takes, before anything is downloaded or rented."""
 
 from fluxsr.planning.advice import Advice, advise
-from fluxsr.planning.plan import make_plan
-from fluxsr.planning.records import Experiment, Phase, Plan, Validation
+from fluxsr.planning.plan import Experiment, Phase, Plan, Validation, make_plan
 from fluxsr.planning.step import Settings
 
 __all__ = ["Advice", "Experiment", "Phase", "Plan", "Settings", "Validation", "advise", "make_plan"]

@@ -7,20 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluxsr.models import FluxBackbone
-from fluxsr.planning.plan import PHOTO, make_plan
-from fluxsr.planning.records import Experiment, Plan
+from fluxsr.planning.plan import PHOTO, Experiment, Plan, make_plan
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing to switch on.
-
-    Args:
-        what: Description in words.
-        arguments: Arguments for ``fluxsr fit``.
-        devices: Devices of the run; ``None``: as before.
-        strategy: Strategy of the run; ``None``: as before.
-    """
+    """One thing to switch on, in words and as arguments of ``fluxsr fit``; ``None``: devices or strategy are as before."""
 
     what: str
     arguments: tuple[str, ...] = ()
@@ -30,13 +22,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change with the peak that it leads to.
+    """A change, in words and as arguments of ``fluxsr fit``, with the peak that it leads to.
 
     Attributes:
-        what: The change, in words.
-        arguments: Arguments that make it, as the command line takes them.
         peak_bytes: Per process, with the change: of a step, or of a validation where that is larger.
-        saves_bytes: Bytes that the peak shrinks by; negative where it grows.
+        saves_bytes: Bytes that the peak shrinks by.
         steps_per_hour: Steps per hour with the change, at the stated throughput.
         fits: Whether the peak fits the memory.
     """
@@ -69,9 +59,7 @@ def advise(
         photo: (height, width) of the photos that are validated whole, in pixels.
     """
     changes = possible_changes(experiment, plan)
-    local = [
-        change for change in changes if change.arguments and change.devices is None and "quantize" not in change.what
-    ]
+    local = [one for one in changes if one.arguments and one.devices is None and "quantize" not in one.what]
     if len(local) > 1:
         together = tuple(argument for change in local for argument in change.arguments)
         changes.append(Change("all of these but quantization, FSDP2 and devices", together))
@@ -86,19 +74,19 @@ def advise(
         )
         saved = plan.needed_bytes - new.needed_bytes
         if saved > 0:
-            shown = list(change.arguments)
             needed = new.needed_bytes
-            found.append(Advice(change.what, shown, needed, saved, new.steps_per_hour, needed <= limit))
+            found.append(
+                Advice(change.what, list(change.arguments), needed, saved, new.steps_per_hour, needed <= limit)
+            )
     return sorted(found, key=lambda advice: -advice.saves_bytes)
 
 
 def possible_changes(experiment: Experiment, plan: Plan) -> list[Change]:
     """Return what of the memory ladder a configuration does not have yet."""
-    options = experiment.options
-    model: dict[str, Any] = options.get("model", {})
-    backbone = _arguments(model, "backbone")
-    autoencoder = _arguments(model, "autoencoder")
-    objective = _arguments(model, "objective")
+    model: dict[str, Any] = experiment.options.get("model", {})
+    backbone, autoencoder, objective = (
+        (model.get(part) or {}).get("init_args") or {} for part in ("backbone", "autoencoder", "objective")
+    )
     changes = []
     prefix = "--model.backbone.init_args"
     lora = backbone.get("trainable") == "lora"
@@ -127,13 +115,16 @@ def possible_changes(experiment: Experiment, plan: Plan) -> list[Change]:
     cropped = _halved_crops(model, plan.crop)
     if cropped:
         changes.append(Change("image terms on a crop of half the side", cropped))
-    if "8bit" not in str(_get(model, "optimizer", "class_path")):
+    if "8bit" not in str(model.get("optimizer")):
         changes.append(Change("8-bit Adam", ("--model.optimizer=fluxsr.training.AdamW8bit",)))
     rank = backbone.get("lora_rank")
     if lora and isinstance(rank, int) and rank >= 8 and not backbone.get("lora_weights"):
         changes.append(Change(f"LoRA of rank {rank // 2}", (f"{prefix}.lora_rank={rank // 2}",)))
     if plan.batch_size > 1:
-        changes.append(Change("half the batch, accumulated twice as long", _halved_batch(experiment, plan)))
+        where = "trainer" if experiment.module.adversary is None else "model.adversary.init_args"
+        halved = f"--data.batch_size={plan.batch_size // 2}"
+        twice = f"--{where}.accumulate_grad_batches={2 * plan.accumulate_grad_batches}"
+        changes.append(Change("half the batch, accumulated twice as long", (halved, twice)))
     if plan.strategy != "fsdp2" and backbone.get("quantize") is None:
         devices = max(2, plan.devices)
         changes.append(Change(f"FSDP2 over {devices} devices", ("--trainer.strategy=fsdp2",), devices, "fsdp2"))
@@ -151,22 +142,3 @@ def _halved_crops(model: dict[str, Any], crop: int | None) -> tuple[str, ...]:
             if side >= 64:
                 changed.append(f"--model.losses.{name}.init_args.crop={side // 2}")
     return tuple(changed)
-
-
-def _halved_batch(experiment: Experiment, plan: Plan) -> tuple[str, ...]:
-    where = "trainer" if experiment.module.adversary is None else "model.adversary.init_args"
-    return (
-        f"--data.batch_size={plan.batch_size // 2}",
-        f"--{where}.accumulate_grad_batches={2 * plan.accumulate_grad_batches}",
-    )
-
-
-def _arguments(model: dict[str, Any], name: str) -> dict[str, Any]:
-    return _get(model, name, "init_args") or {}
-
-
-def _get(model: dict[str, Any], *path: str) -> Any:
-    found: Any = model
-    for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found

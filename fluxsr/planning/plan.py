@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 import fluxsr.ledger
 import fluxsr.like_gpu
+from fluxsr.data import SRDataModule
 from fluxsr.ledger import ACTIVATIONS, Ledger, NotPlannable, Peak
 from fluxsr.models import FluxBackbone
 from fluxsr.models.features import find_blocks
-from fluxsr.planning.records import Experiment, Phase, Plan, Sharding, Validation
-from fluxsr.planning.shapes import make_batch, make_validation_batch
 from fluxsr.planning.step import (
     AVERAGE,
     BASE,
@@ -27,6 +26,9 @@ from fluxsr.planning.step import (
     PHASES,
     TRAINED,
     VALIDATION,
+    Settings,
+    make_batch,
+    make_validation_batch,
     run_step,
 )
 from fluxsr.training import OneStepSR
@@ -40,6 +42,111 @@ SLOWER, FASTER = 0.5, 1.5
 PHOTO = (1356, 2040)  # (height, width) that most of DIV2K's validation photos have, or less
 LR_TIME = 0.5  # what stands in for a T_L that is to be measured
 _SHARDED = (BASE, BASE_LINEARS, MODULATION_LAYERS, TRAINED, FROZEN_ROLES, GRADIENTS, OPTIMIZER, AVERAGE)
+Sharding = Literal["none", "ddp", "fsdp2"]
+
+
+@dataclass
+class Experiment:
+    """A training run as its configuration describes it, instantiated without weights.
+
+    Args:
+        module: The module to train.
+        data: Data that it is trained on; only its plain arguments are read.
+        settings: Settings of the trainer.
+        max_steps: Optimizer steps of the whole run; ``None``: open.
+        strategy: Strategy, as the trainer's configuration names it.
+        options: The configuration as plain values.
+    """
+
+    module: OneStepSR
+    data: SRDataModule
+    settings: Settings
+    max_steps: int | None = None
+    strategy: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Phase:
+    """The most live bytes of a process in one phase of the step, and the phase's floating-point operations."""
+
+    phase: str
+    peak_bytes: int
+    flops: float
+
+
+@dataclass
+class Validation:
+    """The most live bytes while one validation batch is restored and measured, in the middle of a run, and their kinds.
+
+    ``tile`` is the module's; ``None``: whole images.
+    """
+
+    height: int
+    width: int
+    batch_size: int
+    tile: int | None
+    peak_bytes: int
+    peak: dict[str, int]
+    flops: float
+
+
+@dataclass
+class Plan:
+    """Memory and arithmetic of one training step in one process; bytes are of tensors, per process.
+
+    Attributes:
+        crop: Side of the images in pixels; ``None``: teacher pairs of their own size.
+        parameters: Counts, of the whole model: ``transformer`` (its modulation included, adapters not), ``modulation`` (the
+            blocks' ``norm*.linear``), ``norm_out`` (the last modulation), ``trainable``, ``autoencoder``, ``total``.
+        held_bytes: Memory that is kept from step to step, by kind.
+        phases: Phases in the order of the step.
+        peak_bytes: The largest number of live bytes, in ``peak_phase``.
+        peak: Parts of the peak, by kind; activations by the phase that made them.
+        flops_per_step: Floating-point operations of an optimizer step, recomputation included.
+        tflops: The stated throughput of a device, in 1e12 FLOPs a second.
+        seconds_range: Seconds per step at 1.5 and at 0.5 times the throughput: those of a fast and of a slow device.
+        hours: Hours that the whole run takes; ``None`` if its length is not set.
+        checkpoint_bytes: Bytes of a checkpoint file: trained weights, moving averages and the optimizer's state.
+        host_shared_bytes: Bytes of frozen weights, whose files are mapped into host memory while they go to the devices. All
+            processes of a machine share them.
+        host_bytes: Bytes of host memory for each process on top: what is trained, and a checkpoint while it is written.
+        validation: Cost of a validation batch; ``None`` where the configuration has none.
+        notes: Assumptions of the plan.
+    """
+
+    devices: int
+    strategy: Sharding
+    precision: str
+    batch_size: int
+    accumulate_grad_batches: int
+    crop: int | None
+    parameters: dict[str, int]
+    held_bytes: dict[str, int]
+    phases: list[Phase]
+    peak_bytes: int
+    peak_phase: str
+    peak: dict[str, int]
+    flops_per_step: float
+    tflops: float
+    seconds_per_step: float
+    seconds_range: tuple[float, float]
+    steps_per_hour: float
+    hours: float | None
+    checkpoint_bytes: int
+    host_shared_bytes: int
+    host_bytes: int
+    validation: Validation | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def needed_bytes(self) -> int:
+        """The larger of the peaks of a step and of a validation."""
+        return self.peak_bytes if self.validation is None else max(self.peak_bytes, self.validation.peak_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
 
 
 def make_plan(
@@ -83,7 +190,8 @@ def make_plan(
         )
         module.build_table()
     module.to("meta")
-    frozen, trained = host_bytes(module)
+    trained = sum(map(_bytes, module.trained.parameters().values()))
+    frozen = sum(map(_bytes, module.parameters())) - trained
     accumulate = settings.accumulate if module.adversary is None else module.adversary.accumulate_grad_batches
     settings = replace(settings, accumulate=accumulate)
     divisor = devices if sharding == "fsdp2" else 1
@@ -95,7 +203,7 @@ def make_plan(
     parameters = count_parameters(module)
     extra = {} if divisor == 1 else {"units in flight": units_in_flight(backbone)}
     if sharding == "ddp":
-        extra = {"gradient buckets": sum(map(_bytes, module.trained.parameters().values()))}
+        extra = {"gradient buckets": trained}
     ledger = Ledger(shares)
     batch, photos = make_batch(module, experiment.data), make_validation_batch(experiment.data, photo)
     try:
@@ -106,7 +214,8 @@ def make_plan(
         if "meta device" not in str(error):
             raise
         raise NotPlannable("Tensor.numpy", _place(error)) from error  # which torch doesn't dispatch
-    peaks = {phase: _with(peak, extra) for phase, peak in ledger.peaks.items()}
+    more = sum(extra.values())
+    peaks = {phase: Peak(peak.total + more, {**peak.parts, **extra}) for phase, peak in ledger.peaks.items()}
     validated = peaks.pop(VALIDATION, None)
     validation = None
     if photos is not None and validated is not None:
@@ -153,11 +262,7 @@ def make_plan(
 
 
 def choose_sharding(asked: str, configured: str, devices: int) -> Sharding:
-    """Return how the model is spread over the devices.
-
-    Raises:
-        ValueError: For a strategy that is not known here.
-    """
+    """Return how the model is spread over the devices."""
     if asked not in ("auto", "ddp", "fsdp2"):
         raise ValueError(f"strategy must be auto, ddp or fsdp2, got {asked!r}")
     if devices == 1:
@@ -184,12 +289,6 @@ def count_parameters(module: OneStepSR) -> dict[str, int]:
     }
 
 
-def host_bytes(module: OneStepSR) -> tuple[int, int]:
-    """Return the bytes of a module's frozen and of its trained parameters, as they are stored."""
-    trained = sum(map(_bytes, module.trained.parameters().values()))
-    return sum(map(_bytes, module.parameters())) - trained, trained
-
-
 def units_in_flight(backbone: nn.Module) -> float:
     """Return the bytes of FSDP2's units that are whole at a time: what lies outside the blocks, and two blocks.
 
@@ -212,10 +311,6 @@ def _place(error: BaseException) -> str:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _with(peak: Peak, extra: dict[str, float]) -> Peak:
-    return Peak(peak.total + sum(extra.values()), {**peak.parts, **extra})
 
 
 def _rounded(parts: dict[str, float]) -> dict[str, int]:

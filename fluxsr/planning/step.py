@@ -1,4 +1,4 @@
-"""Runs one training step of a module in Lightning's own trainer, and records it."""
+"""Runs one training step of a module in Lightning's own trainer, on batches of the right shapes, and records it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fluxsr.data import SRBatch
+from fluxsr.data import SRBatch, SRDataModule
 from fluxsr.flows import PairedTimes
 from fluxsr.ledger import Ledger
 from fluxsr.like_gpu import LikeDevice, like_device
@@ -63,22 +63,51 @@ class Settings:
     average: bool = False
 
 
+def make_batch(module: OneStepSR, data: SRDataModule, device: str = "meta") -> SRBatch:
+    """Return a training batch of the shapes that a data module serves, whose files need not exist."""
+    if data.crop is None:
+        raise ValueError("data.crop is null, so the images' size is not known: give --data.crop, in pixels")
+    batch, side = data.batch_size, data.crop
+    hr_image = torch.rand(batch, 3, side, side, device=device)
+    lr_image = torch.rand(batch, 3, side // data.scale, side // data.scale, device=device)
+    index = torch.arange(batch, device=device)
+    if data.pairs is None or data.photos is not None:  # a mixture brings no latents
+        return SRBatch(hr_image, lr_image, index)
+    autoencoder: Any = module.autoencoder
+    small = side // autoencoder.downsample
+    latents = torch.randn(2, batch, autoencoder.latent_channels, small, small, device=device)
+    return SRBatch(hr_image, lr_image, index, latents[0].clone(), latents[1].clone())
+
+
+def make_validation_batch(data: SRDataModule, photo: tuple[int, int]) -> SRBatch | None:
+    """Return a validation batch of the shapes that a data module serves; ``None`` where it validates on nothing.
+
+    With ``val_crop`` it is a batch of such crops, else one whole photo of ``photo`` (height, width), cut as the module cuts it.
+    """
+    if data.val_photos is None:
+        return None
+    batch, sides = (1, photo) if data.val_crop is None else (data.batch_size, (data.val_crop, data.val_crop))
+    if data.val_crop is None:
+        multiple = data.val_multiple_of or data.scale
+        sides = (sides[0] // multiple * multiple, sides[1] // multiple * multiple)
+        if not all(sides):
+            raise ValueError(
+                f"a photo of {photo[1]}x{photo[0]} can't be cut to multiples of {multiple}: plan a larger one"
+            )
+    hr_image = torch.rand(batch, 3, *sides, device="meta")
+    lr_image = torch.rand(batch, 3, *(side // data.scale for side in sides), device="meta")
+    return SRBatch(hr_image, lr_image, torch.arange(batch, device="meta"))
+
+
 def run_step(
     module: OneStepSR, batch: SRBatch, settings: Settings, ledger: Ledger, validation: SRBatch | None = None
 ) -> None:
     """Make one training step, as it is when training has been running for a while: with the optimizer's state.
 
-    With accumulated batches it is the last one, whose gradients add to those that are there already.
-
-    Args:
-        module: Module on the meta device, or a real one on the CPU.
-        batch: Batch for one process, on the same device.
-        settings: Settings of the trainer.
-        ledger: Takes it all down.
-        validation: A batch that is validated after the step, on the same device.
+    With accumulated batches it is the last one, whose gradients add to those that are there already. The module and the batch
+    for one process are on the meta device, and so is one that is validated after the step. The ledger takes it all down.
     """
-    device = batch.hr_image.device
-    strategy: Any = _Nowhere(device=device) if device.type == "meta" else "auto"
+    strategy: Any = _Nowhere(device=batch.hr_image.device)
     callbacks: list[Callback] = [EMA()] if settings.average else []
     # As large, and without a gradient scaler, which wants a GPU.
     precision: Any = "bf16-mixed" if settings.precision in ("16", "16-mixed") else settings.precision
@@ -95,9 +124,8 @@ def run_step(
         claim(module, ledger)
         for tensor in (value for value in batch if isinstance(value, torch.Tensor)):
             ledger.own(tensor, "batch")
-        if device.type == "meta":
-            stack.enter_context(like_device(LikeDevice(settings.cuda)))
-            module.seed = fullest_draw(module, len(batch.hr_image))
+        stack.enter_context(like_device(LikeDevice(settings.cuda)))
+        module.seed = fullest_draw(module, len(batch.hr_image))
         stack.enter_context(ledger)
         one_batch: Any = [batch]
         photos: Any = None if validation is None else DataLoader([validation], batch_size=None)  # type: ignore[arg-type]
@@ -105,13 +133,7 @@ def run_step(
 
 
 def claim(module: OneStepSR, ledger: Ledger) -> None:
-    """Book all that a module holds, by kind."""
-    for tensor, kind in held(module):
-        ledger.own(tensor, kind)
-
-
-def held(module: OneStepSR) -> Iterator[tuple[Tensor, str]]:
-    """Yield every parameter and buffer with its kind."""
+    """Book every parameter and buffer that a module holds, by kind."""
     kinds = {id(p): NETWORKS for term in module.modules() if isinstance(term, FrozenNetwork) for p in term.parameters()}
     kinds |= {id(parameter): AUTOENCODER for parameter in module.get_submodule("autoencoder").parameters()}
     backbone = module.backbone
@@ -128,9 +150,9 @@ def held(module: OneStepSR) -> Iterator[tuple[Tensor, str]]:
             kinds[id(parameter)] = BASE_LINEARS if id(parameter) in linears else BASE
     kinds |= {id(parameter): TRAINED for parameter in module.trained.parameters().values()}
     for parameter in module.parameters():
-        yield parameter, kinds.get(id(parameter), FROZEN_ROLES)
+        ledger.own(parameter, kinds.get(id(parameter), FROZEN_ROLES))
     for buffer in module.buffers():
-        yield buffer, OTHERS
+        ledger.own(buffer, OTHERS)
 
 
 def fullest_draw(module: OneStepSR, batch_size: int) -> int:
@@ -283,15 +305,11 @@ class _Bookkeeper(Callback):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep Lightning's remarks on a trainer that nobody sees from the user."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
+    before = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        logging.disable(logging.WARNING)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logging.disable(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fluxsr.planning.advice import Advice
-from fluxsr.planning.records import Plan
+from fluxsr.planning.plan import Plan, Validation
 
 
 def to_text(plan: Plan) -> str:
@@ -34,7 +34,7 @@ def to_text(plan: Plan) -> str:
         f"peak {gigabytes(plan.peak_bytes)}, in the phase {plan.peak_phase}",
         *(f"  {kind:<24}{gigabytes(size):>12}" for kind, size in plan.peak.items()),
         "",
-        *validation_lines(plan),
+        *_validation(plan.validation),
         f"step        {operations(plan.flops_per_step)} a GPU; at {plan.tflops:g} TFLOP/s (stated) "
         f"{plan.seconds_per_step:.3g} s, {plan.steps_per_hour:,.0f} steps an hour{run}",
         f"            {fast:.3g} s at half as much again, {slow:.3g} s at half of it",
@@ -46,9 +46,7 @@ def to_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def validation_lines(plan: Plan) -> list[str]:
-    """Return what a validation takes, as lines for people."""
-    one = plan.validation
+def _validation(one: Validation | None) -> list[str]:
     if one is None:
         return []
     how = "whole" if one.tile is None else f"in tiles of {one.tile}"

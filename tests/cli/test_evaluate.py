@@ -9,8 +9,8 @@ from PIL import Image
 from fluxsr.cli.main import main
 from fluxsr.data import RealESRGANDegradation
 from fluxsr.evaluation import load_metric
-from fluxsr.evaluation.imresize import rounded
 from fluxsr.images import read_image
+from fluxsr.images.resize import rounded
 from fluxsr.inference import Upscaler
 from fluxsr.models import load_flux
 from tests.cli.conftest import fresh_process_modules

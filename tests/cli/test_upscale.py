@@ -4,14 +4,13 @@ import random
 import struct
 import subprocess
 import sys
-import time
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fluxsr.cli.main import main
-from fluxsr.inference.jobs import plan_files
 from tests.cli.mistakes import failed
 
 
@@ -91,19 +90,6 @@ def test_nothing_is_overwritten_unless_told(folder, tmp_path, capsys):
     assert Image.open(out / "a.png").size == (40, 28)
 
 
-def test_results_inside_the_input_folder_are_not_upscaled_again(folder):
-    assert run(folder, "-o", folder / "large") == 0
-    assert run(folder, "-o", folder / "large", "--skip_existing") == 0
-    assert names(folder / "large") == ["a.png", "b.jpg", "sub/c.png"]
-
-
-def test_two_inputs_for_one_output(folder, tmp_path, capsys):
-    photo().save(folder / "a.bmp")
-    assert run(folder, "-o", tmp_path / "out", "--format", "png") == 1
-    assert "a.bmp" in (error := capsys.readouterr().err) and "would both become" in error
-    assert names(tmp_path / "out") == ["a.png", "b.png", "sub/c.png"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -168,26 +154,10 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(folder, capsys,
     assert capsys.readouterr().err == f"fluxsr: error: can't write {folder}/large.png: No space left on device\n"
 
 
-def test_an_error_of_the_device_is_one_line(folder, tmp_path, monkeypatch, capsys):
-    from fluxsr.inference import Upscaler
-
-    def broken(self, *arguments, **options):
-        raise RuntimeError("\"addmm\" not implemented\nfor 'Half'")
-
-    monkeypatch.setattr(Upscaler, "upscale_pixels", broken)
-    assert run(folder / "a.png", "-o", tmp_path / "out") == 1
-    assert capsys.readouterr().err == f"fluxsr: error: {folder}/a.png: \"addmm\" not implemented for 'Half'\n"
-
-
 def test_pages_beyond_the_first_are_told(tmp_path, capsys):
     photo().save(tmp_path / "a.tif", save_all=True, append_images=[photo()])
     assert run(tmp_path / "a.tif", "-o", tmp_path / "out") == 0
     assert "a.tif has 2 pages or frames: only the first is upscaled" in capsys.readouterr().err
-
-
-def test_unknown_suffixes_become_png(tmp_path):
-    jobs, problems, _ = plan_files([str(tmp_path / "a.gif"), str(tmp_path / "b.JPG")], tmp_path / "out", "_x4", None)
-    assert [job.target.name for job in jobs] == ["a_x4.png", "b_x4.JPG"] and not problems
 
 
 def test_help_is_quick_and_loads_no_torch():
@@ -258,34 +228,17 @@ def test_damaged_files_are_lines_and_good_ones_are_done(tmp_path):
     """The command in a process of its own, where libraries write to the real stderr."""
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    for name, data in mutations(300):
+    for name, data in mutations(150):
         (source / name).write_bytes(data)
     (source / "zero.png").touch()
     (source / "folder.png").mkdir()
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 10**5, 10**5, 8, 2, 0, 0, 0)
-    import zlib
-
     (source / "bomb.png").write_bytes(
         bomb + struct.pack(">I", zlib.crc32(bomb[12:])) + struct.pack(">I4s", 0, b"IDAT") + b"\x35\xaf\x06\x1e"
     )
     for number in range(5):
         photo().save(source / f"good{number}.png")
-    start = time.monotonic()
-    command = [
-        sys.executable,
-        "-m",
-        "fluxsr",
-        "upscale",
-        str(source),
-        "-o",
-        str(out),
-        "--scale",
-        "1",
-        "--max_pixels",
-        "1e5",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert time.monotonic() - start < 200
+    result = in_a_process(source, "-o", out, "--scale", 1, "--max_pixels", "1e5", stdout=subprocess.PIPE, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     lines = result.stderr.splitlines()
     errors = [line for line in lines if line.startswith("fluxsr: error: ")]
@@ -293,7 +246,7 @@ def test_damaged_files_are_lines_and_good_ones_are_done(tmp_path):
     assert lines.pop().startswith("fluxsr: ")  # the counts
     assert len(errors) + len(warnings) == len(lines), [line for line in lines if not line.startswith("fluxsr: ")]
     done = names(out)
-    assert len(done) + len(errors) == 307 and len(errors) > 100
+    assert len(done) + len(errors) == 157 and len(errors) > 50
     assert {f"good{number}.png" for number in range(5)} < set(done)
     failed = {name for name in names(source) if any(f"/{name}" in line for line in errors)}
     assert failed == set(names(source)) - set(done) and {"zero.png", "bomb.png"} < failed
@@ -339,30 +292,6 @@ def test_a_name_that_would_end_the_line_is_one_line(tmp_path, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     assert "two\\nlines\\x1b[31m\\u2028.png" in line
     assert (tmp_path / "out" / name).is_file()
-
-
-def test_what_is_left_out_is_said_and_no_failure(folder, tmp_path, capsys):
-    (folder / "notes.txt").touch()
-    assert run(folder, "-o", tmp_path / "out", "--scale", "1") == 0
-    assert f"fluxsr: warning: left out, of {folder}: 1 (notes.txt)" in capsys.readouterr().err
-
-
-def test_pictures_of_every_ending_are_done(tmp_path, capsys):
-    source = tmp_path / "in"
-    source.mkdir()
-    for name, kind in (("b.jfif", "JPEG"), ("c.gif", "GIF"), ("d.avif", "AVIF"), ("e.jpg", "PNG")):
-        photo().save(source / name, kind)
-    assert run(source, "-o", tmp_path / "out", "--scale", "1") == 0
-    assert names(tmp_path / "out") == ["b.jfif", "c.png", "d.avif", "e.jpg"]
-
-
-@pytest.mark.parametrize("option", [["--longest", "64"], ["--width", "64"], ["--height", "64"]])
-def test_sizes_keep_the_shape(tmp_path, option, capsys):
-    photo(16, 8).save(tmp_path / "a.png")
-    assert run(tmp_path / "a.png", "-o", tmp_path / "b.png", *option) == 0
-    wide, high = Image.open(tmp_path / "b.png").size
-    assert wide == 2 * high and 64 in (wide, high)
-    assert capsys.readouterr().err == ""
 
 
 def test_a_teacher_and_a_broken_model_are_errors(tmp_path, capsys):

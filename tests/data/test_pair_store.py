@@ -240,17 +240,6 @@ def test_a_full_disk_leaves_finished_shards(tmp_path, monkeypatch) -> None:
     assert make(tmp_path).missing_shards() == []
 
 
-def test_other_disk_errors_pass_through(tmp_path, monkeypatch) -> None:
-    store = make(tmp_path)
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="Input/output"):
-        fill(store)
-
-
 def test_stored_noise_and_dtypes(tmp_path) -> None:
     store = make(tmp_path, noise="stored", latent_dtype="bfloat16", image_dtype="float16", num_pairs=2)
     noise = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))

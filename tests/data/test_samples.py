@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -46,20 +43,19 @@ def test_global_batches_are_the_same_on_one_and_two_ranks(length: int) -> None:
     assert [sorted(batch) for batch in one] == [sorted(batch) for batch in two]
 
 
-def test_thousand_samples_are_the_same_with_any_number_of_workers(photos) -> None:
-    dataset = PhotoFolder(photos, crop=16, samples_per_image=167, cache=True, seed=1)
-    assert len(dataset) == 1002
+def test_samples_are_the_same_with_any_number_of_workers(photos) -> None:
+    dataset = PhotoFolder(photos, crop=16, samples_per_image=42, cache=True, seed=1)
 
     def epoch_of(workers: int, epoch: int) -> list[SRBatch]:
         sampler = EpochSampler(len(dataset), seed=1)
         sampler.set_epoch(epoch)
         loader = DataLoader(
-            dataset, batch_size=50, sampler=sampler, num_workers=workers, collate_fn=collate, drop_last=True
+            dataset, batch_size=25, sampler=sampler, num_workers=workers, collate_fn=collate, drop_last=True
         )
         return list(loader)
 
     reference = epoch_of(0, epoch=0)
-    assert len(reference) == 20
+    assert len(reference) == 10
     for workers in (1, 2):
         for batch, expected in zip(epoch_of(workers, epoch=0), reference, strict=True):
             assert torch.equal(batch.index, expected.index)
@@ -95,22 +91,6 @@ def test_collate_keeps_the_latents_of_the_rows_that_have_them() -> None:
     assert collate([photo._replace(noise=latents)] * 2).noise.shape == (2, 4, 2, 2)
     with pytest.raises(ValueError, match=r"\(8, 8\), \(12, 8\).* don't fit in one batch"):
         collate([photo, photo._replace(hr_image=torch.rand(3, 12, 8))])
-
-
-def test_import_is_cheap() -> None:
-    code = "import fluxsr.data, sys; print([m for m in ('torch', 'lightning', 'PIL', 'numpy') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
-
-
-def test_all_names_are_exported() -> None:
-    import fluxsr.data
-
-    for name in fluxsr.data.__all__:
-        assert getattr(fluxsr.data, name).__module__.startswith("fluxsr.data."), name
-    assert set(fluxsr.data.__all__) <= set(dir(fluxsr.data))
-    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
-        fluxsr.data.Nonsense  # noqa: B018
 
 
 def test_without_a_trainer_each_iteration_is_the_next_epoch():

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from fluxsr.evaluation import System, open_folders
-from fluxsr.evaluation.imresize import imresize
 from fluxsr.images import write_image
+from fluxsr.images.resize import imresize
 
 
 @pytest.fixture(scope="session")

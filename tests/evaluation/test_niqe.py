@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy.special import gamma
 
-from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.niqe import Pristine, _asymmetric_gaussian, _gray_levels, _normalized, load_pristine, niqe
+from fluxsr.images.resize import imresize
 
 
 def test_the_fit_finds_what_a_sample_was_drawn_from(generator):

@@ -21,11 +21,11 @@ from fluxsr.evaluation import (
     write_report,
 )
 from fluxsr.evaluation.document import read_results
-from fluxsr.evaluation.imresize import imresize
 from fluxsr.evaluation.metrics import Row
 from fluxsr.evaluation.tables import to_markdown
 from fluxsr.evaluation.testset import TestSet, bicubic_degradation
 from fluxsr.images import read_image
+from fluxsr.images.resize import imresize
 from tests.evaluation.conftest import save
 
 
@@ -50,6 +50,17 @@ def test_values_means_intervals_and_the_test_between_systems(folders, testset):
     assert results["protocol"]["crop"] == 0 and "torchmetrics" in results["versions"]
 
 
+def stop_after(counting, images):
+    """What interrupts an evaluation when the system has restored so many images."""
+
+    def progress(done, total):
+        assert done <= total == 3
+        if counting.calls >= images:
+            raise KeyboardInterrupt
+
+    return progress
+
+
 def no_constants(name):
     raise AssertionError(f"{name} is no JSON")
 
@@ -60,6 +71,9 @@ def test_the_file_is_json_whatever_was_measured(folders, testset):
     content = json.loads(output.read_text(), parse_constant=no_constants)
     assert content["systems"]["HR"]["images"]["a.png"]["psnr"] is None
     assert content["systems"]["HR"]["mean"] == {"psnr": None, "ssim": 1}
+    assert results["systems"]["HR"]["mean"] == {"psnr": math.inf, "ssim": 1}
+    assert results["systems"]["HR"]["interval"] == {"psnr": [math.inf, math.inf], "ssim": [1, 1]}
+    assert {row["metric"] for row in results["comparisons"]} == {"ssim"}
     assert content["note"].startswith("null is infinity: psnr of a.png (HR), psnr of b.png (HR)")
     again = read_results(output)
     assert again["systems"] == results["systems"] and "inf" in to_markdown(again)
@@ -82,10 +96,9 @@ def test_what_was_measured_is_appended_and_a_crash_may_cut_the_last_line(folders
     output, part = folders / "out.json", folders / "out.json.part"
     sizes = []
 
-    def interrupt(count):
+    def interrupt(done, total):
         sizes.append(part.read_text())
-        if counting.calls == 3:
-            raise KeyboardInterrupt
+        stop_after(counting, 3)(done, total)
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(testset, [counting], ["psnr"], output=output, progress=interrupt)
@@ -185,49 +198,33 @@ def test_tf32_is_off_while_measuring_and_as_it_was_after(testset, counting):
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
 
 
-def test_equal_images_have_infinite_psnr_and_no_test(folders, testset):
-    results = results_of(folders, testset, "HR", "better")
-    assert results["systems"]["HR"]["mean"] == {"psnr": math.inf, "ssim": 1}
-    assert results["systems"]["HR"]["interval"] == {"psnr": [math.inf, math.inf], "ssim": [1, 1]}
-    assert {row["metric"] for row in results["comparisons"]} == {"ssim"}
-
-
-def test_an_interrupted_run_goes_on_where_it_was(folders, testset, counting, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_was(folders, testset, counting):
     output = folders / "out.json"
-
-    def interrupt(count):
-        if counting.calls == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        evaluate(testset, [counting], ["psnr"], output=output, progress=interrupt)
+        evaluate(testset, [counting], ["psnr"], output=output, progress=stop_after(counting, 2))
     assert list(read_results(output)["systems"]["counting"]["images"]) == ["a.png", "b.png"]
     results = evaluate(testset, [counting], ["psnr"], output=output)
     assert counting.calls == 3
     fresh = evaluate(testset, [counting], ["psnr"])
     assert results["systems"]["counting"]["images"] == fresh["systems"]["counting"]["images"]
     assert list(results["systems"]["counting"]["images"]) == list(testset.items)
+    # A second interruption loses nothing of what is known already.
+    save(folders / "LR" / "a.png", (10, 12), 9)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(testset, [counting], ["psnr"], output=output, progress=stop_after(counting, 0))
+    assert len(read_results(output)["systems"]["counting"]["images"]) == 3
 
 
 def test_what_several_processes_had_measured_is_taken_over(folders, testset, counting):
     output, first, second = (folders / name for name in ("out.json", "out.json.part", "out.json.1.part"))
-
-    def interrupt(count):
-        if counting.calls == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        evaluate(testset, [counting], ["psnr"], output=output, progress=interrupt)
+        evaluate(testset, [counting], ["psnr"], output=output, progress=stop_after(counting, 2))
     head, a, b = first.read_text().splitlines(keepends=True)
     first.write_text(head + a)
     second.write_text(head + b)
     assert list(read_results(output)["systems"]["counting"]["images"]) == ["a.png", "b.png"]
-
-    def interrupt_at_once(count):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        evaluate(testset, [counting], ["psnr"], output=output, progress=interrupt_at_once)
+        evaluate(testset, [counting], ["psnr"], output=output, progress=stop_after(counting, 0))
     assert not second.exists() and first.read_text().count("\n") == 3
     evaluate(testset, [counting], ["psnr"], output=output)
     assert counting.calls == 3 and not first.exists()
@@ -255,19 +252,6 @@ def test_an_image_is_degraded_once_for_all_systems_and_not_at_all_where_nothing_
     read.clear()
     again = evaluate(watched, systems, ["psnr", "ssim"], output=folders / "out.json")["systems"]
     assert not read and again["same"]["images"] == results["same"]["images"]
-
-
-def test_a_second_interruption_loses_nothing(folders, testset, counting):
-    output = folders / "out.json"
-    evaluate(testset, [counting], ["psnr"], output=output)
-    save(folders / "LR" / "a.png", (10, 12), 9)
-
-    def interrupt(count):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(testset, [counting], ["psnr"], output=output, progress=interrupt)
-    assert len(read_results(output)["systems"]["counting"]["images"]) == 3
 
 
 @pytest.mark.parametrize("change", ["HR", "LR", "model", "crop", "nothing", "metric"])
@@ -341,7 +325,7 @@ def test_what_can_not_be_measured_is_said_before_anything_is(folders, counting, 
     if "output" in options:
         output.write_text(options["output"])
     if "any set" in options:
-        monkeypatch.setattr("fluxsr.evaluation.run.check_set", lambda images: None)
+        monkeypatch.setattr("fluxsr.evaluation.run.check_fid", lambda images: None)
     with pytest.raises(ValueError, match=named):
         evaluate(testset, [counting] * (1 + ("twice" in options)), metrics, output=output)
     assert counting.calls == 0

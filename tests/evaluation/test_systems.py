@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from fluxsr.evaluation import bicubic, evaluate, load_model
-from fluxsr.evaluation.imresize import imresize, rounded
 from fluxsr.evaluation.systems import load_systems
 from fluxsr.evaluation.tables import cost_rows, to_markdown
+from fluxsr.images.resize import imresize, rounded
 from fluxsr.inference import Upscaler
 
 

@@ -118,28 +118,6 @@ def test_the_values_are_those_that_were_written(tmp_path, name) -> None:
     assert np.array_equal(read, written)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("planes", ["contig", "separate"])
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_tiff_of_another_writer(tmp_path, dtype, channels, planes, compression) -> None:
-    if channels == 1 and planes == "separate":
-        pytest.skip("one plane is no layout")
-    pixels = photo(channels, dtype)
-    data = np.moveaxis(pixels, -1, 0).copy() if planes == "separate" else pixels
-    tifffile.imwrite(
-        tmp_path / "a.tif",
-        data[..., 0] if channels == 1 else data,
-        photometric="rgb" if channels > 2 else "minisblack",
-        planarconfig=planes if channels > 1 else None,
-        extrasamples=["unassalpha"] if channels in (2, 4) else None,
-        compression=compression,
-    )
-    assert read_size(tmp_path / "a.tif") == SIZE
-    read = read_picture(tmp_path / "a.tif").pixels
-    assert read.dtype == dtype and np.array_equal(read, pixels)
-
-
 @pytest.mark.parametrize("channels", [3, 4])
 def test_lzw_at_16_bit_needs_no_further_package(tmp_path, channels) -> None:
     cv2 = pytest.importorskip("cv2")
@@ -148,17 +126,6 @@ def test_lzw_at_16_bit_needs_no_further_package(tmp_path, channels) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), pixels[..., order], [cv2.IMWRITE_TIFF_COMPRESSION, 5])
     read = read_picture(tmp_path / "a.tif").pixels
     assert read.dtype == np.uint16 and np.array_equal(read, pixels)
-
-
-def test_white_is_zero_and_associated_alpha_at_16_bit(tmp_path) -> None:
-    gray, color = photo(1, np.uint16), photo(4, np.uint16)
-    tifffile.imwrite(tmp_path / "w.tif", 65535 - gray[..., 0], photometric="miniswhite")
-    assert np.array_equal(read_picture(tmp_path / "w.tif").pixels, gray)
-    alpha = color[..., 3:].astype(np.uint64)
-    multiplied = np.concatenate([color[..., :3] * alpha // 65535, alpha], axis=-1).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", multiplied, photometric="rgb", extrasamples=["assocalpha"])
-    read = read_picture(tmp_path / "a.tif").pixels.astype(int)
-    assert np.abs(read - color).max() <= 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

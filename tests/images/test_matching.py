@@ -3,7 +3,7 @@ import time
 import pytest
 
 from fluxsr.images import check_sizes, images_by_name, match_names
-from fluxsr.images.matching import core, stem
+from fluxsr.images.matching import core
 from tests.evaluation.conftest import save
 
 
@@ -25,6 +25,7 @@ def folder(place, *names):
         ("HR.png", "HR"),
         ("chair.png", "chair"),
         ("photo.v2", "photo.v2"),
+        ("a.b.png", "a.b"),
     ],
 )
 def test_what_is_left_of_a_name(name, expected):
@@ -75,10 +76,6 @@ def test_other_sizes_are_named(tmp_path):
     check_sizes({"a.png": tmp_path / "a.png"}, {"a.png": (6, 8)}, "ours")
     with pytest.raises(ValueError, match=r"ours: 1 of 1 images have another size: a.png \(8x6 instead of 6x8\)"):
         check_sizes({"a.png": tmp_path / "a.png"}, {"a.png": (8, 6)}, "ours")
-
-
-def test_stem_keeps_dots_that_are_no_format():
-    assert stem("a.b.png") == "a.b" and stem("a.b") == "a.b"
 
 
 @pytest.mark.parametrize("there", ["Ju\u0308rgen.png", "Ju\u0308rgen_x4.jpg"])

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fluxsr.inference import upscale_files
-from fluxsr.inference.batch import Tally, Watcher, overlapped, upscale_one
+from fluxsr.inference.batch import Tally, overlapped, upscale_one
 from fluxsr.inference.jobs import Job, plan_files
 from fluxsr.inference.settings import Settings, Sizes
 
@@ -20,28 +20,12 @@ class Doubling:
     """Has the one method of an upscaler that a batch calls."""
 
     scale = 4.0
+    device = torch.device("cpu")
 
     def upscale_pixels(self, pixels, size, progress=None, **options):
         if progress is not None:
             progress(1, 1)
         return np.kron(pixels, np.ones((size[0] // len(pixels), size[1] // pixels.shape[1], 1), pixels.dtype))
-
-
-class Diary(Watcher):
-    def __init__(self):
-        self.entries = []
-
-    def start(self, jobs, pixels):
-        self.entries.append(("start", jobs))
-
-    def begin(self, name, pixels):
-        self.entries.append(("begin", name))
-
-    def tiles(self, done, total):
-        self.entries.append(("tiles", done, total))
-
-    def end(self):
-        self.entries.append(("end",))
 
 
 @pytest.fixture
@@ -53,9 +37,15 @@ def folder(tmp_path):
 
 
 def test_every_input_has_an_outcome_and_the_good_ones_are_written(folder):
-    diary = Diary()
+    told = []
     outcomes = list(
-        upscale_files([str(folder), "missing.png"], str(folder / "out"), scale=2, load=Doubling, watcher=diary)
+        upscale_files(
+            [str(folder), "missing.png"],
+            str(folder / "out"),
+            scale=2,
+            load=Doubling,
+            progress=lambda *one: told.append(one),
+        )
     )
     done = [outcome for outcome in outcomes if not outcome.error]
     assert {outcome.target for outcome in done} == {folder / "out" / "a.png", folder / "out" / "b.png"}
@@ -63,7 +53,10 @@ def test_every_input_has_an_outcome_and_the_good_ones_are_written(folder):
     errors = [outcome for outcome in outcomes if outcome.error]
     assert len(errors) == 2 and all(outcome.target is None for outcome in errors)
     assert "missing.png" in errors[1].error and "broken.png" in errors[0].error
-    assert diary.entries[:4] == [("start", 4), ("begin", "a.png"), ("tiles", 1, 1), ("end",)]
+    assert told == [
+        (pytest.approx(6e-5), pytest.approx(12e-5), "1/4 a.png"),
+        (pytest.approx(12e-5), pytest.approx(12e-5), "2/4 b.png"),
+    ]
 
 
 def test_no_model_is_loaded_where_there_is_no_work(folder):
@@ -98,16 +91,15 @@ class OnDevice(Doubling):
 def test_beside_a_device_the_results_and_the_order_are_the_same(folder):
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(folder / "c.tif")
     (folder / "damaged.tif").write_bytes(b"II*\0" + bytes(20))
-    diaries, told = [], []
+    reported, told = [], []
     for name, load in (("one", Doubling), ("two", OnDevice)):
-        diary = Diary()
+        reported.append([])
         outcomes = upscale_files(
             [str(folder / one) for one in ("a.png", "broken.png", "c.tif", "damaged.tif", "b.png", "none.png")],
-            str(folder / name), scale=2, load=load, watcher=diary,
+            str(folder / name), scale=2, load=load, progress=lambda *one: reported[-1].append(one),
         )  # fmt: skip
         told.append([(one.target and one.target.name, one.size, one.error) for one in outcomes])
-        diaries.append(diary.entries)
-    assert told[0] == told[1] and diaries[0] == diaries[1]
+    assert told[0] == told[1] and reported[0] == reported[1] != []
     assert [bool(error) for _, _, error in told[0]] == [False, True, False, True, False, True]
     for path in (folder / "one").iterdir():
         assert path.read_bytes() == (folder / "two" / path.name).read_bytes()
@@ -142,8 +134,8 @@ def test_the_next_is_read_and_the_last_written_while_the_device_works(folder):
             raise AssertionError(f"{written} was not written beside")
 
     (folder / "out").mkdir()
-    jobs = [(Job(folder / name, folder / "out" / f"{i}.png"), 0) for i, name in enumerate(("a.png", "b.png"), 1)]
-    outcomes = list(overlapped(Waiting(), jobs, Settings(Asked()), Watcher()))
+    jobs = [Job(folder / name, folder / "out" / f"{i}.png") for i, name in enumerate(("a.png", "b.png"), 1)]
+    outcomes = list(overlapped(Waiting(), jobs, Settings(Asked()), [None, None]))
     assert [one.error for one in outcomes] == ["", ""]
 
 

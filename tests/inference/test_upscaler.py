@@ -27,8 +27,8 @@ def photo():
     return torch.from_numpy(data.astronaut()[40:136, 170:266]).permute(2, 0, 1).float() / 255
 
 
-@pytest.mark.parametrize("scale", [1, 1.5, 2, 3, 4, 8])
-@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (7, 13), (333, 517)])
+@pytest.mark.parametrize("scale", [1, 1.5, 8])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (7, 13), (133, 217)])
 def test_every_size_at_every_scale_is_the_bicubic_one_where_nothing_moves(make, size, scale, generator):
     image = torch.rand(3, *size, generator=generator)
     result = make(window=64)(image, scale)
@@ -46,8 +46,7 @@ def test_twelve_megapixels(make, scale):
     assert scale > 1 or np.array_equal(result, image)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 90), (7, 13), (40, 70)])
-@pytest.mark.parametrize("color_fix", ["wavelet", "adain", "none"])
+@pytest.mark.parametrize(("size", "color_fix"), [((1, 1), "wavelet"), ((1, 90), "adain"), ((40, 70), "none")])
 def test_the_shipped_student_takes_every_size(size, color_fix):
     upscaler = Upscaler.from_pretrained(color_fix=color_fix, device="cpu")
     result = upscaler(torch.rand(3, *size), 1.5)
@@ -142,11 +141,6 @@ def test_latent_autoencoders_and_their_tiles(photo):
     assert tall.shape == (3, 96, 70) and wide.shape == (3, 70, 96)
     whole = Upscaler(still, autoencoder, 0.25, tile=None, color_fix="none")(photo[:, :64, :64], 1)
     torch.testing.assert_close(whole, autoencoder.decode(autoencoder.encode(photo[None, :, :64, :64]))[0].clamp(0, 1))
-
-
-def test_a_batch_is_its_images(nano, photo):
-    batch = torch.stack([photo[:, :20, :30], photo[:, 50:70, 50:80]])
-    torch.testing.assert_close(nano(batch, 2)[1], nano(batch[1], 2))
 
 
 def test_progress_counts_the_windows(make):
@@ -266,12 +260,6 @@ def test_strength_is_the_share_of_the_way(make, steps):
 def test_a_strength_out_of_range_is_refused(make, strength):
     with pytest.raises(ValueError, match="strength"):
         make()(np.zeros((8, 8, 3), np.uint8), strength=strength)
-
-
-def test_strength_of_the_shipped_student(nano):
-    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    assert np.array_equal(nano(image, 2, strength=1), nano(image, 2))
-    assert not np.array_equal(nano(image, 2, strength=0.5), nano(image, 2))
 
 
 @pytest.mark.parametrize("color_fix", ["none", "wavelet", "adain"])

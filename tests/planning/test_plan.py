@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxsr.cli._support.experiment import read_experiment
+from fluxsr.cli._support.fit_cli import read_experiment
 from fluxsr.planning import Experiment, advice, advise, make_plan
 from fluxsr.planning.plan import choose_sharding, units_in_flight
 
@@ -284,13 +284,14 @@ def test_what_is_validated_does_not_change_the_step(nano):
     assert plan("fluxsr_nano.yaml", "--data.val_photos=somewhere", photo=(64, 64)).peak_bytes == nano.peak_bytes
 
 
-def test_a_validation_that_does_not_fit_is_tiled():
+def test_a_validation_that_does_not_fit_is_tiled(monkeypatch):
+    every = advice.possible_changes
+    monkeypatch.setattr(advice, "possible_changes", lambda *args: [one for one in every(*args) if "tiles" in one.what])
     whole = ["--data.val_photos=somewhere", "--model.tile=null"]
     experiment = read("fluxsr_nano.yaml", *whole)
-    large = make_plan(experiment, photo=(2048, 2048))
+    large = make_plan(experiment, photo=(1200, 1200))
     assert large.needed_bytes > large.peak_bytes
-    advised = advise(
-        lambda more: read("fluxsr_nano.yaml", *whole, *more), experiment, large, large.peak_bytes, photo=(2048, 2048)
+    (tiled,) = advise(
+        lambda more: read("fluxsr_nano.yaml", *whole, *more), experiment, large, large.peak_bytes, photo=(1200, 1200)
     )
-    tiled = next(one for one in advised if "tiles" in one.what)
     assert tiled.arguments == ["--model.tile=1024"]

@@ -13,8 +13,8 @@ from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from PIL import Image
 from safetensors.torch import load_file
 
-from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli.main import main
+from fluxsr.cli.pairs import tell_pairs
 from fluxsr.data import PairStore, TeacherPairs
 from fluxsr.data.pair_store import draw_noise
 from fluxsr.flows import euler, resolution_shift

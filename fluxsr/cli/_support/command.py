@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
+from typing import Any, NoReturn
 
-from fluxsr.cli._support.help_pages import PageParser
 from fluxsr.cli._support.messages import meant
 from fluxsr.cli._support.signatures import Parameter, import_function, read_signature
-from fluxsr.cli._support.values import read_value
 
 _SHOWN = {int: "N", float: "X"}
+# Wide enough for an option and its help on one line; narrower where the terminal is.
+_WIDEST = 110
 
 
 @dataclass(frozen=True)
 class Command:
     """A command whose options are parameters of functions.
 
-    A parameter without default is required. ``--name value`` and ``--name=value`` are the same, and so are ``-`` and ``_`` in
-    names; a ``bool`` is ``--name`` and ``--no-name``, or ``--name=true``; a sequence takes several values; ``null`` and
-    ``off`` are None.
+    A parameter without default is required. ``-`` and ``_`` in names are the same; a ``bool`` is ``--name`` and ``--no-name``,
+    or ``--name=true``; a sequence takes several values; ``null`` and ``off`` are None.
 
     Args:
         name: What follows ``fluxsr``.
@@ -36,7 +37,6 @@ class Command:
         shown: What the help calls the value of a parameter.
         exclusive: Parameters of which one may be given.
         hidden: Parameters that are no options.
-        has_files: Whether ``--config`` reads options from YAML.
     """
 
     name: str
@@ -49,7 +49,6 @@ class Command:
     shown: Mapping[str, str] = field(default_factory=dict)
     exclusive: tuple[str, ...] = ()
     hidden: frozenset[str] = frozenset()
-    has_files: bool = True
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -68,33 +67,11 @@ class Command:
         return import_function(self.functions[0])(**options, **further)
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """Return a value for each parameter; ``--help`` and ``--print_config`` print, and end the program.
+        """Return a value for each parameter; ``--help`` prints, and ends the program.
 
         Raises:
             ValueError: For an option that there isn't, a value that can't be, a required option that is missing.
         """
-        given = self._take(arguments)
-        options = {name: one.default for name, one in self.parameters.items()}
-        for file in given.pop("config", []):
-            options |= self._take_file(file)
-        printed = given.pop("print_config", False)
-        options |= given
-        if printed:
-            import yaml
-
-            print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), end="")
-            raise SystemExit(0)
-        missing = [self._usage_of(one).split()[0] for one in self._required if options[one.name] is None]
-        if missing:
-            self._parser.error(f"required and not given: {', '.join(missing)}")
-        return options
-
-    def parse_known(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        """Return the options that are given, and the arguments that are none of this command's, in their order."""
-        given, left = self._parser.parse_known_args(list(map(self._spelled, arguments)))
-        return vars(given), left
-
-    def _take(self, arguments: Sequence[str]) -> dict[str, Any]:
         mark = [*arguments, "--"].index("--")
         given, left = self.parse_known(arguments[:mark])
         for one in left:
@@ -105,65 +82,49 @@ class Command:
         plain = [*left, *arguments[mark + 1 :]]
         if plain and not self.positional:
             self._parser.error(f"there is no argument {plain[0]!r}")
-        return given | ({self.positional: plain} if plain else {})
+        options = {name: one.default for name, one in self.parameters.items()} | given
+        if plain:
+            options[self.positional] = plain
+        missing = [self._usage_of(one).split()[0] for one in self._required if options[one.name] is None]
+        if missing:
+            self._parser.error(f"required and not given: {', '.join(missing)}")
+        return options
 
-    def _take_file(self, file: str) -> dict[str, Any]:
-        """Return the options that a YAML file gives: each key is an option."""
-        from fluxsr.cli._support.fit_files import read_config
-
-        arguments, plain = [], []
-        for key, value in read_config(file).items():
-            texts = ["null" if one is None else str(one) for one in (value if isinstance(value, list) else [value])]
-            if key == self.positional:
-                plain = texts
-            elif key in self.parameters and self.parameters[key].many:
-                arguments += [f"--{key}", *texts]
-            else:
-                arguments.append(f"--{key}={','.join(texts)}")
-        try:
-            return self._take([*arguments, "--", *plain])
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from None
+    def parse_known(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """Return the options that are given, and the arguments that are none of this command's, in their order."""
+        given, left = self._parser.parse_known_args(list(map(self._spelled, arguments)))
+        return vars(given), left
 
     @cached_property
-    def _parser(self) -> PageParser:
+    def _parser(self) -> _Parser:
         usage = self.usage or " ".join([*map(self._usage_of, self._required), "[options]"])
+        shown = textwrap.indent(textwrap.dedent(self.examples).strip(), "  ")
         what = read_signature(self.functions[0])[0]
-        parser = PageParser(what, f"fluxsr {self.name} {usage}", self.examples, self.notes, self.name)
-        if self.has_files:
-            about = "YAML file with these options; given again, the later file wins"
-            parser.add_argument("-c", "--config", metavar="FILE", action="append", help=about)
-            parser.add_argument("--print_config", action="store_true", help="print all options as YAML and stop")
+        parser = _Parser(
+            self.name, [flow(what), f"usage: fluxsr {self.name} {usage}", f"examples:\n{shown}"], flow(self.notes)
+        )
         group = parser.add_mutually_exclusive_group()
         for one in self.parameters.values():
             if one.name == self.positional:
                 parser.positional = argparse.Action([], one.name, metavar=self._shown(one), help=one.help.rstrip("."))
-            else:
-                names = (
-                    ["-o"] * (one.name == "output") + [f"--{one.name}"] + [f"--no-{one.name}"] * (one.default is True)
-                )
-                (group if one.name in self.exclusive else parser).add_argument(*names, **self._how(one))
+                continue
+            names = ["-o"] * (one.name == "output") + [f"--{one.name}"] + [f"--no-{one.name}"] * (one.default is True)
+            several: dict[str, Any] = {"nargs": "+", "action": "extend"} if one.many else {}
+            (group if one.name in self.exclusive else parser).add_argument(
+                *names, type=self._reader(one), metavar=self._shown(one), help=_words(one), **several
+            )
         return parser
 
-    def _how(self, one: Parameter) -> dict[str, Any]:
-        """Return the arguments of ``add_argument``."""
-
-        reader = self.values.get(one.name) or partial(read_value, one)
+    def _reader(self, one: Parameter) -> Callable[[str], Any]:
+        own = self.values.get(one.name, one.read)
 
         def read(text: str) -> Any:
             try:
-                return reader(text)
+                return own(text)
             except ValueError as error:
                 raise argparse.ArgumentTypeError(str(error)) from None
 
-        words, default = one.help.rstrip("."), one.default
-        if default is True:
-            words += f" (default: --{one.name})"
-        elif default is not False and default not in (None, "", ()) and "default" not in words:
-            text = f"{default:g}" if isinstance(default, float) else str(default)
-            words += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else text})"
-        several = {"nargs": "+", "action": "extend"} if one.many else {}
-        return {"type": read, "metavar": self._shown(one), "help": words.replace("%", "%%"), **several}
+        return read
 
     def _is_flag(self, name: str) -> bool:
         return name in self.parameters and self.parameters[name].kinds == [bool]
@@ -192,8 +153,64 @@ class Command:
             return f"--{key}=true"
         if not sign and self._is_flag(key.removeprefix("no_")):
             return f"--{key.removeprefix('no_')}=false"
-        return f"--{key}{sign}{value}" if key in {*self.parameters, "print_config"} else argument
+        return f"--{key}{sign}{value}" if key in self.parameters else argument
 
     def help(self) -> str:
         """Return the page: what it does, usage, examples, options, notes."""
         return self._parser.format_help()
+
+
+def flow(text: str) -> str:
+    """Wrap paragraphs to the page; those with lines that begin with a space keep their shape."""
+    blocks = textwrap.dedent(text).strip("\n").split("\n\n")
+    return "\n\n".join(
+        block if any(line.startswith(" ") for line in block.splitlines()) else textwrap.fill(block, _width())
+        for block in blocks
+    )
+
+
+def _width() -> int:
+    return max(60, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
+
+
+def _words(one: Parameter) -> str:
+    """Return the help of an option, with its default."""
+    words, default = one.help.rstrip("."), one.default
+    if default is True:
+        words += f" (default: --{one.name})"
+    elif default is not False and default not in (None, "", ()) and "default" not in words:
+        text = f"{default:g}" if isinstance(default, float) else str(default)
+        words += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else text})"
+    return words.replace("%", "%%")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parses options, and prints a page about them; what is wrong with them is an error of one line."""
+
+    positional: argparse.Action | None = None  # what stands without a name
+
+    def __init__(self, command: str, before: list[str], notes: str) -> None:
+        super().__init__(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        self.add_argument("-h", "--help", action="help", help="show this page and stop")
+        self._command, self._before, self._notes = command, before, notes
+
+    def format_help(self) -> str:
+        formatter = _Formatter("", max_help_position=28, width=_width())
+        for title, actions in (("arguments", [self.positional]), ("options", self._actions)):
+            formatter.start_section(title)
+            formatter.add_arguments([action for action in actions if action is not None])
+            formatter.end_section()
+        return "\n\n".join(filter(None, [*self._before, formatter.format_help().strip(), self._notes])) + "\n"
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message.removeprefix('argument ')} (`fluxsr {self._command} --help` lists the options)")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Shows an option's value once, after its names."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return " ".join(filter(None, [", ".join(action.option_strings), str(action.metavar or "")]))
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return str(action.metavar)

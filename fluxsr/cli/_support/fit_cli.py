@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -19,14 +21,17 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from fluxsr.cli._support.fit_files import class_named, dotted, names_class, take_configs
 from fluxsr.cli._support.last_checkpoint import last_checkpoint, listed, places, step_of
-from fluxsr.cli._support.made import tell_pairs
 from fluxsr.cli._support.messages import meant, tell
 from fluxsr.cli._support.signatures import Parameter, read_signature
+from fluxsr.cli.pairs import tell_pairs
 from fluxsr.data import PairStore, SRDataModule
 from fluxsr.data.pair_store import MANIFEST
 from fluxsr.progress import progress_of
 from fluxsr.training import OneStepSR
 from fluxsr.training.pair_maker import make_pairs
+
+if TYPE_CHECKING:
+    from fluxsr.planning import Experiment
 
 TRAINER_DEFAULTS = {"plugins": [{"class_path": "fluxsr.training.AtomicCheckpointIO"}]}
 LONGEST = 300  # characters of a library's message
@@ -35,6 +40,16 @@ _TRIED = re.compile(
     r"(Does not validate against any|Subtypes?[ :]|Errors:|Given value type:|Given value: ([\[{]|NestedArg)|Expected a path "
     r"|Expected a <class 'NoneType'>|Not a valid subclass|Subclass types|a (class path|dict) )"
 )
+# Warnings and lines of other libraries that do not matter in training, by their words; everything else is shown.
+_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of a deprecated function of torch
+    r"Found \d+ module\(s\) in eval mode",  # the autoencoder and perceptual nets are frozen by design
+    r"Total length of `list` across ranks is zero",  # no validation photos were given
+    r"The dirpath has changed from",  # each run, a resumed one too, has a folder of its own
+    r"Mismatch dtype between input and weight",  # float32 norm weights under bf16 autocast: torch takes another kernel
+)
+# Beginnings of lines that Lightning logs.
+_LINES = ("TPU available:", "💡 Tip:", "\nDetected KeyboardInterrupt")  # of the last, we say more ourselves
 _GROUPS = ("model", "data", "trainer")
 
 
@@ -55,14 +70,9 @@ class FluxSRCLI(LightningCLI):
     """LightningCLI, and a pair store that is made where the configuration says how and none is there."""
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
-        """Read the files after ``--config``, which say what classes there are, then do as LightningCLI does.
+        """Read the files after ``--config``, then do as LightningCLI does.
 
-        Where ``model`` or ``data`` has a ``class_path``, that class is trained, whatever it derives from; else
-        :class:`OneStepSR` on :class:`SRDataModule`.
-
-        Args:
-            arguments: The subcommand, then its options.
-            options: Further arguments of LightningCLI.
+        Where ``model`` or ``data`` has a ``class_path``, that class is trained, else OneStepSR on SRDataModule.
         """
         if os.getcwd() not in sys.path:  # modules of the user's own, as for `python -m`
             sys.path.append(os.getcwd())
@@ -79,17 +89,17 @@ class FluxSRCLI(LightningCLI):
             **options,
         )
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # where Lightning asks, it has an instance
+        """Return the command that runs: a parser for each of the four would take three times as long."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return Lightning's parser, of one command or of all; its options are written out."""
         # prog: what stands in sys.argv[0] may be "-c" or "__main__.py".
         return super().init_parser(**{"prog": "fluxsr", **kwargs}, allow_abbrev=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Merge the files by key, which jsonargparse doesn't do inside ``model.losses``, and parse them with the options.
-
-        Raises:
-            ValueError: If a file is missing, no YAML, or there is a key or a value that can't be.
-        """
+        """Merge the files by key, which jsonargparse doesn't do inside ``model.losses``, and parse them with the options."""
         name, rest = self._command, self._options
         wants_help = any("help" in one for one in rest)
         if not self.configuration.files and not wants_help and not any(one.startswith("--model.") for one in rest):
@@ -178,11 +188,7 @@ class FluxSRCLI(LightningCLI):
                 tell(f"{name:<16}{f'{weight:g}' if weight else '0: off':<8}{what}")
 
     def _last_checkpoint(self) -> str | None:
-        """Return the checkpoint that ``--ckpt_path last`` means; ``None``: a training begins.
-
-        Raises:
-            ValueError: If there is none, in a command that needs one.
-        """
+        """Return the checkpoint that ``--ckpt_path last`` means; ``None``: a training begins."""
         trainer = self.config[self.subcommand].trainer.as_dict()
         found = last_checkpoint(trainer)
         looked = ", ".join(dict.fromkeys(str(folder) for folder, _ in places(trainer)))
@@ -213,12 +219,10 @@ class SavedConfig(SaveConfigCallback):
     """Writes ``config.yaml`` into the logger's folder, or below ``default_root_dir`` where the logger has none (MLflow's)."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it, once."""
         self.save_to_log_dir = trainer.log_dir is not None  # Lightning has an assertion there
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it where there is no folder of a logger."""
         if not self.save_to_log_dir:
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -299,10 +303,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def complete_pairs(path: Path, options: dict[str, Any]) -> None:
-    """Make what is missing of the pair store at ``path``; one that was made otherwise is refused.
-
-    A finished store is looked at too: a store in a cache folder may be another teacher's, of an older release.
-    """
+    """Make what is missing of the pair store at ``path``; a finished one is looked at too: it may be another teacher's."""
     unknown = sorted(set(options) - set(_pairs_options()))
     if unknown:
         raise ValueError(f"make_pairs has no option {unknown[0]!r}; `fluxsr pairs --help` lists them")
@@ -326,3 +327,83 @@ def unfinished(path: Path, options: dict[str, Any]) -> bool:
 
 def _pairs_options() -> dict[str, Parameter]:
     return read_signature("fluxsr.training.pair_maker:make_pairs")[1]
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_LINES)
+
+
+@contextmanager
+def without_noise() -> Iterator[None]:
+    """Filter other libraries' messages during the body."""
+    loggers = [logging.getLogger(f"lightning.{part}.utilities.rank_zero") for part in ("pytorch", "fabric")]
+    with warnings.catch_warnings():
+        for words in _WARNINGS:
+            warnings.filterwarnings("ignore", message=words)
+        for logger in loggers:
+            logger.addFilter(_matters)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(_matters)
+
+
+def read_experiment(arguments: list[str], text_tokens: int | None = None) -> Experiment:
+    """Parse the arguments of ``fluxsr fit`` as it does, and instantiate what they describe without weights."""
+    import torch
+
+    from fluxsr.models.prompts import no_prompt
+    from fluxsr.planning import Experiment, Settings
+    from fluxsr.planning.step import quiet
+
+    class Reader(FluxSRCLI):
+        """Reads what `fluxsr fit` would run, and runs nothing."""
+
+        def before_instantiate_classes(self) -> None:
+            """Look for no pairs, and make none."""
+
+        def instantiate_classes(self) -> None:
+            """Leave that to the caller: a trainer would ask for its GPUs."""
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Run nothing."""
+
+    with quiet():  # LightningCLI remarks that arguments stand on the command line, too
+        cli = Reader(
+            ["fit", *arguments],
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+        )
+    config = cli.config
+    options = config.fit.as_dict()
+    for name, ours in (("model", OneStepSR), ("data", SRDataModule)):
+        if not derives_from(ours, options[name]):
+            raise ValueError(f"this is for a {ours.__name__} alone, and {options[name]['class_path']} is none")
+        options[name] = arguments_of(options[name])
+    if text_tokens == 0 and "prompt" in (options["model"].get("backbone", {}).get("init_args") or {}):
+        arguments_of(config.fit.model).backbone.init_args.prompt = None
+    for key in ("callbacks", "logger", "plugins", "strategy", "profiler"):
+        config.fit.trainer.pop(key, None)
+    with quiet(), torch.device("meta"), plain_errors():
+        built = cli.parser.instantiate_classes(config).fit
+        backbone = built.model.backbone
+        if text_tokens and getattr(backbone, "text_tokens", 0):
+            backbone.set_prompt(no_prompt(backbone.transformer.config, text_tokens))
+    trainer, strategy = options["trainer"], options["trainer"].get("strategy") or "auto"
+    settings = Settings(
+        precision=str(trainer.get("precision") or "32-true"),
+        cuda=trainer.get("accelerator") != "cpu",
+        accumulate=trainer.get("accumulate_grad_batches") or 1,
+        gradient_clip_val=trainer.get("gradient_clip_val"),
+        average=any(str(one.get("class_path", "")).endswith(".EMA") for one in listed(trainer.get("callbacks"))),
+    )
+    return Experiment(
+        module=built.model,
+        data=built.data,
+        settings=settings,
+        max_steps=trainer["max_steps"] if (trainer.get("max_steps") or -1) > 0 else None,
+        strategy=str(strategy.get("class_path", "auto") if isinstance(strategy, dict) else strategy),
+        options=options,
+    )

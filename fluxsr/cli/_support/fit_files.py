@@ -37,14 +37,11 @@ class Configuration(NamedTuple):
 
 
 def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
-    """Read the files after ``--config``, ``-c`` of ``fluxsr fit``; return their content and all other arguments.
+    """Read the files after ``--config``; return their content and all other arguments.
 
     Files merge by key, the later one wins; a list is replaced as a whole. ``null`` removes a term of ``model.losses``, in a
-    file or as the option ``--model.losses.NAME null``. Where a file or an option gives ``model`` or ``data`` a
-    ``class_path``, all its other keys become that class' ``init_args``.
-
-    Raises:
-        ValueError: If a file is missing or no mapping in YAML, or a term is meant that there isn't.
+    file or as an option. Where a file or an option gives ``model`` or ``data`` a ``class_path``, all its other keys become
+    that class' ``init_args``.
     """
     files: list[tuple[str, dict[str, Any]]] = []
     rest, left = [], iter(arguments)
@@ -74,11 +71,7 @@ def take_configs(arguments: list[str]) -> tuple[Configuration, list[str]]:
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """Return the content of a YAML file, or of a configuration that comes with the package, by its name.
-
-    Raises:
-        ValueError: If it can't be read, naming the file, and the line in it where there is one.
-    """
+    """Return the content of a YAML file, or of a configuration that comes with the package, by its name."""
     import yaml
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -133,7 +126,7 @@ def dotted(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def names_class(section: Any) -> bool:
-    """Say whether a section of a configuration has a class of its own."""
+    """Whether a section of a configuration has a class of its own."""
     return isinstance(section, Mapping) and bool(section.get("class_path"))
 
 
@@ -157,14 +150,10 @@ def _arguments_of(path: str) -> set[str]:
 
 
 def _read_sections(name: str) -> dict[str, Any]:
-    """Return a file's content, with the sections that it keeps in files beside it, or names as a class."""
-    content, folder = read_config(name), config_path(name).parent
-    for section in (*_OWN, "trainer"):
-        value = content.get(section)
-        if isinstance(value, str) and (folder / value).is_file():
-            content[section] = read_config(str(folder / value))
-        elif isinstance(value, str) and section in _OWN:
-            content[section] = {"class_path": value}
+    content = read_config(name)
+    for section in _OWN:
+        if isinstance(content.get(section), str):
+            content[section] = {"class_path": content[section]}
     for key, value in dotted(content).items():
         odd = value.keys() - _CLASS_KEYS if isinstance(value, dict) and "class_path" in value else ()
         for one in sorted(odd)[:1]:
@@ -174,7 +163,6 @@ def _read_sections(name: str) -> dict[str, Any]:
 
 
 def _below_init_args(content: dict[str, Any], section: str) -> dict[str, Any]:
-    """Return a file's content with the plain keys of a section as ``init_args``: its class is named, here or elsewhere."""
     said = content.get(section)
     if not isinstance(said, Mapping) or _CLASS_KEYS & set(said):
         return content

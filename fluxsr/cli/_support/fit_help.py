@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxsr.cli._support.help_pages import flow
+from fluxsr.cli._support.command import flow
 
 _EXAMPLES = {
     "fit": """\

@@ -20,14 +20,13 @@ class Terminated(KeyboardInterrupt):
 
 
 class SaveOnInterrupt(Callback):
-    """Ends a run cleanly at the first SIGINT or SIGTERM, with ``last.ckpt`` beside the checkpoints of the run.
+    """Ends a run at the first SIGINT or SIGTERM after its step, with ``last.ckpt`` beside the checkpoints of the run.
 
-    Lightning's own way is to stop wherever the signal hits and to write nothing; so does a second signal here. Where SLURM
-    requeues jobs by itself, SIGTERM is left to Lightning. This callback comes after the others: the moving average takes in a
-    step before it is saved.
+    A second signal stops at once, as Lightning does. Where SLURM requeues jobs, SIGTERM is left to Lightning. This callback
+    comes after the others: the moving average takes in a step before it is saved.
 
     Args:
-        command: What the user gave, without ``--ckpt_path``: it is repeated in the message.
+        command: What the user gave, without ``--ckpt_path``, for the message.
     """
 
     def __init__(self, command: str) -> None:
@@ -38,7 +37,6 @@ class SaveOnInterrupt(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Listen."""
         self._first_step = self._step = trainer.global_step
         if threading.current_thread() is not threading.main_thread():
             return
@@ -79,7 +77,6 @@ class SaveOnInterrupt(Callback):
             raise _stopped_by(self._asked)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Say where the checkpoint is and how to go on."""
         if not isinstance(exception, KeyboardInterrupt) or not trainer.is_global_zero:
             return
         if self._saved is not None:
@@ -91,7 +88,6 @@ class SaveOnInterrupt(Callback):
         print(f"\nfluxsr: {told}", file=sys.stderr, flush=True)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Leave the signal as it was."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}

@@ -15,22 +15,14 @@ _FOLDER_ARGUMENTS = {"WandbLogger": "project", "MLFlowLogger": "experiment_name"
 
 
 def last_checkpoint(trainer: Mapping[str, Any]) -> Path | None:
-    """Return the newest of the run's last checkpoints; ``None`` if there is none.
-
-    Args:
-        trainer: The trainer's configuration, plain values.
-    """
+    """Return the newest last checkpoint of a run with this configuration of the trainer."""
     found = (path for folder, pattern in places(trainer) for path in folder.glob(pattern))
     last = (path for path in found if re.fullmatch(r"last(-v\d+)?|hpc_ckpt_\d+", path.stem))
     return max(last, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the optimizer steps that a checkpoint's training had made.
-
-    Raises:
-        ValueError: If it can't be read.
-    """
+    """Return the optimizer steps that a checkpoint's training had made."""
     try:
         return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception as error:
@@ -40,10 +32,10 @@ def step_of(checkpoint: Path) -> int:
 
 
 def places(trainer: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """Return the folders that are looked at, whether they exist or not, each with a pattern of what is looked for there.
+    """Return the folders that are looked at, each with a pattern.
 
-    These are the folder that a ``ModelCheckpoint`` is given, ``checkpoints`` of the root folder, and ``checkpoints`` of each
-    version below a logger's own folder; and the root, where Lightning writes when SLURM requeues a job.
+    These are what a ``ModelCheckpoint`` is given, ``checkpoints`` of the root and of each version below a logger's folder,
+    and the root itself, where Lightning writes when SLURM requeues a job.
     """
     root = Path(trainer.get("default_root_dir") or ".").expanduser()
     kept = [_argument(one, "dirpath") for one in listed(trainer.get("callbacks"))]

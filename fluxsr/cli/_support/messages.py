@@ -15,11 +15,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def meant(name: str, known: Collection[str], other: str = "") -> str:
     """Return ``"; did you mean X?"`` where a known name is like the one that was typed, else ``other``.
 
-    Args:
-        name: What was typed.
-        known: What there is. One that alone begins like it, or alone has its last part, counts as near: ``losses`` for
-            ``model.losses``.
-        other: What is said where none is near.
+    A name that alone begins like it, or alone has its last part (``losses`` for ``model.losses``), counts as near.
     """
     from difflib import get_close_matches
 
@@ -33,13 +29,10 @@ class ResultLines:
     """Prints results on stdout, until it takes no more; the work goes on when nobody reads them or the disk is full.
 
     Names that stdout can't encode, or that would end the line, are printed with escapes.
-
-    Attributes:
-        problem: Why stdout took no more; empty where that is nobody's fault, as with ``| head``.
     """
 
     def __init__(self) -> None:
-        self.problem = ""
+        self.problem = ""  # why stdout took no more; empty where that is nobody's fault, as with `| head`
         self._open = True
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Which models a command takes: every command that has a model takes these options.
 MODEL = "fluxsr.inference.upscaler:Upscaler.from_pretrained"
+SHOWN = {"lora": "FILE", "prompt": "FILE", "autoencoder": "AE", "device": "NAME", "memory": "SIZE|auto"}
 
 
 def take_model(options: dict[str, Any]) -> dict[str, Any]:
@@ -21,24 +22,10 @@ def take_model(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_upscaler(model: str | None, **options: Any) -> Upscaler:
-    """Load the model.
-
-    Raises:
-        ValueError: If that fails, with what to do.
-    """
+    """Load the model."""
     from fluxsr.inference import Upscaler
 
     try:
         return Upscaler.from_pretrained(model, **options, say=tell)
     except RuntimeError as error:  # a device that is there and fails, weights of other shapes
         raise ValueError(f"can't load {model or 'the shipped student'}: {error}") from error
-
-
-def tell_peak(upscaler: Upscaler) -> None:
-    """Print the peak that was measured beside the one that was planned, where there is a plan and a device that counts."""
-    from fluxsr.inference.memory import measured_peak
-    from fluxsr.sizes import gigabytes
-
-    plan, measured = upscaler.memory_plan, measured_peak(upscaler.device)
-    if plan is not None and measured is not None:
-        tell(f"memory: measured peak {gigabytes(measured)}, expected {gigabytes(plan.peak_bytes)}")

@@ -1,6 +1,7 @@
-"""Reads a function's signature and docstring from its source, so that a help page imports no library.
+"""Reads a function's signature and docstring from its source, and texts as the types of its parameters.
 
-Importing what makes pairs or exports a model takes six seconds and more, and the words are in the file.
+Importing what makes pairs or exports a model takes six seconds and more, and the words are in the file: a help page imports
+no library.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import re
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import fluxsr
+from fluxsr.cli._support.messages import meant
 
 _SEQUENCES = (Sequence, list, tuple)
 # What the names in an annotation are; those that aren't here are aliases, or classes that no option can have.
@@ -24,27 +27,30 @@ _TYPES |= {"Callable": Callable, "Literal": Literal}
 
 
 class Parameter(NamedTuple):
-    """One parameter of a function.
-
-    Attributes:
-        name: Its name.
-        kinds: Which of ``int``, ``float``, ``bool`` and ``str`` a value may be.
-        choices: Values of a ``Literal``.
-        many: Whether it takes a sequence of these.
-        optional: Whether ``None`` is a value.
-        required: Whether it has no default.
-        default: Its default.
-        help: What the docstring says of it.
-    """
+    """One parameter of a function."""
 
     name: str
-    kinds: list[type]
-    choices: list[Any]
-    many: bool
-    optional: bool
+    kinds: list[type]  # which of int, float, bool and str a value may be
+    choices: list[Any]  # values of a Literal
+    many: bool  # whether it takes a sequence of these
+    optional: bool  # whether None is a value
     required: bool
     default: Any
-    help: str
+    help: str  # what the docstring says of it
+
+    def read(self, text: str) -> Any:
+        """Return what a text means as the value, or as one of a sequence."""
+        if self.optional and (text == "null" or (text == "off" and str not in self.kinds)):
+            return None
+        for choice in self.choices:
+            if text == str(choice):
+                return choice
+        for kind in self.kinds:
+            with suppress(ValueError, KeyError):
+                return _READERS[kind](text)
+        known = list(map(str, self.choices))
+        words = [f"one of {', '.join(known)}"] * bool(known) + [_WORDS[kind] for kind in self.kinds]
+        raise ValueError(f"must be {' or '.join(words)}, got {text!r}{meant(text, known)}")
 
 
 def import_function(path: str) -> Any:
@@ -125,3 +131,36 @@ def _parse(module: str) -> ast.Module:
     path = Path(fluxsr.__file__).parent.joinpath(*module.split(".")[1:])
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return ast.parse(path.read_text("utf-8"))
+
+
+def commas(text: str) -> list[str]:
+    """Read names with commas between them."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError("names none")
+    return names
+
+
+def width_and_height(text: str) -> tuple[int, int]:
+    """Read ``WxH`` into (height, width)."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"must be WIDTHxHEIGHT in pixels, for example 3840x2160, got {text!r}")
+    return int(parts[1]), int(parts[0])
+
+
+def _whole(text: str) -> int:
+    with suppress(ValueError):
+        return int(text)
+    if not float(text).is_integer():  # 2e8 is a whole number
+        raise ValueError
+    return int(float(text))
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_READERS: dict[type, Callable[[str], Any]] = {
+    int: _whole,
+    float: float,
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    str: str,
+}

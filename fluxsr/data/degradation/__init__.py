@@ -5,23 +5,20 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fluxsr.data.degradation.base import Degradation
-    from fluxsr.data.degradation.bicubic import BicubicDegradation
+    from fluxsr.data.degradation.base import BicubicDegradation, Degradation, DegradationMix
     from fluxsr.data.degradation.camera import CameraDegradation
-    from fluxsr.data.degradation.mix import DegradationMix
-    from fluxsr.data.degradation.presets import mild_degradation
     from fluxsr.data.degradation.ranges import SecondStageRanges, StageRanges
-    from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation
+    from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation, mild_degradation
 
 _HOME = {
-    "BicubicDegradation": "bicubic",
+    "BicubicDegradation": "base",
     "CameraDegradation": "camera",
     "Degradation": "base",
-    "DegradationMix": "mix",
+    "DegradationMix": "base",
     "RealESRGANDegradation": "real_esrgan",
     "SecondStageRanges": "ranges",
     "StageRanges": "ranges",
-    "mild_degradation": "presets",
+    "mild_degradation": "real_esrgan",
 }
 
 __all__ = [

@@ -1,13 +1,17 @@
-"""Defines what every degradation is and checks."""
+"""Defines what every degradation is and checks, the classic one, and mixtures of several."""
 
 from abc import ABC, abstractmethod
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SCALE = 4  # of a degradation by itself, where neither its maker nor any data say one
+_OTHER_BITS = 0x6D69785F
 
 
 class Degradation(ABC):
@@ -30,11 +34,7 @@ class Degradation(ABC):
         self._scale = scale
 
     def follow(self, scale: int) -> None:
-        """Take the magnification of the data.
-
-        Raises:
-            ValueError: If another one was stated.
-        """
+        """Take the magnification of the data; a ValueError if another one was stated."""
         if self._scale not in (None, scale):
             raise ValueError(
                 f"the data's scale is {scale} and the degradation's {self._scale}: state it once, in the data (data.scale)"
@@ -53,11 +53,7 @@ def check_scale(scale: int) -> None:
 
 
 def checked_images(hr_image: Tensor, seeds: int | Sequence[int], scale: int) -> tuple[Tensor, list[int]]:
-    """Return `(B, 3, H, W)` float32 images and their B seeds.
-
-    Raises:
-        ValueError: For a wrong shape, dtype, range or size of `hr_image`, or a wrong number of `seeds`.
-    """
+    """Return `(B, 3, H, W)` float32 images and their B seeds, after checking both."""
     if hr_image.ndim not in (3, 4) or hr_image.shape[-3] != 3 or not hr_image.is_floating_point():
         raise ValueError(
             f"hr_image must be float of shape (3, H, W) or (B, 3, H, W), got {tuple(hr_image.shape)} {hr_image.dtype}"
@@ -82,11 +78,7 @@ def checked_images(hr_image: Tensor, seeds: int | Sequence[int], scale: int) -> 
 def one_by_one(
     degrade: Callable[[Tensor, int], Tensor], hr_image: Tensor, seeds: int | Sequence[int], scale: int
 ) -> Tensor:
-    """Degrade each image alone, by ``degrade(image, seed)``: it must not depend on its neighbors even in rounding.
-
-    Raises:
-        ValueError: As :func:`checked_images`.
-    """
+    """Degrade each image alone, by ``degrade(image, seed)``: it must not depend on its neighbors even in rounding."""
     images, seeds = checked_images(hr_image, seeds, scale)
     with _one_thread():
         lr_images = [degrade(image, seed) for image, seed in zip(images, seeds, strict=True)]
@@ -111,3 +103,85 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def shrunk(images: Tensor, scale: int) -> Tensor:
+    """Return `(B, 3, H, W)` reduced bicubically, antialiased."""
+    size = (images.shape[-2] // scale, images.shape[-1] // scale)
+    return F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
+
+
+class BicubicDegradation(Degradation):
+    """Antialiased bicubic downsampling, the degradation of classic super-resolution benchmarks.
+
+    It is called like `RealESRGANDegradation`, with the same shapes, ranges and errors; `seeds` change nothing. Torch's
+    antialiased filter (a = -0.5, Pillow's) is used, which differs from MATLAB's in borders and rounding only.
+
+    Args:
+        scale: Magnification that the model is to learn. None: the data's, or 4.
+    """
+
+    def __init__(self, scale: int | None = None) -> None:
+        self.scale = scale
+
+    @torch.no_grad()
+    def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int] = 0) -> Tensor:
+        """Downsample; see the class."""
+        many = hr_image.ndim == 4
+        images, _ = checked_images(hr_image, [0] * len(hr_image) if many else 0, self.scale)
+        lr_image = rounded(shrunk(images, self.scale))
+        return lr_image if many else lr_image[0]
+
+
+class DegradationMix(Degradation):
+    """One of several degradations for each image, drawn from its seed; a model sees mild and heavy damage in one batch.
+
+    A model that has seen only Real-ESRGAN's damage cleans photos that hardly need it. Graded damage is known from DASR
+    (Liang et al. 2022, arXiv 2203.14672, three grades in shares of 0.3, 0.3, 0.4).
+
+    It is called like `RealESRGANDegradation`, with the same shapes, ranges and errors. An image comes out exactly as the
+    degradation that was drawn makes it with the same seed.
+
+    Args:
+        degradations: Degradations to choose from, at least one, all of one scale.
+        shares: Share of each in the draws, in any unit; the sum need not be 1.
+
+    Raises:
+        ValueError: If there is not one positive share for each degradation, or scales differ.
+    """
+
+    def __init__(self, degradations: Sequence[Degradation], shares: Sequence[float]) -> None:
+        if not degradations or len(degradations) != len(shares) or not all(share > 0 for share in shares):
+            raise ValueError(
+                f"give one positive share for each degradation: {len(degradations)} degradations, shares {list(shares)}"
+            )
+        self.degradations = list(degradations)
+        own = [one._scale for one in degradations if isinstance(one, Degradation)]
+        stated = {scale for scale in own if scale is not None}
+        if len(stated) > 1:
+            raise ValueError(f"the degradations of one mix must have one scale, got {sorted(stated)}")
+        for scale in stated:
+            self.follow(scale)
+        self.shares = [float(share) for share in shares]
+
+    def follow(self, scale: int) -> None:
+        """Take the magnification of the data, all of them."""
+        super().follow(scale)
+        for one in self.degradations:
+            if isinstance(one, Degradation):
+                one.follow(scale)
+
+    def drawn(self, seed: int) -> Degradation:
+        """Return the degradation that an image with this seed gets."""
+        # Another seed than the degradation's own, whose first numbers would else be tied to the choice.
+        generator = torch.Generator().manual_seed(seed ^ _OTHER_BITS)
+        bounds = list(accumulate(self.shares))
+        place = float(torch.rand((), generator=generator, dtype=torch.float64)) * bounds[-1]
+        return self.degradations[bisect(bounds[:-1], place)]
+
+    @torch.no_grad()
+    def __call__(self, hr_image: Tensor, *, seeds: int | Sequence[int]) -> Tensor:
+        """Degrade; see the class."""
+        images, seeds = checked_images(hr_image, seeds, self._scale or 1)  # degradations of other kinds may have none
+        lr_images = [self.drawn(seed)(image, seeds=seed) for image, seed in zip(images, seeds, strict=True)]
+        return torch.stack(lr_images) if hr_image.ndim == 4 else lr_images[0]

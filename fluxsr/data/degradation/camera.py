@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fluxsr.data.degradation.base import Degradation, one_by_one, rounded
+from fluxsr.data.degradation.base import Degradation, one_by_one, rounded, shrunk
 from fluxsr.data.degradation.jpeg import jpeg_compress
 from fluxsr.data.degradation.kernels import gaussian_kernel
 from fluxsr.data.degradation.ranges import Dice, Range, check_range
@@ -65,9 +64,8 @@ class CameraDegradation(Degradation):
     def _degrade(self, image: Tensor, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         dice = Dice(generator)
-        size = (image.shape[-2] // self.scale, image.shape[-1] // self.scale)
         image = _gaussian_blur(image, dice.uniform(self.blur_sigma))
-        image = F.interpolate(image[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
+        image = shrunk(image[None], self.scale)[0]
         image = add_gaussian_noise(image, dice.uniform(self.noise_range), gray=False, generator=generator)
         detail = image - _gaussian_blur(image, dice.uniform(self.sharpen_radius))
         image = (image + dice.uniform(self.sharpen_amount) * detail).clamp_(0.0, 1.0)

@@ -13,29 +13,17 @@ from torch import Tensor
 
 
 def gaussian_kernel(size: int, sigma: tuple[float, float], rotation: float = 0.0) -> Tensor:
-    """Gaussian blur, `exp(-d / 2)` (paper eq. 2); isotropic when both sigmas are equal.
-
-    Raises:
-        ValueError: If `size` is not odd and positive, or a sigma is not positive.
-    """
+    """Gaussian blur, `exp(-d / 2)` (paper eq. 2); isotropic when both sigmas are equal."""
     return _normalized(torch.exp(-0.5 * _squared_distance(size, sigma, rotation)))
 
 
 def generalized_gaussian_kernel(size: int, sigma: tuple[float, float], rotation: float, beta: float) -> Tensor:
-    """Generalized Gaussian blur, `exp(-d**beta / 2)` (paper section 3.2); a Gaussian for `beta=1`.
-
-    Raises:
-        ValueError: As `gaussian_kernel`.
-    """
+    """Generalized Gaussian blur, `exp(-d**beta / 2)` (paper section 3.2); a Gaussian for `beta=1`."""
     return _normalized(torch.exp(-0.5 * _squared_distance(size, sigma, rotation) ** beta))
 
 
 def plateau_kernel(size: int, sigma: tuple[float, float], rotation: float, beta: float) -> Tensor:
-    """Plateau-shaped blur, `1 / (1 + d**beta)` (paper section 3.2).
-
-    Raises:
-        ValueError: As `gaussian_kernel`.
-    """
+    """Plateau-shaped blur, `1 / (1 + d**beta)` (paper section 3.2)."""
     return _normalized(1.0 / (1.0 + _squared_distance(size, sigma, rotation) ** beta))
 
 
@@ -44,9 +32,6 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
 
     `cutoff` is the highest frequency kept, in radians per pixel, in (0, pi]. At r = 0 the limit `cutoff**2 / (4 pi)`
     holds.
-
-    Raises:
-        ValueError: If `size` is not odd and positive, or `cutoff` not in (0, pi].
     """
     if not 0.0 < cutoff <= math.pi + 1e-9:
         raise ValueError(f"cutoff must lie in (0, pi] radians per pixel, got {cutoff}")
@@ -60,17 +45,13 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _shared_offsets(size: int) -> Tensor:
-    axis = torch.arange(size, dtype=torch.float64) - size // 2
-    rows, columns = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([columns, rows], dim=-1)
-
-
 def _offsets(size: int) -> Tensor:
     """Offsets (x, y) of each pixel from the center, `(size, size, 2)` float64; shared, so don't write to it."""
     if size < 1 or size % 2 == 0:
         raise ValueError(f"the kernel size must be odd and positive, got {size}")
-    return _shared_offsets(size)
+    axis = torch.arange(size, dtype=torch.float64) - size // 2
+    rows, columns = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([columns, rows], dim=-1)
 
 
 def _squared_distance(size: int, sigma: tuple[float, float], rotation: float) -> Tensor:

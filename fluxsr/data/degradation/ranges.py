@@ -16,27 +16,19 @@ KERNEL_KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau
 _LARGE_KERNEL = 13
 
 
-class Resize(NamedTuple):
-    """A factor on the side lengths, and an entry of `RESIZE_MODES`."""
+class Stage(NamedTuple):
+    """One round of blur (None: left out), resize, noise and JPEG.
 
+    The factor is on the side lengths, the mode an entry of `RESIZE_MODES`. Gaussian noise has its `strength` in 1/255, Poisson
+    noise is multiplied by it; it is the same in all channels if `gray`.
+    """
+
+    kernel: Tensor | None
     factor: float
     mode: str
-
-
-class Noise(NamedTuple):
-    """Gaussian noise of `strength` in 1/255, or Poisson noise times `strength`; the same in all channels if `gray`."""
-
     gaussian: bool
     strength: float
     gray: bool
-
-
-class Stage(NamedTuple):
-    """One round of blur (None: left out), resize, noise and JPEG."""
-
-    kernel: Tensor | None
-    resize: Resize
-    noise: Noise
     jpeg_quality: int
 
 
@@ -135,39 +127,29 @@ class StageRanges:
 
     def draw(self, dice: Dice, *, blur: bool, cutoff: Range, cutoff_large: Range) -> Stage:
         """Draw one round; without `blur` its kernel is None."""
-        return Stage(
-            kernel=self._draw_kernel(dice, cutoff, cutoff_large) if blur else None,
-            resize=self._draw_resize(dice),
-            noise=self._draw_noise(dice),
-            jpeg_quality=dice.integer(*self.jpeg_range),
-        )
+        kernel = self._draw_kernel(dice, cutoff, cutoff_large) if blur else None
+        low, high = self.resize_range
+        factor = dice.uniform(((1.0, high), (low, 1.0), (1.0, 1.0))[dice.choice(self.resize_prob)])
+        mode = draw_mode(dice)
+        gaussian = dice.chance(self.gaussian_noise_prob)
+        strength = dice.uniform(self.noise_range if gaussian else self.poisson_scale_range)
+        gray = dice.chance(self.gray_noise_prob)
+        return Stage(kernel, factor, mode, gaussian, strength, gray, dice.integer(*self.jpeg_range))
 
     def _draw_kernel(self, dice: Dice, cutoff: Range, cutoff_large: Range) -> Tensor:
         size = draw_kernel_size(dice, self.kernel_sizes)
         if dice.chance(self.sinc_prob):
             return sinc_kernel(size, dice.uniform(cutoff if size < _LARGE_KERNEL else cutoff_large))
         family, shape = KERNEL_KINDS[dice.choice(self.kernel_probs)].rpartition("_")[::2]
-        sigma_x = sigma_y = dice.uniform(self.blur_sigma)
-        rotation = 0.0
+        sigma, rotation = (dice.uniform(self.blur_sigma),) * 2, 0.0
         if shape == "aniso":
-            sigma_y = dice.uniform(self.blur_sigma)
+            sigma = (sigma[0], dice.uniform(self.blur_sigma))
             rotation = dice.uniform((-math.pi, math.pi))
-        sigma = (sigma_x, sigma_y)
         if family == "generalized":
             return generalized_gaussian_kernel(size, sigma, rotation, _draw_around_one(dice, self.betag))
         if family == "plateau":
             return plateau_kernel(size, sigma, rotation, _draw_around_one(dice, self.betap))
         return gaussian_kernel(size, sigma, rotation)
-
-    def _draw_resize(self, dice: Dice) -> Resize:
-        low, high = self.resize_range
-        bounds = ((1.0, high), (low, 1.0), (1.0, 1.0))[dice.choice(self.resize_prob)]
-        return Resize(dice.uniform(bounds), draw_mode(dice))
-
-    def _draw_noise(self, dice: Dice) -> Noise:
-        gaussian = dice.chance(self.gaussian_noise_prob)
-        strength = dice.uniform(self.noise_range if gaussian else self.poisson_scale_range)
-        return Noise(gaussian, strength, dice.chance(self.gray_noise_prob))
 
 
 @dataclass(frozen=True, kw_only=True)

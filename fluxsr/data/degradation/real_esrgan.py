@@ -11,10 +11,10 @@ from fluxsr.data.degradation.jpeg import jpeg_compress
 from fluxsr.data.degradation.kernels import sinc_kernel
 from fluxsr.data.degradation.ranges import (
     Dice,
-    Noise,
     Range,
     Recipe,
     SecondStageRanges,
+    Stage,
     StageRanges,
     check_kernel_sizes,
     check_probability,
@@ -110,42 +110,62 @@ class RealESRGANDegradation(Degradation):
         height, width = image.shape[-2:]
         lr_size = (height // self.scale, width // self.scale)
 
-        first, second = recipe.first, recipe.second
-        image = blur(image, first.kernel) if first.kernel is not None else image
-        image = resize(image, _scaled(height, width, first.resize.factor), first.resize.mode)
-        image = _add_noise(image, first.noise, generator)
-        image = jpeg_compress(image[None], first.jpeg_quality)[0]
-
-        image = blur(image, second.kernel) if second.kernel is not None else image
-        image = resize(image, _scaled(*lr_size, second.resize.factor), second.resize.mode)
-        image = _add_noise(image, second.noise, generator)
+        image = _damaged(image, recipe.first, (height, width), generator)
+        image = jpeg_compress(image[None], recipe.first.jpeg_quality)[0]
+        image = _damaged(image, recipe.second, lr_size, generator)
         if not recipe.jpeg_last:
-            image = jpeg_compress(image[None], second.jpeg_quality)[0]
+            image = jpeg_compress(image[None], recipe.second.jpeg_quality)[0]
         image = resize(image, lr_size, recipe.final_mode)
         if recipe.final_kernel is not None:
             image = blur(image, recipe.final_kernel)
         if recipe.jpeg_last:
-            image = jpeg_compress(image[None].clamp(0.0, 1.0), second.jpeg_quality)[0]
+            image = jpeg_compress(image[None].clamp(0.0, 1.0), recipe.second.jpeg_quality)[0]
         return rounded(image)
 
 
-def _scaled(height: int, width: int, factor: float) -> tuple[int, int]:
-    return max(1, int(height * factor)), max(1, int(width * factor))
-
-
-def _add_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> Tensor:
-    add = add_gaussian_noise if noise.gaussian else add_poisson_noise
-    return add(image, noise.strength, noise.gray, generator)
+def _damaged(image: Tensor, stage: Stage, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Return an image after the blur, the resizing (relative to a size) and the noise of one round."""
+    image = blur(image, stage.kernel) if stage.kernel is not None else image
+    height, width = (max(1, int(side * stage.factor)) for side in size)
+    image = resize(image, (height, width), stage.mode)
+    add = add_gaussian_noise if stage.gaussian else add_poisson_noise
+    return add(image, stage.strength, stage.gray, generator)
 
 
 def degradation_for(scale: int, degradation: Degradation | None) -> Degradation:
-    """Return the degradation of data of one scale, by default Real-ESRGAN's.
-
-    Raises:
-        ValueError: If it is of another scale.
-    """
+    """Return the degradation of data of one scale, by default Real-ESRGAN's; a ValueError if it is of another scale."""
     if degradation is None:
         return RealESRGANDegradation(scale)
     if isinstance(degradation, Degradation):  # in Python, any callable is one
         degradation.follow(scale)
     return degradation
+
+
+def mild_degradation(scale: int | None = None) -> RealESRGANDegradation:
+    """Return Real-ESRGAN's degradation with small ranges: a little blur, little noise and JPEG of quality 80 and more.
+
+    A model that saw only heavy damage cleans photos that hardly need it. The ranges are our defaults.
+
+    Args:
+        scale: Magnification that the model is to learn. None: the data's, or 4.
+    """
+    return RealESRGANDegradation(
+        scale,
+        first=StageRanges(
+            blur_sigma=(0.2, 2.0),
+            resize_prob=(0.1, 0.3, 0.6),
+            resize_range=(0.5, 1.2),
+            noise_range=(0.1, 6.0),
+            poisson_scale_range=(0.01, 0.4),
+            jpeg_range=(80, 100),
+        ),
+        second=SecondStageRanges(
+            resize_prob=(0.1, 0.3, 0.6),
+            resize_range=(0.6, 1.2),
+            noise_range=(0.1, 4.0),
+            poisson_scale_range=(0.01, 0.3),
+            jpeg_range=(80, 100),
+        ),
+        second_blur_prob=0.3,
+        final_sinc_prob=0.3,
+    )

@@ -93,16 +93,11 @@ def _luminance(image: Tensor) -> Tensor:
     return (0.299 * red + 0.587 * green + 0.114 * blue)[None]
 
 
-@lru_cache(maxsize=512)
-def _mirrored_positions(length: int, pad: int) -> Tensor:
+def _mirrored(length: int, pad: int, device: torch.device) -> Tensor:
     # Any pad works, also one longer than the image: a triangle wave of period 2 (length - 1).
     period = max(1, 2 * (length - 1))
-    positions = torch.arange(-pad, length + pad).remainder(period)
+    positions = torch.arange(-pad, length + pad, device=device).remainder(period)
     return torch.minimum(positions, period - positions).clamp_(max=length - 1)
-
-
-def _mirrored(length: int, pad: int, device: torch.device) -> Tensor:
-    return _mirrored_positions(length, pad).to(device)
 
 
 @lru_cache(maxsize=512)

@@ -1,10 +1,11 @@
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-    const up = head.getAttribute("aria-sort") ? head.getAttribute("aria-sort") === "descending" : head.dataset.first !== "down";
+  const button = head => head.querySelector("button");
+  heads.forEach((head, column) => button(head).addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") ? head.getAttribute("aria-sort") === "descending" : button(head).dataset.first !== "down";
     heads.forEach(other => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const key = row => row.cells[column].dataset.value ?? "";
+    const key = row => (row.cells[column].firstChild?.textContent ?? "").replace(/^inf$/, "Infinity");
     const rows = [...body.rows].sort((a, b) => {
       if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === "");  // gaps stay at the end
       const order = isNaN(key(a)) || isNaN(key(b)) ? key(a).localeCompare(key(b)) : key(a) - key(b);

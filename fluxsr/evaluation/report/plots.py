@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 520, 360
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 16, 44
+LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 14, 16, HEIGHT - 44  # of the frame
 COLORS = 8  # --c0 to --c7 in the style sheet
 
 
@@ -28,17 +28,21 @@ class Axis(NamedTuple):
     first: float
     last: float
 
-    def place(self, value: float) -> float:
-        """Return where a value lies, 0 to 1."""
-        return (value - self.first) / (self.last - self.first)
-
     def x(self, value: float) -> float:
         """Return the pixel of a value on a horizontal axis."""
-        return LEFT + self.place(value) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (value - self.first) / (self.last - self.first) * (RIGHT - LEFT)
 
     def y(self, value: float) -> float:
         """Return the pixel of a value on a vertical axis."""
-        return HEIGHT - BOTTOM - self.place(value) * (HEIGHT - TOP - BOTTOM)
+        return BOTTOM + (value - self.first) / (self.last - self.first) * (TOP - BOTTOM)
+
+    def ticks(self) -> list[float]:
+        """Return about five round numbers on it."""
+        low, high = sorted((self.first, self.last))
+        rough = (high - low) / 5
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
+        return [round(number * step, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def axis(label: str, values: Sequence[float], lower_is_better: bool = False) -> Axis:
@@ -47,15 +51,6 @@ def axis(label: str, values: Sequence[float], lower_is_better: bool = False) -> 
     margin = 0.12 * (high - low) or 0.05 * abs(high) or 1.0
     ends = (low - margin, high + margin)
     return Axis(label, *(reversed(ends) if lower_is_better else ends))
-
-
-def ticks(first: float, last: float) -> list[float]:
-    """Return about five round numbers between two, whichever is larger."""
-    low, high = sorted((first, last))
-    rough = (high - low) / 5
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    return [round(number * step, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def scatter(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> str:
@@ -71,26 +66,23 @@ def scatter(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> str:
             look, text_look = f'r="6" style="fill:var(--c{point.color % COLORS})"', 'style="font-weight:600"'
         tip = f"{point.label}: {x_axis.label} {point.x:.4g}, {y_axis.label} {point.y:.4g}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(tip)}</title></circle>')
-        parts.append(f'<text x="{left:.1f}" y="{base:.1f}" {text_look}>{escape(point.label)}</text>')
-    return _svg(x_axis, y_axis, "".join(parts))
+        parts.append(_text(left, base, point.label, text_look))
+    return _svg(x_axis, y_axis, parts)
 
 
 def _free_place(
     x: float, y: float, width: float, taken: list[tuple[float, float, float, float]]
 ) -> tuple[float, float]:
     """Return where a label begins, beside, above or below its point, where the fewest things are; it is taken then."""
-
-    def box(place: tuple[float, float]) -> tuple[float, float, float, float]:
-        return place[0], place[1] - 11, place[0] + width, place[1] + 3
-
-    def hidden(place: tuple[float, float]) -> int:
-        left, top, right, bottom = box(place)
-        return sum(left < b[2] and b[0] < right and top < b[3] and b[1] < bottom for b in taken)
-
-    places = [(x + 9, y + 4), (x - 9 - width, y + 4), (x - width / 2, y - 10), (x - width / 2, y + 19)]
-    best = min([(min(max(left, LEFT + 2), WIDTH - RIGHT - width), base) for left, base in places], key=hidden)
-    taken.append(box(best))
-    return best
+    found = []
+    for left, base in (x + 9, y + 4), (x - 9 - width, y + 4), (x - width / 2, y - 10), (x - width / 2, y + 19):
+        begin = min(max(left, LEFT + 2), RIGHT - width)
+        box = (begin, base - 11, begin + width, base + 3)
+        hidden = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+        found.append((hidden, begin, base, box))
+    _, begin, base, box = min(found, key=lambda place: place[0])
+    taken.append(box)
+    return begin, base
 
 
 def lines(
@@ -108,40 +100,41 @@ def lines(
     x_axis, y_axis = Axis(x_label, min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1), axis(y_label, ys)
     parts = []
     for x, label in (marks or {}).items():
-        left = x_axis.x(x)
-        parts.append(f'<line class="mark" x1="{left:.1f}" x2="{left:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text class="tick" x="{left + 4:.1f}" y="{TOP + 12}">{escape(label)}</text>')
+        parts.append(_line(x_axis.x(x), TOP, x_axis.x(x), BOTTOM, "mark"))
+        parts.append(_text(x_axis.x(x) + 4, TOP + 12, label, 'class="tick"'))
     for number, (name, curve) in enumerate(finite.items()):
         points = " ".join(f"{x_axis.x(x):.1f},{y_axis.y(y):.1f}" for x, y in curve)
         look = f'style="stroke:var(--c{(colors or {}).get(name, number) % COLORS})"'
         parts.append(f'<polyline {look} points="{points}"><title>{escape(name)}</title></polyline>')
-    return _svg(x_axis, y_axis, "".join(parts))
+    return _svg(x_axis, y_axis, parts)
 
 
 def legend(names: Mapping[str, int]) -> str:
     """Return the names of the colors."""
-    items = (
-        f'<span><i style="background:var(--c{color % COLORS})"></i>{escape(name)}</span>'
-        for name, color in names.items()
-    )
+    items = (f'<span><i style="background:var(--c{c % COLORS})"></i>{escape(name)}</span>' for name, c in names.items())
     return f'<div class="legend">{"".join(items)}</div>'
 
 
-def _svg(x_axis: Axis, y_axis: Axis, content: str) -> str:
-    frame, bottom, right = [], HEIGHT - BOTTOM, WIDTH - RIGHT
-    for value in ticks(x_axis.first, x_axis.last):
-        x = x_axis.x(value)
-        frame.append(f'<line class="mesh" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
-        frame.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>')
-    for value in ticks(y_axis.first, y_axis.last):
-        y = y_axis.y(value)
-        frame.append(f'<line class="mesh" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        frame.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    center, middle = (LEFT + right) / 2, (TOP + bottom) / 2
-    x_label, y_label = escape(x_axis.label), escape(y_axis.label)
+def _svg(x_axis: Axis, y_axis: Axis, content: Sequence[str]) -> str:
+    frame, middle = [], (TOP + BOTTOM) / 2
+    for value in x_axis.ticks():
+        frame.append(_line(x_axis.x(value), TOP, x_axis.x(value), BOTTOM, "mesh"))
+        frame.append(_text(x_axis.x(value), BOTTOM + 16, f"{value:g}", 'class="tick" text-anchor="middle"'))
+    for value in y_axis.ticks():
+        frame.append(_line(LEFT, y_axis.y(value), RIGHT, y_axis.y(value), "mesh"))
+        frame.append(_text(LEFT - 6, y_axis.y(value) + 4, f"{value:g}", 'class="tick" text-anchor="end"'))
+    frame.append(f'<path class="axis" d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}"/>')
+    frame.append(_text((LEFT + RIGHT) / 2, HEIGHT - 8, x_axis.label, 'text-anchor="middle"'))
+    frame.append(_text(14, middle, y_axis.label, f'text-anchor="middle" transform="rotate(-90 14 {middle})"'))
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{y_label} against {x_label}">{"".join(frame)}'
-        f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>'
-        f'<text x="{center}" y="{HEIGHT - 8}" text-anchor="middle">{x_label}</text>'
-        f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{y_label}</text>{content}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_axis.label)} against {escape(x_axis.label)}">'
+        f"{''.join([*frame, *content])}</svg>"
     )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, look: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {look}>{escape(text)}</text>'

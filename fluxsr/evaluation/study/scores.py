@@ -1,17 +1,22 @@
-"""Computes Bradley-Terry scores of systems compared in pairs, with bootstrap intervals over people and images."""
+"""Merges people's votes into Bradley-Terry scores of systems compared in pairs, with bootstrap intervals."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 
+FORMAT = 1
+SANITY = "sanity"
+_OUTCOMES = {"left": 1.0, "tie": 0.5, "right": 0.0}
 RESAMPLES = 1000
 # Points of the scale that chess players know: 400 of them are odds of 10 to 1.
 POINTS = 400 / np.log(10)
@@ -29,16 +34,7 @@ class Vote(NamedTuple):
 
 @dataclass(frozen=True)
 class SystemScore:
-    """The score of one system.
-
-    Attributes:
-        name: The system's name.
-        score: Points above the mean of all; 400 points are odds of 10 to 1.
-        interval: The 95 % bootstrap interval of ``score``.
-        wins: Comparisons in which it was preferred.
-        ties: Comparisons without a difference.
-        losses: Comparisons in which the other was preferred.
-    """
+    """The score of one system: points above the mean of all (400 are odds of 10 to 1), with its 95 % bootstrap interval."""
 
     name: str
     score: float
@@ -50,15 +46,7 @@ class SystemScore:
 
 @dataclass(frozen=True)
 class PairScore:
-    """The votes between two systems.
-
-    Attributes:
-        first: A system's name.
-        second: The other's name.
-        preferred: Share of the votes for the first, a tie counting half.
-        interval: The 95 % bootstrap interval of ``preferred``.
-        votes: Number of comparisons.
-    """
+    """The votes between two systems: the share that preferred the first, a tie counting half, with its 95 % interval."""
 
     first: str
     second: str
@@ -69,16 +57,13 @@ class PairScore:
 
 @dataclass(frozen=True)
 class StudyScores:
-    """The result of a study.
+    """The result of a study, best systems first.
 
     Attributes:
-        systems: Those that were compared, best first.
-        pairs: Each pair that was compared.
         people: Number of people whose votes count.
         left_out: Number of people who preferred the damaged picture of a sanity pair, or saw no difference there, in half of
             the cases or more.
         votes: Number of votes that count, sanity pairs aside.
-        images: Number of images that were judged.
         left_share: Share of the left side among the votes that were no ties; far from 0.5 it hints at inattention.
         note: Caveat that a reader must know; empty if there is none.
     """
@@ -110,6 +95,79 @@ class StudyScores:
             )
         lines += ["", "Bradley-Terry scores: points above the mean, 400 are odds of 10 to 1; a tie is half a win."]
         return "\n".join([*lines, *([f"Note: {self.note}."] if self.note else []), ""])
+
+
+def merge_votes(files: Sequence[str | Path], key: str | Path, seed: int = 0) -> StudyScores:
+    """Return the systems' scores, computed from people's votes.
+
+    Args:
+        files: Files that people saved on the page. If there are several from one person, the one with the most votes counts.
+        key: The file that :func:`fluxsr.evaluation.study.write_study` wrote beside the page; it knows the systems' names.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Bradley-Terry scores with intervals. Who failed half of the sanity pairs or more is left out.
+
+    Raises:
+        ValueError: If a file is something else or of another study, or there is no vote.
+    """
+    study = _read(key, "key", ("study", "systems", "images"))
+    codes: dict[str, str] = study["systems"]
+    people: dict[str, list[dict[str, Any]]] = {}
+    for file in files:
+        content = _read(file, "votes", ("study", "participant", "votes"))
+        if content["study"] != study["study"]:
+            raise ValueError(f"{file} is of another study than {key}: {content['study']} instead of {study['study']}")
+        if not isinstance(content["votes"], list) or not isinstance(content["participant"], str):
+            raise ValueError(f"{file} is not the votes of a study")
+        for vote in content["votes"]:
+            _check(vote, {*codes, SANITY}, len(study["images"]), file)
+        people[content["participant"]] = max(people.get(content["participant"], []), content["votes"], key=len)
+    if not people:
+        raise ValueError("give the files that people saved on the page")
+    attentive = [votes for votes in people.values() if _passes(votes)]
+    numbers = {code: number for number, code in enumerate(codes)}
+    counted = [(person, vote) for person, votes in enumerate(attentive) for vote in votes if not _is_sanity(vote)]
+    known = [
+        Vote(person, vote["image"], numbers[vote["left"]], numbers[vote["right"]], _OUTCOMES[vote["choice"]])
+        for person, vote in counted
+    ]
+    sides = [vote["choice"] for _, vote in counted if vote["choice"] != "tie"]
+    left_share = sides.count("left") / len(sides) if sides else 0.5
+    return score_votes(list(codes.values()), known, left_share, len(people) - len(attentive), seed)
+
+
+def _is_sanity(vote: dict[str, Any]) -> bool:
+    return SANITY in (vote["left"], vote["right"])
+
+
+def _passes(votes: Sequence[dict[str, Any]]) -> bool:
+    asked = [vote for vote in votes if _is_sanity(vote)]
+    right = sum(vote["choice"] == ("right" if vote["left"] == SANITY else "left") for vote in asked)
+    return not asked or right > len(asked) / 2
+
+
+def _check(vote: Any, systems: set[str], images: int, file: str | Path) -> None:
+    right = (
+        isinstance(vote, dict)
+        and type(vote.get("image")) is int
+        and 0 <= vote["image"] < images
+        and {vote.get("left"), vote.get("right")} <= systems
+        and vote["left"] != vote["right"]
+        and vote.get("choice") in _OUTCOMES
+    )
+    if not right:
+        raise ValueError(f"{file} holds a vote that the page can't have saved: {vote!r}")
+
+
+def _read(path: str | Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: give the {kind} of a study") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not set(keys) <= content.keys():
+        raise ValueError(f"{path} is not the {kind} of a study")
+    return content
 
 
 def bradley_terry(wins: Numbers) -> Numbers:
@@ -155,18 +213,7 @@ def _is_connected(wins: Numbers) -> NDArray[np.bool_]:
 def score_votes(
     names: Sequence[str], votes: Sequence[Vote], left_share: float = 0.5, left_out: int = 0, seed: int = 0
 ) -> StudyScores:
-    """Return the scores of votes.
-
-    Args:
-        names: The systems' names, by number.
-        votes: The votes that count.
-        left_share: See :class:`StudyScores`.
-        left_out: See :class:`StudyScores`.
-        seed: Seed of the resampling.
-
-    Raises:
-        ValueError: Without votes.
-    """
+    """Return the scores of the votes that count, between systems that have these names by number."""
     if not votes:
         raise ValueError("there is no vote to count" + (": everybody failed the sanity pairs" if left_out else ""))
     columns = [np.array(column) for column in zip(*votes, strict=True)]

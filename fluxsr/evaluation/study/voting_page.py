@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fluxsr.atomic import replacing, write_text
+from fluxsr.evaluation.comparison import folders_by_name
 from fluxsr.evaluation.html import data_uri, encoded, write_page
-from fluxsr.evaluation.imresize import imresize
-from fluxsr.evaluation.names import folders_by_name
-from fluxsr.evaluation.study.votes import FORMAT, SANITY
+from fluxsr.evaluation.study.scores import FORMAT, SANITY
 from fluxsr.images import check_sizes, images_by_name, match_names, read_image, read_size
+from fluxsr.images.resize import imresize
 
 # A page of more is slow to open, and too large for a mail.
 INLINE_BYTES = 40_000_000
@@ -27,13 +28,7 @@ _FOLDER = Path(__file__).parent
 
 
 class StudyFiles(NamedTuple):
-    """The files that were written.
-
-    Attributes:
-        page: The page, for the people who vote.
-        key: The systems' codes, only for the person who merges the votes.
-        pictures: Folder with the pictures, which belongs to the page; ``None`` if the page contains them.
-    """
+    """The page for the people who vote, the key only for who merges the votes, the page's pictures unless they are inside."""
 
     page: Path
     key: Path
@@ -81,41 +76,60 @@ def write_study(
         raise ValueError(f"the page's name must end in .html, got {output}")
     if sanity < 0 or (votes is not None and votes < 1):
         raise ValueError(f"votes must be at least 1 and sanity 0 or more, got {votes} and {sanity}")
-    files = _matched(systems)
-    sources = match_names(list(files[0]), inputs, "inputs").files if inputs is not None else {}
+    names = list(images_by_name(next(iter(systems.values()))))
+    files = [match_names(names, place, name).files for name, place in systems.items()]
+    sizes = {name: read_size(path) for name, path in files[0].items()}
+    for system, matched in zip(systems, files, strict=True):
+        check_sizes(matched, sizes, f"{system}, beside {next(iter(systems))}")
+    sources = match_names(names, inputs, "inputs").files if inputs is not None else {}
     salt = secrets.token_hex(8) if seed is None else f"{seed:016x}"
 
     def code(*parts: object) -> str:
         return hashlib.sha256("\n".join([salt, *map(str, parts)]).encode()).hexdigest()[:12]
 
     codes = [code("system", name) for name in systems]
-    known = {"format": FORMAT, "study": code("study", *systems, *files[0])}
-    store = _Store(output.with_name(f"{output.stem}_{known['study']}"), inline)
+    known = {"format": FORMAT, "study": code("study", *systems, *names)}
+    folder = output.with_name(f"{output.stem}_{known['study']}")
+    total = 0
+
+    def keep(picture: Tensor, *parts: str) -> Path:
+        nonlocal total
+        path, content = folder / f"{code('picture', *parts)}.png", encoded(picture)
+        total += len(content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        return path
+
     images, trials = [], []
-    for number, name in enumerate(files[0]):
+    for number, name in enumerate(names):
         pictures = dict(zip(codes, [read_image(matched[name]) for matched in files], strict=True))
         height, width = pictures[codes[0]].shape[-2:]
         if number < sanity:
             pictures[SANITY] = damaged(pictures[codes[0]])
             trials.append([number, codes[0], SANITY])
         trials += [[number, *pair] for pair in combinations(codes, 2)]
-        places = {system: store.keep(code("picture", system, name), one) for system, one in pictures.items()}
-        entry: dict[str, Any] = {"width": width, "height": height, "pictures": places}
+        entry: dict[str, Any] = {"width": width, "height": height}
+        entry["pictures"] = {system: keep(one, system, name) for system, one in pictures.items()}
         if sources:
             enlarged = imresize(read_image(sources[name])[None], (height, width))[0]
-            entry["input"] = store.keep(code("picture", "input", name), enlarged)
+            entry["input"] = keep(enlarged, "input", name)
         images.append(entry)
-    for entry in images:
-        entry["pictures"] = {system: store.source(name) for system, name in entry["pictures"].items()}
-        entry |= {"input": store.source(entry["input"])} if sources else {}
+    inside = total <= INLINE_BYTES if inline is None else inline
+
+    def source(path: Path) -> str:
+        return data_uri(path.read_bytes()) if inside else f"{folder.name}/{path.name}"
+
     page = {**known, "title": title, "question": question, "votes": votes, "images": images, "trials": trials}
-    data = json.dumps(page).replace("<", "\\u003c")  # a title could end the script, or begin a comment in it
+    # A title could end the script, or begin a comment in it.
+    data = json.dumps(page, default=source).replace("<", "\\u003c")
     body = (_FOLDER / "body.html").read_text(encoding="utf-8")
     write_page(output, title, f'{body}<script type="application/json" id="study">{data}</script>', _FOLDER)
     key = output.with_suffix(".key.json")
-    names = {"systems": dict(zip(codes, systems, strict=True)), "images": list(files[0])}
-    write_text(key, json.dumps({**known, **names}, indent=1) + "\n")
-    return StudyFiles(output, key, store.folder if store.inline is False else None)
+    secret = {"systems": dict(zip(codes, systems, strict=True)), "images": names}
+    write_text(key, json.dumps({**known, **secret}, indent=1) + "\n")
+    if inside:
+        shutil.rmtree(folder)
+    return StudyFiles(output, key, None if inside else folder)
 
 
 def damaged(picture: Tensor) -> Tensor:
@@ -123,39 +137,3 @@ def damaged(picture: Tensor) -> Tensor:
     height, width = picture.shape[-2:]
     small = imresize(picture[None], (max(1, height // _DAMAGE), max(1, width // _DAMAGE)))
     return imresize(small, (height, width))[0]
-
-
-def _matched(systems: Mapping[str, str | Path]) -> list[dict[str, Path]]:
-    """Return the files of each system by the first one's names."""
-    first_name, first = next(iter(systems.items()))
-    names = list(images_by_name(first))
-    files = [match_names(names, place, name).files for name, place in systems.items()]
-    sizes = {name: read_size(path) for name, path in files[0].items()}
-    for name, matched in zip(systems, files, strict=True):
-        check_sizes(matched, sizes, f"{name}, beside {first_name}")
-    return files
-
-
-class _Store:
-    """The pictures as PNG: each is written into a folder beside the page, or held until the page takes them in."""
-
-    def __init__(self, folder: Path, inline: bool | None) -> None:
-        self.folder = folder
-        self.inline = inline
-        self.held: dict[str, bytes] = {}
-
-    def keep(self, name: str, picture: Tensor) -> str:
-        self.held[name] = encoded(picture)
-        if self.inline is None and sum(map(len, self.held.values())) > INLINE_BYTES:
-            self.inline = False
-        if self.inline is False:
-            for one, content in self.held.items():
-                with replacing(self.folder / f"{one}.png") as temporary:
-                    temporary.write_bytes(content)
-            self.held.clear()
-        return name
-
-    def source(self, name: str) -> str:
-        if self.inline is False:
-            return f"{self.folder.name}/{name}.png"
-        return data_uri(self.held[name])

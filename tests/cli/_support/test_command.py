@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import Any, Literal
 
 import pytest
-import yaml
 
 from fluxsr.cli._support import model_options
 from fluxsr.cli._support.command import Command
-from fluxsr.cli._support.signatures import read_signature
-from fluxsr.cli._support.values import commas, width_and_height
+from fluxsr.cli._support.signatures import commas, read_signature, width_and_height
 from fluxsr.cli.main import COMMANDS
 
 Kind = Literal["soft", "hard"]
@@ -151,32 +148,8 @@ def test_what_is_required_is_named():
         COMMAND.parse([])
 
 
-def test_files_give_options_and_options_win(tmp_path, capsys):
-    (tmp_path / "a.yaml").write_text("output: there\nstrength: 1\nsteps: [3, 4]\ntrim: false\nnames: [a, b]\n")
-    (tmp_path / "b.yaml").write_text("strength: 2\nbatch_size: 5\n")
-    files = ["--config", str(tmp_path / "a.yaml"), f"--config={tmp_path}/b.yaml"]
-    expected = work(["in"], "there", 2.0, 6, "soft", [3, 4], trim=False, names=["a", "b"])
-    assert COMMAND.parse(["in", "--batch_size=6", *files]) == expected
-    with pytest.raises(SystemExit):
-        COMMAND.parse(["in", "--batch_size=6", *files, "--print_config"])
-    assert yaml.safe_load(capsys.readouterr().out) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [("strenght: 1", ["strenght", "strength"]), ("strength: much", ["strength", "'much'"]), ("", []), ("- a", [])],
-)
-def test_a_mistake_in_a_file_names_the_file(tmp_path, text, named):
-    (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"a\.yaml: ") as raised:
-        parse("--config", str(tmp_path / "a.yaml"))
-    assert all(word in str(raised.value) for word in named)
-
-
 def test_what_is_another_commands_is_left():
-    options, left = replace(COMMAND, has_files=False).parse_known(
-        ["--config", "a.yaml", "--data.crop", "-1", "--kind=hard", "--print_config"]
-    )
+    options, left = COMMAND.parse_known(["--config", "a.yaml", "--data.crop", "-1", "--kind=hard", "--print_config"])
     assert options == {"kind": "hard"}
     assert left == ["--config", "a.yaml", "--data.crop", "-1", "--print_config"]
 
@@ -218,26 +191,3 @@ def test_every_command_with_a_model_takes_the_same_options_for_it(name, other, m
     assert MODEL - {"device", "memory"} <= options.keys()
     for one in MODEL - other:
         assert options[one]._replace(help="", default=None) == known[one]._replace(help="", default=None)
-
-
-def named(model: str, data: str = "", scale: int = 4) -> dict[str, Any]:
-    """Do it.
-
-    Args:
-        model: What ``fluxsr fit`` has as a section.
-        data: As well.
-        scale: A number.
-    """
-    return {"model": model, "data": data, "scale": scale}
-
-
-NAMED = Command("named", ("tests.cli._support.test_command:named",), "fluxsr named --model nano")
-
-
-def test_what_print_config_writes_is_read_back(tmp_path, capsys):
-    """Also where an option has the name of a section of ``fluxsr fit``, and its value that of a file there."""
-    (tmp_path / "nano").write_text("scale: 3")
-    with pytest.raises(SystemExit):
-        NAMED.parse(["--model", "nano", "--data", "my.Data", "--scale", "2", "--print_config"])
-    (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
-    assert NAMED.run(["--config", str(tmp_path / "c.yaml")]) == {"model": "nano", "data": "my.Data", "scale": 2}

@@ -87,13 +87,6 @@ def test_numbers_and_interpolations_come_through(write):
     assert configuration.merged == expected
 
 
-def test_a_section_may_be_a_file_beside_it(write):
-    write(BASE)
-    Path("trainer.yaml").write_text("max_steps: 7\n")
-    Path("0.yaml").write_text("trainer: trainer.yaml\n")
-    assert together(["-c", "0.yaml"])["trainer.max_steps"] == 7
-
-
 def test_the_place_of_a_name_is_in_the_last_file_that_has_it(write):
     configuration, _ = take_configs(write(BASE, "trainer: {max_steps: 9}"))
     for asked, place in (

@@ -57,3 +57,11 @@ def test_the_choice_says_nothing_about_what_the_degradation_draws():
 def test_what_is_no_mix_is_refused(parts, shares, match):
     with pytest.raises(ValueError, match=match):
         DegradationMix(parts, shares)
+
+
+def test_a_mix_and_its_parts_are_of_the_datas_scale():
+    parts = [BicubicDegradation(2), RealESRGANDegradation()]
+    mix = DegradationMix(parts, [1, 1])
+    assert mix.scale == parts[1].scale == 2
+    with pytest.raises(ValueError, match="scale is 4 and the degradation's 2"):
+        mix.follow(4)

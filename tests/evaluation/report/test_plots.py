@@ -3,19 +3,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fluxsr.evaluation.report.plots import Point, axis, lines, scatter, ticks
+from fluxsr.evaluation.report.plots import LEFT, RIGHT, Axis, Point, axis, lines, scatter
 
 
 def test_the_better_end_is_right_and_up():
     up, down = axis("psnr", [20, 30]), axis("lpips", [0.1, 0.5], lower_is_better=True)
-    assert up.place(30) > up.place(20) and down.place(0.1) > down.place(0.5)
-    assert 0 < up.place(20) < up.place(30) < 1
-    assert axis("one", [3.0]).place(3.0) == 0.5
+    assert LEFT < up.x(20) < up.x(30) < RIGHT and up.y(30) < up.y(20)
+    assert down.x(0.1) > down.x(0.5) and down.y(0.1) < down.y(0.5)
+    assert axis("one", [3.0]).x(3.0) == (LEFT + RIGHT) / 2
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (26.43, 28.77), (-40, 3), (1000, 1e6), (0.1612, 0.1618)])
 def test_ticks_are_round_and_few(low, high):
-    found = ticks(low, high)
+    found = Axis("", high, low).ticks()
     assert 2 <= len(found) <= 7 and low <= found[0] <= found[-1] <= high
     step = found[1] - found[0]
     assert re.fullmatch(r"[125]", f"{step:e}"[0])
