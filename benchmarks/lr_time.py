@@ -106,7 +106,7 @@ def print_gradients(photos: Tensor, autoencoder: str, model: str, times: list[fl
 
         output, passes = module.flow(module.encode(as_batch(batch)))
         outputs = StepOutputs(output, photos, module.decode, module.autoencoder.downsample, passes)
-        norms = gradient_norms(module.compute_terms(outputs), module.trainable_state().values())
+        norms = gradient_norms(module.compute_terms(outputs), module.trained.parameters().values())
         print(f"| {time:g} | " + " | ".join(f"{float(norm):.3g}" for norm in norms.values()) + " |")
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fluxsr.flows.objective import LatentPair
-from fluxsr.flows.paths import check_finite, check_same_shape
 
 LOWEST, HIGHEST = 0.02, 0.9
 Rule = Literal["norm", "snr"]
@@ -61,13 +60,9 @@ def calibrate_lr_time(pairs: Iterable[LatentPair], rule: Rule = "norm") -> LRTim
     to_lr: list[Tensor] = []
     to_noise: list[Tensor] = []
     for pair in pairs:
-        if pair.lr is None or pair.noise is None:
-            raise ValueError("calibration needs LatentPair.hr, .lr and .noise in every batch; one of them is None")
-        check_same_shape(hr=pair.hr, lr=pair.lr, noise=pair.noise)
-        check_finite(hr=pair.hr, lr=pair.lr, noise=pair.noise)
-        hr = pair.hr.float()
-        to_lr.append((pair.lr.float() - hr).square().flatten(1).mean(dim=1).cpu())
-        to_noise.append((pair.noise.float() - hr).square().flatten(1).mean(dim=1).cpu())
+        hr, lr, noise = (one.float() for one in pair.check("lr", "noise"))
+        to_lr.append((lr - hr).square().flatten(1).mean(dim=1).cpu())
+        to_noise.append((noise - hr).square().flatten(1).mean(dim=1).cpu())
     if not to_lr:
         raise ValueError("calibration got no batch; give at least one LatentPair")
     lr_power, noise_power = torch.cat(to_lr), torch.cat(to_noise)

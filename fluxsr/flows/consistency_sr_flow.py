@@ -68,9 +68,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
         if hr_weight < 0:
             raise ValueError(f"hr_weight must not be negative, got {hr_weight}")
         if not 0 <= flow_share < 1:
-            raise ValueError(
-                f"flow_share must lie in [0, 1), got {flow_share}; for the flow term alone: RectifiedSRFlow"
-            )
+            raise ValueError(f"flow_share must lie in [0, 1), got {flow_share}; for 1 there is RectifiedSRFlow")
         if not 0 <= target_decay < 1:
             raise ValueError(f"target_decay must lie in [0, 1), got {target_decay}; 0.95 to 0.999 are usual")
         self.schedule = schedule if schedule is not None else FastSlowSchedule()
@@ -135,8 +133,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
         """
         if teacher is None or target is None:
             raise ValueError(
-                "ConsistencySRFlow needs teacher= (the frozen stage-1 velocity model) and target= (the student's moving "
-                "average); OneStepSR hands over both"
+                "ConsistencySRFlow needs teacher= (the frozen stage-1 model) and target= (the student's average)"
             )
         _, lr = pair.check("lr")
         # On the CPU, where they were drawn: choosing rows by value costs no wait for a GPU there.
@@ -191,9 +188,7 @@ class ConsistencySRFlow(RectifiedSRFlow):
         if times is None:
             times = self.sample_times(batch_size, generator=generator)
         if not isinstance(times, tuple) or len(times) not in (2, 3):
-            raise ValueError(
-                f"times must be a PairedTimes(s, t, flow_rows) or the pair (s, t) of tensors, got {times!r}"
-            )
+            raise ValueError(f"times must be a PairedTimes(s, t, flow_rows) or the tensors (s, t), got {times!r}")
         for one in times:
             check_tensor_times(one)
         s, t = times[:2]
@@ -204,8 +199,6 @@ class ConsistencySRFlow(RectifiedSRFlow):
         right = (t >= 0) & (t <= 1) & (paired.flow_rows | ((s >= 0) & (s < t)))  # false for NaN, too
         if not bool(right.all()):
             row = int((~right).long().argmax())
-            raise ValueError(
-                f"adjacent times must satisfy 0 <= s < t <= 1, s nearer the data; row {row} has s = {float(s[row]):g}, "
-                f"t = {float(t[row]):g}"
-            )
+            found = f"row {row} has s = {float(s[row]):g}, t = {float(t[row]):g}"
+            raise ValueError(f"adjacent times must satisfy 0 <= s < t <= 1, s nearer the data; {found}")
         return paired

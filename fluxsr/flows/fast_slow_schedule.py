@@ -87,16 +87,11 @@ def _grid(name: str, steps: int | Sequence[float], shift: float) -> Tensor:
 
 
 def _nested(fast: Tensor, slow: Tensor) -> Tensor:
-    """Return the position of every fast time on the slow grid.
-
-    Raises:
-        ValueError: Naming the first fast time that is not on it.
-    """
+    """Return the position of every fast time on the slow grid."""
     gaps, position = (fast[:, None] - slow[None, :]).abs().min(dim=1)
     if bool((gaps > 1e-6).any()):
         missing = float(fast[int((gaps > 1e-6).long().argmax())])
         raise ValueError(
-            f"the grids don't nest: the fast time {missing:g} is not on the slow grid of {len(slow) - 1} steps; "
-            "make slow_steps a multiple of fast_steps"
+            f"the grids don't nest: the fast time {missing:g} is not on the slow grid of {len(slow) - 1} steps: take a multiple"
         )
     return position

@@ -72,15 +72,10 @@ class FlowTrajectoryDistillation(FlowObjective):
 
     @property
     def lr_time(self) -> float:
-        """T_L, the time at which the LR latents stand.
-
-        Raises:
-            ValueError: If it is to be measured and was not.
-        """
+        """T_L, the time at which the LR latents stand; a ``ValueError`` while it is to be measured."""
         if self._lr_time is None:
             raise ValueError(
-                "lr_time is auto and was not measured yet: train with OneStepSR, load a checkpoint, or set "
-                "objective.lr_time = calibrate_lr_time(pairs).lr_time"
+                "lr_time is auto and was not measured yet: train with OneStepSR, load a checkpoint, or set objective.lr_time"
             )
         return self._lr_time
 
@@ -109,12 +104,7 @@ class FlowTrajectoryDistillation(FlowObjective):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def take_state(self, state: Mapping[str, Any], prefix: str = "") -> None:
-        """Set T_L to what a state dict says, where it says something.
-
-        Args:
-            state: The state dict.
-            prefix: Prefix of its names before those of this module.
-        """
+        """Set T_L to what a state dict says, where it says something."""
         if prefix + "lr_time" in state:
             self.lr_time = float(state[prefix + "lr_time"])
 
@@ -129,11 +119,9 @@ class FlowTrajectoryDistillation(FlowObjective):
     def time_grid(self) -> Tensor | None:
         """Return the grid of ``time_sampler``, stretched to ``[T_L, 1]``, with T_L itself; ``None`` without a grid."""
         grid = self.time_sampler.grid()
-        return (
-            None
-            if grid is None
-            else torch.cat([self._stretch(grid), torch.tensor([self.lr_time], device="cpu")]).unique()
-        )
+        if grid is None:
+            return None
+        return torch.cat([self._stretch(grid), torch.tensor([self.lr_time], device="cpu")]).unique()
 
     def _stretch(self, share: Tensor) -> Tensor:
         return self.lr_time + (1 - self.lr_time) * share
@@ -156,11 +144,7 @@ class FlowTrajectoryDistillation(FlowObjective):
     def times_for(
         self, pair: LatentPair, times: Times | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Return the given or drawn times in ``[T_L, 1]``, on the latents' device.
-
-        Raises:
-            ValueError: If ``times`` are not one finite number in ``[T_L, 1]`` per row.
-        """
+        """Return the given or drawn times in ``[T_L, 1]``, on the latents' device."""
         if times is None:
             times = self.sample_times(len(pair.hr), generator=generator)
         return check_times(times, len(pair.hr), self.lr_time).to(pair.hr.device, non_blocking=True)

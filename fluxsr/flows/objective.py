@@ -46,25 +46,16 @@ class LatentPair(NamedTuple):
     hr_image: Tensor | None = None
 
     def distance_to_hr(self, distance: Distance, estimate: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the distance of an estimate to the HR end, or to its photos if the pair has them.
+        """Return the distance of an estimate ``(b, C, h, w)`` to the HR end, or to its photos for an :class:`ImageDistance`.
 
-        Args:
-            distance: Distance of two latents, a scalar; only an :class:`ImageDistance` gets photos.
-            estimate: Estimate of the HR end, ``(b, C, h, w)``.
-            rows: Rows of the batch that it belongs to, ``(b,)``; ``None``: all in order.
+        ``rows`` ``(b,)`` are the rows of the batch that it belongs to; ``None``: all in order.
         """
         if self.hr_image is not None and isinstance(distance, ImageDistance):
             return distance.to_photos(estimate, self.hr_image if rows is None else self.hr_image[rows])
         return distance(estimate, self.hr if rows is None else self.hr[rows])
 
     def check(self, *names: str) -> tuple[Tensor, ...]:
-        """Check that the named members are there, alike in shape, floating and finite, and return them after ``hr``.
-
-        Args:
-            names: Further members that are needed, ``"lr"`` or ``"noise"``.
-
-        Returns:
-            ``(hr, ...)`` in the order of ``names``.
+        """Return ``hr`` and the members named, ``"lr"`` or ``"noise"``, in their order.
 
         Raises:
             ValueError: If a member is missing, shapes differ, a dtype is not floating, or a value is not finite.
@@ -136,26 +127,17 @@ class FlowOutput(NamedTuple):
     rows: Tensor | None = None
 
     def check(self, pair: LatentPair) -> None:
-        """Check that the rows of the estimate are known: images are compared with the photos of these rows.
-
-        Args:
-            pair: Latents that the objective was called with.
-
-        Raises:
-            ValueError: If ``rows`` is missing and needed, or does not fit the estimate.
-        """
+        """Check that the rows of the estimate are known: images are compared with the photos of these rows of ``pair``."""
         batch = len(pair.hr)
         if self.estimate_rows and len(self.estimate_rows) != len(self.estimates):
-            raise ValueError(
-                f"FlowOutput has {len(self.estimates)} estimates and the rows of {len(self.estimate_rows)}: give those of each"
-            )
+            found, named = len(self.estimates), len(self.estimate_rows)
+            raise ValueError(f"FlowOutput has {found} estimates and the rows of {named}: give those of each")
         for (x0_hat, x0_target), rows in zip(self.estimates, self.estimate_rows, strict=False):
             _check_rows("estimate_rows", rows, batch, x0_hat, x0_target)
         if self.rows is None:
             if self.x0_target is not pair.hr:
                 raise ValueError(
-                    "the objective returned an x0_target that is not pair.hr itself, and no rows: return FlowOutput(..., "
-                    "rows=indices) with the batch row of each estimate"
+                    "x0_target is not pair.hr itself, and there are no rows: return FlowOutput(..., rows=indices)"
                 )
             if len(self.x0_hat) != batch:
                 raise ValueError(f"x0_hat has {len(self.x0_hat)} rows and the batch {batch}: return rows=indices, too")
@@ -163,30 +145,23 @@ class FlowOutput(NamedTuple):
         _check_rows("rows", self.rows, batch, self.x0_hat, self.x0_target)
         if self.x0_target is pair.hr and not self.rows.is_meta and self.rows.tolist() != [*range(batch)]:
             raise ValueError(
-                f"FlowOutput.rows says {self.rows.tolist()}, and x0_target is pair.hr in its own order: return pair.hr[rows]"
+                f"rows says {self.rows.tolist()}, and x0_target is pair.hr in its order: return pair.hr[rows]"
             )
 
 
 def _check_rows(name: str, rows: Tensor, batch: int, x0_hat: Tensor, x0_target: Tensor) -> None:
-    """Raise ValueError unless these are the rows of an estimate and its target in a batch."""
     if not isinstance(rows, Tensor) or rows.ndim != 1 or rows.dtype != torch.int64:
         raise ValueError(f"FlowOutput.{name} must be a vector of int64 indices, got {rows!r}")
     if not len(rows) == len(x0_hat) == len(x0_target):
         raise ValueError(
-            f"FlowOutput.{name} has {len(rows)} entries, x0_hat {len(x0_hat)} rows and x0_target {len(x0_target)}: they must "
-            "be equally many"
+            f"FlowOutput.{name} has {len(rows)} entries, x0_hat {len(x0_hat)} rows and x0_target {len(x0_target)}"
         )
     if not rows.is_meta and bool(((rows < 0) | (rows >= batch)).any()):
         raise ValueError(f"FlowOutput.{name} must lie in 0 .. {batch - 1}, got {rows.tolist()}")
 
 
 def latent_mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of two latents, computed in float32 at least: a scalar.
-
-    Args:
-        a: Latents of any shape.
-        b: Latents of the same shape.
-    """
+    """Mean squared error of two latents of one shape, computed in float32 at least: a scalar."""
     dtype = torch.promote_types(a.dtype, torch.float32)
     return nn.functional.mse_loss(a.to(dtype), b.to(dtype))
 
@@ -241,11 +216,6 @@ class FlowObjective(nn.Module, ABC):
 
         Times are checked where they lie: on the CPU, where they are drawn, that costs no wait for a GPU.
 
-        Args:
-            pair: The latents.
-            times: Times, as :meth:`forward` got them.
-            generator: Source of the times, as :meth:`forward` got it.
-
         Raises:
             ValueError: If ``times`` are not one finite number in ``[0, 1]`` per row.
         """
@@ -276,19 +246,12 @@ class FlowObjective(nn.Module, ABC):
     def __call__(self, velocity: VelocityModel, pair: LatentPair, **options: Any) -> FlowOutput:
         """Run :meth:`forward` and check both sides of the contract.
 
-        Args:
-            velocity: The student.
-            pair: The latents.
-            options: Further keywords of :meth:`forward`.
-
         Raises:
             ValueError: If ``pair`` is no :class:`LatentPair`, or the output does not say which rows it belongs to.
         """
         if not isinstance(pair, LatentPair):
-            advice = ": LatentPair(**pair)" if isinstance(pair, dict) else ""
-            raise ValueError(
-                f"{type(self).__name__} takes a LatentPair(hr, lr, noise), got a {type(pair).__name__}{advice}"
-            )
+            kind = f"{type(pair).__name__}: LatentPair(**pair)" if isinstance(pair, dict) else type(pair).__name__
+            raise ValueError(f"{type(self).__name__} takes a LatentPair(hr, lr, noise), got a {kind}")
         output = super().__call__(velocity, pair, **options)
         if not isinstance(output, FlowOutput):
             raise ValueError(f"{type(self).__name__}.forward must return a FlowOutput, got a {type(output).__name__}")

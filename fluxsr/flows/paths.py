@@ -19,28 +19,18 @@ def expand_times(t: Tensor, like: Tensor) -> Tensor:
     The result is float32 even beside bfloat16 latents (float64 beside float64 ones). In bfloat16 there are only 128
     values between 0.5 and 1, so paths are computed in the wider type and their result is rounded once.
 
-    Args:
-        t: ``(B,)``.
-        like: ``(B, ...)``, the latents that the times belong to.
-
     Raises:
         ValueError: If ``t`` is not one number per sample of ``like``.
     """
     check_tensor_times(t)
     if t.ndim != 1 or t.shape[0] != like.shape[0]:
         raise ValueError(f"times must have shape ({like.shape[0]},), one per sample of the batch; got {tuple(t.shape)}")
-    return t.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32)).reshape(
-        -1, *([1] * (like.ndim - 1))
-    )
+    wide = t.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    return wide.reshape(-1, *([1] * (like.ndim - 1)))
 
 
 def linear_path(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
-    """Return the state ``xt = (1 - t) x0 + t x1`` of the straight path.
-
-    Args:
-        x0: The data end, ``(B, ...)``.
-        x1: The other end, shaped as ``x0``.
-        t: Times ``(B,)`` in ``[0, 1]``.
+    """Return ``xt = (1 - t) x0 + t x1``, the straight path from the data end ``x0`` ``(B, ...)``, at times ``(B,)``.
 
     Raises:
         ValueError: If the shapes of the ends differ, or ``t`` is not one number per sample.
@@ -65,45 +55,20 @@ def step_to_data(xt: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
 
 
 def velocity_at(velocity: VelocityModel, xt: Tensor, t: Tensor) -> Tensor:
-    """Return ``velocity(xt, t)``, checked: it must be a tensor shaped as ``xt``.
-
-    Args:
-        velocity: The model.
-        xt: The state, ``(B, C, h, w)``.
-        t: Times ``(B,)``.
-
-    Raises:
-        ValueError: If something else comes back, with what to return instead.
-    """
+    """Return ``velocity(xt, t)``; a ``ValueError`` unless it is a tensor shaped as ``xt``."""
     v: Any = velocity(xt, t)
     if not isinstance(v, Tensor):
-        kind = type(v).__name__
-        if hasattr(v, "sample"):
-            advice = "return its .sample, lambda xt, t: model(xt, t).sample"
-        elif isinstance(v, (tuple, list)):
-            advice = "return the velocity alone, lambda xt, t: model(xt, t)[0]"
-        else:
-            advice = "return one tensor shaped as xt"
-        raise ValueError(f"the velocity model returned a {kind}, not a tensor: {advice}")
-    if v.shape != xt.shape:
+        advice = "model(xt, t)[0]" if isinstance(v, tuple | list) else "model(xt, t).sample"
         raise ValueError(
-            f"the velocity model returned shape {tuple(v.shape)} for a state of shape {tuple(xt.shape)}: "
-            "a velocity is shaped as xt"
+            f"the velocity model returned a {type(v).__name__}, not a tensor: return {advice}, for example"
         )
+    if v.shape != xt.shape:
+        raise ValueError(f"the velocity model returned shape {tuple(v.shape)} for a state of shape {tuple(xt.shape)}")
     return v
 
 
 def check_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
-    """Return times that are one finite number per row in ``[lowest, 1]``.
-
-    Args:
-        t: Times as they were given.
-        batch_size: Rows of the batch.
-        lowest: The earliest time that is allowed, to 1e-4.
-
-    Raises:
-        ValueError: For anything else, with a message that says what to give.
-    """
+    """Return times, or raise a ``ValueError`` unless they are one finite number per row in ``[lowest, 1]``, to 1e-4."""
     check_tensor_times(t)
     if t.shape != (batch_size,):
         raise ValueError(f"times must have shape ({batch_size},), one per sample of the batch; got {tuple(t.shape)}")
@@ -115,11 +80,7 @@ def check_times(t: Any, batch_size: int, lowest: float = 0.0) -> Tensor:
 
 
 def check_tensor_times(t: Any) -> None:
-    """Check that times are a tensor.
-
-    Raises:
-        ValueError: For a number and anything else, saying how to make one.
-    """
+    """Raise a ``ValueError`` unless times are a tensor, saying how to make one."""
     if not isinstance(t, Tensor):
         advice = f"torch.full((batch,), {t})" if isinstance(t, (int, float)) else "torch.as_tensor(...)"
         raise ValueError(f"times must be a tensor with one time per sample, got {t!r}: {advice}")

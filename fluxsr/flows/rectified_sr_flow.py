@@ -57,8 +57,7 @@ class RectifiedSRFlow(FlowObjective):
         super().__init__()
         if min(distance_weight, velocity_weight) < 0 or distance_weight == velocity_weight == 0:
             raise ValueError(
-                "distance_weight and velocity_weight must not be negative, and one must be positive; "
-                f"got {distance_weight} and {velocity_weight}"
+                f"distance_weight={distance_weight} and velocity_weight={velocity_weight}: none is negative, and one positive"
             )
         self.distance_weight = distance_weight
         self.velocity_weight = velocity_weight
@@ -95,11 +94,7 @@ class RectifiedSRFlow(FlowObjective):
         distance: Distance = latent_mse,
         generator: torch.Generator | None = None,
     ) -> FlowOutput:
-        """Return the loss and the one-step estimates from everywhere on the path; needs ``hr`` and ``lr``.
-
-        Raises:
-            ValueError: If ``lr`` is missing, shapes differ, or values are not finite.
-        """
+        """Return the loss and the one-step estimates from everywhere on the path; needs ``hr`` and ``lr``."""
         hr, lr = pair.check("lr")
         t = self.times_for(pair, times, generator)
         xt = linear_path(hr, lr, t)
@@ -110,15 +105,7 @@ class RectifiedSRFlow(FlowObjective):
     def flow_loss(
         self, v: Tensor, x0_hat: Tensor, pair: LatentPair, distance: Distance, rows: Tensor | None = None
     ) -> Tensor:
-        """Return the loss of velocities ``v`` and the estimates ``x0_hat`` that they make.
-
-        Args:
-            v: Velocities ``(b, C, h, w)``.
-            x0_hat: Estimates, as ``v``.
-            pair: The batch.
-            distance: Distance of two latents, a scalar.
-            rows: Rows of the batch that both belong to, ``(b,)``; ``None``: all in order.
-        """
+        """Return the loss of velocities ``(b, C, h, w)`` and the estimates that they make, of these rows of the batch."""
         loss = torch.zeros((), device=v.device)
         if self.distance_weight:
             loss = loss + self.distance_weight * pair.distance_to_hr(distance, x0_hat, rows)

@@ -20,21 +20,17 @@ def euler(
     *,
     shift: float = 1.0,
 ) -> Tensor:
-    """Integrate ``dx/dt = velocity(x, t)`` from ``t_start`` to ``t_end`` by Euler's method.
+    """Integrate ``dx/dt = velocity(x, t)`` from ``t_start`` to ``t_end`` by Euler's method, of first order.
 
     Works in both directions: from noise to data with ``t_start > t_end``, and back (inversion) with the reverse.
     Gradients flow if the caller leaves them on.
 
     Args:
         velocity: Any callable ``velocity(xt, t) -> v``.
-        x: The state at ``t_start``, ``(B, C, h, w)``.
-        t_start: Time to start from, in ``[0, 1]``.
-        t_end: Time to end at, in ``[0, 1]``; equal to ``t_start`` returns ``x`` unchanged.
-        steps: Number of steps, at least 1. The method is of first order: twice the steps halve the error.
+        x: The state at ``t_start``, ``(B, C, h, w)``; the result is the one at ``t_end``.
+        t_start, t_end: Times in ``[0, 1]``; equal ones return ``x`` unchanged.
+        steps: Number of steps, at least 1.
         shift: FLUX's time shift of the inner grid points (:func:`fluxsr.flows.shift_times`); 1 is an even grid.
-
-    Returns:
-        The state at ``t_end``, shaped as ``x``.
 
     Raises:
         ValueError: If ``steps`` is below 1, a time lies outside ``[0, 1]``, or ``velocity`` returns no tensor shaped as ``x``.

@@ -10,14 +10,10 @@ from torch import Tensor, nn
 
 
 def shift_times(t: Tensor, shift: float) -> Tensor:
-    """Move times towards the noise: ``t' = shift t / (1 + (shift - 1) t)``.
-
-    Args:
-        t: Times of any shape in ``[0, 1]``; 0 and 1 stay where they are.
-        shift: Above 1 towards 1 (more noise), 1 changes nothing.
+    """Move times in ``[0, 1]`` towards the noise: ``t' = shift t / (1 + (shift - 1) t)``; 0 and 1 stay where they are.
 
     Raises:
-        ValueError: If ``shift`` is not positive.
+        ValueError: If ``shift`` is not positive; above 1 it moves towards 1, more noise.
 
     Source: Esser et al. 2024 (arXiv 2403.03206), eq. 23; FLUX's schedulers.
     """
@@ -29,10 +25,7 @@ def shift_times(t: Tensor, shift: float) -> Tensor:
 def resolution_shift(image_tokens: int) -> float:
     """Return FLUX.1-dev's shift for an image of so many tokens: ``exp(mu)``, ``mu`` linear in the token count.
 
-    ``mu`` is 0.5 at 256 tokens (256x256 pixels) and 1.15 at 4,096 (1024x1024).
-
-    Args:
-        image_tokens: Tokens of the whole image, a token for each 2x2 latent positions; at least 1.
+    ``mu`` is 0.5 at 256 tokens (256x256 pixels, a token for each 2x2 latent positions) and 1.15 at 4,096 (1024x1024).
 
     Raises:
         ValueError: If ``image_tokens`` is not positive.
@@ -50,9 +43,6 @@ class TimeSampler(nn.Module, ABC):
     Args:
         shift: Moves every drawn time towards the noise by :func:`shift_times`; 1 leaves them.
             ``resolution_shift(tokens)`` gives FLUX's own value.
-
-    Raises:
-        ValueError: If ``shift`` is not positive.
     """
 
     def __init__(self, shift: float = 1.0) -> None:
@@ -79,14 +69,7 @@ class TimeSampler(nn.Module, ABC):
 
 
 class UniformTimes(TimeSampler):
-    """Uniform times: every part of the path counts alike (FluxSR, algorithm 1).
-
-    Args:
-        shift: See :class:`TimeSampler`; 1 is uniform.
-
-    Raises:
-        ValueError: If ``shift`` is not positive.
-    """
+    """Uniform times: every part of the path counts alike (FluxSR, algorithm 1). See :class:`TimeSampler` for ``shift``."""
 
     def draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
         """Return times uniform on ``[0, 1)``."""
@@ -98,11 +81,8 @@ class LogitNormalTimes(TimeSampler):
 
     Args:
         mean: Mean of the normal variable before the sigmoid; above 0 leans towards noise.
-        std: Standard deviation of the same variable; small values concentrate the times.
+        std: Standard deviation of the same variable, positive; small values concentrate the times.
         shift: Shift of the times towards noise, as in :class:`TimeSampler`.
-
-    Raises:
-        ValueError: If ``std`` or ``shift`` is not positive.
 
     Source: Esser et al. 2024 (arXiv 2403.03206), section 3.1; mean 0 and std 1 are their best.
     """
@@ -124,16 +104,11 @@ class GridTimes(TimeSampler):
     """Times on a grid, each as likely as any other: ``k / (steps - 1)`` for ``k = 0 ... steps - 1``.
 
     A model that only ever sees these times needs no modulation layers, only their outputs there
-    (:func:`fluxsr.models.tabulate_modulation`).
+    (:func:`fluxsr.models.tabulate_modulation`). Ours; FLUX itself is sampled on such grids.
 
     Args:
-        steps: Number of times, both ends included. 16 is our default.
-        shift: Shift of the times towards noise, as in :class:`TimeSampler`; it moves the inner times.
-
-    Raises:
-        ValueError: If ``steps`` is below 2 or ``shift`` is not positive.
-
-    Source: ours; FLUX itself is sampled on such grids.
+        steps: Number of times, both ends included, at least 2. 16 is our default.
+        shift: Shift of the inner times towards noise, as in :class:`TimeSampler`.
     """
 
     def __init__(self, steps: int = 16, shift: float = 1.0) -> None:

@@ -22,22 +22,16 @@ def check_images(sr_image: Tensor, hr_image: Tensor, *, channels: int | None = N
     for name, image in (("sr_image", sr_image), ("hr_image", hr_image)):
         check_tensor(name, image)
         if image.ndim != 4:
-            raise ValueError(
-                f"{name} must have shape (batch, channels, height, width), got {tuple(image.shape)}"
-                + _dimensions_hint(tuple(image.shape))
-            )
+            hint = _dimensions_hint(tuple(image.shape))
+            raise ValueError(f"{name} must have shape (batch, channels, height, width), got {tuple(image.shape)}{hint}")
         if not image.is_floating_point():
             raise ValueError(f"{name} must be floating point in [0, 1], got {image.dtype}: divide by 255 first")
         if channels is not None and image.shape[1] != channels:
-            raise ValueError(
-                f"{name} must have {channels} channels, got {image.shape[1]} in shape {tuple(image.shape)}"
-                + _channels_hint(tuple(image.shape))
-            )
-    if sr_image.shape != hr_image.shape:
-        raise ValueError(
-            f"sr_image {tuple(sr_image.shape)} and hr_image {tuple(hr_image.shape)} must have one shape: "
-            "resize or crop one of them first"
-        )
+            shape = tuple(image.shape)
+            raise ValueError(f"{name} must have {channels} channels, got {shape[1]} in {shape}{_channels_hint(shape)}")
+    ours, theirs = tuple(sr_image.shape), tuple(hr_image.shape)
+    if ours != theirs:
+        raise ValueError(f"sr_image {ours} and hr_image {theirs} must have one shape: resize or crop one of them")
     if sr_image.numel() == 0:
         raise ValueError(f"sr_image is empty: shape {tuple(sr_image.shape)}")
     if sr_image.device != hr_image.device:
@@ -49,20 +43,22 @@ def check_tensor(name: str, value: Any) -> None:
     if isinstance(value, Tensor):
         return
     kind = type(value).__name__
-    if isinstance(value, dict):
-        advice = f"hand over one of its values ({', '.join(map(str, list(value)[:4]))})"
-    elif kind == "ndarray":
-        advice = "torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 makes one of an 8-bit (H, W, 3) array"
-    elif isinstance(value, (tuple, list)):
-        advice = "hand over one of its elements, or torch.stack them"
-    else:
-        advice = "convert it first"
-    raise ValueError(f"{name} must be a tensor, got {kind}: {advice}")
+    advice = {
+        "dict": "hand over one of its values",
+        "ndarray": "torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 makes one of an 8-bit (H, W, 3) array",
+        "tuple": "hand over one of its elements, or torch.stack them",
+        "list": "hand over one of its elements, or torch.stack them",
+    }
+    raise ValueError(f"{name} must be a tensor, got {kind}: {advice.get(kind, 'convert it first')}")
 
 
 def in_transform() -> bool:
     """Say whether a transform of ``torch.func`` is at work: then values can't be looked at."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def _hidden(tensor: Tensor) -> bool:
+    return torch.compiler.is_compiling() or tensor.is_meta or in_transform()
 
 
 class FirstBatch:
@@ -78,15 +74,11 @@ class FirstBatch:
 
     def mask(self, mask: Tensor | None) -> None:
         """Raise ValueError if a weight of the first mask is negative or no number: a mean by such weights means nothing."""
-        if mask is None or self.mask_seen or mask.dtype == torch.bool or mask.is_meta or in_transform():
-            return
-        if torch.compiler.is_compiling():
+        if mask is None or self.mask_seen or mask.dtype == torch.bool or _hidden(mask):
             return
         lowest = mask.detach().amin().item()
         if not lowest >= 0:
-            raise ValueError(
-                f"a mask holds weights of the pixels, 0 or more, got {lowest:g}: clamp it, or take mask > 0"
-            )
+            raise ValueError(f"a mask holds weights of the pixels, 0 or more, got {lowest:g}: clamp it")
         self.mask_seen = True
 
     def __call__(self, sr_image: Tensor, hr_image: Tensor | None = None) -> None:
@@ -94,7 +86,7 @@ class FirstBatch:
 
         A network's output may be far below 0 while it learns, so the reference decides where there is one.
         """
-        if torch.compiler.is_compiling() or self.seen or sr_image.is_meta or in_transform():
+        if self.seen or _hidden(sr_image):
             return
         judge, floor = (sr_image, LOWEST_OUTPUT) if hr_image is None else (hr_image, LOWEST_REFERENCE)
         looked_at = [-judge.detach().amin().float()]

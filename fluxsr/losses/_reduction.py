@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Reduction = Literal["mean", "sum", "none"]
+_REDUCTIONS = get_args(Reduction)
 
 
 def check_reduction(reduction: str) -> None:
     """Raise ValueError unless ``reduction`` is one of the three."""
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"reduction={reduction!r} is unknown: choose {', '.join(map(repr, get_args(Reduction)))}")
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction={reduction!r} is unknown: choose {', '.join(map(repr, _REDUCTIONS))}")
 
 
 def check_mask(mask: Tensor | None, image: Tensor, channels: tuple[int, ...] = (1,)) -> None:
@@ -49,9 +50,8 @@ def layer_weights(mask: Tensor, like: Tensor) -> Tensor:
 
     Each position of the map weighs as much as the area of the mask that it stands for.
     """
-    small = F.adaptive_avg_pool2d(mask.to(like.dtype), (like.shape[-2], like.shape[-1])).expand(
-        like.shape[0], -1, -1, -1
-    )
+    small = F.adaptive_avg_pool2d(mask.to(like.dtype), (like.shape[-2], like.shape[-1]))
+    small = small.expand(like.shape[0], -1, -1, -1)
     total = small.sum(dim=(2, 3), keepdim=True)
     return small / torch.where(total > 0, total, 1.0)
 

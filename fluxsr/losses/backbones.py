@@ -67,15 +67,12 @@ class _Fire(nn.Module):
 def build_tower(
     name: str, state: Mapping[str, Tensor], *, pool: Callable[[int], nn.Module] | None = None
 ) -> FeatureTower:
-    """A frozen tower in evaluation mode.
+    """Return a frozen tower in evaluation mode.
 
     Args:
         name: ``"vgg"``, ``"alex"`` or ``"squeeze"``.
         state: Torchvision's names to tensors; names outside ``features.`` (a classifier's) are left alone.
         pool: Maker, for VGG only: it makes the layer that replaces a maximum pooling of so many channels (DISTS).
-
-    Raises:
-        ValueError: The names or shapes are not those of this network.
     """
     tower = _empty_tower(name, pool)
     wanted = {key: value for key, value in state.items() if key.startswith("features.")}

@@ -25,6 +25,8 @@ class L2Pool(nn.Module):
     Shape: ``(B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))``.
     """
 
+    kernel: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         window = torch.hann_window(5, periodic=False)[1:-1]
@@ -34,8 +36,7 @@ class L2Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the halved map."""
-        kernel: Tensor = self.get_buffer("kernel")
-        pooled = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=self.channels)
+        pooled = F.conv2d(x.square(), self.kernel, stride=2, padding=1, groups=self.channels)
         return (pooled + 1e-12).sqrt()  # a slope at 0; the published weights were fitted with this constant
 
 
@@ -77,17 +78,16 @@ class DISTSNet(nn.Module):
                 return cls(load_tower("vgg", pool=L2Pool), *torch.empty(2, sum(_WIDTHS)))
             state = load_weights(DISTS_HEADS, heads)
             if not {"alpha", "beta"} <= state.keys():
-                raise ValueError(
-                    f"DISTS' weights need the names alpha and beta, got {', '.join(sorted(state)) or 'none'}"
-                )
+                raise ValueError(f"DISTS' weights need the names alpha and beta, got {', '.join(sorted(state))}")
             return cls(load_tower("vgg", weights, pool=L2Pool), state["alpha"], state["beta"])
 
         return built_exactly(build).eval()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the distance of each pair, ``(B, 1, 1, 1)``."""
-        if min(x.shape[-2:]) < SMALLEST_SIDE["vgg"]:
-            raise ValueError(f"DISTS needs sides of at least {SMALLEST_SIDE['vgg']} pixels, got {tuple(x.shape)}")
+        smallest = SMALLEST_SIDE["vgg"]
+        if min(x.shape[-2:]) < smallest:
+            raise ValueError(f"DISTS needs sides of at least {smallest} pixels, got {tuple(x.shape)}")
         x_maps = [x, *(one.to(x.dtype) for one in self.tower((x - self.mean) / self.std))]
         y_maps = [y, *(one.to(y.dtype) for one in self.tower((y - self.mean) / self.std))]
         similarity = x.new_zeros(x.shape[0])
@@ -133,10 +133,6 @@ class DISTSLoss(NetworkLoss):
         compute_dtype: str | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        views = (WeightedView(1.0, _unchanged),)
+        views = (WeightedView(1.0, nn.Identity()),)
         net = DISTSNet.load(weights, heads)
         super().__init__(net, views, double_backward=double_backward, compute_dtype=compute_dtype, reduction=reduction)
-
-
-def _unchanged(image: Tensor) -> Tensor:
-    return image

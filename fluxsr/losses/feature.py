@@ -28,14 +28,7 @@ class AttentionDiversificationLoss(nn.Module):
         self.reduction = reduction
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Return the scalar loss.
-
-        Args:
-            features: One ``(B, N, D)`` per layer; N and D may differ between layers, B may not.
-
-        Raises:
-            ValueError: No layers, a single tensor, wrong shapes, or batches of different size.
-        """
+        """Return the loss of one ``(B, N, D)`` per layer; N and D may differ between layers, B may not (``ValueError``)."""
         _check_layers(features, "features", "(batch, tokens, width)")
         layers = torch.stack([functional.token_diversity(tokens) for tokens in features])
         return reduced(layers.mean(dim=0), self.reduction)
@@ -57,14 +50,7 @@ class AttentionMapDiversificationLoss(nn.Module):
         self.reduction = reduction
 
     def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
-        """Return the scalar loss.
-
-        Args:
-            maps: Softmax attention of one layer, ``(B, heads, N, N)``, or a sequence of such.
-
-        Raises:
-            ValueError: No layers, wrong shapes, or batches of different size.
-        """
+        """Return the loss of softmax attention, ``(B, heads, N, N)`` of one layer or a sequence of such."""
         layers = [maps] if isinstance(maps, Tensor) else maps
         _check_layers(layers, "maps", "(batch, heads, tokens, tokens)")
         values = torch.stack([functional.attention_map_diversity(layer) for layer in layers])
@@ -72,15 +58,9 @@ class AttentionMapDiversificationLoss(nn.Module):
 
 
 def _check_layers(layers: Sequence[Tensor], name: str, shape: str) -> None:
-    if isinstance(layers, Tensor):
-        raise ValueError(
-            f"{name} must be a sequence of tensors {shape}, one per layer, got one tensor of shape "
-            f"{tuple(layers.shape)}: wrap it in a list"
-        )
-    if isinstance(layers, Mapping):
-        raise ValueError(
-            f"{name} must be a sequence of tensors {shape}, one per layer, got a {type(layers).__name__}: list(x.values())"
-        )
+    if isinstance(layers, (Tensor, Mapping)):
+        kind, advice = ("tensor", "wrap it in a list") if isinstance(layers, Tensor) else ("dict", "list(x.values())")
+        raise ValueError(f"{name} must be a sequence of tensors {shape}, one per layer, got a {kind}: {advice}")
     if len(layers) == 0:
         raise ValueError(f"{name} is empty: hand over at least one layer's tensor of shape {shape}")
     for index, layer in enumerate(layers):

@@ -22,9 +22,6 @@ def luma(image: Tensor) -> Tensor:
     Studio swing, as MATLAB's ``rgb2ycbcr`` has it, without its rounding to whole levels.
 
     Shape: ``(B, 3, H, W) -> (B, 1, H, W)``, RGB in [0, 1].
-
-    Args:
-        image: ``(B, 3, H, W)``, RGB in [0, 1].
     """
     weights = torch.tensor([65.481, 128.553, 24.966], device=image.device, dtype=image.dtype) / 255
     # No matrix product: autocast would round it to bfloat16, and a PSNR with it.
@@ -37,10 +34,7 @@ def total_variation_map(image: Tensor) -> Tensor:
     ``TV(x)[i, j] = |x[i+1, j] - x[i, j]| + |x[i, j+1] - x[i, j]|``; the difference of the last row, and that of the
     last column, is 0, so the size is kept (our default, the paper doesn't say).
 
-    Shape: ``(..., H, W) -> (..., H, W)``, of the same dtype. Range: [0, 2] for images in [0, 1].
-
-    Args:
-        image: ``(..., H, W)``, floating.
+    Shape: ``(..., H, W) -> (..., H, W)``, floating, of the same dtype. Range: [0, 2] for images in [0, 1].
 
     Raises:
         ValueError: Fewer than two dimensions, or an integer dtype.
@@ -73,13 +67,7 @@ def mse(sr_image: Tensor, hr_image: Tensor, *, mask: Tensor | None = None, reduc
 
 
 def l1(sr_image: Tensor, hr_image: Tensor, *, mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:
-    """Mean of absolute differences; shapes, range, mask, reduction and errors as :func:`mse`.
-
-    Args:
-        sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
-        mask: See :func:`mse`.
-        reduction: See :func:`mse`.
-    """
+    """Mean of absolute differences; shapes, range, mask, reduction and errors as :func:`mse`."""
     return _pixelwise(sr_image, hr_image, mask, reduction, torch.abs)
 
 
@@ -93,17 +81,8 @@ def charbonnier(
 ) -> Tensor:
     """Mean of ``sqrt(difference^2 + epsilon^2)``: L1 with a slope at 0 (Charbonnier et al. 1994).
 
-    ``epsilon`` is in units of the image; 1e-3 is what super-resolution commonly uses (our default). Equal images cost
-    ``epsilon``. Shapes, mask, reduction and errors as :func:`mse`.
-
-    Args:
-        sr_image, hr_image: ``(B, C, H, W)``, in [0, 1].
-        epsilon: Width of the smooth part, in units of the image, positive.
-        mask: See :func:`mse`.
-        reduction: See :func:`mse`.
-
-    Raises:
-        ValueError: ``epsilon`` isn't positive, or not two floating images of one shape.
+    ``epsilon`` is in units of the image, positive; 1e-3 is what super-resolution commonly uses (our default). Equal images
+    cost ``epsilon``. Shapes, mask, reduction and errors as :func:`mse`.
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon={epsilon} must be positive: the slope at equal pixels would be undefined")
@@ -116,23 +95,17 @@ def token_diversity(tokens: Tensor) -> Tensor:
     Minimized, it makes tokens differ. 1 where all tokens point the same way; 0 where they cancel out, and there the
     gradient is 0 as well, since the mean token has no direction.
 
-    Shape: ``(B, N, D) -> (B,)``. Range: [0, 1] where all tokens have one length, [-1, 1] at most.
-
-    Args:
-        tokens: ``(B, N, D)``, floating.
+    Shape: ``(B, N, D) -> (B,)``, floating. Range: [0, 1] where all tokens have one length, [-1, 1] at most.
 
     Raises:
         ValueError: Not three dimensions, no tokens, or an integer dtype.
     """
+    shape = tuple(tokens.shape)
     if tokens.ndim != 3:
-        raise ValueError(
-            f"tokens must have shape (batch, tokens, width), got {tuple(tokens.shape)}"
-            + (": flatten a feature map with x.flatten(2).transpose(1, 2)" if tokens.ndim == 4 else "")
-        )
-    if not tokens.is_floating_point():
-        raise ValueError(f"tokens must be floating point, got {tokens.dtype}")
-    if tokens.numel() == 0:
-        raise ValueError(f"tokens are empty: shape {tuple(tokens.shape)}")
+        hint = ": flatten a feature map with x.flatten(2).transpose(1, 2)" if tokens.ndim == 4 else ""
+        raise ValueError(f"tokens must have shape (batch, tokens, width), got {shape}{hint}")
+    if not tokens.is_floating_point() or tokens.numel() == 0:
+        raise ValueError(f"tokens must be floating point and not empty, got {tokens.dtype} of shape {shape}")
     tokens = at_least_float32(tokens)
     length = torch.linalg.vector_norm(tokens, dim=2, keepdim=True)
     mean_token = tokens.mean(dim=1)
@@ -155,18 +128,14 @@ def attention_map_diversity(maps: Tensor) -> Tensor:
 
     Shape: softmax attention ``(B, heads, N, N) -> (B,)``, each row summing to 1. Range: [0, 1].
 
-    Args:
-        maps: ``(B, heads, N, N)`` after the softmax.
-
     Raises:
         ValueError: Not four dimensions, not square, empty, or an integer dtype.
     """
-    if maps.ndim != 4 or maps.shape[-1] != maps.shape[-2]:
-        raise ValueError(f"attention maps must have shape (batch, heads, tokens, tokens), got {tuple(maps.shape)}")
-    if not maps.is_floating_point():
-        raise ValueError(f"attention maps must be floating point, got {maps.dtype}")
-    if maps.numel() == 0:
-        raise ValueError(f"attention maps are empty: shape {tuple(maps.shape)}")
+    shape = tuple(maps.shape)
+    if maps.ndim != 4 or shape[-1] != shape[-2]:
+        raise ValueError(f"attention maps must have shape (batch, heads, tokens, tokens), got {shape}")
+    if not maps.is_floating_point() or maps.numel() == 0:
+        raise ValueError(f"attention maps must be floating point and not empty, got {maps.dtype} of shape {shape}")
     rows = at_least_float32(maps).mean(dim=1)
     threshold = 2.0 / maps.shape[-1]
     mean_row = F.threshold(rows.mean(dim=1, keepdim=True), threshold, 0.0)

@@ -6,7 +6,6 @@ fetches full ImageNet classifiers and imports torchvision).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,8 +45,6 @@ class LPIPSNet(nn.Module):
         self, tower: FeatureTower, heads: list[Tensor], *, name: str = "vgg", double_backward: bool = False
     ) -> None:
         super().__init__()
-        if [tuple(head.shape) for head in heads] != [(channels,) for channels in CHANNELS[name]]:
-            raise ValueError(f"heads have shapes {[tuple(h.shape) for h in heads]}; {name} needs {CHANNELS[name]}")
         self.tower = tower
         self.name = name
         self.double_backward = double_backward
@@ -59,14 +56,7 @@ class LPIPSNet(nn.Module):
 
     @classmethod
     def load(cls, name: str = "vgg", weights: str | Path | None = None, *, double_backward: bool = False) -> LPIPSNet:
-        """LPIPS v0.1 with the backbone's weights from ``weights`` (see :func:`fluxsr.losses.weights.load_weights`).
-
-        Raises:
-            ValueError: An unknown ``name``, or weights of another network.
-            FileNotFoundError: No weights found; the message lists the places.
-        """
-        if name not in CHANNELS:
-            raise ValueError(f"net={name!r} is not one of {', '.join(map(repr, CHANNELS))}")
+        """Return LPIPS v0.1 with the backbone's weights, found by :func:`fluxsr.losses.weights.load_weights`."""
         return built_exactly(
             lambda: cls(load_tower(name, weights), load_heads(name), name=name, double_backward=double_backward)
         ).eval()
@@ -74,20 +64,11 @@ class LPIPSNet(nn.Module):
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the distance of each pair, ``(B, 1, 1, 1)``.
 
-        Args:
-            x: The restored images.
-            y: The references.
-            mask: Weights of the pixels, ``(B or 1, 1, H, W)`` and not negative; each layer's map of distances is averaged by
-                them. ``None``: all alike.
+        A mask ``(B or 1, 1, H, W)`` holds weights of the pixels, by which each layer's map of distances is averaged.
         """
-        if min(x.shape[-2:]) < SMALLEST_SIDE[self.name]:
-            raise ValueError(
-                f"LPIPS ({self.name}) needs sides of at least {SMALLEST_SIDE[self.name]} pixels, got {tuple(x.shape)}"
-            )
-        return torch.stack(self.layer_distances(x, y, mask)).sum(dim=0).view(-1, 1, 1, 1)
-
-    def layer_distances(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """The summands of the distance, one ``(B,)`` per tap."""
+        smallest = SMALLEST_SIDE[self.name]
+        if min(x.shape[-2:]) < smallest:
+            raise ValueError(f"LPIPS ({self.name}) needs sides of at least {smallest} pixels, got {tuple(x.shape)}")
         # y first: where it carries no gradient nothing but its tapped maps is alive while x runs.
         y_maps = self.tower((y - self.shift) / self.scale)
         x_maps = self.tower((x - self.shift) / self.scale)
@@ -99,23 +80,17 @@ class LPIPSNet(nn.Module):
             weights = None if mask is None else layer_weights(mask, x_map)
             distances.append(head_distance(x_map, y_map, head, weights, double_backward=self.double_backward))
             del y_map
-        return distances
+        return torch.stack(distances).sum(dim=0).view(-1, 1, 1, 1)
 
 
 def load_heads(name: str) -> list[Tensor]:
-    """The learned channel weights of LPIPS v0.1, from the files of the ``lpips`` package.
-
-    Raises:
-        ModuleNotFoundError: The package is not installed.
-    """
+    """Return the learned channel weights of LPIPS v0.1, from the files of the ``lpips`` package."""
     if without_values():
         return [torch.empty(channels) for channels in CHANNELS[name]]
     spec = find_spec("lpips")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("the linear heads of LPIPS come with the package lpips: pip install lpips")
-    state: Mapping[str, Tensor] = read_state_dict(
-        Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / f"{name}.pth"
-    )
+    state = read_state_dict(Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / f"{name}.pth")
     return [state[f"lin{index}.model.1.weight"].flatten() for index in range(len(CHANNELS[name]))]
 
 
@@ -129,15 +104,16 @@ def head_distance(
     """
     # A compiler fuses the plain form better than it could an opaque function, and torch.func wants no custom one.
     if double_backward or y.requires_grad or torch.compiler.is_compiling() or in_transform():
-        x_norm = x.square().sum(dim=1, keepdim=True)
-        # The square root has no finite slope at 0, and a ReLU map can be all zero at a pixel.
-        x_unit = x / (torch.where(x_norm > 0, x_norm, torch.ones_like(x_norm)).sqrt() + _EPSILON)
-        y_norm = y.square().sum(dim=1, keepdim=True)
-        y_unit = y / (torch.where(y_norm > 0, y_norm, torch.ones_like(y_norm)).sqrt() + _EPSILON)
-        distances = ((x_unit - y_unit).square() * head.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
+        distances = ((_unit(x) - _unit(y)).square() * head.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
         return over_positions(distances, weights)
     distance: Tensor = _HeadDistance.apply(x, y, head, weights)
     return distance
+
+
+def _unit(features: Tensor) -> Tensor:
+    norm = features.square().sum(dim=1, keepdim=True)
+    # The square root has no finite slope at 0, and a ReLU map can be all zero at a pixel.
+    return features / (torch.where(norm > 0, norm, 1.0).sqrt() + _EPSILON)
 
 
 class _HeadDistance(torch.autograd.Function):

@@ -7,7 +7,6 @@ asked for by name. ``fluxsr/assets/perceptual_nano.md`` says on what it was trai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -73,12 +72,7 @@ class PerceptualNano(nn.Module):
 
 
 def load_perceptual_nano(weights: str | Path | None = None) -> PerceptualNano:
-    """The shipped network, or another of the same family from a safetensors file; frozen, in evaluation mode.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file isn't one of this network.
-    """
+    """Return the shipped network, or another of the same family from a safetensors file; frozen, in evaluation mode."""
     from safetensors import SafetensorError, safe_open
 
     path = WEIGHTS_FILE if weights is None else Path(weights).expanduser()
@@ -89,9 +83,8 @@ def load_perceptual_nano(weights: str | Path | None = None) -> PerceptualNano:
 
     def build() -> PerceptualNano:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
             with torch.device("meta"):  # no initialization that would be overwritten
-                net = PerceptualNano(tuple(json.loads(metadata.get("widths", json.dumps(WIDTHS)))))
+                net = PerceptualNano(tuple(json.loads((file.metadata() or {}).get("widths", json.dumps(WIDTHS)))))
             if not without_values():
                 state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
                 net.load_state_dict(state, assign=True)

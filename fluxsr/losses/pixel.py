@@ -28,10 +28,8 @@ class PixelLoss(nn.Module, ABC):
         """Return the loss of two ``(B, C, H, W)`` images in [0, 1].
 
         Args:
-            sr_image: The restored images.
-            hr_image: The references.
-            mask: Weights of the pixels, not negative, ``(B or 1, C or 1, H, W)``; see
-                :func:`fluxsr.losses.functional.mse`.
+            sr_image, hr_image: The restored images and the references.
+            mask: Weights of the pixels, not negative, ``(B or 1, C or 1, H, W)``; see :func:`fluxsr.losses.functional.mse`.
 
         Raises:
             ValueError: Not two floating images of one shape, a mask that doesn't fit, values up to 255 in the first images, or
@@ -49,11 +47,7 @@ class PixelLoss(nn.Module, ABC):
 
 
 class MSELoss(PixelLoss):
-    """:func:`fluxsr.losses.functional.mse` as a module.
-
-    Args:
-        reduction: See :class:`PixelLoss`.
-    """
+    """:func:`fluxsr.losses.functional.mse` as a module; see :class:`PixelLoss`."""
 
     def measure(self, sr_image: Tensor, hr_image: Tensor, mask: Tensor | None) -> Tensor:
         """Return the mean squared error."""
@@ -61,11 +55,7 @@ class MSELoss(PixelLoss):
 
 
 class L1Loss(PixelLoss):
-    """:func:`fluxsr.losses.functional.l1` as a module.
-
-    Args:
-        reduction: See :class:`PixelLoss`.
-    """
+    """:func:`fluxsr.losses.functional.l1` as a module; see :class:`PixelLoss`."""
 
     def measure(self, sr_image: Tensor, hr_image: Tensor, mask: Tensor | None) -> Tensor:
         """Return the mean absolute error."""

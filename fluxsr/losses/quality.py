@@ -83,24 +83,17 @@ class ScoreLoss(NoReferenceLoss):
         self.lower_is_better = lower_is_better
 
     def measure(self, sr_image: Tensor) -> Tensor:
-        """Return the loss of each image, ``(B,)``.
-
-        Raises:
-            ValueError: If the scorer doesn't give each image's score.
-        """
+        """Return the loss of each image, ``(B,)``."""
         score, batch = self.network(sr_image), sr_image.shape[0]
         if not isinstance(score, Tensor):
-            raise ValueError(
-                f"the scorer returned a {type(score).__name__}: it must give each image's score, a tensor (B,)"
-            )
+            raise ValueError(f"the scorer returned a {type(score).__name__}: it must give each image's score, (B,)")
         if score.ndim == 0 and self.reduction != "none":
             score = score.expand(batch)  # a scorer that takes the mean itself
         if score.ndim == 0 or score.shape[0] != batch:
             raise ValueError(
                 f"the scorer returned shape {tuple(score.shape)} for a batch of {batch}: it must give each image's score, (B,)"
             )
-        values = per_image(score)
-        return values if self.lower_is_better else -values
+        return per_image(score) if self.lower_is_better else -per_image(score)
 
     def extra_repr(self) -> str:
         """Show the direction."""
@@ -116,12 +109,11 @@ class _CLIPCosines(nn.Module):
 
     def __init__(self, source: str, captions: list[str], revision: str | None) -> None:
         super().__init__()
-        if without_values():
-            model = _empty_clip(source)
+        model, tokenizer = _load_clip(source, revision)
+        if tokenizer is None:
             text = torch.empty(len(captions), model.config.projection_dim)
             self.learned_scale = 100.0
         else:
-            model, tokenizer = _load_clip(source, revision)
             tokens = tokenizer(captions, padding=True, return_tensors="pt")
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 text = model.text_projection(model.text_model(tokens.input_ids, tokens.attention_mask).pooler_output)
@@ -139,29 +131,21 @@ class _CLIPCosines(nn.Module):
         return nn.functional.normalize(features, dim=-1) @ self.text_features.T
 
 
-def _transformers() -> Any:
+def _load_clip(source: str, revision: str | None) -> tuple[Any, Any]:
+    """Return CLIP and its tokenizer; where there are no values, by the folder's configuration or else ViT-B/32's."""
     try:
-        import transformers
+        from transformers import AutoTokenizer, CLIPConfig, CLIPModel
     except ImportError as error:
         raise ValueError("CLIPQualityLoss needs the package transformers: pip install 'fluxsr[clip]'") from error
-    return transformers
-
-
-def _empty_clip(source: str) -> Any:
-    """Return CLIP without weights, by the folder's configuration or else ViT-B/32's, which is the default of its class."""
-    config = _transformers().CLIPConfig
-    return _transformers().CLIPModel(config.from_pretrained(source) if Path(source).is_dir() else config())
-
-
-def _load_clip(source: str, revision: str | None) -> tuple[Any, Any]:
-    library = _transformers()
+    if without_values():
+        return CLIPModel(CLIPConfig.from_pretrained(source) if Path(source).is_dir() else CLIPConfig()), None
     where: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
-        model = library.CLIPModel.from_pretrained(source, **where).float().eval()
-        return model, library.AutoTokenizer.from_pretrained(source, **where)
+        model = CLIPModel.from_pretrained(source, **where).float().eval()
+        return model, AutoTokenizer.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"can't load CLIP from {source!r}: give a hub id, or without a network a local folder with a transformers "
-            f"CLIP model and its tokenizer ({first_line})"
+            f"can't load CLIP from {source!r}: give a hub id, or a local folder with a transformers CLIP model and its "
+            f"tokenizer ({first_line})"
         ) from error

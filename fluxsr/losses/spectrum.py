@@ -109,15 +109,7 @@ class PeriodicityLoss(nn.Module):
         self._check_first = FirstBatch()
 
     def forward(self, sr_image: Tensor, hr_image: Tensor) -> Tensor:
-        """Return the loss of two ``(B, C, H, W)`` images in [0, 1], both sides at least 8 periods long.
-
-        Args:
-            sr_image: The restored images.
-            hr_image: The photos.
-
-        Raises:
-            ValueError: See :func:`fluxsr.losses.functional.periodicity`.
-        """
+        """Return the loss of two ``(B, C, H, W)`` images in [0, 1], both sides at least 8 periods long."""
         value = periodicity(sr_image, hr_image, self.period, reduction=self.reduction)
         self._check_first(sr_image, hr_image)
         return value
@@ -144,15 +136,12 @@ class _Peaks(NamedTuple):
     def of(cls, image: Tensor, period: int) -> _Peaks:
         """Measure images ``(B, C, H, W)`` along their rows."""
         repeats = image.shape[-1] // period
-        length = repeats * period  # whole periods, so that every harmonic falls on one bin
-        window = torch.hann_window(length, device=image.device, dtype=image.dtype)
-        rows = image[..., :length]
+        rows = image[..., : repeats * period]  # whole periods, so that every harmonic falls on one bin
+        window = torch.hann_window(repeats * period, device=image.device, dtype=image.dtype)
         spectrum = torch.fft.rfft((rows - rows.mean(dim=-1, keepdim=True)) * window).abs().square().mean(dim=(1, 2))
         bins = torch.arange(1, max(2, (period + 1) // 2), device=image.device) * repeats
-        around = bins[:, None] + torch.tensor(_BESIDE, device=image.device)
-        return cls(
-            spectrum[:, bins], spectrum[:, around.clamp(1, spectrum.shape[-1] - 1)].mean(dim=-1), window.square().sum()
-        )
+        around = (bins[:, None] + torch.tensor(_BESIDE, device=image.device)).clamp(1, spectrum.shape[-1] - 1)
+        return cls(spectrum[:, bins], spectrum[:, around].mean(dim=-1), window.square().sum())
 
     def white(self, deviation: float) -> Tensor:
         """Return the energy that white noise of this standard deviation has at every frequency."""
@@ -163,7 +152,5 @@ def _check_period(image: Tensor, period: int) -> None:
     if period < 2:
         raise ValueError(f"period must be at least 2 pixels, got {period}")
     if min(image.shape[-2:]) < 8 * period:
-        raise ValueError(
-            f"the image must be at least 8 periods = {8 * period} pixels a side to tell a peak from its "
-            f"neighbors, got {image.shape[-2]}x{image.shape[-1]}"
-        )
+        height, width = image.shape[-2:]
+        raise ValueError(f"the image needs at least 8 periods = {8 * period} pixels a side, got {height}x{width}")

@@ -34,30 +34,16 @@ class WeightSource(NamedTuple):
     hint: str = ""
 
 
-_TORCHVISION = "https://download.pytorch.org/models/"
-_NANO = "LPIPS and TV-LPIPS do without it where net='nano' will do, which ships with the package"
+def _torchvision(title: str, stem: str, file: str) -> WeightSource:
+    url = f"https://download.pytorch.org/models/{file}"
+    hint = "LPIPS and TV-LPIPS do without it where net='nano' will do, which ships with the package"
+    return WeightSource(title, (f"{stem}_features*.pth", file), file, url, hint)
+
+
 BACKBONES = {
-    "vgg": WeightSource(
-        "VGG16 features",
-        ("vgg16_features*.pth", "vgg16-397923af.pth"),
-        "vgg16-397923af.pth",
-        _TORCHVISION + "vgg16-397923af.pth",
-        _NANO,
-    ),
-    "alex": WeightSource(
-        "AlexNet features",
-        ("alexnet_features*.pth", "alexnet-owt-7be5be79.pth"),
-        "alexnet-owt-7be5be79.pth",
-        _TORCHVISION + "alexnet-owt-7be5be79.pth",
-        _NANO,
-    ),
-    "squeeze": WeightSource(
-        "SqueezeNet 1.1 features",
-        ("squeezenet1_1_features*.pth", "squeezenet1_1-b8a52dc0.pth"),
-        "squeezenet1_1-b8a52dc0.pth",
-        _TORCHVISION + "squeezenet1_1-b8a52dc0.pth",
-        _NANO,
-    ),
+    "vgg": _torchvision("VGG16 features", "vgg16", "vgg16-397923af.pth"),
+    "alex": _torchvision("AlexNet features", "alexnet", "alexnet-owt-7be5be79.pth"),
+    "squeeze": _torchvision("SqueezeNet 1.1 features", "squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
 }
 DISTS_HEADS = WeightSource(
     "DISTS alpha and beta",
@@ -79,10 +65,6 @@ def built_exactly(build: Callable[[], Module]) -> Module:
     Four things must not change trained weights. A default dtype must not round them (Lightning builds a module of
     ``bf16-true`` under bfloat16). A ``with torch.device(...)`` block must not scatter them over devices.
     ``torch.inference_mode()`` must not make them unfit for a gradient. And building must not shift anybody's random numbers.
-
-    Args:
-        build: Maker of a module. It sees float32 as the default dtype and the CPU as the default device; or the meta device,
-            where that is the current one.
     """
     place, dtype = torch.empty(0).device, torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
@@ -96,15 +78,12 @@ def built_exactly(build: Callable[[], Module]) -> Module:
 
 
 def load_weights(source: WeightSource, path: str | Path | None = None) -> dict[str, Tensor]:
-    """Find and read one set of weights.
+    """Find and read one set of weights: tensors by name, on the CPU, floating ones in float32.
 
     Args:
         source: Weights to look for.
         path: A file, or a folder that is searched at any depth. None: ``FLUXSR_WEIGHTS``, then torch hub's cache,
             then a download.
-
-    Returns:
-        Tensors by name, on the CPU, floating ones in float32.
 
     Raises:
         ValueError: The file holds something else than tensors by name, or ``FLUXSR_WEIGHTS`` names no folder.
@@ -115,22 +94,14 @@ def load_weights(source: WeightSource, path: str | Path | None = None) -> dict[s
 
 
 def find_weights(source: WeightSource, path: str | Path | None = None) -> Path | None:
-    """The file that :func:`load_weights` would read, or None where it would have to be downloaded.
-
-    Raises:
-        FileNotFoundError: An explicit ``path`` does not exist, or is a folder without a matching file.
-        ValueError: ``FLUXSR_WEIGHTS`` is set and names no folder.
-    """
+    """Return the file that :func:`load_weights` would read, or None where it would have to be downloaded."""
     if path is not None:
         explicit = Path(path).expanduser()
-        if explicit.is_dir():
-            match = _search(explicit, source.patterns)
-            if match is None:
-                raise FileNotFoundError(f"no {' or '.join(source.patterns)} in {explicit} ({source.title})")
-            return match
-        if not explicit.is_file():
-            raise FileNotFoundError(f"{source.title}: no such file or folder: {explicit}")
-        return explicit
+        match = _search(explicit, source.patterns) if explicit.is_dir() else explicit
+        if match is None or not match.is_file():
+            wanted = f"no {' or '.join(source.patterns)} in" if match is None else "no such file or folder:"
+            raise FileNotFoundError(f"{source.title}: {wanted} {explicit}")
+        return match
     folder = os.environ.get(ENVIRONMENT_VARIABLE)
     if folder:
         root = Path(folder).expanduser()
@@ -139,19 +110,12 @@ def find_weights(source: WeightSource, path: str | Path | None = None) -> Path |
         match = _search(root, source.patterns)
         if match is not None:
             return match
-    if source.hub_name:
-        cached = _hub_folder() / source.hub_name
-        if cached.is_file():
-            return cached
-    return None
+    cached = _hub_folder() / source.hub_name
+    return cached if cached.is_file() else None
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from a ``torch.save`` file, without running code from it.
-
-    Raises:
-        ValueError: The file is damaged, needs the unsafe unpickler, or holds something else.
-    """
+    """Read tensors by name from a ``torch.save`` file, without running code from it; a ``ValueError`` for anything else."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
@@ -166,12 +130,8 @@ def _hub_folder() -> Path:
 
 
 def _search(root: Path, patterns: tuple[str, ...]) -> Path | None:
-    for pattern in patterns:
-        # Sorted: which of several files is taken must not depend on the file system's order.
-        for match in sorted(root.rglob(pattern)):
-            if match.is_file():
-                return match
-    return None
+    # Sorted: which of several files is taken must not depend on the file system's order.
+    return next((match for pattern in patterns for match in sorted(root.rglob(pattern)) if match.is_file()), None)
 
 
 def _download(source: WeightSource) -> dict[str, Tensor]:
@@ -187,12 +147,8 @@ def _download(source: WeightSource) -> dict[str, Tensor]:
     folder = os.environ.get(ENVIRONMENT_VARIABLE)
     places = [
         "an explicit path (weights=...): none given",
-        f"{' or '.join(source.patterns)} in the folder that {ENVIRONMENT_VARIABLE} names "
-        + (f"({folder}): not there" if folder else "(not set)"),
+        f"{' or '.join(source.patterns)} in {ENVIRONMENT_VARIABLE}'s folder ({folder or 'not set'})",
+        f"{_hub_folder() / source.hub_name}: not there",
     ]
-    if source.hub_name:
-        places.append(f"{_hub_folder() / source.hub_name}: not there")
     listed = "".join(f"\n  {number}. {place}" for number, place in enumerate(places, start=1))
-    raise FileNotFoundError(
-        f"{source.title} not found. Looked for:{listed}\nand {reason}." + (f" {source.hint}." if source.hint else "")
-    )
+    raise FileNotFoundError(f"{source.title} not found. Looked for:{listed}\nand {reason}. {source.hint}".rstrip())

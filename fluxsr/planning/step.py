@@ -20,7 +20,7 @@ from fluxsr.data import SRBatch, SRDataModule
 from fluxsr.flows import PairedTimes
 from fluxsr.ledger import Ledger
 from fluxsr.like_gpu import LikeDevice, like_device
-from fluxsr.losses.frozen import FrozenNetwork
+from fluxsr.losses.network import FrozenNetwork
 from fluxsr.models import FluxBackbone
 from fluxsr.training import OneStepSR
 from fluxsr.training.batches import step_generator

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fluxsr.losses import hinge_discriminator_loss, hinge_generator_loss, r1_penalty
 from fluxsr.models import FluxBackbone, LatentDiscriminator
-from fluxsr.models.discriminator import FeatureDiscriminator
 from fluxsr.training.terms import StepOutputs
 
 ADVERSARIAL = "adversarial"  # the term's name in logs
@@ -69,29 +69,23 @@ class Adversary(nn.Module):
         self.make_optimizer = optimizer or (lambda heads: torch.optim.AdamW(heads, lr=1e-4, betas=(0.0, 0.99)))
         self.gradient_clip_val = gradient_clip_val
         self.accumulate_grad_batches = accumulate_grad_batches
-        self.discriminator: FeatureDiscriminator | None = None
+        self.discriminator: Any = None  # judge_with makes it
 
     def judge_with(self, backbone: nn.Module) -> None:
-        """Make the discriminator on a backbone's features.
-
-        Raises:
-            ValueError: If the backbone is no FLUX: its features can't be tapped.
-        """
+        """Make the discriminator on a backbone's features, which only a FLUX has."""
         if not isinstance(backbone, FluxBackbone):
             raise ValueError(
-                f"the adversary looks at FLUX features, which {type(backbone).__name__} has not; leave the adversary out"
+                f"{type(backbone).__name__} has no FLUX features for the adversary; leave the adversary out"
             )
         self.discriminator = LatentDiscriminator(backbone, self.layers, self.width, self.time)
 
     def heads(self) -> Iterator[nn.Parameter]:
         """Yield what the discriminator's optimizer trains."""
-        return self._discriminator.heads.parameters()
+        return self.discriminator.heads.parameters()
 
     def features(self, samples: Tensor) -> list[Tensor]:
         """Return the frozen features of samples, ``(B, N, D)`` for each head, with gradient to the samples."""
-        judge = self._discriminator
-        assert isinstance(judge, LatentDiscriminator)
-        return judge.features(samples)
+        return self.discriminator.features(samples)
 
     def fakes(self, outputs: StepOutputs) -> Tensor:
         """Return all that the student made, with gradient to it."""
@@ -104,22 +98,16 @@ class Adversary(nn.Module):
 
     def generator_loss(self, fake_features: list[Tensor]) -> Tensor:
         """Return the student's side, unweighted; the gradient goes through the frozen features into the latents."""
-        return hinge_generator_loss(self._discriminator.judge(fake_features, frozen=True))
+        return hinge_generator_loss(self.discriminator.judge(fake_features, frozen=True))
 
     def discriminator_loss(self, fake_features: list[Tensor], real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the discriminator's side with its penalty, and what to log; no gradient reaches the student.
-
-        Args:
-            fake_features: :meth:`features` of :meth:`fakes`.
-            real: Real samples, of :meth:`reals`.
-        """
-        judge = self._discriminator
+        """Return the discriminator's side with its penalty, and what to log; no gradient reaches the student."""
         with torch.no_grad():
             real_features = self.features(real)
         if self.r1_weight:
             real_features = [feature.requires_grad_() for feature in real_features]
-        fake_logits = judge.judge([feature.detach() for feature in fake_features])
-        real_logits = judge.judge(real_features)
+        fake_logits = self.discriminator.judge([feature.detach() for feature in fake_features])
+        real_logits = self.discriminator.judge(real_features)
         loss = hinge_discriminator_loss(real_logits, fake_logits)
         logs = {"logits_real": _average(real_logits), "logits_fake": _average(fake_logits)}
         if self.r1_weight:
@@ -129,13 +117,7 @@ class Adversary(nn.Module):
         return loss, {"discriminator": loss.detach(), **logs}
 
     def losses(self, others: Tensor, outputs: StepOutputs, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the student's total, the discriminator's loss, and what to log.
-
-        Args:
-            others: Sum of the student's other terms.
-            outputs: Outputs of the step.
-            step: Optimizer steps so far; in the first ``warmup_steps`` the student's total is ``others`` alone.
-        """
+        """Return the student's total, the discriminator's loss, and what to log; ``others`` are the student's other terms."""
         total, logs = others, {}
         warm = step >= self.warmup_steps
         with torch.set_grad_enabled(warm):
@@ -149,31 +131,14 @@ class Adversary(nn.Module):
         return total, judged, logs | judge_logs
 
     def effective_weight(self, others: Tensor, adversarial: Tensor, x0_hat: Tensor) -> float | Tensor:
-        """Return what multiplies the term.
-
-        Args:
-            others: The sum of the other terms.
-            adversarial: The unweighted term.
-            x0_hat: The student's estimate, which both depend on.
-
-        Raises:
-            ValueError: If it is adaptive and the other terms don't depend on ``x0_hat``.
-        """
+        """Return what multiplies the term; ``x0_hat`` is the student's estimate, which it and the others depend on."""
         if not self.adaptive:
             return self.weight
         (other_gradient,) = torch.autograd.grad(others, x0_hat, retain_graph=True, allow_unused=True)
         if other_gradient is None:
-            raise ValueError(
-                "adaptive=True balances against terms on the student's estimate, and there is none: add an image loss"
-            )
+            raise ValueError("adaptive=True balances against terms on the student's estimate: add an image loss")
         (gradient,) = torch.autograd.grad(adversarial, x0_hat, retain_graph=True)
         return self.weight * (other_gradient.float().norm() / gradient.float().norm().clamp_min(1e-12)).clamp(max=1e4)
-
-    @property
-    def _discriminator(self) -> FeatureDiscriminator:
-        if self.discriminator is None:
-            raise ValueError("the adversary has no discriminator yet: call judge_with(backbone) first")
-        return self.discriminator
 
 
 def _average(heads: list[Tensor]) -> Tensor:

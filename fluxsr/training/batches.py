@@ -54,26 +54,20 @@ def as_batch(batch: Any) -> Any:
 def latents_of(
     batch: SRBatch, autoencoder: Autoencoder, with_lr: bool, generator_of_row: Callable[[int], torch.Generator]
 ) -> LatentPair:
-    """Return a batch's latents; what a row does not bring (HR latents, noise) is made here.
+    """Return a batch's latents; what a row does not bring (HR latents, noise) is made here, noise by the row's generator.
 
-    Args:
-        batch: The batch.
-        autoencoder: Encodes. HR images are encoded without gradient, in the frozen encoder's space, where the teacher's own
-            latents are.
-        with_lr: Whether the LR images are encoded too, enlarged to the size of the HR ones.
-        generator_of_row: Returns the generator of a row's noise.
+    HR images are encoded without gradient, in the frozen encoder's space, where the teacher's own latents are.
     """
     encode_target = autoencoder.encode_target if isinstance(autoencoder, LatentAutoencoder) else autoencoder.encode
     with torch.no_grad():
         known = None if batch.hr_latents is None else batch.hr_latents.float()
         hr = _completed(known, batch, lambda rows: encode_target(_rows_of(batch.hr_image, rows)))
     lr = autoencoder.encode(enlarge(batch.lr_image, batch.hr_image.shape[-2:])) if with_lr else None
-    shape = tuple(hr.shape[1:])
-    noise = _completed(
-        batch.noise,
-        batch,
-        lambda rows: torch.stack([torch.randn(shape, generator=generator_of_row(row)) for row in rows]),
-    )
+
+    def draw(rows: Sequence[int]) -> Tensor:
+        return torch.stack([torch.randn(hr.shape[1:], generator=generator_of_row(row)) for row in rows])
+
+    noise = _completed(batch.noise, batch, draw)
     return LatentPair(hr, lr, noise.to(hr.device, hr.dtype, non_blocking=True), batch.hr_image)
 
 

@@ -2,91 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
-from fluxsr.flows import FlowObjective
 from fluxsr.models.student import differing
-from fluxsr.training.adversary import ADVERSARIAL
-from fluxsr.training.strategies import FSDP2Strategy
-from fluxsr.training.terms import FLOW
 
-
-def check_arguments(losses: Iterable[str], flow_weight: float, scale: int | None) -> None:
-    """Refuse names of losses that the module logs its own terms under, and numbers out of range.
-
-    Raises:
-        ValueError: Naming the value.
-    """
-    taken = {FLOW, "loss", ADVERSARIAL, "discriminator"} & set(losses)
-    if taken:
-        raise ValueError(f"a loss can't be named {taken.pop()!r}: that name is logged for the module's own terms")
-    if flow_weight < 0:
-        raise ValueError(f"flow_weight must not be negative, got {flow_weight}")
-    if scale is not None and scale < 1:
-        raise ValueError(f"scale must be at least 1, got {scale}")
-
-
-def check_strategy(strategy: Any, quantization: str | None) -> None:
-    """Refuse what would fail late or train wrongly under a strategy that shards.
-
-    Args:
-        strategy: The trainer's.
-        quantization: How the backbone's frozen weights are quantized; ``None``: they are not.
-
-    Raises:
-        ValueError: Saying what to use instead.
-    """
-    if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
-        return
-    name = type(strategy).__name__
-    if quantization is not None:
-        raise ValueError(
-            f"{name} can't shard {quantization} weights (they would fail, or be gathered wrongly, without a word): train with "
-            "strategy ddp, where every GPU holds the small base, or without quantize"
-        )
-    if isinstance(strategy, FSDPStrategy):
-        raise ValueError(
-            f"{name} flattens the weights of a unit into one tensor of one dtype, and here float32 adapters lie on a bfloat16 "
-            "base: set strategy to fsdp2, which shards each weight by itself"
-        )
-    if not isinstance(strategy, FSDP2Strategy):
-        raise ValueError(
-            f"{name} numbers the optimizer's states by frozen parameters too, so its checkpoints of adapters don't load "
-            "elsewhere: set strategy to fsdp2, which is the same with checkpoints that do"
-        )
+EVERY = 20  # steps between two looks at losses on a GPU, which has to be waited for
 
 
 def check_same_weights(digest: str, strategy: Any) -> None:
-    """Refuse processes whose frozen weights have different digests; every process must call it.
-
-    Raises:
-        ValueError: Saying how they come to be the same.
-    """
+    """Refuse processes whose frozen weights have different digests; every process must call it."""
     differs = torch.tensor(float(digest != strategy.broadcast(digest)), device=strategy.root_device)
     if float(strategy.reduce(differs, reduce_op="sum")):
         raise ValueError(
-            "the processes have different frozen weights: load the same files on all of them, or, for random weights, set "
-            "the same seed before the model is made (--seed_everything, or lightning.seed_everything)"
+            "the processes have different frozen weights: load the same files on all of them, or, for random weights, set one "
+            "seed before the model is made (seed_everything)"
         )
-
-
-def check_grid(objective: FlowObjective) -> Tensor:
-    """Return the times of an objective's grid, ascending float32; refuse one without a grid.
-
-    Raises:
-        ValueError: Saying what to use instead.
-    """
-    times = objective.time_grid()
-    if times is None:
-        raise ValueError(
-            "modulation_table needs an objective whose times are on a grid: give it time_sampler: fluxsr.flows.GridTimes"
-        )
-    return times
 
 
 def check_precision(precision: str, parameters: Mapping[str, Tensor], adversarial: bool) -> None:
@@ -94,44 +29,86 @@ def check_precision(precision: str, parameters: Mapping[str, Tensor], adversaria
 
     A step of 1e-4 of a weight is less than half of what bfloat16 tells apart, so most weights would never move. What is
     frozen may have any dtype, and activations too (the mixed precisions).
-
-    Args:
-        precision: The trainer's.
-        parameters: What is trained, by name.
-        adversarial: Whether there is an adversary.
-
-    Raises:
-        ValueError: Saying what to use instead.
     """
     if precision in ("bf16-true", "16-true"):
+        mixed = precision.replace("true", "mixed")
         raise ValueError(
-            f"precision {precision} casts what is trained, too, whose small steps are then rounded away: take precision "
-            f"{precision.replace('true', 'mixed')}, and dtype bfloat16 for the frozen base"
+            f"precision {precision} casts what is trained, too, whose small steps are then lost: take {mixed}, and dtype "
+            "bfloat16 for the frozen base"
         )
     narrow = {name: one.dtype for name, one in parameters.items() if one.dtype.itemsize < 4}
     if narrow:
         name, dtype = next(iter(narrow.items()))
         raise ValueError(
-            f"{len(narrow)} trained weights are {str(dtype).removeprefix('torch.')} ({name}), whose small steps are lost in "
-            "rounding: train with dtype float32 and precision bf16-mixed, or an adapter (trainable: lora) on a frozen base"
+            f"{len(narrow)} trained weights are {dtype} ({name}), whose small steps are lost in rounding: train with dtype "
+            "float32 and precision bf16-mixed, or an adapter (trainable: lora) on a frozen base"
         )
     if adversarial and precision.startswith("16"):
         raise ValueError("the adversary's steps don't scale gradients, which float16 needs; take precision bf16-mixed")
 
 
 def check_pairs(pairs: Mapping[str, Any], own: dict[str, Any]) -> None:
-    """Refuse teacher pairs of another autoencoder, by what both descriptions say of theirs.
-
-    Args:
-        pairs: Fingerprint of the pairs; empty without pairs.
-        own: Fingerprint of the module's autoencoder.
-
-    Raises:
-        ValueError: Naming both.
-    """
+    """Refuse teacher pairs of another autoencoder, by what their fingerprint and the own autoencoder's say."""
     made_with = pairs.get("autoencoder", {})
     if differing(made_with, own):
         raise ValueError(
             f"the teacher pairs hold latents of another autoencoder: {made_with}, and this model's is {own}; make pairs "
             "with this one (`fluxsr pairs`), or train with theirs"
         )
+
+
+class NotFinite(ValueError):
+    """Training produced NaN or infinity.
+
+    Attributes:
+        step: The first step whose loss was not finite, or the step at which the weights were found not to be.
+        terms: The loss terms of that step by name; empty where it is the weights.
+    """
+
+    def __init__(self, step: int, terms: Mapping[str, float]) -> None:
+        what = "loss is" if terms else "weights are"
+        values = "".join(f", {name} {value:g}" for name, value in terms.items())
+        super().__init__(
+            f"the {what} not finite at step {step}{values}: training stops and no file was replaced, so the last checkpoint is "
+            "good; go on from it with a lower learning rate, with gradient_clip_val, or without the term that is not finite"
+        )
+        self.step = step
+        self.terms = dict(terms)
+
+
+class FiniteGuard:
+    """Keeps the losses of the last steps, unread, and reads them every so often and before a file is written.
+
+    Reading makes a GPU wait, so there it happens every 20 steps; on a CPU it happens in each.
+    """
+
+    def __init__(self) -> None:
+        self._unread: list[tuple[int, list[str], Tensor]] = []
+
+    def watch(self, step: int, terms: Mapping[str, Tensor], strategy: Any) -> None:
+        """Take the terms of a step, and look where it is time to. Every process must call it."""
+        values = torch.stack([value.detach().float().reshape(()) for value in terms.values()])
+        self._unread.append((step, list(terms), values))
+        if values.device.type in ("cpu", "meta") or len(self._unread) >= EVERY:
+            self.check(strategy)
+
+    def check(self, strategy: Any, weights: Iterable[Tensor] = (), step: int = 0) -> None:
+        """Look at the losses that were not looked at yet, and at weights that are about to be written in this step.
+
+        Every process must call it, and raises :class:`NotFinite` if something is not finite on any of them.
+        """
+        unread, self._unread = self._unread, []
+        parts = [getattr(weight, "_local_tensor", weight).detach() for weight in weights]
+        looked_at = [values for *_, values in unread] + parts
+        if not looked_at or looked_at[0].is_meta:
+            return
+        flags = torch.stack([~torch.isfinite(one).all() for one in looked_at]).float()
+        everywhere = strategy.reduce(flags.clone(), reduce_op="sum").tolist()
+        bad = [number for number, flag in enumerate(everywhere) if flag]
+        if not bad:
+            return
+        if bad[0] >= len(unread):
+            raise NotFinite(step, {})
+        first, names, values = unread[bad[0]]
+        read = dict(zip(names, values.tolist(), strict=True))
+        raise NotFinite(first, read if not all(map(math.isfinite, read.values())) else {"another process": math.nan})

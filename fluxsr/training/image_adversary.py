@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxsr.losses.backbones import TAPS, load_tower
-from fluxsr.losses.frozen import FrozenNetwork
+from fluxsr.losses.network import FrozenNetwork
 from fluxsr.models.discriminator import FeatureDiscriminator
 from fluxsr.training.adversary import Adversary
 from fluxsr.training.terms import StepOutputs
@@ -76,18 +76,12 @@ class ImageAdversary(Adversary):
         self.discriminator = FeatureDiscriminator([one.shape[-1] for one in features], self.width)
 
     def features(self, samples: Tensor) -> list[Tensor]:
-        """Return what the network makes of images ``(B, 3, H, W)``: ``(B, N, D)`` each, with gradient to them.
-
-        Raises:
-            ValueError: If the network returns something else than maps or tokens.
-        """
+        """Return what the network makes of images ``(B, 3, H, W)``: ``(B, N, D)`` each, with gradient to them."""
         made: Any = self.network(samples)
         maps = [made] if isinstance(made, Tensor) else made
         if not isinstance(maps, Sequence) or not all(isinstance(one, Tensor) and one.ndim in (3, 4) for one in maps):
-            raise ValueError(
-                f"{type(self.network.net).__name__} returned a {type(made).__name__}: the adversary's network must return a "
-                "map (B, C, h, w), tokens (B, N, D), or a list of these"
-            )
+            kind, got = type(self.network.net).__name__, type(made).__name__
+            raise ValueError(f"{kind} returned a {got}: give maps (B, C, h, w), tokens (B, N, D), or a list of these")
         maps = maps if self.layers is None else [maps[layer] for layer in self.layers]
         return [(one.flatten(2).mT if one.ndim == 4 else one).float() for one in maps]
 
@@ -118,7 +112,5 @@ class _Normalized(nn.Module):
 
 def _named(name: str) -> nn.Module:
     if name not in TAPS:
-        raise ValueError(
-            f"the adversary's network must be one of {', '.join(TAPS)}, or a module of yours, got {name!r}"
-        )
+        raise ValueError(f"net must be one of {', '.join(TAPS)}, or a module of yours, got {name!r}")
     return _Normalized(load_tower(name))

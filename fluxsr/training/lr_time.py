@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset
 
-from fluxsr.flows import FlowTrajectoryDistillation, LatentPair, LRTimeEstimate, calibrate_lr_time
+from fluxsr.flows import LatentPair, LRTimeEstimate, calibrate_lr_time
 from fluxsr.flows.calibration import Rule
 from fluxsr.training.batches import as_batch, step_generator
 from fluxsr.training.checkpoints import random_states, set_random_states
@@ -84,34 +83,3 @@ def samples_of(source: Any) -> Iterator[Any]:
         sample = dataset[number * len(dataset) // count]
         # Without automatic batching a sample is a batch.
         yield loader.collate_fn(sample if loader.batch_sampler is None else [sample])
-
-
-def settle(
-    objective: FlowTrajectoryDistillation,
-    measure: Callable[[], LRTimeEstimate],
-    agree: Callable[[LRTimeEstimate], LRTimeEstimate],
-) -> None:
-    """Give an objective the measured T_L where its own is ``auto``, or else warn where the two are far apart.
-
-    Args:
-        objective: The objective.
-        measure: Measures it.
-        agree: Returns the first process's estimate on all of them; all see the same samples, unless the data are a stream.
-
-    Raises:
-        ValueError: If it is ``auto`` and can't be measured.
-    """
-    try:
-        found = measure()
-    except ValueError as error:
-        if objective.is_settled:
-            return
-        raise ValueError(f"lr_time can't be measured: {error}; or give a number, 0.5 for FLUX's latents") from error
-    if not objective.is_settled:
-        objective.lr_time = agree(found).lr_time
-        rank_zero_info(f"measured {found}")
-    elif not 1 / FACTOR <= objective.lr_time / found.lr_time <= FACTOR:
-        rank_zero_warn(
-            f"lr_time is {objective.lr_time:g}, and this data asks for {found.lr_time:.2f}, by the rule {objective.rule} on "
-            f"{len(found.per_image)} images. Set lr_time: auto to take that"
-        )

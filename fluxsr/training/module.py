@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -31,24 +31,22 @@ from fluxsr.models.known_names import license_of
 from fluxsr.models.tiling import TiledVelocity, in_tiles
 from fluxsr.models.weight_files import public_name, unwrapped, weights_digest
 from fluxsr.protocols import Autoencoder, VelocityModel
-from fluxsr.training.adversary import Adversary
+from fluxsr.training.adversary import ADVERSARIAL, Adversary
 from fluxsr.training.batches import as_batch, enlarge, latents_of, step_generator
-from fluxsr.training.checkpoints import RandomStates
-from fluxsr.training.checks import (
-    check_arguments,
-    check_grid,
-    check_pairs,
-    check_precision,
-    check_same_weights,
-    check_strategy,
+from fluxsr.training.checkpoints import (
+    KEY,
+    RandomStates,
+    check_fits,
+    check_optimizers,
+    lr_time_in,
+    resumed_from,
+    take_over,
 )
-from fluxsr.training.finite import FiniteGuard
-from fluxsr.training.in_step import InStep, average_whole, clip_norm
-from fluxsr.training.lr_time import measure_lr_time, samples_of, settle
+from fluxsr.training.checks import FiniteGuard, check_pairs, check_precision, check_same_weights
+from fluxsr.training.lr_time import FACTOR, measure_lr_time, samples_of
 from fluxsr.training.optimizers import student_optimizer
-from fluxsr.training.resuming import KEY, check_fits, check_optimizers, lr_time_in, names_of, resumed_from, take_over
 from fluxsr.training.roles import STUDENT, Roles
-from fluxsr.training.strategies import FSDP2Strategy, shard_backbone
+from fluxsr.training.strategies import FSDP2Strategy, InStep, average_whole, check_strategy, clip_norm, shard_backbone
 from fluxsr.training.terms import FLOW, FeatureTerm, LossTerm, OnImages, StepOutputs, gradient_norms
 from fluxsr.training.trained import OBJECTIVE, Trained
 from fluxsr.training.validation import Means, psnr_y, rows_counted_here
@@ -122,7 +120,13 @@ class OneStepSR(LightningModule):
         check_lr_time: bool = True,
     ) -> None:
         super().__init__()
-        check_arguments(losses or {}, flow_weight, scale)
+        taken = {FLOW, "loss", ADVERSARIAL, "discriminator"} & set(losses or {})
+        if taken:
+            raise ValueError(f"a loss can't be named {taken.pop()!r}: that name is logged for the module's own terms")
+        if flow_weight < 0:
+            raise ValueError(f"flow_weight must not be negative, got {flow_weight}")
+        if scale is not None and scale < 1:
+            raise ValueError(f"scale must be at least 1, got {scale}")
         self.backbone = backbone
         # An adapter of the encoder is trained with the student; all else of an autoencoder is frozen.
         self.adapted_encoder = isinstance(autoencoder, LatentAutoencoder) and autoencoder.encoder_lora_rank is not None
@@ -189,33 +193,47 @@ class OneStepSR(LightningModule):
         """Give the objective its T_L where it is ``auto``, and compare a given one with the data. Every process calls it.
 
         Any work with a checkpoint takes T_L from there. A new run measures it, the same on all processes.
-
-        Raises:
-            ValueError: If a modulation table was built at another one.
         """
         if (path := resumed_from()) is not None:
             if (saved := lr_time_in(path)) is not None:
                 if objective.is_settled and objective.lr_time != saved:
                     said = f"lr_time is {objective.lr_time:g} here and {saved:g} in the checkpoint"
                     if self._tabulated:
-                        raise ValueError(
-                            f"{said}, and the modulation table has the former: give lr_time {saved:g}, or auto"
-                        )
+                        raise ValueError(f"{said}, and the modulation table has the former: give lr_time {saved:g}")
                     rank_zero_warn(f"{said}, which rules")
                 objective.lr_time = saved
         elif stage == "fit" and (self.check_lr_time or not objective.is_settled):
-            device = self.trainer.strategy.root_device
+            strategy = self.trainer.strategy
+            device = strategy.root_device
             self.autoencoder.to(device)  # type: ignore[attr-defined]  # where the Trainer is about to move it anyway
             samples = samples_of(self.trainer.fit_loop._data_source)
             batches = (self.transfer_batch_to_device(one, device, 0) for one in samples)
-            measure = partial(measure_lr_time, self.encode, batches, objective.rule, self.seed)
-            settle(objective, measure, self.trainer.strategy.broadcast)
+            try:
+                found = measure_lr_time(self.encode, batches, objective.rule, self.seed)
+            except ValueError as error:
+                if objective.is_settled:
+                    return
+                raise ValueError(
+                    f"lr_time can't be measured: {error}; or give a number, 0.5 for FLUX's latents"
+                ) from error
+            if not objective.is_settled:  # all see the same samples, unless the data are a stream
+                objective.lr_time = strategy.broadcast(found).lr_time
+                rank_zero_info(f"measured {found}")
+            elif not 1 / FACTOR <= objective.lr_time / found.lr_time <= FACTOR:
+                rank_zero_warn(
+                    f"lr_time is {objective.lr_time:g}, and this data asks for {found.lr_time:.2f}, by the rule "
+                    f"{objective.rule} on {len(found.per_image)} images. Set lr_time: auto to take that"
+                )
 
     def build_table(self) -> None:
         """Replace the modulation layers by a table, once, as soon as the objective's times are known."""
         if not self._table_wanted or not self.objective.is_settled:
             return
-        times = check_grid(self.objective)
+        times = self.objective.time_grid()
+        if times is None:
+            raise ValueError(
+                "modulation_table needs an objective whose times are on a grid: give it time_sampler: fluxsr.flows.GridTimes"
+            )
         for model in (self.backbone, *self.roles.models.values()):
             tabulate_modulation(model, times)
         self._table_wanted, self._tabulated = False, True
@@ -353,7 +371,7 @@ class OneStepSR(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Make Lightning's automatic step, and what follows every step."""
         super().optimizer_step(*args, **kwargs)
-        self.after_step()
+        self.roles.follow()
 
     def _alternate(
         self, adversary: Adversary, others: Tensor, outputs: StepOutputs, batch_idx: int
@@ -375,19 +393,11 @@ class OneStepSR(LightningModule):
             scheduler: Any = self.lr_schedulers()
             if scheduler is not None:
                 scheduler.step()
-            self.after_step()
+            self.roles.follow()
         return total, logs
 
-    def after_step(self) -> None:
-        """Let the objective's moving averages follow the student."""
-        self.roles.follow()
-
     def configure_optimizers(self) -> Any:
-        """Return the optimizer of all trainable parameters with its scheduler, and the discriminator's if there is one.
-
-        Raises:
-            ValueError: If nothing is trainable.
-        """
+        """Return the optimizer of all trainable parameters with its scheduler, and the discriminator's if there is one."""
         heads = [] if self.adversary is None else list(self.adversary.heads())
         student = student_optimizer(self.trained.begin().values(), heads, self.make_optimizer, self.make_scheduler)
         if self.adversary is None:
@@ -465,15 +475,12 @@ class OneStepSR(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to write weights or go past losses that are not finite; note the optimizers."""
         self.check_finite()
-        checkpoint[KEY] = {**names_of(self.trainer.optimizers), "student": self.record.values()}
+        optimizers = [type(optimizer).__name__ for optimizer in self.trainer.optimizers]
+        checkpoint[KEY] = {"optimizers": optimizers, "student": self.record.values()}
 
     def check_finite(self) -> None:
         """Raise ValueError if a loss since the last look or a trained weight is not finite. Every process must call it."""
         self._guard.check(self.trainer.strategy, self.trained.state().values(), self.global_step)
-
-    def trainable_state(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that are trained now, by name."""
-        return self.trained.parameters()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise ValueError for a checkpoint that does not hold exactly what is trained here, or of another optimizer."""

@@ -17,19 +17,11 @@ def student_optimizer(
     make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None,
     make_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None,
 ) -> dict[str, Any]:
-    """Return what Lightning's ``configure_optimizers`` takes for the student's parameters.
+    """Return what Lightning's ``configure_optimizers`` takes for the parameters that no other optimizer trains.
 
-    Args:
-        parameters: All that is trained.
-        others: Those that another optimizer trains.
-        make_optimizer: Makes the optimizer from the list of parameters; ``None``: AdamW at 5e-5 (ours, as the papers
-            publish none).
-        make_scheduler: Makes the scheduler from the optimizer; it is stepped every step. ``ReduceLROnPlateau`` is stepped every
-            epoch; torch's own watches ``train/loss`` in mode ``min`` and ``val/psnr_y`` in mode ``max``, Lightning's what its
-            ``monitor`` names. ``None``: a constant rate.
-
-    Raises:
-        ValueError: If nothing is trainable.
+    Without ``make_optimizer`` it is AdamW at 5e-5 (ours, as the papers publish none). A scheduler is stepped every step,
+    ``ReduceLROnPlateau`` every epoch: torch's own watches ``train/loss`` in mode ``min`` and ``val/psnr_y`` in mode ``max``,
+    Lightning's what its ``monitor`` names.
     """
     apart = set(map(id, others))
     trainable = [parameter for parameter in parameters if id(parameter) not in apart]
@@ -78,15 +70,11 @@ class MuonAdamW(torch.optim.Optimizer):
         params = list(params)
         if not params or not all(isinstance(parameter, torch.Tensor) for parameter in params):
             got = type(params[0]).__name__ if params else "none"
-            raise ValueError(
-                f"give the parameters themselves, such as model.parameters(), not groups or names; got {got}"
-            )
+            raise ValueError(f"give the parameters themselves, such as model.parameters(), not groups; got {got}")
         matrices = [parameter for parameter in params if parameter.ndim == 2]
         rest = [parameter for parameter in params if parameter.ndim != 2]
         if not matrices:
-            raise ValueError(
-                "none of these parameters is a matrix, so Muon has nothing to train: take torch.optim.AdamW"
-            )
+            raise ValueError("none of these parameters is a matrix, which Muon trains: take torch.optim.AdamW")
         matched = torch.optim.Muon(
             matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
         )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import logging
+from collections.abc import Callable, Collection
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fluxsr.data import PairStore
-from fluxsr.data.pair_store import MANIFEST, draw_noise
+from fluxsr.data.pair_store import MANIFEST, PairKey, draw_noise
 from fluxsr.flows import euler
-from fluxsr.images import read_image
+from fluxsr.images import list_images, read_image, read_pixels, read_size
+from fluxsr.images.listing import named
 from fluxsr.models import PixelAutoencoder, load_flux
 from fluxsr.models.autoencoders import load_fitting_autoencoder
 from fluxsr.models.devices import DType, check_dtype, choose_device
@@ -22,7 +26,8 @@ from fluxsr.models.prompts import tensors_digest
 from fluxsr.models.sources import ModelSource
 from fluxsr.models.weight_files import weights_digest
 from fluxsr.processes import ALONE, Processes
-from fluxsr.training.pair_photos import find_photos, middle_square
+
+logger = logging.getLogger(__name__)
 
 
 class MadePairs(NamedTuple):
@@ -118,13 +123,9 @@ def make_pairs(
     source = ModelSource(model, revision)
     config = source.transformer_config()
     if is_folded(config):
-        raise ValueError(
-            f"{model} was folded at t = {config['t']}, and a teacher runs at many times: give the whole model"
-        )
+        raise ValueError(f"{model} was folded at t = {config['t']}, and a teacher runs at many: give the whole model")
     if source.record.start_time is not None and not source.record.from_noise:
-        raise ValueError(
-            f"{model} is a student, which restores photos and makes none: give the flow teacher that it was trained from"
-        )
+        raise ValueError(f"{model} is a student, which makes no photos: give the flow teacher that it was trained from")
     backbone = load_flux(
         model, trainable="none", prompt=prompt, guidance=guidance, dtype=dtype, revision=revision, device=place
     )
@@ -223,6 +224,75 @@ def make_pairs(
         errors |= others
     if processes.first:
         store.take_over()
-    round_trip = [errors[start] for start in sorted(errors)]
-    round_trip_error = torch.cat(round_trip) if round_trip else torch.zeros(0)
-    return MadePairs(folder, store.num_pairs, size, done, steps, round_trip_error)
+    round_trip = torch.cat([torch.zeros(0), *(errors[start] for start in sorted(errors))])
+    return MadePairs(folder, store.num_pairs, size, done, steps, round_trip)
+
+
+def find_photos(
+    folder: Path, num: int, size: int, known: Collection[PairKey], processes: Processes = ALONE
+) -> dict[str, Path]:
+    """Return the first photos that can be paired, in the order of their names, by the digests of their bytes.
+
+    Photos that can't be read, and copies, are left out with a warning that names them. Those whose digests are ``known`` have
+    been paired before, and so can be read. Where none can be used, or one is smaller than ``size``, it is a ``ValueError``.
+    """
+    paths = list_images(folder)
+    listing = [(str(path.relative_to(folder)), path.stat().st_size) for path in paths]
+    if any(other != listing for other in processes.gather(listing)):
+        raise ValueError(f"the processes found different photos in {folder}: give all of them the same")
+    found: dict[str, Path] = {}
+    left_out: list[str] = []
+    looked_at = 0
+    while looked_at < len(paths) and len(found) < num:
+        numbers = range(looked_at, min(looked_at + num - len(found), len(paths)))
+        mine = {number: _look_at(paths[number], size, known) for number in processes.share(numbers)}
+        looks = {number: look for part in processes.gather(mine) for number, look in part.items()}
+        small = [f"{paths[number]} ({looks[number].small})" for number in numbers if looks[number].small]
+        if small:
+            raise ValueError(
+                f"{len(small)} of {len(numbers)} photos are smaller than {size}x{size}, and enlarged ones would teach blur "
+                f"(remove them, or make smaller pairs): {named(small)}"
+            )
+        for number in numbers:
+            fault, digest = looks[number].fault, looks[number].digest
+            if not fault and digest in found:
+                fault = f"{paths[number]} is a copy of {found[digest]}"
+            if fault:
+                left_out.append(fault)
+            else:
+                found[digest] = paths[number]
+        looked_at = numbers.stop
+    if not found:
+        raise ValueError(f"none of the {len(paths)} photos in {folder} can be used: {named(left_out)}")
+    if left_out and processes.first:
+        logger.warning("left out %d of %d photos: %s", len(left_out), looked_at, named(left_out))
+    return found
+
+
+class _Look(NamedTuple):
+    """What is found in a photo: the digest of its bytes, or why it can't be used, or its size where that is too small."""
+
+    digest: str = ""
+    fault: str = ""
+    small: str = ""
+
+
+def _look_at(path: Path, size: int, known: Collection[PairKey]) -> _Look:
+    try:
+        height, width = read_size(path)
+        if min(height, width) < size:
+            return _Look(small=f"{width}x{height}")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest not in known:
+            read_pixels(path)  # most damage is behind the header
+    except ValueError as error:
+        return _Look(fault=str(error))
+    return _Look(digest)
+
+
+def middle_square(image: Tensor, size: int) -> Tensor:
+    """Cut the middle square of ``(3, H, W)`` and reduce it to ``size`` (antialiased bicubic)."""
+    side = min(image.shape[-2:])
+    top, left = ((length - side) // 2 for length in image.shape[-2:])
+    square = image[None, :, top : top + side, left : left + side]
+    return interpolate(square, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)[0]

@@ -45,8 +45,8 @@ class Roles(nn.Module):
                 continue
             if decay is None:
                 raise ValueError(
-                    f"the objective needs a {name}, the frozen model of the stage before: give load_flux(teacher_lora=...) its "
-                    f"adapter file, or OneStepSR({name}=...) a velocity model"
+                    f"the objective needs a {name}, the frozen model of the stage before: load_flux(teacher_lora=...) takes "
+                    f"its adapter file, OneStepSR({name}=...) a velocity model"
                 )
             if self._adapters():
                 self._backbone.adapters.copy(self._backbone.default_role, name)
@@ -98,9 +98,7 @@ def _check(roles: Sequence[Role]) -> None:
     """Raise ValueError unless these are records with names of their own and decays that make an average."""
     for number, role in enumerate(roles):
         if not isinstance(role, Role):
-            raise ValueError(
-                f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95); got {role!r}"
-            )
+            raise ValueError(f"an objective's roles are records, Role({role!r}) or Role({role!r}, decay=0.95)")
         if not str(role.name).isidentifier() or role.name in (STUDENT, *(other.name for other in roles[:number])):
             raise ValueError(f"a role needs a name of its own, which forward() takes as a keyword, got {role!r}")
         if role.decay is not None and not (isinstance(role.decay, int | float) and 0 <= role.decay < 1):

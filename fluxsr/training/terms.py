@@ -46,17 +46,13 @@ class StepOutputs:
         self._decoded: dict[int | None, tuple[Tensor, Tensor]] = {}
 
     def restoration_features(self) -> Sequence[Tensor]:
-        """Return the features of the velocity call that made ``x0_hat``, as the objective's output names it.
-
-        Raises:
-            ValueError: If it names none and there were several, or one that was not made.
-        """
+        """Return the features of the velocity call that made ``x0_hat``, as the objective's output names it."""
         index, calls = self.flow.restoration_pass, len(self.passes)
         if index is None and calls == 1:
             index = 0
         if index is None or not 0 <= index < calls:
             raise ValueError(
-                f"the objective called the velocity model {calls} times and named the call {index} as its restoration: return "
+                f"the objective called the velocity model {calls} times and its restoration_pass is {index}: return "
                 "FlowOutput(..., restoration_pass=i), counted from 0"
             )
         return self.passes[index]
@@ -139,14 +135,10 @@ class ImageTerm(LossTerm):
 
     Args:
         loss: Any module of two images, for example :class:`fluxsr.losses.TVLPIPSLoss`.
-        weight: Multiplier in the total.
-        every: The term counts in every so many optimizer steps only.
+        weight, every: See :class:`LossTerm`.
         crop: Decode and compare only a random square of so many pixels a side; ``None``: the whole image.
         estimates: Look at the objective's further estimates too (:class:`fluxsr.flows.ConsistencySRFlow` has one), and return
             the mean over all.
-
-    Raises:
-        ValueError: If ``weight`` is negative or ``every`` below 1, or ``crop`` is not positive.
     """
 
     def __init__(
@@ -167,16 +159,7 @@ class ImageTerm(LossTerm):
 
 
 class LatentTerm(LossTerm):
-    """A loss on latents: ``loss(x0_hat, x0_target)``, both ``(B, C, h, w)``; no decoding, so it is cheap.
-
-    Args:
-        loss: Any module of two latents, for example :class:`fluxsr.losses.MSELoss`.
-        weight: Multiplier in the total.
-        every: The term counts in every so many optimizer steps only.
-
-    Raises:
-        ValueError: If ``weight`` is negative or ``every`` below 1.
-    """
+    """A loss on latents: ``loss(x0_hat, x0_target)``, both ``(B, C, h, w)``; nothing is decoded. See :class:`LossTerm`."""
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         """Compare the latents."""
@@ -188,14 +171,10 @@ class FeatureTerm(LossTerm):
 
     Args:
         loss: Loss of the features, for example :class:`fluxsr.losses.AttentionDiversificationLoss`.
-        weight: Multiplier in the total.
-        every: The term counts in every so many optimizer steps only.
+        weight, every: See :class:`LossTerm`.
         passes: Velocity calls of the step that feed it. FluxSR's figure taps the restoration pass, which is the default;
             ``all`` takes every call.
         layers: Blocks that feed it, counted from the first double-stream block; negative from the end; all by default.
-
-    Raises:
-        ValueError: If ``weight`` is negative or ``every`` below 1, or ``passes`` is another word.
     """
 
     def __init__(
@@ -220,12 +199,7 @@ class FeatureTerm(LossTerm):
 
 
 def gradient_norms(terms: Mapping[str, tuple[float, Tensor]], parameters: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return the norm of each weighted term's gradient over all parameters; the graph is kept.
-
-    Args:
-        terms: ``(weight, value)`` by name.
-        parameters: The trained ones.
-    """
+    """Return the norm of each weighted term's gradient over all parameters; ``terms`` are ``(weight, value)`` by name."""
     parameters, norms = list(parameters), {}
     for name, (weight, value) in terms.items():
         gradients = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
@@ -235,12 +209,7 @@ def gradient_norms(terms: Mapping[str, tuple[float, Tensor]], parameters: Iterab
 
 
 class OnImages:
-    """An image distance as one of latents, which it decodes: a :class:`fluxsr.flows.objective.ImageDistance`.
-
-    Args:
-        distance: Two images ``(B, 3, H, W)`` in ``[0, 1]``, to a scalar.
-        decode: Latents to images.
-    """
+    """An image distance as one of latents, which it decodes: a :class:`fluxsr.flows.objective.ImageDistance`."""
 
     def __init__(self, distance: nn.Module, decode: Callable[[Tensor], Tensor]) -> None:
         self.distance = distance

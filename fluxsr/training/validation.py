@@ -13,14 +13,8 @@ from fluxsr.losses.functional import luma
 
 
 def psnr_y(image: Tensor, target: Tensor) -> Tensor:
-    """Mean over images of the PSNR in dB of the BT.601 luma; both ``(B, 3, H, W)`` in ``[0, 1]``.
-
-    Args:
-        image, target: ``(B, 3, H, W)`` in ``[0, 1]``.
-    """
-    return peak_signal_noise_ratio(
-        luma(image), luma(target), data_range=(0.0, 1.0), dim=(1, 2, 3), reduction="elementwise_mean"
-    )
+    """Mean over images of the PSNR in dB of the BT.601 luma; both ``(B, 3, H, W)`` in ``[0, 1]``."""
+    return peak_signal_noise_ratio(luma(image), luma(target), data_range=(0.0, 1.0), dim=(1, 2, 3))
 
 
 class Means(nn.ModuleDict):
@@ -44,14 +38,7 @@ def rows_counted_here(trainer: Any, stage: str, batch_idx: int, rows: int, loade
     """Return how many rows of a batch, from the first on, no process has seen before.
 
     A distributed sampler repeats the first samples so that every process has equally many; a mean over them would count those
-    twice.
-
-    Args:
-        trainer: Lightning's.
-        stage: ``val`` or ``test``.
-        batch_idx: Number of the batch on this process.
-        rows: Rows of the batch.
-        loader: Number of the data loader.
+    twice. ``stage`` is ``val`` or ``test``.
     """
     loaders = getattr(trainer, f"{stage}_dataloaders", None)
     loaded = loaders[loader] if isinstance(loaders, list | tuple) else loaders

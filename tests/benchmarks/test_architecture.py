@@ -170,14 +170,14 @@ def test_weights_are_made_for_all_that_has_none(tmp_path, model):
     setting = tiny_setting(tmp_path, model)
     module = setting.read(setting.ladder.presets[0]).module
     dtypes = {name: parameter.dtype for name, parameter in module.named_parameters()}
-    trained = set(module.trainable_state())
+    trained = set(module.trained.parameters())
     torch.manual_seed(0)
     materialize(module, torch.device("cpu"))
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         assert not tensor.is_meta, name
         assert tensor.isfinite().all(), name
         assert dtypes.get(name, tensor.dtype) == tensor.dtype, name
-    assert set(module.trainable_state()) == trained
+    assert set(module.trained.parameters()) == trained
     # No weight matrix is zero: then every part of the step has a gradient to pass on.
     assert all(parameter.any() for name, parameter in module.named_parameters() if parameter.ndim > 1)
 

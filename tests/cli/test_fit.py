@@ -150,7 +150,7 @@ def test_every_term_of_every_configuration_reaches_what_is_trained(runs, name, t
     assert all(0 < norm < float("inf") for norm in norms.values()), norms
     assert terms | {"loss"} <= {key.removeprefix("train/") for key in metrics}
     # Only the backbone is trained: of it the adapters, or everything; autoencoder and perceptual nets are frozen.
-    state = cli.model.trainable_state()
+    state = cli.model.trained.parameters()
     assert state
     assert all(key.startswith("backbone.") and trained in key for key in state)
     assert list(folder.rglob("backbone.safetensors"))

@@ -141,17 +141,10 @@ def test_a_pair_of_times_trains_consistency_in_every_row(pair, generator):
     torch.testing.assert_close(output.loss.detach(), output.logs["consistency"])
 
 
-def test_restores_from_lr_in_one_step_or_several(pair):
-    field = Field(1.0)
-    one = ConsistencySRFlow().restore(field, pair.lr)
-    torch.testing.assert_close(one, pair.lr - 2 * torch.tanh(pair.lr))
-    assert not torch.allclose(one, ConsistencySRFlow().restore(field, pair.lr, steps=4))
-
-
 # ---- a toy with a closed form: HR points h, LR points h + d, constant velocity fields ------------------------------
 
 
-def trained_error(hr_weight: float, flow_share: float, teacher_error: torch.Tensor, steps: int = 4_000) -> torch.Tensor:
+def trained_error(hr_weight: float, flow_share: float, teacher_error: torch.Tensor, steps: int) -> torch.Tensor:
     """The error ``a`` of a student ``v = d + a`` distilled from a teacher ``v = d + e``, by the objective itself."""
     generator = torch.Generator().manual_seed(0)
     d = torch.tensor([1.0, 0.5], dtype=torch.float64).reshape(1, 2, 1, 1)
@@ -159,10 +152,10 @@ def trained_error(hr_weight: float, flow_share: float, teacher_error: torch.Tens
     error = torch.zeros_like(e, requires_grad=True)
     constant = lambda v: lambda z, t: v.expand(len(z), -1, -1, -1)
     objective = ConsistencySRFlow(hr_weight=hr_weight, flow_share=flow_share)
-    optimizer = torch.optim.SGD([error], lr=0.5)
+    optimizer = torch.optim.SGD([error], lr=2.0)
     average = torch.zeros_like(e)
     for step in range(steps):
-        hr = torch.randn(64, 2, 1, 1, generator=generator, dtype=torch.float64)
+        hr = torch.randn(512, 2, 1, 1, generator=generator, dtype=torch.float64)
         roles = {"teacher": constant(d + e), "target": constant(d + error.detach())}
         loss = objective(constant(d + error), LatentPair(hr, hr + d), generator=generator, **roles).loss
         optimizer.zero_grad()
@@ -185,8 +178,7 @@ def predicted_error(hr_weight: float, flow_share: float, teacher_error: torch.Te
 @pytest.mark.parametrize(("hr_weight", "flow_share"), [(0.0, 0.0), (1.0, 0.0), (0.0, 0.5), (1.0, 0.5)])
 def test_the_hr_term_keeps_the_student_on_hr(hr_weight, flow_share):
     teacher_error = torch.tensor([0.3, -0.2], dtype=torch.float64)
-    steps = 4_000 if hr_weight or flow_share else 12_000
-    found = trained_error(hr_weight, flow_share, teacher_error, steps)
+    found = trained_error(hr_weight, flow_share, teacher_error, 700 if hr_weight or flow_share else 2_500)
     expected = predicted_error(hr_weight, flow_share, teacher_error)
     torch.testing.assert_close(found, expected, rtol=0.02, atol=2e-3)
     if hr_weight == flow_share == 0:  # the student becomes the teacher, error and all
@@ -201,11 +193,11 @@ def test_the_hr_term_keeps_the_student_on_hr(hr_weight, flow_share):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"hr_weight": -1.0}, "hr_weight must not be negative, got -1.0"),
-        ({"flow_share": 1.0}, r"flow_share must lie in \[0, 1\), got 1.0; for the flow term alone: RectifiedSRFlow"),
+        ({"hr_weight": -1.0}, "hr_weight.*-1.0"),
+        ({"flow_share": 1.0}, "flow_share.*1.0"),
         ({"flow_share": -0.5}, "flow_share"),
-        ({"target_decay": 1.0}, r"target_decay must lie in \[0, 1\), got 1.0"),
-        ({"distance_weight": 0.0, "velocity_weight": 1.0}, "distance_weight must be positive"),
+        ({"target_decay": 1.0}, "target_decay.*1.0"),
+        ({"distance_weight": 0.0, "velocity_weight": 1.0}, "distance_weight"),
     ],
 )
 def test_bad_numbers_are_named(arguments, message):
@@ -216,7 +208,7 @@ def test_bad_numbers_are_named(arguments, message):
 @pytest.mark.parametrize("missing", ["teacher", "target"])
 def test_a_missing_role_is_named(pair, missing):
     roles = {"teacher": Field(1.0), "target": Field(1.0), missing: None}
-    with pytest.raises(ValueError, match=r"needs teacher= .* and target="):
+    with pytest.raises(ValueError, match=r"teacher= .*target="):
         ConsistencySRFlow()(Field(1.0), pair, **roles)
 
 
@@ -224,7 +216,7 @@ def test_a_missing_role_is_named(pair, missing):
 def test_times_that_are_not_adjacent_are_refused(pair, s, t):
     times = torch.full((6,), 0.25), torch.full((6,), 0.5)
     times[0][2], times[1][2] = s, t
-    with pytest.raises(ValueError, match=f"0 <= s < t <= 1, s nearer the data; row 2 has s = {s:g}, t = {t:g}"):
+    with pytest.raises(ValueError, match=f"row 2 has s = {s:g}, t = {t:g}"):
         ConsistencySRFlow()(Field(1.0), pair, teacher=Field(1.0), target=Field(1.0), times=times)
 
 
@@ -236,9 +228,6 @@ def test_the_roles_say_what_they_are():
     "times",
     [
         torch.rand(6),
-        torch.stack(
-            [torch.full((6,), torch.nan), torch.rand(6)], dim=1
-        ),  # the columns s and t, NaN where s is not used
         (torch.rand(6),),
         (torch.rand(5), torch.rand(6)),
         PairedTimes(torch.zeros(6), torch.ones(6), torch.zeros(6)),  # flow_rows are booleans

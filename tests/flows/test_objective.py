@@ -36,12 +36,12 @@ def test_a_velocity_that_is_no_tensor_is_named(call, pair):
         call(lambda xt, t: SimpleNamespace(sample=xt), pair)
 
 
-@pytest.mark.parametrize("wrong", [float("nan"), -0.1, 1.1, float("inf")])
-def test_times_that_are_none_are_refused(call, pair, wrong):
-    times = torch.tensor([0.5, wrong])
-    with pytest.raises(ValueError, match="times"):
+@pytest.mark.parametrize("times", [[0.5, float("nan")], [0.5, -0.1], [0.5, 1.1], [0.5, float("inf")], [0.5] * 3])
+def test_times_that_are_none_are_refused(call, pair, times):
+    times = torch.tensor(times)
+    with pytest.raises(ValueError, match=r"times|s, t"):
         call(lambda xt, t: xt, pair, times=times)
-    with pytest.raises(ValueError, match="times"):
+    with pytest.raises(ValueError, match=r"times|s, t"):
         call(lambda xt, t: xt, pair, times=(torch.zeros(2), times))
 
 
@@ -85,12 +85,6 @@ def test_times_that_are_no_tensor_are_named(call, pair, times):
         call(lambda xt, t: torch.zeros_like(xt), pair, times=times)
 
 
-def test_a_pair_of_floats_is_no_pair_of_times(pair):
-    zero = lambda xt, t: torch.zeros_like(xt)
-    with pytest.raises(ValueError, match=r"must be a tensor .* got 0\.1"):
-        ConsistencySRFlow()(zero, pair, teacher=zero, target=zero, times=(0.1, 0.5))
-
-
 def test_what_is_no_latent_pair_is_told_how_to_become_one(call, pair):
     with pytest.raises(ValueError, match=r"takes a LatentPair\(hr, lr, noise\), got a dict: LatentPair\(\*\*pair\)"):
         call(lambda xt, t: torch.zeros_like(xt), pair._asdict())
@@ -98,16 +92,6 @@ def test_what_is_no_latent_pair_is_told_how_to_become_one(call, pair):
         call(lambda xt, t: torch.zeros_like(xt), pair.hr)
     with pytest.raises(ValueError, match=r"hr must be a tensor of latents .* got ndarray"):
         call(lambda xt, t: torch.zeros_like(xt), pair._replace(hr=pair.hr.numpy()))
-
-
-@pytest.mark.parametrize("time", [float("nan"), -0.1, 1.1])
-def test_times_outside_of_the_path_are_refused(pair, time):
-    zero = lambda xt, t: torch.zeros_like(xt)
-    for objective in OBJECTIVES[:3]:
-        with pytest.raises(ValueError, match="times must lie in"):
-            objective(zero, pair, times=torch.tensor([0.5, time]))
-        with pytest.raises(ValueError, match="times must have shape"):
-            objective(zero, pair, times=torch.tensor([0.5, 0.5, 0.5]))
 
 
 class Shuffled(FlowObjective):

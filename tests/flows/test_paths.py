@@ -48,9 +48,9 @@ def test_errors_name_the_shapes():
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (SimpleNamespace(sample=torch.zeros(2, 1, 4, 4)), r"a SimpleNamespace.*lambda xt, t: model\(xt, t\).sample"),
-        ((torch.zeros(2, 1, 4, 4),), r"returned a tuple.*lambda xt, t: model\(xt, t\)\[0\]"),
-        (None, "returned a NoneType, not a tensor: return one tensor shaped as xt"),
+        (SimpleNamespace(sample=torch.zeros(2, 1, 4, 4)), r"SimpleNamespace.*sample"),
+        ((torch.zeros(2, 1, 4, 4),), r"tuple.*\[0\]"),
+        (None, "NoneType"),
         (torch.zeros(2, 1, 4, 5), r"shape \(2, 1, 4, 5\) for a state of shape \(2, 1, 4, 4\)"),
         (torch.zeros(()), r"shape \(\) for a state"),
     ],

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fluxsr.flows import LatentPair, RectifiedSRFlow, UniformTimes, linear_path
+from fluxsr.flows import LatentPair, RectifiedSRFlow, linear_path
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=str)
@@ -39,11 +39,6 @@ def test_equals_the_equations_written_out(pair, generator):
     assert output.x0_target is pair.hr
 
 
-def test_one_step_is_lr_minus_its_velocity(pair):
-    restored = RectifiedSRFlow().restore(curved, pair.lr)
-    torch.testing.assert_close(restored, pair.lr - 2 * torch.tanh(pair.lr), rtol=1e-6, atol=1e-6)
-
-
 def test_more_steps_come_nearer_to_the_flows_own_end(generator):
     """For v = z the flow is z(0) = z(1) / e; Euler's error halves with twice the steps."""
     start = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64)
@@ -74,14 +69,6 @@ def test_the_gradient_reaches_the_velocity_model_from_both_terms(pair, generator
         assert output.x0_hat.requires_grad
 
 
-def test_times_come_from_the_sampler(generator):
-    shifted = RectifiedSRFlow(time_sampler=UniformTimes(shift=3.0)).sample_times(20_000, generator=generator)
-    plain = RectifiedSRFlow().sample_times(20_000, generator=generator)
-    assert plain.mean() == pytest.approx(0.5, abs=0.01)
-    assert shifted.mean() > 0.6
-    assert 0 <= plain.min() and plain.max() <= 1
-
-
 def test_paths_end_in_hr_and_lr(pair):
     """t = 0 is HR, t = 1 is LR: the convention that everything else hangs on."""
     seen = []
@@ -95,17 +82,5 @@ def test_paths_end_in_hr_and_lr(pair):
 
 @pytest.mark.parametrize("weights", [(-1.0, 1.0), (1.0, -0.1), (0.0, 0.0)])
 def test_bad_weights_are_named(weights):
-    with pytest.raises(ValueError, match="distance_weight and velocity_weight"):
+    with pytest.raises(ValueError, match=r"distance_weight.* and velocity_weight"):
         RectifiedSRFlow(*weights)
-
-
-def test_a_missing_or_broken_lr_end_is_named(pair):
-    objective = RectifiedSRFlow()
-    with pytest.raises(ValueError, match=r"needs LatentPair\.lr"):
-        objective(curved, LatentPair(pair.hr))
-    with pytest.raises(ValueError, match="one shape"):
-        objective(curved, LatentPair(pair.hr, pair.lr[..., :4]))
-    broken = pair.lr.clone()
-    broken[2, 0, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"lr holds NaN or infinity in rows \[2\]"):
-        objective(curved, LatentPair(pair.hr, broken))

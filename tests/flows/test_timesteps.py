@@ -3,7 +3,16 @@ import math
 import pytest
 import torch
 
-from fluxsr.flows import GridTimes, LogitNormalTimes, UniformTimes, resolution_shift, shift_times
+from fluxsr.flows import (
+    ConsistencySRFlow,
+    FlowTrajectoryDistillation,
+    GridTimes,
+    LogitNormalTimes,
+    RectifiedSRFlow,
+    UniformTimes,
+    resolution_shift,
+    shift_times,
+)
 
 
 def test_uniform_statistics(generator):
@@ -38,11 +47,6 @@ def test_resolution_shift_has_flux_ends():
     assert resolution_shift(4096) == pytest.approx(math.exp(1.15))
 
 
-def test_seeded_draws_repeat():
-    draws = [LogitNormalTimes()(8, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
-    assert torch.equal(*draws)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -66,3 +70,13 @@ def test_grid_times_are_all_drawn_equally_often_and_nothing_else(generator):
     assert UniformTimes().grid() is None
     with pytest.raises(ValueError, match="at least 2"):
         GridTimes(1)
+
+
+def test_grids_of_the_objectives():
+    assert FlowTrajectoryDistillation(0.3).time_grid() is None
+    assert FlowTrajectoryDistillation(0.3, time_sampler=GridTimes(5)).time_grid().tolist() == pytest.approx(
+        [0.3, 0.475, 0.65, 0.825, 1.0]
+    )
+    assert RectifiedSRFlow(time_sampler=GridTimes(3, shift=3.0)).time_grid().tolist() == [0, 0.75, 1]
+    assert ConsistencySRFlow().time_grid() is None
+    assert len(ConsistencySRFlow(time_sampler=GridTimes(5)).time_grid()) == 1001

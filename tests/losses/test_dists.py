@@ -36,7 +36,6 @@ def test_zero_for_equal_images_symmetric_and_differentiable(files, pair: tuple[T
     value = loss(image, pair[1])
     value.backward()
     assert 0 < value.item() < 1
-    assert image.grad is not None
     assert image.grad.isfinite().all()
     assert image.grad.abs().sum() > 0
 
@@ -47,7 +46,6 @@ def test_flat_images_are_finite(files, compute_dtype) -> None:
     value = DISTSLoss(*files, compute_dtype=compute_dtype)(image, torch.full((1, 3, 32, 32), 0.5))
     value.backward()
     assert value.isfinite()
-    assert image.grad is not None
     assert image.grad.isfinite().all()
 
 

@@ -37,7 +37,6 @@ def test_descending_makes_tokens_differ(dtype: torch.dtype) -> None:
     loss = AttentionDiversificationLoss()
     before = loss([tokens])
     before.backward()
-    assert tokens.grad is not None
     assert tokens.grad.dtype == dtype
     assert before.dtype == torch.float32
     with torch.no_grad():

@@ -60,7 +60,7 @@ def test_identical_tokens_cost_one(dtype: torch.dtype) -> None:
     assert result.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_tokens_in_pairs_cost_exactly_zero_in_any_order(seed: int, dtype: torch.dtype) -> None:
     half = (rand(2, 500, 16, seed=seed) - 0.2).to(dtype)
@@ -69,26 +69,16 @@ def test_tokens_in_pairs_cost_exactly_zero_in_any_order(seed: int, dtype: torch.
     result = token_diversity(tokens)
     assert result.abs().max() == 0
     result.sum().backward()
-    assert tokens.grad is not None
     assert tokens.grad.isfinite().all()
 
 
-def test_tokens_that_sum_to_zero_without_being_pairs_are_finite() -> None:
-    tokens = torch.tensor([[[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]]], requires_grad=True)
+def test_tokens_that_sum_to_zero_or_are_zero_are_finite() -> None:
+    third = [[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]]
+    tokens = torch.tensor([third, [[0.0, 0.0], [3.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 3], requires_grad=True)
     result = token_diversity(tokens)
     result.sum().backward()
-    assert result.isfinite().all()
-    assert tokens.grad is not None
-    assert tokens.grad.isfinite().all()
-
-
-def test_zero_tokens_are_finite_and_count_zero() -> None:
-    tokens = torch.tensor([[[0.0, 0.0], [3.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], requires_grad=True)
-    result = token_diversity(tokens)
-    result.sum().backward()
-    torch.testing.assert_close(result.detach(), torch.tensor([0.5, 0.0]))
-    assert tokens.grad is not None
-    assert tokens.grad.isfinite().all()
+    torch.testing.assert_close(result[1:].detach(), torch.tensor([1 / 3, 0.0]))
+    assert result.isfinite().all() and tokens.grad.isfinite().all()
 
 
 def test_token_diversity_ignores_the_tokens_common_scale() -> None:
@@ -130,7 +120,6 @@ def test_attention_maps_with_equal_peaked_rows_cost_one_and_uniform_ones_nothing
     result = attention_map_diversity(uniform)
     result.sum().backward()
     assert result.item() == 0
-    assert uniform.grad is not None
     assert uniform.grad.isfinite().all()
 
 

@@ -92,12 +92,12 @@ def test_a_network_of_ones_own_may_return_maps(pair) -> None:
 
 
 def test_what_can_not_be_done_is_said(pair, random_lpips, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="reduction='batchmean' is unknown"):
+    with pytest.raises(ValueError, match="batchmean"):
         L1Loss("batchmean")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"mask must have shape .*, got \(2, 40, 48\)"):
+    with pytest.raises(ValueError, match=r"mask .*\(2, 40, 48\)"):
         L1Loss()(*pair, torch.ones(2, 40, 48))
-    with pytest.raises(ValueError, match=r"boolean or floating tensor, got torch.uint8"):
+    with pytest.raises(ValueError, match="uint8"):
         L1Loss()(*pair, torch.ones(2, 1, 40, 48, dtype=torch.uint8))
     torch.save({name: torch.ones(1475) for name in ("alpha", "beta")}, tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match="DISTSNet gives one number for an image, and a mask wants a map"):
+    with pytest.raises(ValueError, match="DISTSNet"):
         DISTSLoss(random_lpips("vgg")[1], tmp_path / "weights.pt")(*pair, torch.ones(1, 1, 40, 48))

@@ -62,11 +62,11 @@ def test_targets_are_encoded_by_the_frozen_encoder():
 
 def test_the_students_losses_train_it_and_checkpoints_hold_it():
     module = adapted_module()
-    names = [name for name in module.trainable_state() if name.startswith("autoencoder.")]
-    before = {name: module.trainable_state()[name].detach().clone() for name in names}
+    names = [name for name in module.trained.parameters() if name.startswith("autoencoder.")]
+    before = {name: module.trained.parameters()[name].detach().clone() for name in names}
     others = {n: p.detach().clone() for n, p in module.autoencoder.named_parameters() if not is_encoder_lora(n)}
     tiny_trainer(max_steps=3).fit(module, loader(3))
-    after = module.trainable_state()
+    after = module.trained.parameters()
     assert names and all(not torch.equal(after[name], before[name]) for name in names)
     assert all(torch.equal(p, others[n]) for n, p in module.autoencoder.named_parameters() if n in others)
     assert set(names) <= set(module.state_dict())

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from fluxsr.flows import ConsistencySRFlow, FlowTrajectoryDistillation, GridTimes, LatentPair, RectifiedSRFlow
+from fluxsr.flows import FlowTrajectoryDistillation, GridTimes, LatentPair
 from fluxsr.models import FluxBackbone, fold_modulation, fuse_lora, tabulate_modulation
 from tests.models.conftest import perturb, tiny_prompt, tiny_transformer
 
@@ -130,11 +130,3 @@ def test_trained_folded_and_tabulated_models_are_refused():
             refused()
     with pytest.raises(ValueError, match="only its adapters can be saved"):
         backbone.save("never.safetensors")
-
-
-def test_grids_of_the_objectives():
-    assert FlowTrajectoryDistillation(0.3).time_grid() is None
-    assert OBJECTIVE.time_grid().tolist() == pytest.approx([0.3, 0.475, 0.65, 0.825, 1.0])
-    assert RectifiedSRFlow(time_sampler=GridTimes(3, shift=3.0)).time_grid().tolist() == [0, 0.75, 1]
-    assert ConsistencySRFlow().time_grid() is None
-    assert len(ConsistencySRFlow(time_sampler=GridTimes(5)).time_grid()) == 1001

@@ -130,7 +130,7 @@ def train(kind: str, folder: Path, devices: int, strategy: str, steps: int = 2, 
     )
     data = SRDataModule(photos=sys.argv[1], crop=32, batch_size=4 // devices, samples_per_image=4, seed=3)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    weights = {name: whole(p).detach().clone() for name, p in module.trainable_state().items()}
+    weights = {name: whole(p).detach().clone() for name, p in module.trained.parameters().items()}
     averages = {
         name: whole(p).detach().clone() for name, p in module.named_parameters() if module.roles.is_average(name)
     }

@@ -31,7 +31,7 @@ def main(photos: str, folder: str, steps: int) -> None:
     )
     data = SRDataModule(photos=photos, crop=32, batch_size=2, samples_per_image=3, seed=3)
     trainer.fit(module, datamodule=data, ckpt_path="last", weights_only=True)
-    state = {name: weight.detach() for name, weight in module.trainable_state().items()}
+    state = {name: weight.detach() for name, weight in module.trained.parameters().items()}
     torch.save({"step": trainer.global_step, "weights": state, "average": average.average}, Path(folder) / "end.pt")
 
 

@@ -10,7 +10,7 @@ from lightning import Callback
 
 from fluxsr.processes import leave_group
 from fluxsr.training.callbacks import ExportBackbone
-from fluxsr.training.resuming import resumed_from
+from fluxsr.training.checkpoints import resumed_from
 from tests.training.conftest import loader, tiny_module, tiny_trainer
 
 HOOKS = ("setup", "on_fit_start", "on_train_start", "on_validation_end", "on_fit_end")

@@ -94,9 +94,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, options):
 
 
 def test_the_heads_learn_to_tell_photos_from_what_the_student_makes():
-    adversary = make(crop=32, width=64, optimizer=lambda heads: torch.optim.AdamW(heads, lr=2e-2))
+    adversary = make(crop=32, width=64, optimizer=lambda heads: torch.optim.AdamW(heads, lr=5e-2))
     module = adversarial_module(adversary, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
-    trainer = tiny_trainer(max_epochs=80)
+    trainer = tiny_trainer(max_epochs=30)
     trainer.fit(module, loader(1, size=4))
     # The student's images are near the photos, so the heads are never sure; who knows nothing has 2.
     assert trainer.logged_metrics["train/discriminator"] < 1.8
@@ -131,9 +131,9 @@ def test_named_towers_see_what_they_were_trained_on(assets, monkeypatch):
 
 def test_mistakes_are_named():
     assert issubclass(ImageAdversary, Adversary)
-    with pytest.raises(ValueError, match="one of vgg, alex, squeeze, or a module of yours, got 'dino'"):
+    with pytest.raises(ValueError, match="dino"):
         ImageAdversary("dino")
-    with pytest.raises(ValueError, match="crop must be at least 16 pixels, got 8"):
+    with pytest.raises(ValueError, match="got 8"):
         make(crop=8)
 
     class Wrong(nn.Module):

@@ -50,8 +50,8 @@ def test_it_is_measured_on_the_first_batches_and_the_training_is_that_of_the_num
         losses={"mse": ImageTerm(MSELoss())}, objective=FlowTrajectoryDistillation(module.objective.lr_time)
     )
     tiny_trainer(max_steps=2).fit(given, many())
-    for name, weight in module.trainable_state().items():
-        assert torch.equal(weight, given.trainable_state()[name]), name
+    for name, weight in module.trained.parameters().items():
+        assert torch.equal(weight, given.trained.parameters()[name]), name
 
 
 class Restless(Dataset):

@@ -28,19 +28,14 @@ def one_step_terms(module: OneStepSR, batch):
     return module.compute_terms(StepOutputs(output, batch.hr_image, decode, module.autoencoder.downsample, passes))
 
 
-def test_every_term_gives_the_lora_a_gradient():
-    module = tiny_module()
-    perturb(module.backbone)
-    norms = gradient_norms(one_step_terms(module, tiny_batch()), module.trainable_state().values())
-    assert set(norms) == {"flow", "mse", "tv_lpips", "adl", "latent"}
-    assert all(norm.isfinite() and norm > 0 for norm in norms.values()), norms
-
-
 @both_families
 def test_every_single_lora_tensor_gets_one_and_nothing_frozen_does(family):
     module = tiny_module(family=family)
     perturb(module.backbone)
     terms = one_step_terms(module, tiny_batch())
+    norms = gradient_norms(terms, module.trained.parameters().values())
+    assert set(norms) == {"flow", "mse", "tv_lpips", "adl", "latent"}
+    assert all(norm.isfinite() and norm > 0 for norm in norms.values()), norms
     sum(weight * value for weight, value in terms.values()).backward()
     for name, parameter in module.named_parameters():
         if ".lora_" in name:
@@ -54,11 +49,11 @@ def test_pixel_losses_reach_the_student_only_through_the_decoder(monkeypatch):
     module = tiny_module(losses={"mse": ImageTerm(MSELoss())}, flow_weight=0.0)
     perturb(module.backbone)
     terms = one_step_terms(module, tiny_batch())
-    assert gradient_norms(terms, module.trainable_state().values())["mse"] > 0
+    assert gradient_norms(terms, module.trained.parameters().values())["mse"] > 0
     decode = module.autoencoder.decode
     monkeypatch.setattr(module.autoencoder, "decode", lambda latents: decode(latents.detach()))
     with pytest.raises(RuntimeError, match="does not require grad"):
-        gradient_norms(one_step_terms(module, tiny_batch()), module.trainable_state().values())
+        gradient_norms(one_step_terms(module, tiny_batch()), module.trained.parameters().values())
 
 
 def test_lr_images_are_enlarged_then_encoded():
@@ -83,9 +78,7 @@ def test_pairs_of_another_autoencoder_are_refused_before_the_first_step(tmp_path
         return tiny_module(losses={}, backbone=backbone, autoencoder=PixelAutoencoder(**options))
 
     tiny_trainer(max_steps=1).fit(module(), datamodule=data)
-    with pytest.raises(
-        ValueError, match=r"latents of another autoencoder: .*'scale': 4.0.* this model's is .*'scale': 2.0"
-    ):
+    with pytest.raises(ValueError, match=r"'scale': 4.0.*'scale': 2.0"):
         tiny_trainer(max_steps=1).fit(module(scale=2.0), datamodule=data)
 
 
@@ -243,26 +236,26 @@ def test_a_teacher_encodes_no_lr():
 
 
 def test_overfits_one_batch():
-    """200 steps on one batch reach 35 dB: the whole chain trains."""
+    """120 steps on one batch reach 32 dB: the whole chain trains."""
     module = tiny_module(
         lora=None,
         losses={"mse": ImageTerm(MSELoss(), weight=10.0)},
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, 5e-3, total_steps=200, pct_start=0.1
+            optimizer, 5e-3, total_steps=120, pct_start=0.1
         ),
     )
     batch = tiny_batch()
-    tiny_trainer(max_steps=200).fit(module, torch.utils.data.DataLoader([batch] * 200, batch_size=None))
+    tiny_trainer(max_steps=120).fit(module, torch.utils.data.DataLoader([batch] * 120, batch_size=None))
     with torch.no_grad():
-        assert psnr_y(module(batch.lr_image), batch.hr_image) >= 35
+        assert psnr_y(module(batch.lr_image), batch.hr_image) >= 32
 
 
 def train(seed: int = 0, **arguments) -> dict[str, torch.Tensor]:
     torch.manual_seed(123)
     module = tiny_module(seed=seed)
     tiny_trainer(max_steps=3, **arguments).fit(module, loader(3))
-    return {name: tensor.clone() for name, tensor in module.trainable_state().items()}
+    return {name: tensor.clone() for name, tensor in module.trained.parameters().items()}
 
 
 def test_one_seed_gives_the_same_weights_bit_for_bit():
@@ -332,7 +325,7 @@ def test_checkpoints_hold_what_is_trained_and_resume(tmp_path):
     keep = ModelCheckpoint(tmp_path, save_last=True)
     tiny_trainer(tmp_path, max_epochs=1, enable_checkpointing=True, callbacks=[keep]).fit(module, loader(2))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert set(saved["state_dict"]) == set(module.trainable_state()) | {"objective.lr_time"}
+    assert set(saved["state_dict"]) == set(module.trained.parameters()) | {"objective.lr_time"}
     again = tiny_module(objective=FlowTrajectoryDistillation(0.5), seed=0)
     resumed = tiny_trainer(tmp_path, max_epochs=2)
     resumed.fit(again, loader(2), weights_only=True, ckpt_path=tmp_path / "last.ckpt")
@@ -341,8 +334,8 @@ def test_checkpoints_hold_what_is_trained_and_resume(tmp_path):
     torch.manual_seed(0)
     straight = tiny_module()
     tiny_trainer(max_steps=4).fit(straight, loader(2))
-    for name, tensor in straight.trainable_state().items():
-        torch.testing.assert_close(again.trainable_state()[name], tensor, rtol=0, atol=0)
+    for name, tensor in straight.trained.parameters().items():
+        torch.testing.assert_close(again.trained.parameters()[name], tensor, rtol=0, atol=0)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -356,9 +349,10 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"losses": {"flow": ImageTerm(MSELoss())}}, "a loss can't be named 'flow'"),
-        ({"flow_weight": -1.0}, "flow_weight must not be negative, got -1.0"),
-        ({"scale": 0}, "scale must be at least 1, got 0"),
+        ({"losses": {"flow": ImageTerm(MSELoss())}}, "'flow'"),
+        ({"flow_weight": -1.0}, "-1.0"),
+        ({"scale": 0}, "scale .*0"),
+        ({"modulation_table": True}, "GridTimes"),
     ],
 )
 def test_errors(arguments, message):
@@ -393,7 +387,7 @@ class Spied(OneStepSR):
 
 
 # Worker processes take seconds to start: two of the four moments will do.
-@pytest.mark.parametrize(("stop", "workers"), [(2, 0), (3, 0), (5, 0), (6, 0), (3, 1), (5, 1)])
+@pytest.mark.parametrize(("stop", "workers"), [(2, 0), (6, 0), (3, 1), (5, 1)])
 def test_a_resumed_training_is_the_uninterrupted_one(photos, tmp_path, stop, workers):
     """Three batches an epoch: stopped in the first, at its end, in the second and at its end; then on to step 8."""
     from fluxsr.data import SRDataModule
@@ -408,7 +402,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(photos, tmp_path, stop, wor
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         moments = trainer.optimizers[0].state_dict()["state"]
         return module, {
-            **{name: weight.detach() for name, weight in module.trainable_state().items()},
+            **{name: weight.detach() for name, weight in module.trained.parameters().items()},
             **{f"average of {name}": value for name, value in average.average.items()},
             **{f"{key} of {index}": value for index, state in moments.items() for key, value in state.items()},
         }
@@ -450,12 +444,7 @@ def test_flux2_trains_with_every_term_and_its_text_stream_left_out(tmp_path, che
         trainer = tiny_trainer(tmp_path, max_steps=2)
         trainer.fit(module, loader(2))
         assert trainer.callback_metrics["train/adl"] > 0
-        return module.trainable_state()
+        return module.trained.parameters()
 
     whole, less = train(True), train(False)
     assert whole.keys() == less.keys() and all(torch.equal(whole[name], less[name]) for name in whole)
-
-
-def test_a_modulation_table_needs_a_grid():
-    with pytest.raises(ValueError, match=r"times are on a grid: give it time_sampler: fluxsr\.flows\.GridTimes"):
-        tiny_module(modulation_table=True)

@@ -106,10 +106,10 @@ def test_a_schedule_reaches_both_parts_and_a_closure_is_called():
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        (lambda: [torch.nn.Parameter(torch.zeros(3))], r"none of these parameters is a matrix.*AdamW"),
-        (lambda: [], "not groups or names; got none"),
-        (lambda: [{"params": [torch.zeros(2, 2)]}], "give the parameters themselves.*got dict"),
-        (lambda: torch.nn.Linear(2, 2).named_parameters(), "give the parameters themselves.*got tuple"),
+        (lambda: [torch.nn.Parameter(torch.zeros(3))], "AdamW"),
+        (lambda: [], "got none"),
+        (lambda: [{"params": [torch.zeros(2, 2)]}], "got dict"),
+        (lambda: torch.nn.Linear(2, 2).named_parameters(), "got tuple"),
     ],
 )
 @pytest.mark.torch("2.9")

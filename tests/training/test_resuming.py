@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fluxsr.training import MuonAdamW
-from fluxsr.training.resuming import resumed_from
+from fluxsr.training.checkpoints import resumed_from
 from tests.training.conftest import loader, run_script, tiny_module, tiny_trainer
 from tests.training.resumed_steps import check
 
@@ -64,8 +64,8 @@ def test_an_unchanged_configuration_goes_on_to_the_bit(tmp_path, scheduler):
     whole, _ = trained(tmp_path / "whole", 6, scheduler=scheduler)
     trained(tmp_path / "parts", 3, scheduler=scheduler)
     parts, _ = trained(tmp_path / "parts", 6, str(tmp_path / "parts" / "step=3.ckpt"), scheduler=scheduler)
-    for name, weight in whole.trainable_state().items():
-        assert torch.equal(weight, parts.trainable_state()[name]), name
+    for name, weight in whole.trained.parameters().items():
+        assert torch.equal(weight, parts.trained.parameters()[name]), name
 
 
 @pytest.mark.torch("2.9")
@@ -89,8 +89,8 @@ def test_a_module_loads_from_a_checkpoint_without_a_trainer(tmp_path):
     backbone.add_lora(rank=4)
     parts = {"backbone": backbone, "autoencoder": PixelAutoencoder(2), "objective": FlowTrajectoryDistillation()}
     loaded = OneStepSR.load_from_checkpoint(tmp_path / "step=2.ckpt", map_location="cpu", weights_only=True, **parts)
-    for name, weight in module.trainable_state().items():
-        assert torch.equal(weight, loaded.trainable_state()[name])
+    for name, weight in module.trained.parameters().items():
+        assert torch.equal(weight, loaded.trained.parameters()[name])
     assert loaded.objective.lr_time == 0.25
 
 

@@ -62,19 +62,17 @@ def test_an_alpha_of_its_own_survives_the_copy():
     backbone.adapters.copy("student", "target")
     xt, t = torch.randn(2, 4, 8, 8), torch.rand(2)
     torch.testing.assert_close(backbone.as_role("target")(xt, t), backbone(xt, t), rtol=0, atol=0)
-    with pytest.raises(ValueError, match="no adapter 'nobody'"):
-        backbone.adapters.copy("nobody", "other")
 
 
 @pytest.mark.parametrize(("lora", "family"), [(4, "flux.1"), (None, "flux.1"), (4, "flux.2"), (None, "flux.2")])
 def test_only_the_student_learns_and_the_teacher_stays(lora, family):
     module = stage_two(lora=lora, family=family)
     teacher = parameters_of(module, "teacher")
-    trained = {name: p.detach().clone() for name, p in module.trainable_state().items()}
+    trained = {name: p.detach().clone() for name, p in module.trained.parameters().items()}
     assert teacher and not any("teacher" in name or "target" in name for name in trained)
     tiny_trainer(max_steps=2).fit(module, loader(2, size=4))
     assert all(torch.equal(p, teacher[name]) for name, p in parameters_of(module, "teacher").items())
-    assert all(not torch.equal(p, trained[name]) for name, p in module.trainable_state().items())
+    assert all(not torch.equal(p, trained[name]) for name, p in module.trained.parameters().items())
 
 
 @pytest.mark.parametrize("lora", [4, None])
@@ -82,8 +80,8 @@ def test_the_target_after_k_steps_is_the_closed_form(lora):
     decay, steps, weights = 0.9, 4, []
 
     class Remember(OneStepSR):
-        def after_step(self):
-            super().after_step()
+        def optimizer_step(self, *args, **kwargs):
+            super().optimizer_step(*args, **kwargs)
             weights.append(state())
 
     module = stage_two(lora=lora, decay=decay)
@@ -147,7 +145,7 @@ def test_teachers_that_do_not_fit_are_refused_before_training(tmp_path):
         load_flux("nano", teacher_lora=str(tmp_path / "other.safetensors"))
     with pytest.raises(ValueError, match=r"none.safetensors does not exist"):
         load_flux("nano", teacher_lora=str(tmp_path / "none.safetensors"))
-    with pytest.raises(ValueError, match="needs a frozen base, but trainable is 'full'; give OneStepSR a teacher"):
+    with pytest.raises(ValueError, match="needs a frozen base"):
         load_flux("nano", trainable="full", teacher_lora=str(tmp_path / "other.safetensors"))
 
 
@@ -210,7 +208,7 @@ def test_every_term_of_stage_two_reaches_the_student_through_the_decoder():
     output, _ = module.flow(pair)
     norms = gradient_norms(
         {"flow": (1.0, output.loss), **{k: (1.0, e.sum()) for k, (e, _) in enumerate(output.estimates)}},
-        module.trainable_state().values(),
+        module.trained.parameters().values(),
     )
     assert all(norm.isfinite() and norm > 0 for norm in norms.values())
     assert set(output.logs) == {"sr_flow", "consistency", "hr_regularisation"}

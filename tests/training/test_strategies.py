@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, StrategyRegistry
 
 from fluxsr.training import FSDP2Strategy
-from fluxsr.training.checks import check_strategy
+from fluxsr.training.strategies import check_strategy
 from tests.training.conftest import tiny_module
 
 pytestmark = pytest.mark.torch("2.11")

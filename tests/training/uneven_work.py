@@ -91,7 +91,7 @@ def main() -> None:
     seen, run = trainer("stage 2", max_steps=3)
     run.fit(module, datamodule=data(batch_size=2 // devices))
     results["losses"] = seen.losses
-    weights = {name: whole(p) for name, p in module.trainable_state().items()}
+    weights = {name: whole(p) for name, p in module.trained.parameters().items()}
     results["weights"] = float(sum(weight.double().norm() ** 2 for weight in weights.values()))
 
     # T_L is measured: each process sees other photos, and one value rules.

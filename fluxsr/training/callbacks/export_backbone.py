@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from fluxsr.models.encoder_lora import encoder_lora_path, save_encoder_lora
 from fluxsr.models.weight_files import is_writer
 from fluxsr.training.callbacks.ema import EMA
-from fluxsr.training.resuming import resumed_from
+from fluxsr.training.checkpoints import resumed_from
 
 
 class ExportBackbone(Callback):
