@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from skimage import data
-from skimage import io as photos
+from skimage import data, io as photos
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image

@@ -83,8 +83,10 @@ def statements(tree: ast.AST):
 def lazy_names(tree: ast.AST) -> dict[str, str]:
     """The module below a package that each of its lazy names lives in (``fluxsr.lazy``)."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME":
-            return ast.literal_eval(node.value)
+        if is_type_checking(node):
+            return {
+                name.name: str(one.module) for one in node.body if isinstance(one, ast.ImportFrom) for name in one.names
+            }
     return {}
 
 
@@ -102,7 +104,7 @@ def imports_of(name: str, trees: dict[str, ast.AST]) -> set[str]:
                 found.add(whole)
             elif node.module in trees:
                 home = lazy_names(trees[node.module]).get(alias.name)
-                found.add(f"{node.module}.{home}" if home else node.module)
+                found.add(home or node.module)
     return found - {name}
 
 

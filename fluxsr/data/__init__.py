@@ -9,62 +9,29 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fluxsr.data.datamodule import SRDataModule
+    from fluxsr.data.datamodule import SRDataModule as SRDataModule
     from fluxsr.data.degradation import (
-        BicubicDegradation,
-        CameraDegradation,
-        Degradation,
-        DegradationMix,
-        RealESRGANDegradation,
-        SecondStageRanges,
-        StageRanges,
-        mild_degradation,
+        BicubicDegradation as BicubicDegradation,
+        CameraDegradation as CameraDegradation,
+        Degradation as Degradation,
+        DegradationMix as DegradationMix,
+        RealESRGANDegradation as RealESRGANDegradation,
+        SecondStageRanges as SecondStageRanges,
+        StageRanges as StageRanges,
+        mild_degradation as mild_degradation,
     )
-    from fluxsr.data.folders import LRFolder, PairedFolders, PhotoFolder
-    from fluxsr.data.pair_store import PairStore
-    from fluxsr.data.samples import EpochSampler, LRBatch, SRBatch, sample_seed
-    from fluxsr.data.teacher_pairs import TeacherPairs
+    from fluxsr.data.folders import (
+        LRFolder as LRFolder,
+        PairedFolders as PairedFolders,
+        PhotoFolder as PhotoFolder,
+    )
+    from fluxsr.data.pair_store import PairStore as PairStore
+    from fluxsr.data.samples import (
+        EpochSampler as EpochSampler,
+        LRBatch as LRBatch,
+        SRBatch as SRBatch,
+        sample_seed as sample_seed,
+    )
+    from fluxsr.data.teacher_pairs import TeacherPairs as TeacherPairs
 
-_HOME = {
-    "BicubicDegradation": "degradation",
-    "CameraDegradation": "degradation",
-    "Degradation": "degradation",
-    "DegradationMix": "degradation",
-    "EpochSampler": "samples",
-    "LRBatch": "samples",
-    "LRFolder": "folders",
-    "PairStore": "pair_store",
-    "PairedFolders": "folders",
-    "PhotoFolder": "folders",
-    "RealESRGANDegradation": "degradation",
-    "SRBatch": "samples",
-    "SRDataModule": "datamodule",
-    "SecondStageRanges": "degradation",
-    "StageRanges": "degradation",
-    "TeacherPairs": "teacher_pairs",
-    "mild_degradation": "degradation",
-    "sample_seed": "samples",
-}
-
-__all__ = [
-    "BicubicDegradation",
-    "CameraDegradation",
-    "Degradation",
-    "DegradationMix",
-    "EpochSampler",
-    "LRBatch",
-    "LRFolder",
-    "PairStore",
-    "PairedFolders",
-    "PhotoFolder",
-    "RealESRGANDegradation",
-    "SRBatch",
-    "SRDataModule",
-    "SecondStageRanges",
-    "StageRanges",
-    "TeacherPairs",
-    "mild_degradation",
-    "sample_seed",
-]
-
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_names(__name__)

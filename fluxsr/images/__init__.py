@@ -9,45 +9,29 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fluxsr.images.formats import FORMATS, check_format
-    from fluxsr.images.listing import images_by_name, list_images
-    from fluxsr.images.matching import check_sizes, match_names
-    from fluxsr.images.metadata import Picture
-    from fluxsr.images.read import MAX_PIXELS, read_image, read_picture, read_pixels, read_size
-    from fluxsr.images.write import write_image, write_picture
+    from fluxsr.images.formats import (
+        FORMATS as FORMATS,
+        check_format as check_format,
+    )
+    from fluxsr.images.listing import (
+        images_by_name as images_by_name,
+        list_images as list_images,
+    )
+    from fluxsr.images.matching import (
+        check_sizes as check_sizes,
+        match_names as match_names,
+    )
+    from fluxsr.images.metadata import Picture as Picture
+    from fluxsr.images.read import (
+        MAX_PIXELS as MAX_PIXELS,
+        read_image as read_image,
+        read_picture as read_picture,
+        read_pixels as read_pixels,
+        read_size as read_size,
+    )
+    from fluxsr.images.write import (
+        write_image as write_image,
+        write_picture as write_picture,
+    )
 
-_HOME = {
-    "FORMATS": "formats",
-    "MAX_PIXELS": "read",
-    "Picture": "metadata",
-    "check_format": "formats",
-    "check_sizes": "matching",
-    "images_by_name": "listing",
-    "list_images": "listing",
-    "match_names": "matching",
-    "read_image": "read",
-    "read_picture": "read",
-    "read_pixels": "read",
-    "read_size": "read",
-    "write_image": "write",
-    "write_picture": "write",
-}
-
-__all__ = [
-    "FORMATS",
-    "MAX_PIXELS",
-    "Picture",
-    "check_format",
-    "check_sizes",
-    "images_by_name",
-    "list_images",
-    "match_names",
-    "read_image",
-    "read_picture",
-    "read_pixels",
-    "read_size",
-    "write_image",
-    "write_picture",
-]
-
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_names(__name__)

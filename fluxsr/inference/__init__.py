@@ -8,27 +8,15 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fluxsr.inference.batch import Outcome, upscale_files
-    from fluxsr.inference.export import ExportedModel, export_model
-    from fluxsr.inference.pipeline import FluxSRPipeline
-    from fluxsr.inference.upscaler import Upscaler
+    from fluxsr.inference.batch import (
+        Outcome as Outcome,
+        upscale_files as upscale_files,
+    )
+    from fluxsr.inference.export import (
+        ExportedModel as ExportedModel,
+        export_model as export_model,
+    )
+    from fluxsr.inference.pipeline import FluxSRPipeline as FluxSRPipeline
+    from fluxsr.inference.upscaler import Upscaler as Upscaler
 
-_HOME = {
-    "ExportedModel": "export",
-    "FluxSRPipeline": "pipeline",
-    "Outcome": "batch",
-    "Upscaler": "upscaler",
-    "export_model": "export",
-    "upscale_files": "batch",
-}
-
-__all__ = [
-    "ExportedModel",
-    "FluxSRPipeline",
-    "Outcome",
-    "Upscaler",
-    "export_model",
-    "upscale_files",
-]
-
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_names(__name__)

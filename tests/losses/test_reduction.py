@@ -9,8 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fluxsr.losses import CharbonnierLoss, DISTSLoss, L1Loss, LPIPSLoss, MSELoss, MSELPIPSLoss, TVLPIPSLoss
-from fluxsr.losses import functional as F
+from fluxsr.losses import (
+    CharbonnierLoss,
+    DISTSLoss,
+    L1Loss,
+    LPIPSLoss,
+    MSELoss,
+    MSELPIPSLoss,
+    TVLPIPSLoss,
+    functional as F,
+)
 
 LOSSES: dict[str, Callable[[Path], nn.Module]] = {
     "l1": lambda path: L1Loss("none"),

@@ -5,31 +5,19 @@ from typing import TYPE_CHECKING
 from fluxsr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fluxsr.data.degradation.base import BicubicDegradation, Degradation, DegradationMix
-    from fluxsr.data.degradation.camera import CameraDegradation
-    from fluxsr.data.degradation.ranges import SecondStageRanges, StageRanges
-    from fluxsr.data.degradation.real_esrgan import RealESRGANDegradation, mild_degradation
+    from fluxsr.data.degradation.base import (
+        BicubicDegradation as BicubicDegradation,
+        Degradation as Degradation,
+        DegradationMix as DegradationMix,
+    )
+    from fluxsr.data.degradation.camera import CameraDegradation as CameraDegradation
+    from fluxsr.data.degradation.ranges import (
+        SecondStageRanges as SecondStageRanges,
+        StageRanges as StageRanges,
+    )
+    from fluxsr.data.degradation.real_esrgan import (
+        RealESRGANDegradation as RealESRGANDegradation,
+        mild_degradation as mild_degradation,
+    )
 
-_HOME = {
-    "BicubicDegradation": "base",
-    "CameraDegradation": "camera",
-    "Degradation": "base",
-    "DegradationMix": "base",
-    "RealESRGANDegradation": "real_esrgan",
-    "SecondStageRanges": "ranges",
-    "StageRanges": "ranges",
-    "mild_degradation": "real_esrgan",
-}
-
-__all__ = [
-    "BicubicDegradation",
-    "CameraDegradation",
-    "Degradation",
-    "DegradationMix",
-    "RealESRGANDegradation",
-    "SecondStageRanges",
-    "StageRanges",
-    "mild_degradation",
-]
-
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_names(__name__)
