@@ -65,3 +65,9 @@ def test_a_grid_stands_out_at_its_period(tmp_path, photo):
         assert peak > 3 + max(values[(16 * harmonic + offset) / 256] for offset in (-4, 4))
     # 0.9 of every amplitude is -0.9 dB everywhere, but for rounding to 8 bit.
     assert all(value == pytest.approx(-0.915, abs=0.5) for frequency, value in spectra["dimmed"] if frequency < 0.1)
+
+
+def test_long_curves_are_means_over_stretches():
+    assert smoothed([(0, 1.0), (1, 3.0)]) == [(0, 1.0), (1, 3.0)]
+    points = smoothed([(float(step), float(step % 2)) for step in range(1000)])
+    assert len(points) == 100 and {value for _, value in points} == {0.5} and points[-1][0] == 999
