@@ -6,10 +6,10 @@ from pathlib import Path
 
 import folder_paths
 
+from fluxsr.models.known_names import SHIPPED
+
 FOLDER = "fluxsr"
 NONE = "none"
-# What comes with the package fluxsr, by the names that it knows them by; the first is the menu's choice.
-SHIPPED = ("nano-student", "nano-flowsr", "nano")
 # A folder that has one of these is a pipeline, or a base, in diffusers' layout.
 _MARKS = ("model_index.json", "transformer/config.json")
 

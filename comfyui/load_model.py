@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from fluxsr.inference import Upscaler
+from fluxsr.models.known_names import model_or_shipped
 
 from . import files
 from .held import HeldModel
@@ -35,7 +36,7 @@ class LoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=files.model_names(),
-                    default=files.SHIPPED[0],
+                    default=model_or_shipped(None, None),
                     tooltip="Shipped, or a .safetensors file or a folder in diffusers' layout below models/fluxsr.",
                 ),
                 io.Combo.Input(

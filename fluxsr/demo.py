@@ -246,11 +246,7 @@ def save_photos(folder: Path) -> Path:
 
 
 def save_pictures(folder: Path) -> Path:
-    """Write scikit-image's pictures to train on as PNG.
-
-    Raises:
-        ValueError: If scikit-image is not installed.
-    """
+    """Write scikit-image's pictures to train on as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, shrink in PICTURES.items():
         image = _picture(name)
@@ -259,11 +255,7 @@ def save_pictures(folder: Path) -> Path:
 
 
 def held_out_photo(name: str) -> Tensor:
-    """Return the middle square of one of scikit-image's photos, ``(3, 256, 256)`` in ``[0, 1]``; never trained on.
-
-    Raises:
-        ValueError: If scikit-image is not installed.
-    """
+    """Return the middle square of one of scikit-image's photos, ``(3, 256, 256)`` in ``[0, 1]``; never trained on."""
     image = _picture(name)
     top, left = ((side - SIDE) // 2 for side in image.shape[-2:])
     return image[:, top : top + SIDE, left : left + SIDE]

@@ -9,11 +9,7 @@ _CHUNK = 2**20  # bytes
 
 
 def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file's contents in hexadecimal; however large it is, little memory is taken.
-
-    Raises:
-        OSError: If it can't be read.
-    """
+    """Return the SHA-256 of a file's contents in hexadecimal; however large it is, little memory is taken."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):

@@ -18,11 +18,7 @@ ACTIVATIONS = "activations"  # first part of the kind of everything that nobody 
 
 
 class NotPlannable(ValueError):
-    """An operation of the step needs the values of a tensor, and a plan has shapes alone.
-
-    Attributes:
-        operation: Its name, for example ``aten.nonzero``.
-    """
+    """An operation of the step needs the values of a tensor, and a plan has shapes alone."""
 
     def __init__(self, operation: str, place: str = "") -> None:
         super().__init__(

@@ -49,9 +49,6 @@ class LikeDevice(TorchFunctionMode):
 
     Times are real tensors on the CPU, also when they are moved to the meta device: an objective may choose rows by their
     values. Where such a tensor meets one without values, only its shape goes on.
-
-    Args:
-        cuda: Follow CUDA's autocast list and fused kernels; else the CPU's.
     """
 
     def __init__(self, cuda: bool = True) -> None:

@@ -48,11 +48,7 @@ class Processes:
         return list(items[self.rank :: self.world])
 
     def gather(self, value: T) -> list[T]:
-        """Return every process's value in the order of their ranks; all wait here for each other.
-
-        Raises:
-            ValueError: If another process failed, with what it said.
-        """
+        """Return every process's value in the order of their ranks; all wait here for each other."""
         values, errors = self._exchange(value, "")
         if any(errors):
             raise _FailedElsewhere(next(filter(None, errors)))
@@ -137,13 +133,7 @@ def leave_group() -> None:
 
 
 class _Place(NamedTuple):
-    """Where processes run.
-
-    Attributes:
-        devices: Processes on each machine.
-        nodes: Machines.
-        started_by: Who started them; empty where we do.
-    """
+    """Where processes run."""
 
     devices: int
     nodes: int = 1
@@ -151,11 +141,7 @@ class _Place(NamedTuple):
 
 
 def _find_started(devices: int | Literal["auto"]) -> _Place | None:
-    """Return the processes that torchrun or srun started, or None.
-
-    Raises:
-        ValueError: If ``devices`` says otherwise, or machines have different numbers of them.
-    """
+    """Return the processes that torchrun or srun started, or None."""
     given = os.environ
     if {"GROUP_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"} <= given.keys():
         world, local = int(given["WORLD_SIZE"]), int(given["LOCAL_WORLD_SIZE"])
@@ -174,11 +160,7 @@ def _find_started(devices: int | Literal["auto"]) -> _Place | None:
 
 
 def _count(devices: int | Literal["auto"], device: str) -> int:
-    """Return how many processes there are to be on this machine.
-
-    Raises:
-        ValueError: If there are not so many devices, or ``device`` is a single one.
-    """
+    """Return how many processes there are to be on this machine."""
     if devices == 1:
         return 1
     import torch

@@ -12,12 +12,7 @@ Report = Callable[..., None]
 
 @contextmanager
 def progress_of(text: str, unit: str = "") -> Iterator[Report | None]:
-    """Yield what shows a bar on stderr, from its first call to the end of the body; None where there is no terminal.
-
-    Args:
-        text: What stands before the bar.
-        unit: Unit of the counts, which then have a decimal.
-    """
+    """Yield what shows a bar on stderr, from its first call to the end of the body; None where there is no terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return

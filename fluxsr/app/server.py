@@ -57,11 +57,7 @@ def serve_upscaling(
 
 
 def serve(page: gr.Blocks, host: str, number: int | None, max_pixels: int) -> None:
-    """Serve a page until Ctrl-C or SIGTERM.
-
-    Raises:
-        OSError: If the port is taken or the address not this computer's.
-    """
+    """Serve a page until Ctrl-C or SIGTERM."""
     from fluxsr.app.upscale_page import CSS, THEME
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary folder goes then too

@@ -61,14 +61,7 @@ logger = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
-    """What an upscaled photo left in its folder.
-
-    Attributes:
-        before: The bicubic enlargement, as large as ``after``.
-        after: The result as it is shown: ``download`` itself, or reduced to :data:`VIEW_PIXELS`.
-        download: The whole result.
-        text: One sentence on what was done.
-    """
+    """What an upscaled photo left in its folder: two views of one size, the whole result, and a sentence on what was done."""
 
     before: Path
     after: Path
@@ -86,20 +79,9 @@ def upscale_upload(
     progress: Progress | None = None,
     strength: float = 1.0,
 ) -> Result:
-    """Upscale an uploaded file into PNGs in a new folder below ``folder``.
+    """Upscale an uploaded file into PNGs in a new folder below ``folder``; a ValueError says what is wrong with it.
 
-    Args:
-        upscaler: Upscaler that the page uses.
-        upload: The file; ``None`` if there is none.
-        scale: 1 to :data:`LARGEST_SCALE`.
-        steps: 1 to :data:`MOST_STEPS`.
-        folder: Folder for the results.
-        max_pixels: Most pixels of the photo and of the result.
-        progress: Called with the number of windows done and of all windows.
-        strength: 0 to 2.
-
-    Raises:
-        ValueError: If there is no file, it is damaged, a number is out of range, or the result would be too large.
+    Gradio's own limits of the sliders hold for the page alone, so that numbers are checked here.
     """
     if upload is None or not Path(upload).exists():
         raise ValueError("There is no photo: drop one. Uploads are deleted after an hour.")
@@ -128,9 +110,11 @@ def upscale_upload(
     download = after = place / f"{path.stem[:100]}_x{scale:g}.png"
     lost = write_picture(download, replace(picture, pixels=pixels))
     view = Sizes(min(1.0, math.sqrt(VIEW_PIXELS / (height * width)))).of(height, width)
+    before = place / "before.png"
+    write_picture(before, Picture(resized(picture.pixels, view), picture.icc_profile, cicp=picture.cicp))
     if view != (height, width):
-        after = write_view(place / "after.png", picture, pixels, view)
-    before = write_view(place / "before.png", picture, picture.pixels, view)
+        after = place / "after.png"
+        write_picture(after, Picture(resized(pixels, view), picture.icc_profile, cicp=picture.cicp))
     frames = f", the first of {picture.frames} pages" if picture.frames > 1 else ""
     reduced = f" Shown at {view[1]}x{view[0]}; the download is whole." if after != download else ""
     missing = f" The download lacks: {', '.join(lost)}." if lost else ""
@@ -139,12 +123,6 @@ def upscale_upload(
         f"{path.name}{frames}: {old_width}x{old_height} became {width}x{height} in {seconds:.1f} s.{reduced}{missing}"
     )
     return Result(before, after, download, text)
-
-
-def write_view(path: Path, picture: Picture, pixels: Pixels, size: tuple[int, int]) -> Path:
-    """Write ``pixels``, resized bicubically to (height, width), with the color profile of ``picture``."""
-    write_picture(path, Picture(resized(pixels, size), picture.icc_profile, cicp=picture.cicp))
-    return path
 
 
 def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -172,14 +150,7 @@ def license_line(model: str, upscaler: Upscaler) -> str:
 
 
 def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> gr.Blocks:
-    """Return the page, not launched yet.
-
-    Args:
-        upscaler: Upscaler that the page uses, for one photo at a time.
-        model: Name or path that it was loaded from, for the license.
-        folder: Gradio's cache (``GRADIO_TEMP_DIR``): it serves files from there alone.
-        max_pixels: Most pixels of a photo and of a result.
-    """
+    """Return the page, not launched yet; ``folder`` is Gradio's cache, and it serves files from there alone."""
 
     def run(
         upload: str | None,
@@ -188,26 +159,17 @@ def make_page(upscaler: Upscaler, model: str, folder: Path, max_pixels: int) -> 
         strength: float,
         progress: Any = gr.Progress(),  # noqa: B008  # Gradio's way
     ) -> tuple[Any, Any, str]:
+        def report(done: int, total: int) -> None:
+            progress((done, total), unit="tiles")
+
         progress(None, desc="Reading")
         try:
-            result = upscale_upload(
-                upscaler,
-                upload,
-                scale,
-                steps,
-                folder,
-                max_pixels,
-                lambda done, total: progress((done, total), unit="tiles"),
-                strength,
-            )
+            result = upscale_upload(upscaler, upload, scale, steps, folder, max_pixels, report, strength)
         except Exception as error:  # whatever a file or a device comes up with, the page lives on and says so
             if not isinstance(error, ValueError):
                 logger.exception("can't upscale %s", upload)
-            return (
-                None,
-                gr.DownloadButton(value=None, visible=False),
-                message(str(error) or type(error).__name__, "problem"),
-            )
+            said = message(str(error) or type(error).__name__, "problem")
+            return None, gr.DownloadButton(value=None, visible=False), said
         download = gr.DownloadButton(value=str(result.download), visible=True)
         return (str(result.before), str(result.after)), download, message(result.text, "done")
 

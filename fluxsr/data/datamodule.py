@@ -1,6 +1,8 @@
 """Provides all data of an experiment through one LightningDataModule whose arguments are plain values."""
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,6 @@ class SRDataModule(LightningDataModule):
         samples_per_image: Training crops of each photo in one epoch.
         cache: Keep decoded photos in memory (3 bytes a pixel, in each worker process).
         on_error: "raise", or "skip" photos that can't be read, with a warning.
-        pairs_expect: Values that the manifest of `pairs` must have, as in `TeacherPairs`.
         verify_pairs: Check the checksums of `pairs` at the start.
 
     Raises:
@@ -76,7 +77,6 @@ class SRDataModule(LightningDataModule):
         samples_per_image: int = 1,
         cache: bool = False,
         on_error: OnError = "raise",
-        pairs_expect: dict[str, object] | None = None,
         verify_pairs: bool = True,
     ) -> None:
         super().__init__()
@@ -103,7 +103,6 @@ class SRDataModule(LightningDataModule):
         self.samples_per_image = samples_per_image
         self.cache = cache
         self.on_error: OnError = on_error
-        self.pairs_expect = pairs_expect
         self.verify_pairs = verify_pairs
         self.train_set: Dataset[SRSample] | None = None
         self.val_set: Dataset[SRSample] | None = None
@@ -111,11 +110,7 @@ class SRDataModule(LightningDataModule):
         self.predict_set: Dataset[LRSample] | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the sets of a stage ("fit", "validate", "test", "predict"; None: all that are configured).
-
-        Raises:
-            ValueError: If what the stage needs is not configured, missing or unfit.
-        """
+        """Open the sets of a stage; None: all that are configured."""
         trains = stage == "fit" or (stage is None and bool(self.photos or self.pairs))
         if trains and self.train_set is None:
             self.train_set = self._training_set()
@@ -139,11 +134,7 @@ class SRDataModule(LightningDataModule):
         return next((part.store.fingerprint for part in parts if isinstance(part, TeacherPairs)), None)
 
     def train_dataloader(self) -> DataLoader[SRSample]:
-        """Shuffled `SRBatch`es of `batch_size`; the last incomplete one is dropped.
-
-        Raises:
-            ValueError: If there are fewer samples than a batch for every process.
-        """
+        """Shuffled `SRBatch`es of `batch_size`; the last incomplete one is dropped."""
         dataset = self.train_set if self.train_set is not None else self._training_set()
         world_size = self.trainer.world_size if self.trainer else 1
         rank = self.trainer.global_rank if self.trainer else 0
@@ -157,7 +148,7 @@ class SRDataModule(LightningDataModule):
             length, num_replicas=world_size, rank=rank, seed=self.seed, batch_size=self.batch_size,
             batches_done=self._batches_done if self.trainer else None,
         )  # fmt: skip
-        return self._loader(dataset, self.batch_size, collate, sampler=sampler, drop_last=True)
+        return self._loader(dataset, self.batch_size, collate, sampler)
 
     def _batches_done(self) -> int:
         # Restored from a checkpoint before the loaders are asked for their first batch. Lightning's epoch counters say
@@ -184,7 +175,7 @@ class SRDataModule(LightningDataModule):
             sets.append(
                 TeacherPairs(
                     self.pairs, degradation=self.degradation, scale=self.scale, crop=self.crop, seed=self.seed,
-                    expect=self.pairs_expect, verify=self.verify_pairs,
+                    verify=self.verify_pairs,
                 )
             )  # fmt: skip
         if not sets:
@@ -229,7 +220,6 @@ class SRDataModule(LightningDataModule):
         batch_size: int,
         collate_fn: Callable[[list[Any]], Any],
         sampler: EpochSampler | None = None,
-        drop_last: bool = False,
     ) -> DataLoader[Any]:
         kind = DataLoader if sampler is None else _TrainingLoader
         return kind(
@@ -239,7 +229,7 @@ class SRDataModule(LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=collate_fn,
             pin_memory=torch.cuda.is_available(),
-            drop_last=drop_last,
+            drop_last=sampler is not None,
             persistent_workers=self.num_workers > 0,
         )
 
@@ -266,16 +256,13 @@ class _Mixture(Dataset[SRSample]):
 
     def __init__(self, sets: Sequence[Dataset[SRSample]]) -> None:
         self.sets = list(sets)
-        self.lengths: list[int] = [len(part) for part in sets]  # type: ignore[arg-type]
+        self.ends = list(accumulate(len(part) for part in sets))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
-        return sum(self.lengths)
+        return self.ends[-1]
 
     def __getitem__(self, index: SampleIndex) -> SRSample:
         epoch, position = checked_index(index, len(self))
-        inner = position
-        for part, length in zip(self.sets, self.lengths, strict=True):
-            if inner < length:
-                return part[(epoch, inner)]._replace(index=position)
-            inner -= length
-        raise AssertionError("checked_index lets no other position through")
+        number = bisect(self.ends, position)
+        begin = self.ends[number - 1] if number else 0
+        return self.sets[number][(epoch, position - begin)]._replace(index=position)

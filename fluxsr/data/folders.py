@@ -145,17 +145,11 @@ class PairedFolders(Dataset[SRSample]):
     _HR (see `fluxsr.images.match_names`). The LR image must be exactly `scale` times smaller, and not resized to the HR
     size already.
 
+    The other arguments are those of `PhotoFolder`; both images are cropped and mirrored alike.
+
     Args:
         hr_path: Folder of HR images, searched with its subfolders.
         lr_path: Folder of LR images.
-        crop: Side of the crop, as in `PhotoFolder`; both images are cropped alike.
-        scale: Magnification between the folders.
-        flip: Mirror every other crop, both images alike.
-        samples_per_image: Crops taken of each pair in one epoch.
-        cache: Keep decoded images in memory (3 bytes a pixel, in each worker process).
-        seed: Seed of crops and flips.
-        on_error: Reaction to an unreadable file, as in `PhotoFolder`; names and sizes that don't match always raise.
-        multiple_of: Divisor of the sides, as in `PhotoFolder`.
 
     Raises:
         ValueError: If names or sizes don't match, or as `PhotoFolder`.

@@ -5,9 +5,9 @@ Layout::
     manifest.json               what all pairs depend on (the fingerprint), how they are stored, which are in use, and of
                                 each shard its pairs and its checksum
     pairs-00000.safetensors     pairs 0 .. shard_size - 1, and so on, fewer where fewer were asked for:
-        latents   (n, C, h, w)  float32, bfloat16 or float16, scaled and shifted
-        images    (n, 3, H, W)  uint8 (rounded to 8 bit) or float16
-        noise     (n, C, h, w)  float32; only where it can't be drawn again from its seed
+        latents   (n, C, h, w)  float32, scaled and shifted
+        images    (n, 3, H, W)  uint8, rounded to 8 bit
+        noise     (n, C, h, w)  float32; only of photos, where it can't be drawn again from its seed
 
 A pair is known by its index, or by the digest of its photo. The manifest says the number of the pairs in use, or the photos'
 digests; a shard may have others too, which are used again when they are asked for.
@@ -23,7 +23,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import count, groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -31,7 +31,6 @@ from torch import Tensor
 
 from fluxsr.data.samples import sample_generator
 
-NoiseKind = Literal["seed", "stored"]
 PairKey = int | str
 """What a pair is known by: its index, or the digest of its photo's bytes."""
 
@@ -41,8 +40,7 @@ _FORMAT = "fluxsr teacher pairs"
 _VERSION = 2
 # Names of what made the pairs, for people: a digest says what it was, and folders are renamed.
 _NAMES = {"model", "revision", "prompt"}
-_LATENT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_IMAGE_DTYPES = {"uint8": torch.uint8, "float16": torch.float16}
+_KIND = {"latent_dtype": "float32", "image_dtype": "uint8"}
 
 
 class PairStore:
@@ -82,9 +80,6 @@ class PairStore:
         *,
         latent_shape: tuple[int, int, int],
         seed: int = 0,
-        noise: NoiseKind = "seed",
-        latent_dtype: str = "float32",
-        image_dtype: str = "uint8",
         photos: Sequence[str] | None = None,
     ) -> "PairStore":
         """Make a new store, or open one of the same kind of pairs: it then has as many in use as are asked for here.
@@ -100,11 +95,8 @@ class PairStore:
             shard_size: Pairs per file.
             latent_shape: (C, h, w) of one pair's latents and noise.
             seed: Seed of the noise.
-            noise: "seed": `noise(index)` is the noise, nothing is stored; "stored": `write_shard` is given it.
-            latent_dtype: "float32", "bfloat16" or "float16".
-            image_dtype: "uint8" or "float16".
-            photos: Digests of the photos, no two the same, where pairs are known by them. A store of version 0.2 doesn't say
-                which photos it has: its pairs are taken to be those of the first ones.
+            photos: Digests of the photos, no two the same, where pairs are known by them, and their noise is stored. A store
+                of version 0.2 doesn't say which photos it has: its pairs are taken to be those of the first ones.
 
         Raises:
             ValueError: For arguments that make no sense, a folder with other things in it, or a store of other pairs: the
@@ -117,20 +109,12 @@ class PairStore:
             raise ValueError(f"photos must be 1 to {num_pairs} different digests, got {len(photos)}")
         if len(latent_shape) != 3 or min(latent_shape) < 1:
             raise ValueError(f"latent_shape must be three positive sizes (C, h, w), got {latent_shape}")
-        for name, value, known in (
-            ("noise", noise, ("seed", "stored")),
-            ("latent_dtype", latent_dtype, _LATENT_DTYPES),
-            ("image_dtype", image_dtype, _IMAGE_DTYPES),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         wanted = {
             "fingerprint": dict(fingerprint),
             "latent_shape": list(latent_shape),
             "seed": seed,
-            "noise": noise,
-            "latent_dtype": latent_dtype,
-            "image_dtype": image_dtype,
+            "noise": "seed" if photos is None else "stored",
+            **_KIND,
         }
         # Through JSON and back, so that a tuple compares equal to the list it is stored as.
         wanted = json.loads(json.dumps(wanted))
@@ -144,7 +128,7 @@ class PairStore:
                 raise ValueError(f"{path} is not empty and has no {MANIFEST}: choose a new folder for the pairs")
             path.mkdir(parents=True, exist_ok=True)
             store = cls(path, {"format": _FORMAT, "shard_size": shard_size, "shards": {}})
-            if noise == "seed":
+            if photos is None:
                 store._manifest["noise_digest"] = _digest(draw_noise(seed, 0, latent_shape))
         store._use(wanted, num_pairs, photos)
         return store
@@ -266,12 +250,11 @@ class PairStore:
             shard_index: Index of the shard.
             latents: `(n, C, h, w)`, scaled and shifted, of the pairs that `missing_shards` names.
             images: `(n, 3, H, W)` in [0, 1], a whole multiple of the latents' size; values outside are clamped.
-            noise: `(n, C, h, w)`, for a store with `noise="stored"` only.
+            noise: `(n, C, h, w)`, for a store of photos only.
             aside: Whether another process writes the manifest; its `take_over` finishes the shard.
 
         Raises:
-            ValueError: For a shard that lacks nothing, wrong shapes, values that aren't finite, a damaged shard, or a full
-                disk. Finished shards are not touched.
+            ValueError: For a shard that lacks nothing, unfit tensors, a damaged shard, or a full disk.
         """
         start = shard_index * self.shard_size
         planned = self.missing_keys()
@@ -279,16 +262,18 @@ class PairStore:
         if not new:
             raise ValueError(f"there are no pairs to write in shard {shard_index}")
         self._check_tensors(f"shard {shard_index}", len(new), latents, images, noise)
-        latent_dtype = _LATENT_DTYPES[self._manifest["latent_dtype"]]
-        tensors = {"latents": latents.detach().to("cpu", latent_dtype), "images": self._stored(images)}
+        eight_bit = (images.detach().float().clamp(0, 1) * 255).round()
+        tensors = {"latents": latents.detach().to("cpu", torch.float32), "images": eight_bit.to("cpu", torch.uint8)}
         if noise is not None:
             tensors["noise"] = noise.detach().to("cpu", torch.float32)
-        old = self._rows(shard_index)
+        path, old = self.shard_path(shard_index), self._rows(shard_index)
         if old:
-            kept = self._kept(shard_index)
+            before, known = path.read_bytes(), self._manifest["shards"][path.name]["sha256"]
+            if hashlib.sha256(before).hexdigest() != known:
+                raise ValueError(f"{path} doesn't have the recorded checksum: delete it, and its pairs are made again")
+            kept = load(before)
             tensors = {name: torch.cat([kept[name], tensor]) for name, tensor in tensors.items()}
         content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        path = self.shard_path(shard_index)
         record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pairs": [*old, *new]}
         # Before the shard, so that a kill between it and the manifest does not cost the pairs that it had.
         note = path.with_name(f"{_ASIDE}{path.name}")
@@ -333,35 +318,16 @@ class PairStore:
         record = self._manifest["shards"].get(name)
         return record["pairs"] if record and _has_size(self.path / name, record) else []
 
-    def _kept(self, shard_index: int) -> dict[str, Tensor]:
-        path, record = self.shard_path(shard_index), self.shard_record(shard_index)
-        content = path.read_bytes()
-        if record is None or hashlib.sha256(content).hexdigest() != record["sha256"]:
-            raise ValueError(f"{path} doesn't have the recorded checksum: delete it, and its pairs are made again")
-        return load(content)
-
-    def _stored(self, images: Tensor) -> Tensor:
-        images = images.detach().float().clamp(0, 1)
-        if self._manifest["image_dtype"] == "uint8":
-            images = (images * 255).round()
-        return images.to("cpu", _IMAGE_DTYPES[self._manifest["image_dtype"]]).contiguous()
-
     def _check_tensors(self, where: str, count: int, latents: Tensor, images: Tensor, noise: Tensor | None) -> None:
-        latents_shape = (count, *self.latent_shape)
-        if tuple(latents.shape) != latents_shape:
-            raise ValueError(f"{where}: latents must be {latents_shape}, got {tuple(latents.shape)}")
-        height, width = images.shape[-2:]
-        rows, columns = self.latent_shape[1:]
-        if images.ndim != 4 or images.shape[:2] != (count, 3) or height * columns != width * rows or height % rows:
-            raise ValueError(
-                f"{where}: images must be ({count}, 3, f * {rows}, f * {columns}) with a whole f, "
-                f"got {tuple(images.shape)}"
-            )
         if (noise is not None) != self.noise_is_stored:
-            raise ValueError(f"{where}: noise must be given for a store with noise='stored', and for no other")
-        if noise is not None and tuple(noise.shape) != latents_shape:
-            raise ValueError(f"{where}: noise must be {latents_shape}, got {tuple(noise.shape)}")
+            raise ValueError(f"{where}: noise must be given for a store of photos, and for no other")
+        rows, columns = self.latent_shape[1:]
+        factor = max(1, images.shape[-1] // columns)
+        image_shape = (count, 3, factor * rows, factor * columns)
+        expected = {"latents": (count, *self.latent_shape), "images": image_shape, "noise": (count, *self.latent_shape)}
         for name, tensor in (("latents", latents), ("images", images), ("noise", noise)):
+            if tensor is not None and tuple(tensor.shape) != expected[name]:
+                raise ValueError(f"{where}: {name} must be {expected[name]}, got {tuple(tensor.shape)}")
             if tensor is not None and not bool(tensor.isfinite().all()):
                 raise ValueError(f"{where}: {name} have NaN or infinite values; nothing was written")
 

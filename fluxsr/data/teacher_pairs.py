@@ -1,7 +1,6 @@
 """Reads a store of teacher pairs as a dataset."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +42,11 @@ class TeacherPairs(Dataset[SRSample]):
         crop: Side of a random square crop in image pixels, a multiple of `scale` and of the autoencoder's factor. The
             latents and the noise are cropped alike. None: the whole image.
         seed: Seed of crops and degradations.
-        expect: Entries that the store's fingerprint must have, such as the autoencoder's scaling, so that no one trains
-            on pairs of another model.
         verify: Compare the shards with their checksums; without it only their sizes are checked.
 
     Raises:
-        ValueError: If the store is missing, unfinished, damaged, made otherwise than `expect` says, or from noise that
-            this torch version doesn't draw. If `crop` doesn't fit. On access, if latents aren't finite.
+        ValueError: If the store is missing, unfinished, damaged, or made from noise that this torch version doesn't draw. If
+            `crop` doesn't fit. On access, if latents aren't finite.
     """
 
     def __init__(
@@ -60,7 +57,6 @@ class TeacherPairs(Dataset[SRSample]):
         scale: int = 4,
         crop: int | None = None,
         seed: int = 0,
-        expect: Mapping[str, Any] | None = None,
         verify: bool = True,
     ) -> None:
         check_scale(scale)
@@ -70,7 +66,6 @@ class TeacherPairs(Dataset[SRSample]):
         self.crop = crop
         self.seed = seed
         self._files: dict[int, Any] = {}
-        self._check_expected(expect or {})
         self._places = self._find_pairs(verify)
         self.store.check_noise()
         first = self._file(self._places[0][0])
@@ -90,9 +85,9 @@ class TeacherPairs(Dataset[SRSample]):
             generator = sample_generator(self.seed, epoch, index, CROP_STREAM)
             top, left = draw_corner(self.image_size, self.crop, self.latent_factor, generator)
         image = self._read("images", index, top, left, height, width)
-        hr_image = image.float() if image.is_floating_point() else image.float() / 255
+        hr_image = image.float() / 255
         latent_window = tuple(side // self.latent_factor for side in (top, left, height, width))
-        hr_latents = self._read("latents", index, *latent_window).float()
+        hr_latents = self._read("latents", index, *latent_window)
         if not bool(hr_latents.isfinite().all()):
             path = self.store.shard_path(self._places[index][0])
             raise ValueError(f"the latents of pair {index} in {path} have NaN or infinite values. {_DELETE}")
@@ -121,17 +116,6 @@ class TeacherPairs(Dataset[SRSample]):
         shard_index, row = self._places[index]
         part: Tensor = self._file(shard_index).get_slice(key)[row : row + 1, :, top : top + height, left : left + width]
         return part[0]
-
-    def _check_expected(self, expect: Mapping[str, Any]) -> None:
-        found = self.store.fingerprint
-        stale = [
-            f"{key} is {found.get(key)!r}, not {value!r}" for key, value in expect.items() if found.get(key) != value
-        ]
-        if stale:
-            raise ValueError(
-                f"the pairs in {self.store.path} were made for something else: {'; '.join(stale)}. "
-                "Make new ones with `fluxsr pairs`, or train with the settings they were made with"
-            )
 
     def _find_pairs(self, verify: bool) -> list[tuple[int, int]]:
         """Return shard and row of each pair in use, and check these shards."""

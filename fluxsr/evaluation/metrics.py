@@ -6,6 +6,11 @@ metric of one's own.
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import os
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,8 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fluxsr.digest import file_digest
 from fluxsr.evaluation.fidelity import SSIM_SMALLEST, WINDOW, consistency, psnr, ssim, ssim_tables
 from fluxsr.evaluation.niqe import BLOCK
 from fluxsr.losses.functional import luma
@@ -46,47 +52,33 @@ class Settings(NamedTuple):
     degrade: Degrade | None = None
 
 
+def _any_size(height: int, width: int, settings: Settings) -> bool:
+    return True
+
+
 class Metric(NamedTuple):
-    """A metric ready to be used.
+    """Everything that is known about a metric: a row of :data:`METRICS`, which :func:`load_metric` makes ready.
 
     Attributes:
-        name: Name as the user spelt it, and as results are filed.
-        score: ``score(sr_image, hr_image)``; the second is ``None`` without reference, and the LR image where that is needed.
+        load: ``load(settings)`` returns ``score``. ``None``: pyiqa measures it, or it is one number for a whole set.
+        family: Quality that it judges; the report plots perception against fidelity.
         lower_is_better: Whether a lower value is better.
         needs_reference: Whether there must be an HR image.
         decimals: Number of decimals to print.
-        source: Who measures it: ``fluxsr``, ``pyiqa``, or ``module:function`` with a checksum of the module's file.
-        needs_lr: Whether there must be an LR image.
-        fits: ``fits(height, width)``: whether an image is large enough.
-    """
-
-    name: str
-    score: Callable[[Tensor, Tensor | None], float]
-    lower_is_better: bool
-    needs_reference: bool
-    decimals: int
-    source: str = "fluxsr"
-    needs_lr: bool = False
-    fits: Callable[[int, int], bool] = lambda height, width: True
-
-
-class Row(NamedTuple):
-    """All that is known about a metric by its name; what :class:`Metric` has, too, means the same.
-
-    Attributes:
-        load: ``load(settings)`` returns ``score(sr_image, hr_image)``. ``None``: pyiqa measures it, or it is one number for
-            a whole set.
-        family: Quality that it judges; the report plots perception against fidelity.
         column: Column of the published tables that means the same.
         pyiqa: Its name in pyiqa, where that has the metric, too.
         note: Caveat that a reader must know before comparing.
+        source: Who measures it: ``fluxsr``, ``pyiqa``, or ``module:function`` with a checksum of the module's file.
         on_sets: Whether it is one number for a whole set of images: FID, or what is computed of the means below.
+        needs_lr: Whether there must be an LR image.
         parts: Metrics of whose means it is computed.
         combine: Maker of its value from those means, by name.
         fits: ``fits(height, width, settings)``: whether an image is large enough.
+        name: Name as the user spelt it, and as results are filed; of one that is ready.
+        score: ``score(sr_image, hr_image)``; the second is ``None`` without reference, and the LR image where that is needed.
     """
 
-    load: Callable[[Settings], Callable[..., Any]] | None
+    load: Callable[[Settings], Score] | None
     family: Literal["fidelity", "perception", "artefacts"] = "perception"
     lower_is_better: bool = True
     needs_reference: bool = True
@@ -94,11 +86,14 @@ class Row(NamedTuple):
     column: str = ""
     pyiqa: str = ""
     note: str = ""
+    source: str = "fluxsr"
     on_sets: bool = False
     needs_lr: bool = False
     parts: tuple[str, ...] = ()
     combine: Callable[[Mapping[str, float]], float] | None = None
-    fits: Callable[[int, int, Settings], bool] = lambda height, width, settings: True
+    fits: Callable[[int, int, Settings], bool] = _any_size
+    name: str = ""
+    score: Score = float
 
 
 def _cropped(score: Score, convert: Callable[[Tensor], Tensor], settings: Settings) -> Score:
@@ -147,7 +142,7 @@ def _consistency(which: int, settings: Settings) -> Score:
 
 
 # A metric without reference that pyiqa measures.
-_blind = partial(Row, None, lower_is_better=False, needs_reference=False)
+_blind = partial(Metric, None, lower_is_better=False, needs_reference=False, source="pyiqa")
 
 
 def _ntire(values: Mapping[str, float]) -> float:
@@ -165,9 +160,9 @@ _NOT_THE_TABLES = "ssim is torchmetrics', up to 0.01 from the papers' own: measu
 _PIXELS = partial(_has_inner, 1)
 _SIDES = partial(_has_inner, SSIM_SMALLEST)
 METRICS = {
-    "psnr": Row(partial(_cropped, psnr, luma), "fidelity", False, decimals=2, column="psnr", fits=_PIXELS),
-    "psnr_rgb": Row(partial(_cropped, psnr, Tensor.contiguous), "fidelity", False, decimals=2, fits=_PIXELS),
-    "ssim_tables": Row(
+    "psnr": Metric(partial(_cropped, psnr, luma), "fidelity", False, decimals=2, column="psnr", fits=_PIXELS),
+    "psnr_rgb": Metric(partial(_cropped, psnr, Tensor.contiguous), "fidelity", False, decimals=2, fits=_PIXELS),
+    "ssim_tables": Metric(
         partial(_cropped, ssim_tables, Tensor.contiguous),
         "fidelity",
         False,
@@ -175,14 +170,14 @@ METRICS = {
         pyiqa="ssim",
         fits=partial(_has_inner, WINDOW),
     ),
-    "ssim": Row(partial(_cropped, ssim, luma), "fidelity", False, column="ssim", note=_NOT_THE_TABLES, fits=_SIDES),
-    "ssim_rgb": Row(partial(_cropped, ssim, Tensor.contiguous), "fidelity", False, fits=_SIDES),
-    "lpips_alex": Row(partial(_lpips, "alex"), column="lpips", pyiqa="lpips"),
-    "lpips_vgg": Row(partial(_lpips, "vgg")),
-    "lpips_squeeze": Row(partial(_lpips, "squeeze")),
-    "lpips_nano": Row(partial(_lpips, "nano")),
-    "dists": Row(_dists, column="dists", pyiqa="dists"),
-    "niqe": Row(
+    "ssim": Metric(partial(_cropped, ssim, luma), "fidelity", False, column="ssim", note=_NOT_THE_TABLES, fits=_SIDES),
+    "ssim_rgb": Metric(partial(_cropped, ssim, Tensor.contiguous), "fidelity", False, fits=_SIDES),
+    "lpips_alex": Metric(partial(_lpips, "alex"), column="lpips", pyiqa="lpips"),
+    "lpips_vgg": Metric(partial(_lpips, "vgg")),
+    "lpips_squeeze": Metric(partial(_lpips, "squeeze")),
+    "lpips_nano": Metric(partial(_lpips, "nano")),
+    "dists": Metric(_dists, column="dists", pyiqa="dists"),
+    "niqe": Metric(
         _niqe,
         needs_reference=False,
         column="niqe",
@@ -195,8 +190,8 @@ METRICS = {
     "clipiqa": _blind(column="clipiqa"),
     "topiq_nr": _blind(column="topiq"),
     "qalign": _blind(column="qalign"),
-    "fid": Row(None, decimals=2, column="fid", on_sets=True),
-    "ntire": Row(
+    "fid": Metric(None, decimals=2, column="fid", source="pyiqa", on_sets=True),
+    "ntire": Metric(
         None,
         lower_is_better=False,
         decimals=3,
@@ -204,9 +199,13 @@ METRICS = {
         parts=("lpips_alex", "dists", "clipiqa", "maniqa", "musiq", "niqe"),
         combine=_ntire,
     ),
-    "consistency": Row(partial(_consistency, 0), "fidelity", False, needs_reference=False, decimals=2, needs_lr=True),
-    "consistency_spread": Row(partial(_consistency, 1), "fidelity", needs_reference=False, decimals=2, needs_lr=True),
-    "artefact_db": Row(
+    "consistency": Metric(
+        partial(_consistency, 0), "fidelity", False, needs_reference=False, decimals=2, needs_lr=True
+    ),
+    "consistency_spread": Metric(
+        partial(_consistency, 1), "fidelity", needs_reference=False, decimals=2, needs_lr=True
+    ),
+    "artefact_db": Metric(
         _artefacts,
         "artefacts",
         needs_reference=False,
@@ -217,15 +216,14 @@ METRICS = {
 """Every metric by name: the library's own, those of pyiqa that papers print, and what is measured on sets."""
 
 
-def facts_of(metric: Row | Metric) -> dict[str, Any]:
+def facts_of(metric: Metric) -> dict[str, Any]:
     """Return what a reader of the results has to know."""
-    facts = {name: getattr(metric, name) for name in ("lower_is_better", "needs_reference", "decimals")}
-    return facts | {"source": metric.source if isinstance(metric, Metric) else "fluxsr" if metric.parts else "pyiqa"}
+    return {name: getattr(metric, name) for name in ("lower_is_better", "needs_reference", "decimals", "source")}
 
 
-def row_of(name: str) -> Row:
+def row_of(name: str) -> Metric:
     """Return what is known about a metric; of one that only pyiqa knows, that it judges perception."""
-    return METRICS.get(name.removeprefix("pyiqa:") if name not in METRICS else name, Row(None))
+    return METRICS.get(name.removeprefix("pyiqa:") if name not in METRICS else name, Metric(None, source="pyiqa"))
 
 
 def with_parts(names: Iterable[str]) -> list[str]:
@@ -246,7 +244,7 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
     """Make a metric ready.
 
     Args:
-        name: Key of :data:`METRICS`, or ``NAME=module:function`` (see :mod:`fluxsr.evaluation.own_metric`), or a metric of
+        name: Key of :data:`METRICS`, or ``NAME=module:function``, a metric of your own, or a metric of
             pyiqa by its name there; ``pyiqa:NAME`` is pyiqa's own version of one that is in the table. pyiqa's license
             forbids commercial use.
         settings: Settings of the protocol.
@@ -258,26 +256,21 @@ def load_metric(name: str, settings: Settings | None = None) -> Metric:
     settings = settings or Settings()
     if "=" in name:
         return _own_metric(name, settings)
-    row = METRICS.get(name, Row(None))
+    row = METRICS.get(name, Metric(None, source="pyiqa"))
     if row.on_sets:
         raise ValueError(f"{name} is one number for a whole set of images: measure it with evaluate()")
     if row.load is None:
         return _from_pyiqa(name, settings)
     score = row.load(settings)
 
-    def fits(height: int, width: int) -> bool:
-        return row.fits(height, width, settings)
-
     @torch.inference_mode()
     def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
         height, width = sr_image.shape[-2:]
-        if not fits(height, width):
+        if not row.fits(height, width, settings):
             raise ValueError(f"{height}x{width} pixels are too few for {name}")
         return float(score(sr_image.to(settings.device), None if hr_image is None else hr_image.to(settings.device)))
 
-    return Metric(
-        name, measure, row.lower_is_better, row.needs_reference, row.decimals, needs_lr=row.needs_lr, fits=fits
-    )
+    return row._replace(name=name, score=measure)
 
 
 def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list[Metric]:
@@ -302,13 +295,61 @@ def load_metrics(names: Iterable[str], settings: Settings | None = None) -> list
 
 
 def _own_metric(spec: str, settings: Settings) -> Metric:
-    from fluxsr.evaluation.own_metric import load_own_metric
+    """Load ``NAME=module:function``, a metric of the user's own, from any module that Python can import or the current folder.
 
+    The function is called with images ``(1, 3, H, W)`` on the device that is measured on, and returns one number. It takes one
+    image, or two where it needs the reference, and may say ``lower_is_better`` and ``decimals`` as attributes.
+    """
     name, _, place = spec.partition("=")
+    module_name, _, attribute = place.partition(":")
+    if not (name and module_name and attribute):
+        raise ValueError(f"a metric of your own is NAME=module:function, got {spec!r}")
     if name in METRICS:
         raise ValueError(f"{spec}: {name} is a metric already, choose another name")
-    score, facts = load_own_metric(spec, place, settings.device)
-    return Metric(name, score, **facts)
+    # As `python -m` does: whoever measures has the module at hand, not installed.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+        function: Any = getattr(module, attribute)
+        function = function() if isinstance(function, type) else function
+    except (ImportError, AttributeError, TypeError) as error:  # a class is constructed without arguments
+        raise ValueError(f"{spec}: {error}") from error
+    if isinstance(function, nn.Module):
+        function = function.to(settings.device).eval()
+    if not callable(function):
+        raise ValueError(f"{spec}: {attribute} is a {type(function).__name__}, which can't be called")
+    called = function.forward if isinstance(function, nn.Module) else function
+    parameters = inspect.signature(called).parameters.values()
+    images = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)
+    if images not in (1, 2):
+        raise ValueError(f"{spec}: it must take one image, or two with the reference, and takes {images}")
+
+    @torch.inference_mode()
+    def measure(sr_image: Tensor, hr_image: Tensor | None) -> float:
+        given = [image.to(settings.device) for image in (sr_image, hr_image)[:images] if image is not None]
+        try:
+            value = function(*given)
+        except Exception as error:
+            lines = traceback.extract_tb(error.__traceback__)
+            within = [f"{line.filename}:{line.lineno}" for line in lines if line.filename == file] or [module_name]
+            raise ValueError(f"{within[-1]} raised {type(error).__name__}: {error}") from error
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"it must give one number for an image, got {type(value).__name__} ({error})") from error
+
+    file = getattr(module, "__file__", None)
+    return Metric(
+        None,
+        lower_is_better=bool(getattr(function, "lower_is_better", False)),
+        needs_reference=images == 2,
+        decimals=int(getattr(function, "decimals", 4)),
+        # When the module's file changes, values of an earlier version must be measured again.
+        source=f"{place}, {file_digest(file)[:12] if file else 'built in'}",
+        name=name,
+        score=measure,
+    )
 
 
 def _pyiqa(wanted: str) -> Any:
@@ -336,7 +377,8 @@ def _from_pyiqa(name: str, settings: Settings) -> Metric:
         images = (sr_image, hr_image) if needs_reference else (sr_image,)
         return float(network(*(image.to(settings.device) for image in images if image is not None)))
 
-    return Metric(name, measure, bool(network.lower_better), needs_reference, 4, "pyiqa")
+    lower = bool(network.lower_better)
+    return Metric(None, "perception", lower, needs_reference, source="pyiqa", name=name, score=measure)
 
 
 def check_fid(images: int) -> None:

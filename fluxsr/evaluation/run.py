@@ -91,7 +91,7 @@ def evaluate(
     if "fid" in on_sets:
         check_fid(len(testset.items))
     loaded = load_metrics((name for name in metrics if name not in on_sets), settings)
-    _check_metrics(testset, loaded, on_sets)
+    _check_metrics(testset, loaded, on_sets, settings)
 
     run = _Run(header(testset, settings, loaded, on_sets), testset, loaded, save_images)
     for system in systems:
@@ -119,7 +119,7 @@ def evaluate(
         return processes.gather(run.results if processes.first else {})[0]
 
 
-def _check_metrics(testset: TestSet, loaded: Sequence[Metric], on_sets: Sequence[str]) -> None:
+def _check_metrics(testset: TestSet, loaded: Sequence[Metric], on_sets: Sequence[str], settings: Settings) -> None:
     """Check that the images are there that the metrics compare with, and large enough."""
     compared = [metric.name for metric in loaded if metric.needs_lr]
     if compared and not testset.has_lr:
@@ -130,7 +130,7 @@ def _check_metrics(testset: TestSet, loaded: Sequence[Metric], on_sets: Sequence
     if not testset.has_reference and blind:
         raise ValueError(f"{', '.join(blind)} need HR images, and there are none: leave them out")
     for metric in loaded:
-        small = [name for name, item in testset.items.items() if not metric.fits(*item.size)]
+        small = [name for name, item in testset.items.items() if not metric.fits(*item.size, settings)]
         if small:
             raise ValueError(f"too small for {metric.name}: {named(small)}; leave the metric out, or these images")
 

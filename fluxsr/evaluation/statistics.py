@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,22 +12,15 @@ _AT_A_TIME = 2**20  # numbers in memory
 _EXACT = 12  # up to so many images all sign patterns are gone through: 4096
 
 
-class Interval(NamedTuple):
-    """A confidence interval."""
-
-    low: float
-    high: float
-
-
-def bootstrap_interval(values: Sequence[float]) -> Interval:
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of the mean, over images; 10,000 resamples, seeded."""
     numbers = np.asarray(values, dtype=np.float64)
     if not np.isfinite(numbers).all():  # the PSNR of an image that equals its reference
-        return Interval(float(numbers.mean()), float(numbers.mean()))
+        return float(numbers.mean()), float(numbers.mean())
     generator = np.random.default_rng(0)
     draws = (generator.integers(numbers.size, size=(count, numbers.size)) for count in _portions(numbers.size))
     low, high = np.quantile(np.concatenate([numbers[draw].mean(axis=1) for draw in draws]), [0.025, 0.975])
-    return Interval(float(low), float(high))
+    return float(low), float(high)
 
 
 def sign_flip_p_value(differences: Sequence[float]) -> float:

@@ -230,7 +230,8 @@ def _opened(file: IO[bytes]) -> Image.Image | None:
             return None
         if told in READABLE:
             raise ValueError(f"it is a damaged {told} file") from None
-        raise ValueError(f"it is none of {', '.join((*READABLE, *FURTHER))}: convert it to PNG, TIFF or JPEG") from None
+        known = ", ".join((*READABLE, *FURTHER))
+        raise ValueError(f"it is no picture of a known format ({known}): convert it to PNG, TIFF or JPEG") from None
 
 
 def _is_cut_off(file: IO[bytes]) -> bool:

@@ -45,14 +45,7 @@ def enough_tokens(size: tuple[int, int], period: int) -> bool:
 
 
 class WithoutGrid:
-    """Rows of a restored image without the grid of its tokens; itself a source of rows.
-
-    Args:
-        restored: Rows of the restored image, whose width is a multiple of ``period``.
-        enlarged: Rows of the image that it was made of.
-        height: Number of rows, a multiple of ``period``.
-        period: Side of a token in pixels.
-    """
+    """Rows of a restored image without the grid of its tokens; itself a source of rows."""
 
     def __init__(self, restored: RowSource, enlarged: RowSource, height: int, period: int) -> None:
         self.restored = restored

@@ -79,19 +79,7 @@ def find_student(
     window: int | None = None,
     guidance: float | None = None,
 ) -> Student:
-    """Return where a super-resolver's weights are, and what is known of it: one answer for all that load one.
-
-    Args:
-        model: As for :meth:`fluxsr.inference.Upscaler.from_pretrained`.
-        lora: Adapter file. What it says counts, and nothing that its base says.
-        revision: Revision of the hub repository.
-        start_time: Given in place of what the file says.
-        window: Likewise.
-        guidance: Likewise.
-
-    Raises:
-        ValueError: If it is no transformer, a flow teacher, or the time of the LR latents is not known.
-    """
+    """Return where a super-resolver's weights are, and what is known of it: one answer for all that load one."""
     source = ModelSource(model_or_shipped(model, lora), revision)
     config = source.transformer_config()  # what is no model is said before what it lacks
     record = source.record if lora is None else read_record(lora)

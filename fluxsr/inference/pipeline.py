@@ -35,14 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class FixedPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so does diffusers combine the two
-    """A prompt's embeddings as a component that pipelines save and load.
-
-    Args:
-        tokens: Number of the prompt's tokens; may be 0.
-        joint_attention_dim: Width of a token's embedding.
-        pooled_projection_dim: Width of the pooled embedding; ``None`` where the model has none (FLUX.2).
-        text: The prompt, for people.
-    """
+    """A prompt's embeddings as a component that pipelines save and load."""
 
     @register_to_config
     def __init__(

@@ -14,9 +14,6 @@ class PixelRows:
 
     Editors leave any color in pixels that nobody sees, mostly black, and enlarging would smear it into the visible edge. So
     colors at alpha 0 are replaced by those of the visible pixels around them.
-
-    Args:
-        pixels: ``(H, W, C)``, gray, RGB, or either with alpha.
     """
 
     def __init__(self, pixels: Pixels) -> None:

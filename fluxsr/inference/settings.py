@@ -20,11 +20,7 @@ class Sizes(NamedTuple):
     height: int | None = None
 
     def of(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) of a result, at least 1.
-
-        Raises:
-            ValueError: For a scale or a size that is not positive, or more than one size.
-        """
+        """Return the (height, width) of a result, at least 1."""
         given = {name: value for name, value in self._asdict().items() if name != "scale" and value is not None}
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(given)}: each of them decides on the size")

@@ -170,7 +170,6 @@ def make_pairs(
             shard_size,
             latent_shape=(vae.latent_channels, side, side),
             seed=seed,
-            noise="seed" if photos is None else "stored",
             photos=None if photos is None else list(photos),
         )
     # All wait for the first process, and take what it found.

@@ -10,6 +10,8 @@ import torch
 from fluxsr.cli._support.fit_cli import FluxSRCLI
 from tests.cli.test_fit import QUIET, checkpoint, command, failure, fit
 
+# The configurations of nano train with MuonAdamW.
+pytestmark = pytest.mark.torch("2.9")
 FEW = ["--data.batch_size=4", "--trainer.val_check_interval=null"]
 STUDENT = "--model.backbone.init_args"
 

@@ -128,7 +128,7 @@ def test_mistakes_in_the_options_are_named(tmp_path, monkeypatch, capsys, argume
         (["missing.png", "-o", "out"], "missing.png does not exist"),
         (["*.gif", "-o", "out"], "*.gif matches no file"),
         (["empty", "-o", "out"], "no images in empty"),
-        (["a.png", "-o", "out", "--max_pixels", "50"], "a.png has 10x7 pixels"),
+        (["a.png", "-o", "out", "--max_pixels", "50"], "a.png: it has 10x7 pixels"),
         (["a.png", "-o", "out", "--max_pixels", "1e3"], "a.png would become 40x28, 0.0 million pixels"),
         (["a.png", "-o", "a.webp", "--size", "17000x1"], "WEBP holds at most 16383 pixels a side"),
     ],
@@ -196,7 +196,7 @@ def mutations(count, seed=0):
     deep = np.random.default_rng(0).integers(0, 65536, (12, 16, 3), np.uint16)
     for suffix, write in (
         ("png", lambda file: write_png(file, deep, b"profile", None, None, None, {}, None)),
-        ("tif", lambda file: write_tiff(file, deep, b"profile")),
+        ("tif", lambda file: write_tiff(file, deep, b"profile", {}, None)),
     ):
         write(buffer := io.BytesIO())
         originals.append((suffix, buffer.getvalue()))

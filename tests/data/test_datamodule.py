@@ -83,7 +83,7 @@ def test_a_training_run(tmp_path, photos) -> None:
 @pytest.mark.filterwarnings("ignore:Total length of `list`")
 def test_pairs_alone_have_latents(tmp_path, pairs) -> None:
     module = Recorder()
-    data = SRDataModule(pairs=pairs.path, crop=16, batch_size=4, pairs_expect={"model": "m"})
+    data = SRDataModule(pairs=pairs.path, crop=16, batch_size=4)
     make_trainer(tmp_path, max_epochs=1).fit(module, data)
     (batch,) = module.trained
     assert batch.hr_latents.shape == batch.noise.shape == (4, 4, 4, 4)

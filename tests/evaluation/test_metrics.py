@@ -61,11 +61,12 @@ def test_small_images_have_a_psnr(side):
     ],
 )
 def test_smaller_images_are_refused(name, settings, smallest, assets, generator):
-    metric, (height, width) = load_metric(name, Settings(weights=assets, **settings)), smallest
+    settings, (height, width) = Settings(weights=assets, **settings), smallest
+    metric = load_metric(name, settings)
     image = torch.rand(1, 3, height, width, generator=generator)
-    assert metric.fits(height, width) and math.isfinite(metric.score(image, 1 - image))
+    assert metric.fits(height, width, settings) and math.isfinite(metric.score(image, 1 - image))
     for smaller in (image[..., 1:, :], image[..., 1:]):
-        assert not metric.fits(*smaller.shape[-2:])
+        assert not metric.fits(*smaller.shape[-2:], settings)
         with pytest.raises(ValueError, match=f"{smaller.shape[-2]}x{smaller.shape[-1]} pixels"):
             metric.score(smaller, smaller)
 

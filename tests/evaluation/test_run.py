@@ -21,7 +21,7 @@ from fluxsr.evaluation import (
     write_report,
 )
 from fluxsr.evaluation.document import read_results
-from fluxsr.evaluation.metrics import Row
+from fluxsr.evaluation.metrics import Metric
 from fluxsr.evaluation.tables import to_markdown
 from fluxsr.evaluation.testset import TestSet, bicubic_degradation
 from fluxsr.images import read_image
@@ -171,7 +171,7 @@ def test_the_ntire_score_is_there_where_its_parts_are(folders, testset, monkeypa
 
     fake = SimpleNamespace(list_models=lambda: ["a", "b"], create_metric=lambda name, device: Network())
     monkeypatch.setitem(sys.modules, "pyiqa", fake)
-    combined = Row(
+    combined = Metric(
         None, on_sets=True, parts=("pyiqa:a", "psnr"), combine=lambda values: values["pyiqa:a"] + values["psnr"]
     )
     monkeypatch.setitem(METRICS, "both", combined)

@@ -87,6 +87,8 @@ def test_all_read_the_same(tmp_path, monkeypatch, name) -> None:
     handed = []
 
     class Recorder:
+        device = torch.device("cpu")
+
         def upscale_pixels(self, pixels, **options):
             handed.append(pixels)
             return pixels

@@ -229,7 +229,7 @@ def test_phones_formats_are_upright(tmp_path, suffix, orientation) -> None:
 @pytest.mark.parametrize(
     ("start", "named"),
     [
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "none of PNG, JPEG"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "known format .PNG, JPEG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEI"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "J"),
     ],

@@ -160,7 +160,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
     ("contents", "message"),
     [
         (b"", r"a.png is empty \(0 bytes\)"),
-        (b"no image", "can't read .*a.png: it is none of PNG"),
+        (b"no image", "can't read .*a.png: it is no picture of a known format"),
     ],
 )
 def test_unreadable_files(tmp_path, contents, message):

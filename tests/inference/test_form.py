@@ -92,6 +92,7 @@ def test_flux_dev_on_usual_cards(tokens, memory, expected, monkeypatch):
     assert plan.form == expected and plan.window == 1024
 
 
+@pytest.mark.torch("2.7")  # before, group offloading asks for an accelerator, which the tests have not
 def test_weights_block_by_block_give_the_same_bits(folder, image):
     whole = Upscaler.from_pretrained(folder, device="cpu", tile=48)(image, scale=2)
     plan = MemoryPlan(Form(by_block=True), "float32", 48, 48, 0, {}, 0)
@@ -112,6 +113,7 @@ def test_the_whole_way_from_a_size_to_a_picture(folder, image):
     assert leaner.memory_plan.peak_bytes < free
 
 
+@pytest.mark.torch("2.7")
 def test_a_pipeline_that_lies_in_memory_is_fitted(folder, image):
     pipeline = FluxSRPipeline.from_pretrained(folder)
     whole = pipeline(image, scale=2).images[0]

@@ -289,9 +289,9 @@ def test_a_validation_that_does_not_fit_is_tiled(monkeypatch):
     monkeypatch.setattr(advice, "possible_changes", lambda *args: [one for one in every(*args) if "tiles" in one.what])
     whole = ["--data.val_photos=somewhere", "--model.tile=null"]
     experiment = read("fluxsr_nano.yaml", *whole)
-    large = make_plan(experiment, photo=(1200, 1200))
+    large = make_plan(experiment, photo=(2048, 2048))
     assert large.needed_bytes > large.peak_bytes
     (tiled,) = advise(
-        lambda more: read("fluxsr_nano.yaml", *whole, *more), experiment, large, large.peak_bytes, photo=(1200, 1200)
+        lambda more: read("fluxsr_nano.yaml", *whole, *more), experiment, large, large.peak_bytes, photo=(2048, 2048)
     )
     assert tiled.arguments == ["--model.tile=1024"]

@@ -67,11 +67,7 @@ class Command:
         return import_function(self.functions[0])(**options, **further)
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """Return a value for each parameter; ``--help`` prints, and ends the program.
-
-        Raises:
-            ValueError: For an option that there isn't, a value that can't be, a required option that is missing.
-        """
+        """Return a value for each parameter; ``--help`` prints, and ends the program."""
         mark = [*arguments, "--"].index("--")
         given, left = self.parse_known(arguments[:mark])
         for one in left:

@@ -24,9 +24,6 @@ class SaveOnInterrupt(Callback):
 
     A second signal stops at once, as Lightning does. Where SLURM requeues jobs, SIGTERM is left to Lightning. This callback
     comes after the others: the moving average takes in a step before it is saved.
-
-    Args:
-        command: What the user gave, without ``--ckpt_path``, for the message.
     """
 
     def __init__(self, command: str) -> None:

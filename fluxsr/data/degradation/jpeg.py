@@ -48,14 +48,8 @@ def jpeg_compress(image: Tensor, quality: int) -> Tensor:
     """Return images as they come back from JPEG files.
 
     Args:
-        image: `(B, 3, H, W)` float32 in [0, 1], of any size; rounded to 8 bit first.
+        image: `(B, 3, H, W)` float32 in [0, 1], of any size; rounded to 8 bit first, and in the end.
         quality: 1 (worst) to 100, as in Pillow.
-
-    Returns:
-        `(B, 3, H, W)` in [0, 1], whole multiples of 1/255.
-
-    Raises:
-        ValueError: If the quality is out of range.
     """
     height, width = image.shape[-2:]
     luma_steps, chroma_steps = _quantizers(quality).to(image.device)

@@ -1,4 +1,4 @@
-"""Writes the page: one sortable table, and for each run plots, pictures, spectra, and the protocol."""
+"""Writes the page: one sortable table, and for each run plots, pictures, and the protocol."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fluxsr.evaluation.document import Results, read_results
 from fluxsr.evaluation.html import table, write_page
 from fluxsr.evaluation.metrics import METRICS, row_of
 from fluxsr.evaluation.report import pictures
-from fluxsr.evaluation.report.curves import read_curves, relative_spectra, smoothed
-from fluxsr.evaluation.report.plots import Point, axis, legend, lines, scatter
+from fluxsr.evaluation.report.curves import read_curves, smoothed
+from fluxsr.evaluation.report.plots import Point, axis, line, scatter
 
 
 @dataclass
@@ -64,7 +64,7 @@ def write_report(
     body.append(_overview(read))
     body += [_section(results, images, pictures.focus(results, system)) for results in read]
     if logs is not None:
-        curves = (lines({name: smoothed(points)}, "step", name) for name, points in read_curves(logs).items())
+        curves = (line(smoothed(points), "step", name) for name, points in read_curves(logs).items())
         body.append(f"<h2>Training curves</h2>{_grid(curves)}")
     if stages:
         rows = [*stages, Stage("total", sum(stage.seconds for stage in stages))]
@@ -128,7 +128,6 @@ def _section(results: Results, images: int, system: str) -> str:
         parts += [_soft(f"By {pictures.judge(results)}. {where}"), f'<div class="pictures">{"".join(shown)}</div>']
     else:
         parts.append(_soft("No pictures: they are not where they were, or were not kept (--save_images)."))
-    parts.append(_spectra(results))
     for one in tables.further(results):
         rows = table(one.head, [[escape(cell) for cell in row] for row in one.rows])
         fold = f"<details{' open' * (len(one.rows) < 10)}><summary>{len(one.rows)} rows</summary>{rows}</details>"
@@ -165,20 +164,6 @@ def _scatters(results: Results) -> list[str]:
             ]
             plots.append(scatter(points, *axes))
     return plots
-
-
-def _spectra(results: Results) -> str:
-    """Return the spectra, with the artefact meter's period and its harmonics marked."""
-    found = relative_spectra(results)
-    if not found:
-        return ""
-    period = results["protocol"]["artefact_period"]
-    marks = {k / period: f"{period} px" if k == 1 else "" for k in range(1, period // 2 + 1)}
-    over = "dB over the photos" if any(item["hr"] for item in results["images"].values()) else "dB"
-    colors = {name: number for number, name in enumerate(results["systems"]) if name in found}
-    plot = lines(found, "cycles per pixel", over, colors, marks)
-    text = f"A grid of {period} pixels would stand out as peaks at the dashed lines."
-    return f"<h3>Spectra</h3>{_soft(text)}{legend(colors)}<figure>{plot}</figure>"
 
 
 def _protocol(results: Results) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -85,43 +85,24 @@ def _free_place(
     return begin, base
 
 
-def lines(
-    curves: Mapping[str, Sequence[tuple[float, float]]],
-    x_label: str,
-    y_label: str,
-    colors: Mapping[str, int] | None = None,
-    marks: Mapping[float, str] | None = None,
-) -> str:
-    """Return a plot of lines; ``marks`` are dashed vertical lines with a label each, which may be empty."""
-    finite = {name: [(x, y) for x, y in curve if math.isfinite(y)] for name, curve in curves.items()}
-    xs, ys = ([point[place] for curve in finite.values() for point in curve] for place in (0, 1))
-    if not ys:
+def line(curve: Sequence[tuple[float, float]], x_label: str, y_label: str) -> str:
+    """Return a plot of a curve, of which what is no number is left out; empty if all is."""
+    finite = [(x, y) for x, y in curve if math.isfinite(y)]
+    if not finite:
         return ""
-    x_axis, y_axis = Axis(x_label, min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1), axis(y_label, ys)
-    parts = []
-    for x, label in (marks or {}).items():
-        parts.append(_line(x_axis.x(x), TOP, x_axis.x(x), BOTTOM, "mark"))
-        parts.append(_text(x_axis.x(x) + 4, TOP + 12, label, 'class="tick"'))
-    for number, (name, curve) in enumerate(finite.items()):
-        points = " ".join(f"{x_axis.x(x):.1f},{y_axis.y(y):.1f}" for x, y in curve)
-        look = f'style="stroke:var(--c{(colors or {}).get(name, number) % COLORS})"'
-        parts.append(f'<polyline {look} points="{points}"><title>{escape(name)}</title></polyline>')
-    return _svg(x_axis, y_axis, parts)
-
-
-def legend(names: Mapping[str, int]) -> str:
-    """Return the names of the colors."""
-    items = (f'<span><i style="background:var(--c{c % COLORS})"></i>{escape(name)}</span>' for name, c in names.items())
-    return f'<div class="legend">{"".join(items)}</div>'
+    first, last = finite[0][0], finite[-1][0]
+    x_axis, y_axis = Axis(x_label, first, max(last, first + 1)), axis(y_label, [y for _, y in finite])
+    points = " ".join(f"{x_axis.x(x):.1f},{y_axis.y(y):.1f}" for x, y in finite)
+    return _svg(x_axis, y_axis, [f'<polyline style="stroke:var(--c0)" points="{points}"/>'])
 
 
 def _svg(x_axis: Axis, y_axis: Axis, content: Sequence[str]) -> str:
     frame, middle = [], (TOP + BOTTOM) / 2
     for value in x_axis.ticks():
-        frame.append(_line(x_axis.x(value), TOP, x_axis.x(value), BOTTOM, "mesh"))
+        frame.append(_mesh(x_axis.x(value), TOP, x_axis.x(value), BOTTOM))
         frame.append(_text(x_axis.x(value), BOTTOM + 16, f"{value:g}", 'class="tick" text-anchor="middle"'))
     for value in y_axis.ticks():
-        frame.append(_line(LEFT, y_axis.y(value), RIGHT, y_axis.y(value), "mesh"))
+        frame.append(_mesh(LEFT, y_axis.y(value), RIGHT, y_axis.y(value)))
         frame.append(_text(LEFT - 6, y_axis.y(value) + 4, f"{value:g}", 'class="tick" text-anchor="end"'))
     frame.append(f'<path class="axis" d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}"/>')
     frame.append(_text((LEFT + RIGHT) / 2, HEIGHT - 8, x_axis.label, 'text-anchor="middle"'))
@@ -132,8 +113,8 @@ def _svg(x_axis: Axis, y_axis: Axis, content: Sequence[str]) -> str:
     )
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+def _mesh(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="mesh" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
 def _text(x: float, y: float, text: str, look: str) -> str:

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fluxsr.evaluation.report.plots import LEFT, RIGHT, Axis, Point, axis, lines, scatter
+from fluxsr.evaluation.report.plots import LEFT, RIGHT, Axis, Point, axis, line, scatter
 
 
 def test_the_better_end_is_right_and_up():
@@ -40,8 +40,8 @@ def test_labels_of_near_points_lie_apart():
     assert rows[-1] - rows[0] > 14
 
 
-def test_lines_leave_out_what_is_no_number():
-    svg = lines({"a": [(0, 1.0), (1, float("nan")), (2, 3.0)]}, "step", "loss", marks={1.0: "16 px"})
-    (line,) = ElementTree.fromstring(svg).findall("polyline")
-    assert len(line.get("points").split()) == 2 and "16 px" in svg
-    assert lines({"a": []}, "step", "loss") == ""
+def test_a_line_leaves_out_what_is_no_number():
+    svg = line([(0, 1.0), (1, float("nan")), (2, 3.0)], "step", "loss")
+    (drawn,) = ElementTree.fromstring(svg).findall("polyline")
+    assert len(drawn.get("points").split()) == 2
+    assert line([], "step", "loss") == ""
