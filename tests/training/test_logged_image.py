@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from fluxsr.losses import MSELoss
 from fluxsr.training import ImageTerm
 from fluxsr.training.callbacks import PreviewGrid
-from fluxsr.training.callbacks.preview import log_image
+from fluxsr.training.callbacks.previews import log_image
 from tests.training.conftest import loader, tiny_module, tiny_trainer
 
 

@@ -3,6 +3,6 @@
 from fluxsr.training.callbacks.artefacts import ArtefactMeter
 from fluxsr.training.callbacks.ema import EMA
 from fluxsr.training.callbacks.export_backbone import ExportBackbone
-from fluxsr.training.callbacks.preview import ImageWriter, PreviewGrid
+from fluxsr.training.callbacks.previews import ImageWriter, PreviewGrid
 
 __all__ = ["EMA", "ArtefactMeter", "ExportBackbone", "ImageWriter", "PreviewGrid"]
