@@ -15,8 +15,6 @@ import yaml
 
 from fluxsr.cli._support.fit_cli import FluxSRCLI, losses_of, without_noise
 from fluxsr.cli.fit import main as lightning_main
-from fluxsr.cli.main import main
-from fluxsr.data import PairStore
 from fluxsr.images import read_image
 from fluxsr.training.pair_maker import make_pairs
 from tests.cli.mistakes import failed
@@ -156,23 +154,6 @@ def test_every_term_of_every_configuration_reaches_what_is_trained(runs, name, t
     assert list(folder.rglob("backbone.safetensors"))
 
 
-def test_a_missing_pair_store_is_made_as_the_configuration_says(runs):
-    _, folder = runs("nano, pairs made")
-    store = PairStore.open(folder / "made")
-    assert store.num_pairs == 8
-    assert not store.missing_shards()
-    assert store.fingerprint["steps"] == 2
-
-
-def test_an_unfinished_pair_store_is_finished(tmp_path, pairs):
-    import shutil
-
-    copy = shutil.copytree(pairs, tmp_path / "copy")
-    (copy / "pairs-00000.safetensors").unlink()
-    fit(tmp_path, "fluxsr_nano.yaml", f"--data.pairs={copy}", FEW_PAIRS, steps=1)
-    assert (copy / "pairs-00000.safetensors").read_bytes() == (pairs / "pairs-00000.safetensors").read_bytes()
-
-
 def test_pairs_of_another_teacher_are_refused(tmp_path, pairs):
     """A store that an older release left in the cache, say."""
     with pytest.raises(ValueError, match=r"steps is 2 there, 3 here.*--make_pairs null"):
@@ -282,14 +263,6 @@ def test_predict_writes_upscaled_images(runs, tmp_path, photos):
     with torch.inference_mode(), average.averaged(cli.model):
         expected = cli.model(read_image(photos / "astronaut.png")[None])[0]
     assert (image - expected).abs().max() <= 0.51 / 255
-
-
-def test_the_script_that_was_started_can_be_started_again(tmp_path, capsys, monkeypatch):
-    # Lightning starts the processes of the other devices with what stands first in sys.argv.
-    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fluxsr", "fit", "--help_all"])
-    with pytest.raises(SystemExit):
-        main(["fit", "--help_all"])
-    assert sys.argv[0] == "/somewhere/bin/fluxsr"
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------

@@ -9,10 +9,7 @@ import pytest
 import torch
 
 from fluxsr.cli.main import main
-from fluxsr.cli.plan import COMMAND
 from fluxsr.planning.advice import Change
-from fluxsr.planning.text import operations
-from fluxsr.sizes import memory_size
 
 CHECKPOINTING = ("gradient_checkpointing", ("--model.backbone.init_args.gradient_checkpointing=true",))
 CONFIG = Path(__file__).parent.parent.parent / "examples" / "configs" / "fluxsr_nano.yaml"
@@ -31,14 +28,6 @@ def test_json_is_all_that_is_printed_and_has_the_keys_that_scripts_read(capsys):
     assert document["parameters"]["trainable"] == 208_896
     assert document["peak_bytes"] > 0
     assert document["devices"] == 2 and document["strategy"] == "ddp"
-
-
-def test_text_names_the_peak_and_says_that_the_throughput_is_stated(capsys):
-    text = run(capsys, "--tflops", "100")
-    assert "peak " in text and "in the phase" in text
-    assert "at 100 TFLOP/s (stated)" in text
-    (step,) = [line for line in text.splitlines() if line.startswith("step ")]
-    assert 30 < float(step.split()[1]) < 100 and step.split()[2] == "GFLOP"  # a nano step; it was 0.0 TFLOP
 
 
 def test_overrides_and_further_configurations_compose_as_in_fit(capsys, tmp_path):
@@ -81,23 +70,3 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, wrong, message):
     error = capsys.readouterr().err.strip()
     assert message in error
     assert error.splitlines()[-1].startswith("fluxsr: error:")
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(3.456e10, "34.56 GFLOP"), (1e11, "0.10 TFLOP"), (1.2e15, "1,200.00 TFLOP"), (0, "0.00 GFLOP")]
-)
-def test_operations(number, text):
-    assert operations(number) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("24GB", 24 * 10**9), ("80GiB", 80 * 2**30), ("500 MB", 5 * 10**8), ("1.5g", 15 * 10**8)]
-)
-def test_sizes(text, expected):
-    assert memory_size(text) == expected
-
-
-def test_help_explains_what_is_printed_and_assumed():
-    text = COMMAND.help()
-    for section in ("what it prints:", "what it assumes:", "examples:"):
-        assert section in text

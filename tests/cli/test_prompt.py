@@ -48,10 +48,3 @@ def test_the_file_holds_what_the_encoders_made(tmp_path, monkeypatch, capsys):
     assert loaded.prompt_embeds.equal(tiny_prompt().prompt_embeds)
     assert (asked["text"], asked["model"], asked["max_tokens"]) == ("a photo", "somewhere", 7)
     assert "3 tokens" in capsys.readouterr().out
-
-
-def test_an_unknown_dtype_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["prompt", "--output", str(tmp_path / "prompt.safetensors"), "--dtype", "float99"])
-    assert stopped.value.code == 2
-    assert "float99" in capsys.readouterr().err

@@ -57,12 +57,6 @@ def test_folders_keep_their_structure(folder, tmp_path, capsys):
     assert len(printed.out.splitlines()) == 3 and "a.png 15x10" in printed.out
 
 
-def test_a_file_to_a_file_at_an_exact_size(folder, tmp_path):
-    assert run(folder / "b.jpg", "-o", tmp_path / "large.webp", "--size", "33x21") == 0
-    with Image.open(tmp_path / "large.webp") as image:
-        assert image.size == (33, 21) and image.format == "WEBP"
-
-
 def test_patterns_suffixes_and_formats(folder, tmp_path):
     assert run(f"{folder}/**/*.png", "-o", tmp_path / "out", "--suffix", "_x2", "--scale", 2, "--format", "tif") == 0
     assert sizes(tmp_path / "out") == dict.fromkeys(["a_x2.tif", "c_x2.tif"], (20, 14))

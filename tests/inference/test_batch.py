@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fluxsr.inference import upscale_files
-from fluxsr.inference.batch import Tally, overlapped, upscale_one
+from fluxsr.inference.batch import overlapped, upscale_one
 from fluxsr.inference.jobs import Job, plan_files
 from fluxsr.inference.settings import Settings, Sizes
 
@@ -166,23 +166,6 @@ class Wide(Doubling):
 
 
 @pytest.mark.parametrize(
-    ("options", "size", "stretched"),
-    [
-        ({"scale": 2}, (6, 10), False),
-        ({"longest": 50}, (30, 50), False),
-        ({"width": 7}, (4, 7), False),
-        ({"height": 9}, (9, 15), False),
-        ({"size": (9, 15)}, (9, 15), False),
-        ({"size": (15, 9)}, (15, 9), True),
-    ],
-)
-def test_sizes(folder, options, size, stretched) -> None:
-    (outcome,) = upscale_files([str(folder / "a.png")], str(folder / "out"), **options, load=Wide)
-    assert outcome.size == size and Image.open(outcome.target).size == size[::-1]
-    assert ("stretched" in outcome.warning) == stretched
-
-
-@pytest.mark.parametrize(
     "options",
     [
         {"longest": 5, "size": (3, 3)},
@@ -246,11 +229,3 @@ def test_memory_is_flat_over_200_pictures(folder, beside) -> None:
         held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert held[-1] - held[20] < noise.nbytes  # not even one picture more
-
-
-def test_a_tally_counts(folder) -> None:
-    tally = Tally()
-    for outcome in upscale_files([str(folder)], str(folder / "out"), 2, load=Doubling):
-        tally.add(outcome)
-    assert (tally.done, tally.failed, tally.pixels) == (2, 1, 120)
-    assert tally.line().startswith("2 upscaled, 1 failed; 0.0 megapixels in ")

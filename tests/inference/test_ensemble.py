@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
-from fluxsr.inference import Upscaler
 from fluxsr.inference.ensemble import ShiftedMean
-from fluxsr.models import PixelAutoencoder
 
 
 def gridded(xt: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -22,16 +19,6 @@ def test_what_is_the_same_everywhere_stays_and_a_grid_averages_out(generator):
     torch.testing.assert_close(ShiftedMean(lambda x, t: 0.5 * x)(xt, t), 0.5 * xt)
     torch.testing.assert_close(ShiftedMean(gridded)(xt, t), 0.5 * xt, rtol=0, atol=1e-6)
     assert float((gridded(xt, t) - 0.5 * xt).abs().mean()) > 0.5
-
-
-@pytest.mark.parametrize("side", [8, 10])
-def test_the_upscaler_takes_it(side):
-    image = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
-    make = lambda **options: Upscaler(gridded, PixelAutoencoder(2), 0.3, color_fix="none", window=16, **options)
-    plain, mean = make()(image, 2), make(ensemble=True)(image, 2)
-    smooth = Upscaler(lambda xt, t: 0.5 * xt, PixelAutoencoder(2), 0.3, color_fix="none", window=16)(image, 2)
-    assert not np.array_equal(plain, smooth)
-    assert np.abs(mean.astype(int) - smooth).max() <= 1
 
 
 def test_the_command_has_it(tmp_path):

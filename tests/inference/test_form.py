@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderTiny
 
 from fluxsr.inference import Upscaler
-from fluxsr.inference.form import Form, MemoryPlan, choose_form, planned_peak, set_tiling
+from fluxsr.inference.form import Form, MemoryPlan, choose_form, planned_peak
 from fluxsr.inference.memory import memory_limit
 from fluxsr.inference.pipeline import FluxSRPipeline
 from fluxsr.models import FluxBackbone, LatentAutoencoder, StudentRecord, fold_modulation, load_autoencoder, load_flux
@@ -127,14 +127,6 @@ def test_a_pipeline_that_lies_in_memory_is_fitted(folder, image):
     fitted = lean.fit_memory(f"{(least + 1) / 1e9:.9f}GB", "cpu")
     assert fitted.form.by_block and fitted.window == 48
     assert lean(image, scale=2).images[0].shape == whole.shape
-
-
-def test_tiles_of_the_autoencoder_are_switched():
-    _, autoencoder = model()
-    set_tiling(autoencoder, True)
-    assert autoencoder.vae.use_tiling and autoencoder.vae.tile_latent_min_size * autoencoder.downsample == 512
-    set_tiling(autoencoder, False)
-    assert not autoencoder.vae.use_tiling
 
 
 def test_int8_weights_are_near_and_planned(image):

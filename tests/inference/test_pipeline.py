@@ -123,23 +123,6 @@ def test_a_folded_pipeline_takes_one_step(photo):
         pipeline(photo, steps=2)
 
 
-def test_other_pixel_autoencoders_come_back(tmp_path):
-    autoencoder = PixelAutoencoder(2, 0.25, 3.0)
-    backbone = FluxBackbone(tiny_transformer(in_channels=48))
-    FluxSRPipeline.from_backbone(backbone, autoencoder, StudentRecord(start_time=0.25)).save_pretrained(tmp_path)
-    loaded = FluxSRPipeline.from_pretrained(tmp_path).upscaler().autoencoder
-    assert loaded.fingerprint() == autoencoder.fingerprint()
-
-
-def test_weights_in_bfloat16(tmp_path, photo):
-    backbone, autoencoder = tiny_parts(folded=True)
-    FluxSRPipeline.from_backbone(backbone, autoencoder, StudentRecord(start_time=0.3)).save_pretrained(tmp_path)
-    loaded = FluxSRPipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
-    assert loaded.dtype == torch.bfloat16 and loaded(photo, scale=2).images[0].size == (100, 80)
-    loaded.save_pretrained(tmp_path / "half")
-    assert "torch_dtype=torch.bfloat16" in (tmp_path / "half" / "README.md").read_text()
-
-
 def test_an_adapter_loads_into_the_pipelines_transformer(tmp_path):
     """By diffusers' own call; the velocity is the student's."""
     student = FluxBackbone(tiny_transformer(guidance_embeds=True), tiny_prompt(), 3.5)

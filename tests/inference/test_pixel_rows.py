@@ -20,16 +20,6 @@ def test_arrays_keep_dtype_and_layout(make, shape, dtype):
     np.testing.assert_allclose(same.astype(float), image.astype(float), atol=0 if integer else 1e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8])
-@pytest.mark.parametrize("shape", [(3, 6, 5), (2, 3, 6, 5), (1, 6, 5), (4, 6, 5)])
-def test_tensors_keep_dtype_and_layout(make, shape, dtype, generator):
-    values = torch.rand(shape, generator=generator)
-    image = (values * 255).to(dtype) if dtype == torch.uint8 else values.to(dtype)
-    result = make()(image, 2)
-    assert result.dtype == dtype and result.shape == (*shape[:-2], 12, 10) and result.is_contiguous()
-    torch.testing.assert_close(make()(image, 1).float(), image.float(), atol=2e-3, rtol=0)
-
-
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
 def test_pillow_keeps_mode_and_metadata(make, mode):
     image = Image.new(mode, (5, 6), 1 if mode == "I;16" else None)

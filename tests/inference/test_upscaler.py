@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.nn.functional import interpolate
 
 from fluxsr.flows import euler
@@ -216,11 +215,6 @@ def test_bad_calls(make):
         make()("photo.png")
 
 
-def test_pictures_of_pillow_keep_their_mode(nano):
-    for mode in ("L", "LA", "RGB", "RGBA"):
-        assert nano(Image.new(mode, (6, 5)), 2).mode == mode
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of this process from /proc's units")
 def test_memory_hardly_grows_with_the_result():
@@ -270,15 +264,6 @@ def test_a_model_that_gives_no_numbers_is_an_error(make, value, color_fix):
         broken(np.zeros((8, 8, 3), np.uint8))
 
 
-@pytest.mark.parametrize(
-    ("sizes", "shape"), [({"longest": 60}, (30, 60)), ({"width": 10}, (5, 10)), ({"height": 40}, (40, 80))]
-)
-def test_sizes_by_one_side(make, sizes, shape):
-    assert make()(np.zeros((20, 40, 3), np.uint8), **sizes).shape == (*shape, 3)
-    with pytest.raises(ValueError, match="give one of"):
-        make()(np.zeros((20, 40, 3), np.uint8), size=(3, 3), **sizes)
-
-
 def test_a_window_that_memory_can_not_hold_is_said_once(make, monkeypatch, caplog):
     monkeypatch.setattr("fluxsr.inference.memory.free_memory", lambda device: 100)
     upscaler = make(window=128)
@@ -295,10 +280,3 @@ def test_the_budget_follows_the_dtype(make, monkeypatch):
         layer = torch.nn.Conv2d(1, 1, 1, dtype=dtype)
         tiles.append(make(layer, window=128)._tile_limit(1000))
     assert tiles == [64, 128]
-
-
-def test_a_window_that_is_no_doubling_is_kept(nano, caplog):
-    upscaler = Upscaler(nano.velocity, nano.autoencoder, nano.start_time, window=192)
-    with caplog.at_level(logging.WARNING):
-        assert upscaler._tile_limit(512) == 192
-    assert not caplog.records

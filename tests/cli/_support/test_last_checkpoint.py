@@ -74,12 +74,6 @@ def test_another_runs_is_not(tmp_path):
     assert last_checkpoint({"default_root_dir": str(tmp_path)}) is None
 
 
-def test_home_is_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    path = put(tmp_path, "runs/a/checkpoints/last.ckpt")
-    assert last_checkpoint({"default_root_dir": "~/runs/a"}) == path
-
-
 def test_the_step_is_read_without_unpickling(tmp_path):
     torch.save({"global_step": 7}, tmp_path / "last.ckpt")
     assert step_of(tmp_path / "last.ckpt") == 7
