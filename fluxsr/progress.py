@@ -35,12 +35,12 @@ def progress_of(text: str, unit: str = "") -> Iterator[Report | None]:
     # Lines of stdout go through rich only where they share the terminal with the bar: a file and a pipe get theirs.
     shared = sys.stdout is not None and sys.stdout.isatty()
     bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=shared)
-    task = bar.add_task(text, total=None)
     with ExitStack() as stack:
 
         def report(done: float, total: float, description: str = text) -> None:
-            if not bar.live.is_started:
+            if not bar.tasks:
+                bar.add_task(text, total=total)
                 stack.enter_context(bar)
-            bar.update(task, completed=done, total=total, description=description)
+            bar.update(bar.tasks[0].id, completed=done, total=total, description=description)
 
         yield report

@@ -16,10 +16,11 @@ import numpy as np
 
 from fluxsr.images import FORMATS, Picture, read_picture, write_picture
 from fluxsr.images.convert import Pixels, color_count, has_alpha, to_pixels
-from fluxsr.images.resize import Resized, output_size
+from fluxsr.images.resize import Resized
 from fluxsr.inference.engine import Progress
 from fluxsr.inference.model_card import license_of
 from fluxsr.inference.pixel_rows import PixelRows
+from fluxsr.inference.settings import Sizes
 from fluxsr.inference.upscaler import Upscaler
 
 LARGEST_SCALE = 8
@@ -97,20 +98,18 @@ def upscale_upload(
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), path.name)) from error
     old_height, old_width = picture.pixels.shape[:2]
-    height, width = output_size(old_height, old_width, scale)
+    height, width = Sizes(scale).of(old_height, old_width)
     if height * width > max_pixels:
         largest = math.floor(10 * math.sqrt(max_pixels / (old_height * old_width))) / 10
         raise ValueError(
             f"{path.name} would become {width}x{height}, {height * width / 1e6:.1f} million pixels: more than the limit of "
             f"{max_pixels / 1e6:g}. Choose a scale of at most {largest:g}, or start the page with a larger --max_pixels."
         )
-    pixels = upscaler.upscale_pixels(
-        picture.pixels, scale, steps=int(steps), progress=progress, strength=float(strength)
-    )
+    pixels = upscaler.upscale_pixels(picture.pixels, (height, width), int(steps), progress, strength=float(strength))
     place = folder / secrets.token_hex(8)
     download = after = place / f"{path.stem[:100]}_x{scale:g}.png"
     lost = write_picture(download, replace(picture, pixels=pixels))
-    view = output_size(height, width, min(1.0, math.sqrt(VIEW_PIXELS / (height * width))))
+    view = Sizes(min(1.0, math.sqrt(VIEW_PIXELS / (height * width)))).of(height, width)
     before = place / "before.png"
     write_picture(before, Picture(resized(picture.pixels, view), picture.icc_profile, cicp=picture.cicp))
     if view != (height, width):

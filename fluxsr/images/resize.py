@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from numbers import Real
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,65 +11,6 @@ from torch.nn import functional as F
 
 # The kernel's constant in torch's `interpolate`, with which the students' inputs were enlarged in training.
 _A = -0.75
-
-
-def output_size(
-    height: int,
-    width: int,
-    scale: float | None = None,
-    size: tuple[int, int] | None = None,
-    *,
-    longest: int | None = None,
-    to_width: int | None = None,
-    to_height: int | None = None,
-) -> tuple[int, int]:
-    """Return the (height, width) of a result, at least 1.
-
-    Args:
-        height: Height of the original.
-        width: Width of the original.
-        scale: Magnification of each side, where none of the others is given.
-        size: (height, width) itself.
-        longest: Longest side; the other one follows, and so for the next two.
-        to_width: Width.
-        to_height: Height.
-
-    Raises:
-        ValueError: For a scale or a size that is not positive, or more than one size.
-    """
-    sizes = {"size": size, "longest": longest, "width": to_width, "height": to_height}
-    given = {name: value for name, value in sizes.items() if value is not None}
-    if len(given) > 1:
-        raise ValueError(f"give one of {', '.join(given)}: each of them decides on the size")
-    if size is not None:
-        sides = tuple(size) if isinstance(size, Iterable) else ()
-        if len(sides) != 2 or not all(_is_pixels(side) for side in sides):
-            raise ValueError(f"size must be two positive numbers of pixels, (height, width), got {size!r}")
-        return int(sides[0]), int(sides[1])
-    for name, side, original in (
-        ("longest", longest, max(height, width)),
-        ("width", to_width, width),
-        ("height", to_height, height),
-    ):
-        if side is not None:
-            if not _is_pixels(side):
-                raise ValueError(f"{name} must be a positive number of pixels, got {side!r}")
-            return max(1, round(height * side / original)), max(1, round(width * side / original))
-    if not isinstance(scale, Real) or not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale must be a positive number, got {scale!r}; 4 is what the models are trained for")
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _is_pixels(side: Any) -> bool:
-    """Whether it is a whole positive number; a fraction of a pixel would be cut off silently."""
-    return isinstance(side, Real) and float(side) >= 1 and float(side).is_integer()
-
-
-def is_stretched(height: int, width: int, new_height: int, new_width: int) -> bool:
-    """Whether a size changes the shape of a picture, by more than rounding and a hundredth."""
-    factor = math.sqrt(new_height * new_width / (height * width))
-    rounded = abs(height * factor - new_height) <= 1 and abs(width * factor - new_width) <= 1
-    return not rounded and abs(new_width * height / (new_height * width) - 1) > 0.01
 
 
 class Resized:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -281,7 +282,6 @@ def outcome_of(job: Job, work: Callable[[], Work]) -> Outcome:
 def read(job: Job, settings: Settings, quiet: bool = True) -> Work:
     """Read a file, and check that its result is one that can be written."""
     from fluxsr.images import read_picture
-    from fluxsr.images.resize import is_stretched
     from fluxsr.images.write import PictureFile
 
     with quiet_stderr() if quiet else nullcontext():
@@ -296,12 +296,19 @@ def read(job: Job, settings: Settings, quiet: bool = True) -> Work:
     warnings = []
     if picture.frames > 1:
         warnings.append(f"{job.source} has {picture.frames} pages or frames: only the first is upscaled")
-    if is_stretched(old_height, old_width, height, width):
+    if _is_stretched(old_height, old_width, height, width):
         warnings.append(
             f"{job.source} is stretched from {old_width}x{old_height} to {width}x{height}, another aspect ratio: "
             "--longest, --width and --height keep it"
         )
     return Work(PictureFile(job.target, picture, height, width), picture.pixels, (height, width), tuple(warnings))
+
+
+def _is_stretched(height: int, width: int, new_height: int, new_width: int) -> bool:
+    """Whether a size changes the shape of a picture, by more than rounding and a hundredth."""
+    factor = math.sqrt(new_height * new_width / (height * width))
+    rounded = abs(height * factor - new_height) <= 1 and abs(width * factor - new_width) <= 1
+    return not rounded and abs(new_width * height / (new_height * width) - 1) > 0.01
 
 
 def compute(upscaler: Upscaler, work: Work, settings: Settings, progress: Progress | None = None) -> Work:

@@ -13,13 +13,12 @@ from torch import nn
 
 from fluxsr.flows.solvers import time_grid
 from fluxsr.images.convert import Pixels, unpack_image
-from fluxsr.images.resize import output_size
 from fluxsr.inference.engine import ColorFix, Progress, StripRun
 from fluxsr.inference.ensemble import ShiftedMean
 from fluxsr.inference.form import MemoryPlan, choose_form, take_form
 from fluxsr.inference.loading import find_student, window_of
 from fluxsr.inference.memory import affordable_tile, bytes_per_pixel, is_out_of_memory, memory_limit
-from fluxsr.inference.settings import SCALE, check_numbers
+from fluxsr.inference.settings import SCALE, Sizes, check_numbers
 from fluxsr.models.devices import DType, check_dtype, choose_device
 from fluxsr.models.student import StudentRecord
 from fluxsr.protocols import Autoencoder, VelocityModel
@@ -238,35 +237,28 @@ class Upscaler:
                 smallest tile fits into memory.
         """
         batch, give_back = unpack_image(image)
-        sizes = {"longest": longest, "width": width, "height": height}
+        sizes = Sizes(self.scale if scale is None else scale, size, longest, width, height)
         return give_back(
-            [self.upscale_pixels(pixels, scale, size, steps, progress, strength=strength, **sizes) for pixels in batch]
+            [self.upscale_pixels(one, sizes.of(*one.shape[:2]), steps, progress, strength=strength) for one in batch]
         )
 
     @torch.inference_mode()
     def upscale_pixels(
         self,
         pixels: Pixels,
-        scale: float | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int],
         steps: int = 1,
         progress: Progress | None = None,
         *,
-        longest: int | None = None,
-        width: int | None = None,
-        height: int | None = None,
         strength: float = 1.0,
     ) -> Pixels:
-        """Upscale ``(H, W, C)`` pixels to an array of the same dtype and channels; the arguments are those of the call.
+        """Upscale ``(H, W, C)`` pixels to an array of the same dtype and channels, of ``size`` (height, width).
 
         Raises:
             ValueError: As the call.
         """
         check_numbers(steps, strength)
-        scale = self.scale if scale is None else scale
-        rows, columns = output_size(
-            pixels.shape[0], pixels.shape[1], scale, size, longest=longest, to_width=width, to_height=height
-        )
+        rows, columns = size
         # Strips lie across the longer side: however long an image is, they are short.
         turned = columns > rows
         source = pixels.swapaxes(0, 1) if turned else pixels
