@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import combinations, count
+from itertools import combinations, count, product
 from math import inf, isfinite, isnan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,6 @@ from fluxsr.evaluation.document import (
     write_json,
 )
 from fluxsr.evaluation.metrics import METRICS, Metric, Settings, check_fid, fid, load_metrics, with_parts
-from fluxsr.evaluation.statistics import bootstrap_interval, sign_flip_p_value
 from fluxsr.evaluation.systems import System
 from fluxsr.evaluation.tables import published_rows
 from fluxsr.evaluation.testset import TestSet
@@ -41,6 +41,9 @@ from fluxsr.images.matching import stem
 from fluxsr.processes import ALONE, Processes
 
 ReadImage = Callable[[], Tensor | None]
+RESAMPLES = 10_000
+_AT_A_TIME = 2**20  # numbers in memory
+_EXACT = 12  # up to so many images all sign patterns are gone through: 4096
 
 
 def evaluate(
@@ -274,3 +277,38 @@ def columns(images: Results) -> dict[str, list[float]]:
     """Return the values of each metric, image after image."""
     names = next(iter(images.values())) if images else {}
     return {metric: [values[metric] for values in images.values()] for metric in names}
+
+
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean, over images; 10,000 resamples, seeded."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(numbers).all():  # the PSNR of an image that equals its reference
+        return float(numbers.mean()), float(numbers.mean())
+    generator = np.random.default_rng(0)
+    draws = (generator.integers(numbers.size, size=(some, numbers.size)) for some in _portions(numbers.size))
+    low, high = np.quantile(np.concatenate([numbers[draw].mean(axis=1) for draw in draws]), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def sign_flip_p_value(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of "the two systems are alike", from the paired differences of the images.
+
+    It is the share of sign patterns whose mean is at least as far from 0: of all up to 12 images, else of 10,000 random ones
+    and the measured one.
+    """
+    numbers = np.asarray(differences, dtype=np.float64)
+    # Differences that are equal but for rounding must count as equal.
+    measured = abs(numbers.mean()) * (1 - 1e-12)
+    if numbers.size <= _EXACT:
+        signs = np.array(list(product((-1.0, 1.0), repeat=numbers.size)))
+        return float((np.abs(signs @ numbers / numbers.size) >= measured).mean())
+    generator = np.random.default_rng(0)
+    draws = (generator.choice((-1.0, 1.0), size=(some, numbers.size)) for some in _portions(numbers.size))
+    hits = sum(int((np.abs(signs @ numbers / numbers.size) >= measured).sum()) for signs in draws)
+    return (hits + 1) / (RESAMPLES + 1)
+
+
+def _portions(images: int) -> list[int]:
+    """Return how many resamples are drawn at a time: of thousands of images all of them would take a gigabyte."""
+    most = max(1, _AT_A_TIME // images)
+    return [min(most, RESAMPLES - start) for start in range(0, RESAMPLES, most)]

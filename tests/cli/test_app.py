@@ -69,7 +69,7 @@ def bomb(side=100_000):
 
 
 BAD_FILES = {
-    "text": (b"not an image", "it is none of PNG"),
+    "text": (b"not an image", "it is no picture of a known format"),
     "truncated": (truncated(), "can't read"),
     "empty": (b"", "is empty (0 bytes)"),
     "bomb": (bomb(), "has 100000x100000 pixels, 10000.0 million: more than the limit of 1"),

@@ -118,48 +118,27 @@ def planned_peak(
     return make_plan(Experiment(make_module(make()), data, settings)).peak_bytes
 
 
+SMALL = {"gradient_checkpointing": True, "text_stream": False}
+
+
 @pytest.mark.parametrize(
-    ("make", "precision", "accumulate"),
+    ("make", "batch_size", "side", "precision", "accumulate", "tolerance"),
     [
-        (nano, "32-true", 1),
-        (lambda: nano(gradient_checkpointing=True), "32-true", 2),
-        (nano, "bf16-mixed", 1),
+        pytest.param(nano, BATCH, 128, "32-true", 1, 0.1, id="plain"),
+        pytest.param(lambda: nano(gradient_checkpointing=True), BATCH, 128, "32-true", 2, 0.1, id="checkpointing"),
+        pytest.param(nano, BATCH, 128, "bf16-mixed", 1, 0.1, id="bf16"),
+        pytest.param(nano2, BATCH, 128, "32-true", 1, 0.02, id="flux2"),
+        pytest.param(lambda: nano2(**SMALL), BATCH, 128, "32-true", 1, 0.02, id="small flux2"),
+        pytest.param(nano2, BATCH, 128, "bf16-mixed", 1, 0.02, id="flux2, bf16", marks=pytest.mark.slow),
+        pytest.param(lambda: nano2(**SMALL), BATCH, 128, "bf16-mixed", 1, 0.02, id="both", marks=pytest.mark.slow),
+        pytest.param(on_small_latents, BATCH, 64, "32-true", 1, 0.1, id="adapted encoder"),
+        pytest.param(hundred_million, 1, 64, "32-true", 1, 0.1, id="100 million", marks=pytest.mark.slow),
+        pytest.param(lambda: hundred_million(True), 1, 64, "32-true", 1, 0.1, id="and less", marks=pytest.mark.slow),
     ],
-    ids=["plain", "checkpointing, accumulated", "bf16-mixed"],
 )
-def test_the_nano_models_peak_is_what_the_profiler_counts(make, precision, accumulate):
-    how = {"batch_size": BATCH, "side": 128, "precision": precision, "accumulate": accumulate}
-    measured, planned = measured_peak(make, **how), planned_peak(make, **how)
-    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
-    assert planned == pytest.approx(measured, rel=0.1)
-
-
-@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "options", [{}, {"gradient_checkpointing": True, "text_stream": False}], ids=["plain", "small"]
-)
-def test_flux2s_peak_is_what_the_profiler_counts(options, precision):
-    how = {"batch_size": BATCH, "side": 128, "precision": precision, "accumulate": 1}
-    make = lambda: nano2(**options)
-    measured, planned = measured_peak(make, **how), planned_peak(make, **how)
-    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
-    assert planned == pytest.approx(measured, rel=0.02)
-
-
-def test_an_adapted_encoder_is_planned():
-    how = {"batch_size": BATCH, "side": 64, "precision": "32-true", "accumulate": 1}
-    measured, planned = measured_peak(on_small_latents, **how), planned_peak(on_small_latents, **how)
-    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
-    assert planned == pytest.approx(measured, rel=0.1)
-
-
-@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_a_model_of_100_million_parameters_too(checkpointing):
-    how = {"batch_size": 1, "side": 64, "precision": "32-true", "accumulate": 1}
-    make = lambda: hundred_million(checkpointing)
-    measured, planned = measured_peak(make, **how), planned_peak(make, **how)
-    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
-    assert planned == pytest.approx(measured, rel=0.1)
+def test_the_peak_is_what_the_profiler_counts(make, batch_size, side, precision, accumulate, tolerance):
+    how = {"batch_size": batch_size, "side": side, "precision": precision, "accumulate": accumulate}
+    assert planned_peak(make, **how) == pytest.approx(measured_peak(make, **how), rel=tolerance)
 
 
 @pytest.mark.parametrize("tile", [None, 64], ids=["whole", "tiles"])
@@ -189,6 +168,4 @@ def test_a_validation_too(tile):
     plan = make_plan(Experiment(make(), data, settings), photo=(side, side))
     assert plan.validation is not None and plan.validation.tile == tile
     assert plan.needed_bytes == plan.validation.peak_bytes > plan.peak_bytes
-    planned = plan.validation.peak_bytes
-    print(f"\nmeasured {measured / 1e6:.2f} MB, planned {planned / 1e6:.2f} MB, {planned / measured - 1:+.2%}")
-    assert planned == pytest.approx(measured, rel=0.02)
+    assert plan.validation.peak_bytes == pytest.approx(measured, rel=0.02)

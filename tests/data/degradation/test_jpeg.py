@@ -42,13 +42,6 @@ def test_real_photos_equal_pillow_closely(assets) -> None:
             assert float(difference.mean()) < 0.2, (path.name, quality)
 
 
-def test_each_image_of_a_batch_comes_out_as_alone(photo_like) -> None:
-    images = torch.stack([photo_like(40, 56, seed=seed) for seed in range(3)])
-    together = jpeg_compress(images, 60)
-    for row in range(3):
-        assert torch.equal(together[row], jpeg_compress(images[row : row + 1], 60)[0])
-
-
 def test_a_constant_image_survives_and_quality_orders_the_loss(photo_like) -> None:
     gray = torch.full((1, 3, 20, 20), 128 / 255)
     assert torch.equal(jpeg_compress(gray, 30), gray)

@@ -1,7 +1,7 @@
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from fluxsr.evaluation.report.curves import read_curves, smoothed
+from fluxsr.evaluation.report.page import read_curves, smoothed
 
 
 def test_csv_and_tensorboard_logs_are_read(tmp_path):
