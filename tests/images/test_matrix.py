@@ -208,7 +208,8 @@ def test_every_further_format_is_read(tmp_path) -> None:
 @pytest.mark.parametrize("suffix", [".avif", ".heic", ".jxl"])
 def test_phones_formats_are_upright(tmp_path, suffix, orientation) -> None:
     if suffix == ".heic":
-        pytest.importorskip("pillow_heif").register_heif_opener()
+        # The encoder of older ones is lossier.
+        pytest.importorskip("pillow_heif", minversion="1.0").register_heif_opener()
     if suffix == ".jxl":
         pytest.importorskip("pillow_jxl")
     drawn = Image.fromarray((np.stack(COLORS, -1) * 255).round().astype(np.uint8))
@@ -223,7 +224,7 @@ def test_phones_formats_are_upright(tmp_path, suffix, orientation) -> None:
     picture = read_picture(tmp_path / f"a{suffix}")
     assert picture.pixels.shape == shown.shape
     assert read_size(tmp_path / f"a{suffix}") == shown.shape[:2]
-    assert np.abs(picture.pixels - shown).mean() < 8  # a lossy codec; turned otherwise it is above 30
+    assert np.abs(picture.pixels - shown).mean() < 4
 
 
 @pytest.mark.parametrize(
