@@ -73,11 +73,7 @@ class Variant:
         return self.folder / FINISHED in records and self.model.is_file()
 
     def train(self) -> None:
-        """Run the training in a process of its own, from its last checkpoint if there is one.
-
-        Raises:
-            ValueError: If it fails, with the last line that it said.
-        """
+        """Run the training in a process of its own, from its last checkpoint if there is one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = json.dumps(self._settings(), indent=2)
         write_text(self.folder / BEGUN, settings)
@@ -161,11 +157,7 @@ def run_ablation(
 
 
 def read_grid(grid: str, output: str, photos: str | None) -> list[Variant]:
-    """Return the variants of a grid file.
-
-    Raises:
-        ValueError: If the file is missing or not such a grid, naming what is wrong.
-    """
+    """Return the variants of a grid file."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError

@@ -141,11 +141,7 @@ def folders_by_name(texts: Sequence[str], beginning: str) -> dict[str, str]:
 
 
 def check_options(models: Sequence[str], given: Sequence[str]) -> None:
-    """Check that options of a model, by name, are given for one of ours alone.
-
-    Raises:
-        ValueError: Naming them.
-    """
+    """Check that options of a model, by name, are given for one of ours alone."""
     if not given:
         return
     from fluxsr.evaluation.systems import is_peer, name_and_model

@@ -76,11 +76,7 @@ def _installed() -> Iterator[tuple[str, str]]:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read the JSON file of an evaluation, finished or not: what an interrupted run left beside it counts.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Read the JSON file of an evaluation, finished or not: what an interrupted run left beside it counts."""
     found = [results for journal in journals(path) if (results := _read_journal(journal)) is not None]
     for other in found[1:]:
         for name in found[0]["systems"].keys() & other["systems"].keys():
@@ -143,9 +139,6 @@ def journal(path: str | Path | None, results: Results, processes: Processes) -> 
 
     Each process has a file of its own. The first line holds all that is known before anything is measured, and what the run
     takes over follows. What is appended last may be cut off by a crash.
-
-    Yields:
-        ``keep(system, image)``, which appends what the results hold of them.
     """
     if path is None:
         yield lambda system, image: None

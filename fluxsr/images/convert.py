@@ -84,9 +84,6 @@ def from_pil(image: Image.Image) -> tuple[Pixels, bool]:
     """Return an image's pixels, and whether its ICC profile still describes them.
 
     Bilevel images become gray, palettes RGB or RGBA, CMYK and the like RGB (through the profile, where a CMYK image has one).
-
-    Raises:
-        ValueError: For pixels of unknown range (floating point, or integers of more than 16 bit).
     """
     key = image.info.get("transparency")  # of gray, the value that is transparent
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
@@ -134,12 +131,7 @@ def becomes_color(pixels: Pixels, kind: Format) -> bool:
 
 
 def unpack_image(image: Any) -> tuple[list[Pixels], Callable[[list[Pixels]], Any]]:
-    """Return the pixels of each image that was given, and a function that makes the same kind of other pixels.
-
-    Raises:
-        TypeError: For what is neither a PIL image, an array nor a tensor.
-        ValueError: For a shape, dtype or range that is not an image's.
-    """
+    """Return the pixels of each image that was given, and a function that makes the same kind of other pixels."""
     if isinstance(image, Image.Image):
         return _unpack_pil(image)
     if isinstance(image, np.ndarray):

@@ -114,11 +114,7 @@ def is_picture_name(path: Path) -> bool:
 
 
 def format_of(path: Path) -> Format:
-    """Return the format that is written under a name.
-
-    Raises:
-        ValueError: If the ending is unknown, or of a format that is only read.
-    """
+    """Return the format that is written under a name."""
     kind = FORMATS.get(path.suffix.lower())
     if kind is None or not kind.written:
         only = f": {kind.name} is only read" if kind else ""

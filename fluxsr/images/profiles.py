@@ -53,11 +53,7 @@ def gamma_profile(exponent: float, chromaticities: Sequence[float] | None, gray:
 
 
 def cicp_profile(cicp: bytes, gray: bool) -> bytes | None:
-    """Return the profile that says what a cICP chunk says; ``None`` where that is sRGB.
-
-    Raises:
-        ValueError: For high dynamic range (PQ, HLG), and for codes without such a profile.
-    """
+    """Return the profile that says what a cICP chunk says; ``None`` where that is sRGB."""
     primaries, transfer = cicp[0], cicp[1]
     plain = cicp[2] == 0 and cicp[3] == 1
     if plain and _is_srgb(primaries, transfer):

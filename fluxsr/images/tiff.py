@@ -33,10 +33,6 @@ def read(file: IO[bytes], alone: bool = False) -> Pixels | None:
 
     Pillow is right about 8 bit that is not in planes, and about CMYK that is. Of the others it mixes planes up, drops bits, or
     misses the range.
-
-    Raises:
-        ValueError: If its samples are signed, have more than 16 bit, or are floating-point values outside of ``[0, 1]``, or
-            if nobody here reads its kind.
     """
     with _open(file) as tiff:
         page = tiff.pages[0]

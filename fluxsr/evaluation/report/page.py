@@ -194,11 +194,7 @@ def _grid(plots: Iterable[str]) -> str:
 
 
 def read_curves(folder: str | Path) -> Curves:
-    """Return every scalar of the logs at any depth below a folder, as (step, value), the losses first, at most 12.
-
-    Raises:
-        ValueError: If there is no such folder, no log in it, or events and no TensorBoard to read them.
-    """
+    """Return every scalar of the logs at any depth below a folder, as (step, value), the losses first, at most 12."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder with logs")
