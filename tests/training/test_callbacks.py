@@ -1,3 +1,4 @@
+import logging
 from functools import partial
 from types import SimpleNamespace
 
@@ -115,11 +116,13 @@ def test_preview_grid_of_a_teacher_holds_samples(tmp_path):
     assert Image.open(tmp_path / "previews" / "step-00000001.png").size == (4 * 32, 2 * 32)
 
 
-def test_missing_previews_are_announced_once(tmp_path, caplog):
+def test_missing_previews_are_announced_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)  # Lightning 2.6.0 switches it off
     with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
         tiny_trainer(tmp_path, max_epochs=2, callbacks=[PreviewGrid()]).fit(tiny_module(losses=MSE), loader(1))
-        said = [record.message for record in caplog.records if "previews" in record.message]
-        assert len(said) == 1 and "--data.val_photos" in said[0]
+        # By record: pytest may hear one twice, at this logger and at the root.
+        said = {id(record): record.message for record in caplog.records if "previews" in record.message}
+        assert len(said) == 1 and "--data.val_photos" in caplog.text
         caplog.clear()
         tiny_trainer(tmp_path, max_steps=1, callbacks=[PreviewGrid()]).fit(
             tiny_module(losses=MSE), loader(1), loader(1)
@@ -140,15 +143,6 @@ def test_export_writes_the_average(tmp_path):
     loaded = load_flux(str(tmp_path / "backbone.safetensors"), trainable="none")
     for name, parameter in loaded.named_parameters():
         torch.testing.assert_close(parameter, ema.average[f"backbone.{name}"], rtol=0, atol=0)
-
-
-def test_export_of_a_lora_is_an_adapter(tmp_path):
-    module = tiny_module(losses=MSE)
-    tiny_trainer(max_steps=1, callbacks=[ExportBackbone(str(tmp_path / "lora.safetensors"))]).fit(module, loader(1))
-    fresh = tiny_module(lora=None).backbone
-    fresh.load_lora(tmp_path / "lora.safetensors")
-    pair, t = tiny_module().encode(tiny_batch()), torch.full((2,), 0.25)
-    assert torch.equal(fresh(pair.lr, t), module.backbone(pair.lr, t))
 
 
 def test_an_earlier_runs_export_is_kept(tmp_path):

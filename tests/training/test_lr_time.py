@@ -13,11 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from fluxsr.data import SRDataModule
-from fluxsr.flows import FlowMatching, FlowTrajectoryDistillation, GridTimes, calibrate_lr_time
+from fluxsr.flows import FlowTrajectoryDistillation, GridTimes, calibrate_lr_time
 from fluxsr.losses import MSELoss
 from fluxsr.models import FluxBackbone, LatentAutoencoder
-from fluxsr.training import AtomicCheckpointIO, ImageTerm, OneStepSR
-from fluxsr.training.callbacks import ExportBackbone
+from fluxsr.training import AtomicCheckpointIO, ImageTerm
 from fluxsr.training.lr_time import FACTOR, IMAGES, measure_lr_time, samples_of
 from tests.models.conftest import tiny_transformer
 from tests.models.test_autoencoders import tiny_kl
@@ -185,17 +184,6 @@ def test_a_number_far_from_the_measured_one_is_warned_about(factor, warned, recw
     assert FACTOR == 1.5
 
 
-def test_exports_say_it(tmp_path):
-    from safetensors import safe_open
-
-    module = auto()
-    tiny_trainer(tmp_path, max_steps=1, callbacks=[ExportBackbone(str(tmp_path / "out.safetensors"))]).fit(
-        module, many()
-    )
-    with safe_open(tmp_path / "out.safetensors", "pt") as file:
-        assert float(file.metadata()["start_time"]) == module.objective.lr_time
-
-
 def test_where_it_cannot_be_measured_a_number_is_asked_for():
     same = tiny_batch()
     same = same._replace(lr_image=torch.full_like(same.lr_image, 0.5), hr_image=torch.full_like(same.hr_image, 0.5))
@@ -207,27 +195,6 @@ def test_where_it_cannot_be_measured_a_number_is_asked_for():
     given = tiny_module(losses={}, objective=FlowTrajectoryDistillation(0.3))
     tiny_trainer(max_steps=1).fit(given, data)  # a number is a number
     assert given.objective.lr_time == 0.3
-
-
-def test_other_objectives_are_left_alone():
-    module = tiny_module(losses={}, objective=FlowMatching())
-    tiny_trainer(max_steps=1).fit(module, loader(1))
-    assert module.objective.is_settled
-
-
-def test_load_from_checkpoint_brings_it(tmp_path):
-    module = auto()
-    save = ModelCheckpoint(tmp_path, filename="last")
-    trainer = tiny_trainer(
-        tmp_path, max_steps=1, callbacks=[save], enable_checkpointing=True, plugins=[AtomicCheckpointIO()]
-    )
-    trainer.fit(module, many())
-    parts = auto()
-    again = OneStepSR.load_from_checkpoint(
-        tmp_path / "last.ckpt", weights_only=True, backbone=parts.backbone, autoencoder=parts.autoencoder,
-        objective=parts.objective,
-    )  # fmt: skip
-    assert again.objective.lr_time == module.objective.lr_time
 
 
 @pytest.mark.parametrize("table", [False, True])

@@ -82,13 +82,6 @@ def test_pairs_of_another_autoencoder_are_refused_before_the_first_step(tmp_path
         tiny_trainer(max_steps=1).fit(module(scale=2.0), datamodule=data)
 
 
-def test_teacher_pairs_are_used_as_they_come():
-    module, batch = tiny_module(), tiny_batch()
-    latents, noise = torch.randn(2, 2, 12, 16, 16, generator=torch.Generator().manual_seed(1))
-    pair = module.encode(batch._replace(hr_latents=latents, noise=noise))
-    assert torch.equal(pair.hr, latents) and torch.equal(pair.noise, noise)
-
-
 class HalfOfTheBatch(FlowTrajectoryDistillation):
     """An objective whose estimates are of some rows only."""
 
@@ -249,19 +242,6 @@ def test_overfits_one_batch():
     tiny_trainer(max_steps=120).fit(module, torch.utils.data.DataLoader([batch] * 120, batch_size=None))
     with torch.no_grad():
         assert psnr_y(module(batch.lr_image), batch.hr_image) >= 32
-
-
-def train(seed: int = 0, **arguments) -> dict[str, torch.Tensor]:
-    torch.manual_seed(123)
-    module = tiny_module(seed=seed)
-    tiny_trainer(max_steps=3, **arguments).fit(module, loader(3))
-    return {name: tensor.clone() for name, tensor in module.trained.parameters().items()}
-
-
-def test_one_seed_gives_the_same_weights_bit_for_bit():
-    first, second, other = train(), train(), train(seed=1)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_draws_do_not_depend_on_the_number_of_processes(monkeypatch):
