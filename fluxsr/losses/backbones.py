@@ -67,13 +67,7 @@ class _Fire(nn.Module):
 def build_tower(
     name: str, state: Mapping[str, Tensor], *, pool: Callable[[int], nn.Module] | None = None
 ) -> FeatureTower:
-    """Return a frozen tower in evaluation mode.
-
-    Args:
-        name: ``"vgg"``, ``"alex"`` or ``"squeeze"``.
-        state: Torchvision's names to tensors; names outside ``features.`` (a classifier's) are left alone.
-        pool: Maker, for VGG only: it makes the layer that replaces a maximum pooling of so many channels (DISTS).
-    """
+    """Return a frozen tower in evaluation mode."""
     tower = _empty_tower(name, pool)
     wanted = {key: value for key, value in state.items() if key.startswith("features.")}
     try:

@@ -46,10 +46,6 @@ class DISTSNet(nn.Module):
     ``l_j`` compares the means of a channel (texture), ``s_j`` its covariance (structure); eq. 4 to 6 of the paper.
 
     Shape: two ``(B, 3, H, W)`` images in [0, 1] to ``(B, 1, 1, 1)``. Range: 0 for equal images, about 1 at most.
-
-    Args:
-        tower: VGG16 with :class:`L2Pool`.
-        alpha, beta: The learned weights, 1475 values each; their sum over both is scaled to 1.
     """
 
     alpha: Tensor

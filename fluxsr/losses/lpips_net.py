@@ -28,13 +28,6 @@ class LPIPSNet(nn.Module):
 
     Shape: two ``(B, 3, H, W)`` images in [-1, 1] to ``(B, 1, 1, 1)``. The distance is 0 for equal images and grows
     without a fixed upper bound (about 1 for unrelated photos).
-
-    Args:
-        tower: The frozen feature tower.
-        heads: Per tap, the non-negative weights of its channels, each ``(C_l,)``.
-        name: ``"vgg"``, ``"alex"`` or ``"squeeze"``; for messages and the smallest size.
-        double_backward: Keep the graph of the distance itself, so that gradients can be differentiated again.
-            Otherwise its gradient is computed with it, which stores one map per tap instead of five.
     """
 
     takes_mask = True

@@ -32,9 +32,6 @@ class PerceptualNano(nn.Module):
 
     Shape: two ``(B, 3, H, W)`` images in [-1, 1], sides of at least 16 pixels, to ``(B, 1, 1, 1)``. The scale is that
     of LPIPS-VGG: about 0.1 for mild and 0.6 for severe distortions.
-
-    Args:
-        widths: Channels of the five stages, at 1, 1/2, 1/4, 1/8 and 1/16 of the resolution.
     """
 
     takes_mask = True

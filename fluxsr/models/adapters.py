@@ -198,13 +198,7 @@ def lora_rank(state: Mapping[str, Tensor]) -> int:
 
 
 class LoraFile(NamedTuple):
-    """An adapter's file.
-
-    Attributes:
-        path: The file.
-        state: Its tensors under diffusers' keys, at the strength that it asks for.
-        record: What its header says of the student.
-    """
+    """An adapter's file."""
 
     path: Path
     state: dict[str, Tensor]
@@ -216,14 +210,6 @@ def read_lora(path: str | Path, family: Family, device: torch.device | str = "cp
 
     The strength is ``alpha`` over the rank, from the header or from ``.alpha`` tensors. Where it is not 1, the second matrix of
     each pair is multiplied by it, so that the returned tensors need none.
-
-    Args:
-        path: A ``.safetensors`` file, or a folder with ``pytorch_lora_weights.safetensors``.
-        family: Family of the base: the same name in another trainer's file is another layer there.
-        device: Device of the tensors; on ``meta`` only the header is read.
-
-    Raises:
-        ValueError: If the file is missing or damaged, or holds no LoRA in a format that is read.
     """
     path = lora_file(path)
     state, metadata = read_safetensors(path, device)

@@ -278,17 +278,7 @@ def load_fitting_autoencoder(
     encoder_lora: str | None = None,
     device: torch.device | str | None = None,
 ) -> nn.Module:
-    """Load the autoencoder that was named, or else the one that a model was trained with, or comes with.
-
-    Args:
-        backbone: The model, with its ``latent_channels``.
-        source: Source that the model came from.
-        name: Name of the autoencoder; ``None``: the model's own. Further arguments as in :func:`load_autoencoder`.
-        record: What is known of a trained model; by default what the source says.
-
-    Raises:
-        ValueError: If the model comes with none, or the two work on different latents.
-    """
+    """Load the autoencoder that was named, or else the one that a model was trained with, or comes with."""
     record = source.record if record is None else record
     autoencoder: Any
     if name is None and record.autoencoder.get("kind") == PIXEL and encoder_lora is None:

@@ -10,11 +10,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return a device that is there; for ``auto`` the first of cuda, mps and cpu.
-
-    Raises:
-        ValueError: If the device is unknown or not there.
-    """
+    """Return a device that is there; for ``auto`` the first of cuda, mps and cpu."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, found in there.items() if found))

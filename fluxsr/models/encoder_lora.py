@@ -17,11 +17,7 @@ NAME = "encoder"
 
 
 def add_encoder_lora(vae: nn.Module, rank: int) -> None:
-    """Add an adapter to every convolution and linear of a VAE's encoder; it starts without effect and alone is trainable.
-
-    Raises:
-        ValueError: If ``rank`` is below 1.
-    """
+    """Add an adapter to every convolution and linear of a VAE's encoder; it starts without effect and alone is trainable."""
     from peft import LoraConfig, inject_adapter_in_model
 
     if rank < 1:
@@ -93,11 +89,7 @@ def copy_encoder_lora(path: str | Path, student: str | Path) -> str:
 
 
 def encoder_lora_of(student: str | Path | None, digest: str) -> str | None:
-    """Return the file of the encoder's adapter that a student was trained with, ``None`` where it was trained without.
-
-    Raises:
-        ValueError: If the file is not beside the student's, or has another digest than its record says.
-    """
+    """Return the file of the encoder's adapter that a student was trained with, ``None`` where it was trained without."""
     if student is None or not digest:
         return None
     path = encoder_lora_path(student)
@@ -109,11 +101,7 @@ def encoder_lora_of(student: str | Path | None, digest: str) -> str | None:
 
 
 def fuse_encoder_lora(vae: nn.Module, path: str | Path) -> None:
-    """Put the adapter of a file into the encoder's weights, in place.
-
-    Raises:
-        ValueError: If it does not fit, naming the file.
-    """
+    """Put the adapter of a file into the encoder's weights, in place."""
     state, _ = read_safetensors(path)
     add_encoder_lora(vae, next((tensor.shape[0] for key, tensor in state.items() if ".lora_A." in key), 1))
     own = encoder_lora_state(vae)

@@ -64,11 +64,7 @@ class Folded:
         cls.__init__ = __init__  # type: ignore[method-assign, assignment]
 
     def forward(self, hidden_states: Tensor, *, timestep: Tensor, guidance: Tensor | None = None, **others: Any) -> Any:
-        """Run as diffusers' model does, which explains the arguments.
-
-        Raises:
-            ValueError: For a time, guidance or prompt that the constants were not computed with.
-        """
+        """Run as diffusers' model does, which explains the arguments."""
         # Compared before diffusers casts and multiplies them: neighboring times are one and the same in bfloat16.
         for name, given, own in (("t", timestep, self.config["t"]), ("guidance", guidance, self.config["guidance"])):
             wrong = [] if given is None or given.is_meta else given[given != given.new_tensor(own or 0.0)].tolist()

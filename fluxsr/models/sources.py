@@ -316,10 +316,6 @@ class StoredWeights:
     """The weights of a transformer on disk, read one tensor at a time: one larger than the memory can be made smaller.
 
     A hub's files are downloaded. What can't be read is a ``ValueError`` that names it.
-
-    Attributes:
-        config: The transformer's arguments.
-        files: The file of each tensor.
     """
 
     def __init__(self, source: ModelSource) -> None:

@@ -22,11 +22,7 @@ _PIECES, _PIECE = 16, 4096  # of a large tensor, in a digest
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors to ``path``, whole or not at all.
-
-    Raises:
-        ValueError: If the file can't be written (a full disk, a missing permission), naming it.
-    """
+    """Write tensors to ``path``, whole or not at all."""
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -39,11 +35,7 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata:
 
 
 def read_safetensors(path: str | Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a file; on ``meta`` only its header is read.
-
-    Raises:
-        ValueError: If the file is missing or damaged, naming it.
-    """
+    """Return the tensors and the metadata of a file; on ``meta`` only its header is read."""
     # Whatever the default device is: older releases of safetensors read onto it. Tensors are views of the mapped file.
     with torch.device("cpu"), open_safetensors(path) as file:
         tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118

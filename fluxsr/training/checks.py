@@ -58,12 +58,7 @@ def check_pairs(pairs: Mapping[str, Any], own: dict[str, Any]) -> None:
 
 
 class NotFinite(ValueError):
-    """Training produced NaN or infinity.
-
-    Attributes:
-        step: The first step whose loss was not finite, or the step at which the weights were found not to be.
-        terms: The loss terms of that step by name; empty where it is the weights.
-    """
+    """Training produced NaN or infinity."""
 
     def __init__(self, step: int, terms: Mapping[str, float]) -> None:
         what = "loss is" if terms else "weights are"

@@ -31,15 +31,6 @@ def measure_lr_time(
 
     The number depends on the arguments alone: not on the process that measures nor on the global random states, which are
     left as they were. No graph is kept, whatever the encoder trains.
-
-    Args:
-        encode: Latents of a batch and its number, for example :meth:`fluxsr.training.OneStepSR.encode`.
-        batches: Batches with ``lr_image`` and ``hr_image``.
-        rule: See :func:`fluxsr.flows.calibrate_lr_time`.
-        seed: Seed of the noise of photos that bring none, and of what the data draw from the global random states.
-
-    Raises:
-        ValueError: See :func:`fluxsr.flows.calibrate_lr_time`.
     """
 
     def pairs() -> Iterator[LatentPair]:

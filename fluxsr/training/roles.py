@@ -18,17 +18,7 @@ STUDENT = "student"  # the name of the model that is trained, among the velocity
 
 
 class Roles(nn.Module):
-    """Velocity models by role: adapter sets on the student's own frozen base, or frozen copies where it is trained in full.
-
-    Args:
-        backbone: The student.
-        roles: Roles that the objective needs (:attr:`fluxsr.flows.FlowObjective.roles`).
-        teacher: The model of the role ``teacher``, where it is not an adapter of the backbone; it is frozen.
-
-    Raises:
-        ValueError: If a frozen role is wanted and there is no model for it, a teacher is given and not wanted, something else
-            than a :class:`fluxsr.flows.Role` is named, or one is named twice or with a decay outside of ``[0, 1)``.
-    """
+    """Velocity models by role: adapter sets on the student's own frozen base, or frozen copies where it is trained in full."""
 
     def __init__(self, backbone: nn.Module, roles: Sequence[Role], teacher: nn.Module | None = None) -> None:
         super().__init__()

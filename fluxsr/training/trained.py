@@ -13,12 +13,7 @@ OBJECTIVE = "objective."  # an objective is numbers alone: state dicts hold all 
 
 
 class Trained:
-    """What a module trains now. Optimizers, averages, checkpoints, guards and logs ask here.
-
-    Args:
-        module: The module.
-        is_average: Says whether a parameter, by its public name, belongs to a moving average.
-    """
+    """What a module trains now. Optimizers, averages, checkpoints, guards and logs ask here."""
 
     def __init__(self, module: nn.Module, is_average: Callable[[str], bool] = lambda name: False) -> None:
         self._module = module
