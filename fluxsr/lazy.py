@@ -1,10 +1,10 @@
 """Imports a package's names on first use, so that importing the package alone loads nothing heavy."""
 
 import ast
+import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 
@@ -16,8 +16,8 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
     Args:
         package: Its ``__name__``.
     """
-    tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text("utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    tree = ast.parse(inspect.getsource(sys.modules[package]))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     home = {alias.name: str(node.module) for node in imports for alias in node.names}
 

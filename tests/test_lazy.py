@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("room", ["data", "inference", "evaluation"])
+@pytest.mark.parametrize("room", ["data", "images", "inference", "evaluation"])
 def test_every_public_name_is_there_and_no_other(room):
     package = import_module(f"fluxsr.{room}")
     assert set(package.__all__) <= set(dir(package))

@@ -147,6 +147,9 @@ class PairStore:
                 _complete_version_1(manifest)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{manifest_path} is damaged ({error}): make the pairs again in a new folder") from error
+        other = {key: manifest.get(key) for key, kind in _KIND.items() if manifest.get(key, kind) != kind}
+        if other:
+            raise ValueError(f"{path} holds {other}, and only {_KIND} is read: make the pairs again in a new folder")
         if format_ != _FORMAT or version not in (1, _VERSION):
             raise ValueError(
                 f"{manifest_path} is {format_!r}, version {version}; this release reads {_FORMAT!r}, version {_VERSION}"

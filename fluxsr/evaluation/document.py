@@ -85,6 +85,8 @@ def read_results(path: str | Path) -> Results:
         return found[0]
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file of an evaluation: move it, or choose another name") from error
     if not isinstance(results, dict) or results.get("format") != FORMAT or "systems" not in results:

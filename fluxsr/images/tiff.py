@@ -22,6 +22,7 @@ _LONG8 = 16
 _APART = 2
 _UNCOMPRESSED = 1
 _ALWAYS_DECODED = (_UNCOMPRESSED, 8, 32946)  # the latter two are zlib's, which Python has
+_OF_OPENCV = (5, 32773)  # LZW and PackBits
 _ROWS = 64
 
 # tifffile logs what it finds odd, and Python prints the log of a library that nobody listens to.
@@ -69,6 +70,8 @@ def read(file: IO[bytes], alone: bool = False) -> Pixels | None:
 def _undecoded(page: Any) -> str:
     if page.compression in _ALWAYS_DECODED and not _is_packed(page):
         return "it is damaged"
+    if page.compression in _OF_OPENCV:
+        return "it is damaged, or of a kind that is not read: convert it with what made it"
     what = f"its compression ({getattr(page.compression, 'name', page.compression)})"
     if _is_packed(page):
         what = f"samples of {page.bitspersample} bit"

@@ -197,24 +197,36 @@ def overlapped(
         following = ahead(jobs[0])
         try:
             for number, (job, report) in enumerate(zip(jobs, reports, strict=True)):
-                start, reading, computed = time.perf_counter(), following, Future[Work]()
+                start, computed = time.perf_counter(), Future[Work]()
+                work = _settled(following)
+                # Only now: two readers at a time would take each other's settings of Pillow and of OpenCV for the process'.
                 if number + 1 < len(jobs):
                     following = ahead(jobs[number + 1])
                 try:
-                    computed.set_result(compute(upscaler, reading(), settings, report))
+                    computed.set_result(compute(upscaler, work.result(), settings, report))
                 except Exception as error:
                     computed.set_exception(error)
                 seconds = time.perf_counter() - start
                 yield from settle()
-                pending = (job, writer.submit(_write_computed, job, computed, settings), seconds)
+                pending = (
+                    job,
+                    writer.submit(lambda one, done: write(one, done.result(), settings), job, computed),
+                    seconds,
+                )
             yield from settle()
         except KeyboardInterrupt:
             yield from settle()  # it is written, and its line is still to be said
             raise
 
 
-def _write_computed(job: Job, computed: Future[Work], settings: Settings) -> Work:
-    return write(job, computed.result(), settings)
+def _settled(reading: Callable[[], Work]) -> Future[Work]:
+    """Return what came of reading: the picture, or the error."""
+    done: Future[Work] = Future()
+    try:
+        done.set_result(reading())
+    except Exception as error:
+        done.set_exception(error)
+    return done
 
 
 def _is_tiff(path: Path) -> bool:

@@ -42,14 +42,14 @@ def check_tensor(name: str, value: Any) -> None:
     """Raise ValueError unless ``value`` is a tensor, saying how it becomes one."""
     if isinstance(value, Tensor):
         return
-    kind = type(value).__name__
-    advice = {
-        "dict": "hand over one of its values",
-        "ndarray": "torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 makes one of an 8-bit (H, W, 3) array",
-        "tuple": "hand over one of its elements, or torch.stack them",
-        "list": "hand over one of its elements, or torch.stack them",
-    }
-    raise ValueError(f"{name} must be a tensor, got {kind}: {advice.get(kind, 'convert it first')}")
+    kind, advice = type(value).__name__, "convert it first"
+    if isinstance(value, dict):
+        advice = f"hand over one of its values ({', '.join(map(str, value))})"
+    elif isinstance(value, tuple | list):
+        advice = "hand over one of its elements, or torch.stack them"
+    elif kind == "ndarray":
+        advice = "torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 makes one of an 8-bit (H, W, 3) array"
+    raise ValueError(f"{name} must be a tensor, got {kind}: {advice}")
 
 
 def in_transform() -> bool:

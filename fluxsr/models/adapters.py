@@ -66,6 +66,8 @@ class AdapterRoles:
 
         if rank < 1:
             raise ValueError(f"the LoRA rank must be at least 1, got {rank}")
+        if name in self.names:  # peft does not see those of a folded model, whose layers may be another's too
+            raise ValueError(f"there is an adapter {name!r} already: choose another name")
         if targets is None:
             image, words = self.family.image_linears, self.family.text_linears
             targets = f"{image}|{words}" if text else image
@@ -82,7 +84,7 @@ class AdapterRoles:
         # Drawn on the CPU, so that a seed gives the same adapter anywhere; peft moves it to its layer's device.
         meta = next(self.transformer.parameters()).is_meta
         with torch.device("meta" if meta else "cpu"):
-            self.transformer.add_adapter(config, adapter_name=name)  # refuses a name in use
+            self.transformer.add_adapter(config, adapter_name=name)
         self.names.append(name)
         for parameter_name, parameter in self.transformer.named_parameters():
             new = is_adapter_parameter(parameter_name, name)
@@ -97,7 +99,8 @@ class AdapterRoles:
 
     def copy(self, source: str, name: str) -> None:
         """Add a frozen adapter ``name`` that starts with the weights of ``source``."""
-        state = self.state_dict(source)
+        with self.use(source):  # refuses an unknown source
+            state = self.state_dict(source)
         rank = lora_rank(state)
         alpha = self.layers[0].scaling[source] * rank
         self.add(name, rank=rank, alpha=alpha, targets=lora_targets(state), trainable=False)
@@ -226,9 +229,9 @@ def read_lora(path: str | Path, family: Family, device: torch.device | str = "cp
         raise ValueError(f"{path} holds no LoRA adapter in diffusers', peft's or kohya's format")
     try:
         content = json.loads(metadata.get(METADATA, "{}"))
-    except ValueError as error:
-        raise ValueError(f"{path} has a damaged header ({METADATA} is no JSON): download it again") from error
-    header = {key.removeprefix("transformer."): value for key, value in content.items()}
+        header = {key.removeprefix("transformer."): value for key, value in content.items()}
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} has a damaged header ({METADATA} is no JSON object): download it again") from error
     for key in [key for key in pairs if ".lora_B." in key]:
         module = key.split(".lora_B.")[0]
         rank = pairs[key].shape[1]

@@ -239,7 +239,7 @@ def _updated(tensor: Tensor, name: str, adapter: LoraFile) -> Tensor:
     if not name.endswith(".weight") or f"{module}.lora_A.weight" not in adapter.state:
         return tensor
     down, up = (adapter.state[f"{module}.lora_{side}.weight"].float() for side in "AB")
-    if (up.shape[0], down.shape[1]) != tensor.shape:
+    if (up.shape[0], down.shape[1]) != tensor.shape or up.shape[1] != down.shape[0]:
         raise ValueError(
             f"{adapter.path} adapts {module!r} as a layer of {up.shape[0]}x{down.shape[1]}, but it has shape "
             f"{tuple(tensor.shape)}: it was made for another base"

@@ -50,7 +50,7 @@ class PromptEmbedding(NamedTuple):
             ValueError: If the file is missing, damaged, or holds something else.
         """
         tensors, metadata = read_safetensors(path, device)
-        if "fluxsr_prompt" not in metadata:
+        if "fluxsr_prompt" not in metadata or not {"prompt_embeds"} <= tensors.keys() <= {*cls._fields}:
             raise ValueError(f"{path} is no prompt file; make one with `fluxsr prompt`")
         return cls(**tensors, text=json.loads(metadata["fluxsr_prompt"])["text"])
 

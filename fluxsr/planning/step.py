@@ -305,11 +305,14 @@ class _Bookkeeper(Callback):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep Lightning's remarks on a trainer that nobody sees from the user."""
-    before = logging.root.manager.disable
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric", "pytorch.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            logging.disable(before)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -143,7 +143,7 @@ def check_strategy(strategy: Any, quantization: str | None) -> None:
         # FSDP flattens the weights of a unit into one tensor of one dtype, and here float32 adapters lie on a bfloat16 base.
         # ModelParallelStrategy numbers the optimizer's states by frozen parameters too: its checkpoints don't load elsewhere.
         raise ValueError(
-            f"{name} can't train adapters on a frozen base with checkpoints that load: set strategy to fsdp2"
+            f"{name} can't be used here, for its checkpoints or the dtypes of adapters: set strategy to fsdp2"
         )
 
 

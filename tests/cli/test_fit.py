@@ -15,6 +15,7 @@ import yaml
 
 from fluxsr.cli._support.fit_cli import FluxSRCLI, losses_of, without_noise
 from fluxsr.cli.fit import main as lightning_main
+from fluxsr.cli.main import main
 from fluxsr.images import read_image
 from fluxsr.training.pair_maker import make_pairs
 from tests.cli.mistakes import failed
@@ -401,3 +402,11 @@ def test_a_training_starts_without_noise(tmp_path, photos):
     lines = [line for line in result.stderr.splitlines() if "arning" in line or "lightning/" in line or "Tip" in line]
     assert not lines
     assert "eval mode" not in result.stderr
+
+
+def test_the_script_that_was_started_can_be_started_again(tmp_path, capsys, monkeypatch):
+    # Lightning starts the processes of the other devices with what stands first in sys.argv.
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fluxsr", "fit", "--help_all"])
+    with pytest.raises(SystemExit):
+        main(["fit", "--help_all"])
+    assert sys.argv[0] == "/somewhere/bin/fluxsr"

@@ -294,9 +294,10 @@ def test_bad_manifests(tmp_path) -> None:
     path.write_text(text[:50])
     with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
         PairStore.open(tmp_path)
-    path.write_text(json.dumps({**json.loads(text), "version": 99}))
-    with pytest.raises(ValueError, match="version 99"):
-        PairStore.open(tmp_path)
+    for wrong, named in (({"version": 99}, "version 99"), ({"image_dtype": "float16"}, "float16")):
+        path.write_text(json.dumps({**json.loads(text), **wrong}))
+        with pytest.raises(ValueError, match=named):
+            PairStore.open(tmp_path)
     path.write_text(text)
     assert not re.search(r"20\d\d-|/", text.replace("some/flow", "")), "no dates or paths in a manifest"
 

@@ -1,8 +1,9 @@
-"""Many files from Python: one outcome for every input, and a watcher that is told."""
+"""Many files from Python: one outcome for every input, and its progress in pixels."""
 
 from __future__ import annotations
 
 import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxsr.inference import upscale_files
+from fluxsr.inference import batch, upscale_files
 from fluxsr.inference.batch import overlapped, upscale_one
 from fluxsr.inference.jobs import Job, plan_files
 from fluxsr.inference.settings import Settings, Sizes
@@ -137,6 +138,26 @@ def test_the_next_is_read_and_the_last_written_while_the_device_works(folder):
     jobs = [Job(folder / name, folder / "out" / f"{i}.png") for i, name in enumerate(("a.png", "b.png"), 1)]
     outcomes = list(overlapped(Waiting(), jobs, Settings(Asked()), [None, None]))
     assert [one.error for one in outcomes] == ["", ""]
+
+
+def test_two_files_are_never_read_at_a_time(folder, monkeypatch):
+    """Readers set Pillow's limits for the whole process, and take them back."""
+    busy, real = threading.Lock(), batch.read
+
+    def read(*arguments, **options):
+        assert busy.acquire(blocking=False)
+        try:
+            time.sleep(0.05)
+            return real(*arguments, **options)
+        finally:
+            busy.release()
+
+    monkeypatch.setattr(batch, "read", read)
+    for name in ("c.tif", "d.png", "e.tif"):
+        Image.fromarray(np.zeros((3, 5, 3), np.uint8)).save(folder / name)
+    inputs = [str(folder / name) for name in ("c.tif", "a.png", "e.tif", "b.png", "d.png")]
+    outcomes = list(upscale_files(inputs, str(folder / "out"), scale=2, load=OnDevice))
+    assert [one.error for one in outcomes] == [""] * 5
 
 
 def test_an_interruption_loses_no_line_of_what_is_written(folder):

@@ -61,3 +61,13 @@ def test_filled_rows_are_those_of_the_whole(generator):
     torch.testing.assert_close(torch.cat(parts, dim=1), source.color(0, 100))
     visible = pixels[..., 3] > 0
     assert torch.equal(source.color(0, 100)[:, visible], to_tensor(pixels)[:3][:, visible])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("shape", [(3, 6, 5), (2, 3, 6, 5), (1, 6, 5), (4, 6, 5)])
+def test_tensors_keep_dtype_and_layout(make, shape, dtype, generator):
+    values = torch.rand(shape, generator=generator)
+    image = (values * 255).to(dtype) if dtype == torch.uint8 else values.to(dtype)
+    result = make()(image, 2)
+    assert result.dtype == dtype and result.shape == (*shape[:-2], 12, 10) and result.is_contiguous()
+    torch.testing.assert_close(make()(image, 1).float(), image.float(), atol=2e-3, rtol=0)

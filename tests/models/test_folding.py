@@ -165,6 +165,19 @@ def test_the_given_backbone_stays_as_it_was():
 
 
 @torch.no_grad()
+def test_an_adapter_kept_apart_is_not_made_anew():
+    """The folded model shares the layers of the whole one, and peft knows of no adapter in it."""
+    backbone = tiny_backbone(lora=True)
+    before = {name: tensor.clone() for name, tensor in backbone.adapters.state_dict("student").items()}
+    folded = fold_modulation(backbone, T, fuse=False)
+    with pytest.raises(ValueError, match="'student'"):
+        folded.add_lora(rank=3)
+    with pytest.raises(ValueError, match="'nobody'"):
+        backbone.adapters.copy("nobody", "other")
+    after = backbone.adapters.state_dict("student")
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
 def test_an_adapter_kept_apart_follows_its_role():
     whole = tiny_backbone(lora=True)
     folded = fold_modulation(whole, T, fuse=False)

@@ -229,19 +229,19 @@ def test_a_teacher_encodes_no_lr():
 
 
 def test_overfits_one_batch():
-    """120 steps on one batch reach 32 dB: the whole chain trains."""
+    """200 steps on one batch reach 35 dB: the whole chain trains."""
     module = tiny_module(
         lora=None,
         losses={"mse": ImageTerm(MSELoss(), weight=10.0)},
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, 5e-3, total_steps=120, pct_start=0.1
+            optimizer, 5e-3, total_steps=200, pct_start=0.1
         ),
     )
     batch = tiny_batch()
-    tiny_trainer(max_steps=120).fit(module, torch.utils.data.DataLoader([batch] * 120, batch_size=None))
+    tiny_trainer(max_steps=200).fit(module, torch.utils.data.DataLoader([batch] * 200, batch_size=None))
     with torch.no_grad():
-        assert psnr_y(module(batch.lr_image), batch.hr_image) >= 32
+        assert psnr_y(module(batch.lr_image), batch.hr_image) >= 35
 
 
 def test_draws_do_not_depend_on_the_number_of_processes(monkeypatch):

@@ -163,6 +163,8 @@ def _check(vote: Any, systems: set[str], images: int, file: str | Path) -> None:
 def _read(path: str | Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file: give the {kind} of a study") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not set(keys) <= content.keys():

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fluxsr.atomic import replacing, write_text
+from fluxsr.atomic import write_text
 from fluxsr.evaluation.comparison import folders_by_name
 from fluxsr.evaluation.html import data_uri, encoded, write_page
 from fluxsr.evaluation.study.scores import FORMAT, SANITY
@@ -92,43 +92,49 @@ def write_study(
     folder = output.with_name(f"{output.stem}_{known['study']}")
     total = 0
 
-    def keep(picture: Tensor, *parts: str) -> Path:
-        nonlocal total
-        path, content = folder / f"{code('picture', *parts)}.png", encoded(picture)
-        total += len(content)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-        return path
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the page until it is known whether they go into it; gone if anything fails.
+    with TemporaryDirectory(dir=output.parent, prefix=f".{folder.name}.") as temporary:
+        scratch = Path(temporary)
 
-    images, trials = [], []
-    for number, name in enumerate(names):
-        pictures = dict(zip(codes, [read_image(matched[name]) for matched in files], strict=True))
-        height, width = pictures[codes[0]].shape[-2:]
-        if number < sanity:
-            pictures[SANITY] = damaged(pictures[codes[0]])
-            trials.append([number, codes[0], SANITY])
-        trials += [[number, *pair] for pair in combinations(codes, 2)]
-        entry: dict[str, Any] = {"width": width, "height": height}
-        entry["pictures"] = {system: keep(one, system, name) for system, one in pictures.items()}
-        if sources:
-            enlarged = imresize(read_image(sources[name])[None], (height, width))[0]
-            entry["input"] = keep(enlarged, "input", name)
-        images.append(entry)
-    inside = total <= INLINE_BYTES if inline is None else inline
+        def keep(picture: Tensor, *parts: str) -> Path:
+            nonlocal total
+            path, content = scratch / f"{code('picture', *parts)}.png", encoded(picture)
+            total += len(content)
+            path.write_bytes(content)
+            return path
 
-    def source(path: Path) -> str:
-        return data_uri(path.read_bytes()) if inside else f"{folder.name}/{path.name}"
+        images, trials = [], []
+        for number, name in enumerate(names):
+            pictures = dict(zip(codes, [read_image(matched[name]) for matched in files], strict=True))
+            height, width = pictures[codes[0]].shape[-2:]
+            if number < sanity:
+                pictures[SANITY] = damaged(pictures[codes[0]])
+                trials.append([number, codes[0], SANITY])
+            trials += [[number, *pair] for pair in combinations(codes, 2)]
+            entry: dict[str, Any] = {"width": width, "height": height}
+            entry["pictures"] = {system: keep(one, system, name) for system, one in pictures.items()}
+            if sources:
+                enlarged = imresize(read_image(sources[name])[None], (height, width))[0]
+                entry["input"] = keep(enlarged, "input", name)
+            images.append(entry)
+        inside = total <= INLINE_BYTES if inline is None else inline
 
-    page = {**known, "title": title, "question": question, "votes": votes, "images": images, "trials": trials}
-    # A title could end the script, or begin a comment in it.
-    data = json.dumps(page, default=source).replace("<", "\\u003c")
-    body = (_FOLDER / "body.html").read_text(encoding="utf-8")
-    write_page(output, title, f'{body}<script type="application/json" id="study">{data}</script>', _FOLDER)
-    key = output.with_suffix(".key.json")
-    secret = {"systems": dict(zip(codes, systems, strict=True)), "images": names}
-    write_text(key, json.dumps({**known, **secret}, indent=1) + "\n")
-    if inside:
-        shutil.rmtree(folder)
+        def source(path: Path) -> str:
+            return data_uri(path.read_bytes()) if inside else f"{folder.name}/{path.name}"
+
+        page = {**known, "title": title, "question": question, "votes": votes, "images": images, "trials": trials}
+        # A title could end the script, or begin a comment in it.
+        data = json.dumps(page, default=source).replace("<", "\\u003c")
+        body = (_FOLDER / "body.html").read_text(encoding="utf-8")
+        write_page(output, title, f'{body}<script type="application/json" id="study">{data}</script>', _FOLDER)
+        key = output.with_suffix(".key.json")
+        secret = {"systems": dict(zip(codes, systems, strict=True)), "images": names}
+        write_text(key, json.dumps({**known, **secret}, indent=1) + "\n")
+        if not inside:
+            folder.mkdir(exist_ok=True)
+            for picture in scratch.iterdir():
+                picture.replace(folder / picture.name)
     return StudyFiles(output, key, None if inside else folder)
 
 

@@ -80,3 +80,9 @@ def test_the_step_is_read_without_unpickling(tmp_path):
     (tmp_path / "broken.ckpt").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"broken\.ckpt"):
         step_of(tmp_path / "broken.ckpt")
+
+
+def test_home_is_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = put(tmp_path, "runs/a/checkpoints/last.ckpt")
+    assert last_checkpoint({"default_root_dir": "~/runs/a"}) == path
