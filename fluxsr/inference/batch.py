@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fluxsr.inference.jobs import Job, plan_files, writable
 from fluxsr.inference.settings import SCALE, Settings, Sizes, check_numbers
@@ -197,33 +197,26 @@ def overlapped(
         following = ahead(jobs[0])
         try:
             for number, (job, report) in enumerate(zip(jobs, reports, strict=True)):
-                start, computed = time.perf_counter(), Future[Work]()
-                work = _settled(following)
+                start, work = time.perf_counter(), _settled(following)
                 # Only now: two readers at a time would take each other's settings of Pillow and of OpenCV for the process'.
                 if number + 1 < len(jobs):
                     following = ahead(jobs[number + 1])
-                try:
-                    computed.set_result(compute(upscaler, work.result(), settings, report))
-                except Exception as error:
-                    computed.set_exception(error)
+                computed = _settled(lambda one, to: compute(upscaler, one.result(), settings, to), work, report)
                 seconds = time.perf_counter() - start
                 yield from settle()
-                pending = (
-                    job,
-                    writer.submit(lambda one, done: write(one, done.result(), settings), job, computed),
-                    seconds,
-                )
+                writing = writer.submit(lambda one, done: write(one, done.result(), settings), job, computed)
+                pending = (job, writing, seconds)
             yield from settle()
         except KeyboardInterrupt:
             yield from settle()  # it is written, and its line is still to be said
             raise
 
 
-def _settled(reading: Callable[[], Work]) -> Future[Work]:
-    """Return what came of reading: the picture, or the error."""
+def _settled(part: Callable[..., Work], *arguments: Any) -> Future[Work]:
+    """Do a part of the work; return what came of it, also where that is an error."""
     done: Future[Work] = Future()
     try:
-        done.set_result(reading())
+        done.set_result(part(*arguments))
     except Exception as error:
         done.set_exception(error)
     return done

@@ -31,7 +31,8 @@ def judge(results: Results) -> str | None:
 def focus(results: Results, system: str | None = None) -> str:
     """Return the system whose worst and best images are shown: the one that was asked for, or the first beside bicubic."""
     names = list(results["systems"])
-    return system if system in names else next((name for name in names if name != "bicubic"), names[0])
+    first = next((name for name in names if name != "bicubic"), names[0])
+    return system if system is not None and system in names else first
 
 
 def chosen(results: Results, system: str, count: int) -> list[tuple[str, str]]:
