@@ -17,9 +17,9 @@ import numpy as np
 from fluxsr.images import FORMATS, Picture, read_picture, write_picture
 from fluxsr.images.convert import Pixels, color_count, has_alpha, to_pixels
 from fluxsr.images.resize import Resized
+from fluxsr.inference.color import PixelRows
 from fluxsr.inference.engine import Progress
 from fluxsr.inference.model_card import license_of
-from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.settings import Sizes
 from fluxsr.inference.upscaler import Upscaler
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from fluxsr.flows import euler
 from fluxsr.images.convert import Pixels, color_count, has_alpha, to_pixels, to_tensor
 from fluxsr.images.resize import Resized
-from fluxsr.inference.color import Moments, adain, wavelet_rows
+from fluxsr.inference.color import Moments, PixelRows, adain, wavelet_rows
 from fluxsr.inference.grid import Trimmed, WithoutGrid, enough_tokens
-from fluxsr.inference.pixel_rows import PixelRows
 from fluxsr.inference.strips import RowBuffer, RowSource, blended
 from fluxsr.models import PixelAutoencoder
 from fluxsr.models.tiling import spans
