@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Literal
 
 from fluxsr.cli._support.command import Command
 from fluxsr.cli._support.signatures import width_and_height
 from fluxsr.sizes import memory_size
 
-NOTES = """\
-All other options are those of fluxsr fit, --config among them.
-
-what it prints:
-  parameters      transformer (its modulation included), modulation (the blocks' norm*.linear), trainable
-  held            what lives from step to step: frozen base, adapters, gradients, optimizer, moving average, autoencoder, losses
-  by phase        the most bytes alive during the phase, and its FLOPs; recomputation by checkpointing counts where it happens
-  peak            the largest of these, and what it is made of
-  time            from the FLOPs and --tflops, which you state; it is sustained throughput, not the data sheet's
-  validation      where data.val_photos is given: the most bytes in a validation step, by data.val_crop and model.tile
-  checkpoint      adapters, moving averages and the optimizer's state; never the base
-
-With --memory, and if the peak of a step or of the validation does not fit: what to switch on, each planned like the run
-itself, with what it saves.
-
-what it assumes:
-  A GPU, unless trainer.accelerator is cpu: CUDA's autocast rules, attention and norms in fused kernels.
-  A hub id of a published FLUX.1 or FLUX.2 has that architecture; other models need a local folder with its config.json.
-  A prompt file that does not exist has 512 tokens (--text_tokens says otherwise); an adapter file has rank lora_rank, or 64.
-  int8 and fp8 take 1 byte a weight, nf4 0.52; an 8-bit Adam 2 bytes a weight and 8 for every 256 of them. These are formulas.
-  Callbacks take nothing, except EMA."""
+NOTES = Path(__file__).parent.joinpath("_support", "plan_notes.txt").read_text("utf-8")
 
 COMMAND = Command(
     "plan",

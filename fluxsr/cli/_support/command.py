@@ -23,32 +23,22 @@ class Command:
     """A command whose options are parameters of functions.
 
     A parameter without default is required. ``-`` and ``_`` in names are the same; a ``bool`` is ``--name`` and ``--no-name``,
-    or ``--name=true``; a sequence takes several values; ``null`` and ``off`` are None.
-
-    Args:
-        name: What follows ``fluxsr``.
-        functions: ``package.module:name`` of each; the first one's docstring begins the help. Where two have a parameter of
-            one name, it is the first one's, with the first words that there are.
-        examples: Lines of a shell.
-        notes: What follows the options in the help.
-        usage: Follows the name in the help, instead of the required options.
-        positional: The parameter whose values stand without a name.
-        values: Parameters whose texts are read in a way of their own, with the function that does so.
-        shown: What the help calls the value of a parameter.
-        exclusive: Parameters of which one may be given.
-        hidden: Parameters that are no options.
+    or ``--name=true``; a sequence takes several values; ``null`` and ``off`` are None. The first function's docstring begins
+    the help. Where two have a parameter of one name, it is the first one's, with the first words that there are.
     """
 
-    name: str
-    functions: tuple[str, ...]
-    examples: str
-    notes: str = ""
-    usage: str = ""
-    positional: str = ""
-    values: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
-    shown: Mapping[str, str] = field(default_factory=dict)
-    exclusive: tuple[str, ...] = ()
-    hidden: frozenset[str] = frozenset()
+    name: str  # what follows `fluxsr`
+    functions: tuple[str, ...]  # package.module:name of each
+    examples: str  # lines of a shell
+    notes: str = ""  # what follows the options in the help
+    usage: str = ""  # follows the name in the help, instead of the required options
+    positional: str = ""  # the parameter whose values stand without a name
+    values: Mapping[str, Callable[[str], Any]] = field(
+        default_factory=dict
+    )  # texts that are read in a way of their own
+    shown: Mapping[str, str] = field(default_factory=dict)  # what the help calls the value of a parameter
+    exclusive: tuple[str, ...] = ()  # parameters of which one may be given
+    hidden: frozenset[str] = frozenset()  # parameters that are no options
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
