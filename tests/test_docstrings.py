@@ -17,11 +17,14 @@ ARGUMENTS = re.compile(r"^Args:\n((?:(?: .*)?\n?)*)", re.MULTILINE)
 ENTRY = re.compile(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)*):", re.MULTILINE)
 
 
-def public_names(package: str) -> list[str]:
-    """What a package exports, or a module without ``__all__`` defines."""
-    module = import_module(f"fluxsr.{package}")
-    functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
-    return getattr(module, "__all__", functions)
+def public_names() -> list[str]:
+    """``package.name`` of what packages export, or a module without ``__all__`` defines."""
+    found = []
+    for package in PACKAGES:
+        module = import_module(f"fluxsr.{package}")
+        functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+        found += [f"{package}.{name}" for name in getattr(module, "__all__", functions)]
+    return found
 
 
 def described(value: Any) -> list[str]:
@@ -31,13 +34,13 @@ def described(value: Any) -> list[str]:
     return [name.lstrip("*") for entry in entries for name in entry.split(", ")]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_public_name_is_described(package):
-    for name in public_names(package):
-        value = getattr(import_module(f"fluxsr.{package}"), name)
-        if inspect.isclass(value) or inspect.isfunction(value):  # else a constant or an alias
-            assert (value.__doc__ or "").strip() and not value.__doc__.startswith(f"{name}("), name
-            assert set(described(value)) <= set(inspect.signature(value).parameters), name
+@pytest.mark.parametrize("path", public_names())
+def test_a_public_name_is_described(path):
+    package, _, name = path.rpartition(".")
+    value = getattr(import_module(f"fluxsr.{package}"), name)
+    if inspect.isclass(value) or inspect.isfunction(value):  # else a constant or an alias
+        assert (value.__doc__ or "").strip() and not value.__doc__.startswith(f"{name}(")
+        assert set(described(value)) <= set(inspect.signature(value).parameters)
 
 
 def test_what_is_wrong_is_found():
