@@ -75,6 +75,18 @@ def _installed() -> Iterator[tuple[str, str]]:
             yield library, version(library)
 
 
+def read_json(path: str | Path, what: str) -> Any:
+    """Return what a JSON file holds; ``what`` follows "is no JSON file" in the error of one that is none."""
+    try:
+        return json.loads(
+            Path(path).read_text(encoding="utf-8-sig")
+        )  # which is UTF-8, with a mark at its beginning or not
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file{what}") from error
+
+
 def read_results(path: str | Path) -> Results:
     """Read the JSON file of an evaluation, finished or not: what an interrupted run left beside it counts."""
     found = [results for journal in journals(path) if (results := _read_journal(journal)) is not None]
@@ -83,12 +95,7 @@ def read_results(path: str | Path) -> Results:
             take_in(found[0]["systems"][name], other["systems"][name])
     if found:
         return found[0]
-    try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file of an evaluation: move it, or choose another name") from error
+    results = read_json(path, " of an evaluation: move it, or choose another name")
     if not isinstance(results, dict) or results.get("format") != FORMAT or "systems" not in results:
         raise ValueError(f"{path} is not what `fluxsr evaluate` writes: move it, or choose another name")
     for entry in results["systems"].values():

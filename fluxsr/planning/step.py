@@ -40,9 +40,6 @@ GRADIENTS, OPTIMIZER, AVERAGE = "gradients", "optimizer", "ema"
 PHASES = ("encode", "flow", "decode", "losses", "backward", "optimizer")
 VALIDATION = "validation"  # after the step, all in one
 
-# Linears that quantization leaves alone (fluxsr.models.quantization).
-_WHOLE = ("x_embedder.", "context_embedder.", "proj_out.")
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -138,10 +135,13 @@ def claim(module: OneStepSR, ledger: Ledger) -> None:
     kinds |= {id(parameter): AUTOENCODER for parameter in module.get_submodule("autoencoder").parameters()}
     backbone = module.backbone
     base = backbone.transformer if isinstance(backbone, FluxBackbone) else backbone
-    linears = {id(m.weight) for m in base.modules() if isinstance(m, nn.Linear)}
+    unquantized = backbone.family.unquantized if isinstance(backbone, FluxBackbone) else ()
+    linears = {
+        id(m.weight)
+        for name, m in base.named_modules()
+        if isinstance(m, nn.Linear) and name.removesuffix(".base_layer") not in unquantized
+    }
     for name, parameter in base.named_parameters():
-        if name.startswith(_WHOLE):
-            linears.discard(id(parameter))
         if ".lora_" in name:
             kinds[id(parameter)] = FROZEN_ROLES
         elif isinstance(backbone, FluxBackbone) and backbone.family.is_block_modulation(name):

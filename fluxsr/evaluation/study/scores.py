@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fluxsr.evaluation.document import read_json
 
 Numbers = NDArray[np.float64]
 
@@ -161,12 +162,7 @@ def _check(vote: Any, systems: set[str], images: int, file: str | Path) -> None:
 
 
 def _read(path: str | Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: give the {kind} of a study") from error
+    content = read_json(path, f": give the {kind} of a study")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not set(keys) <= content.keys():
         raise ValueError(f"{path} is not the {kind} of a study")
     return content
