@@ -316,3 +316,14 @@ def test_what_others_wrote_aside_is_taken_over(tmp_path) -> None:
     # An interruption here loses nothing: the same call takes it over.
     assert make(folder).missing_shards() == []
     assert content(folder) == content(tmp_path / "alone")
+
+
+def test_other_disk_errors_pass_through(tmp_path, monkeypatch) -> None:
+    store = make(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        fill(store)

@@ -131,3 +131,10 @@ def test_times_before_the_lr_end_are_refused(pair):
     broken[2, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"lr .*\[2\]"):
         FlowTrajectoryDistillation(0.25)(lambda xt, t: xt, pair._replace(lr=broken))
+
+
+def test_path_in_bfloat16(generator):
+    # In bfloat16 the time 0.301 is 0.30078: computed there, the share would be negative and the check would fire.
+    lr, noise = torch.randn(2, 3, 1, 2, 2, generator=generator).bfloat16()
+    state = FlowTrajectoryDistillation(0.301).path(lr, noise, torch.full((3,), 0.301))
+    assert torch.equal(state, lr)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fluxsr.flows import LatentPair, RectifiedSRFlow, linear_path
+from fluxsr.flows import LatentPair, RectifiedSRFlow, UniformTimes, linear_path
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=str)
@@ -84,3 +84,11 @@ def test_paths_end_in_hr_and_lr(pair):
 def test_bad_weights_are_named(weights):
     with pytest.raises(ValueError, match=r"distance_weight.* and velocity_weight"):
         RectifiedSRFlow(*weights)
+
+
+def test_times_come_from_the_sampler(generator):
+    shifted = RectifiedSRFlow(time_sampler=UniformTimes(shift=3.0)).sample_times(20_000, generator=generator)
+    plain = RectifiedSRFlow().sample_times(20_000, generator=generator)
+    assert plain.mean() == pytest.approx(0.5, abs=0.01)
+    assert shifted.mean() > 0.6
+    assert 0 <= plain.min() and plain.max() <= 1

@@ -428,3 +428,16 @@ def test_flux2_trains_with_every_term_and_its_text_stream_left_out(tmp_path, che
 
     whole, less = train(True), train(False)
     assert whole.keys() == less.keys() and all(torch.equal(whole[name], less[name]) for name in whole)
+
+
+def train(seed: int = 0, **arguments) -> dict[str, torch.Tensor]:
+    torch.manual_seed(123)
+    module = tiny_module(seed=seed)
+    tiny_trainer(max_steps=3, **arguments).fit(module, loader(3))
+    return {name: tensor.clone() for name, tensor in module.trained.parameters().items()}
+
+
+def test_one_seed_gives_the_same_weights_bit_for_bit():
+    first, second, other = train(), train(), train(seed=1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
